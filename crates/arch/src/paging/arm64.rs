@@ -1,0 +1,141 @@
+//! arm64 VMSAv8-64 stage 1 at EL1&0: 4 KiB granule, 48 bits, four levels.
+//!
+//! Leaves: 4 KiB pages, 2 MiB and 1 GiB blocks. Source: Arm ARM DDI 0487 D8.3 'Translation table
+//! descriptor formats'; the kernel's names and software bits from `pgtable-hwdef.h` and
+//! `pgtable-prot.h`. WRITE is granted by RDONLY = 0; bit 51, which Linux calls PTE_WRITE and the
+//! manual DBM, grants it as well where TCR_EL1.HD is set, for then a store clears RDONLY itself.
+//!
+//! Not modelled: LPA2 (where bits 8 and 9 are address bits), permission indirection (where bits 6,
+//! 51, 53, 54 index a table), stage 2, the guarded page bit's effect, NS and NSTable.
+
+use super::codec::{DirtyRule, KernelStyle};
+use super::field::{Field, Kinds, Role};
+use super::shape::shapes;
+use super::{Canonical, Format, Level};
+use crate::cite::Cite;
+use crate::isa::Arch;
+use crate::perm::Perm;
+
+const ARM: Cite = Cite::memory("Arm ARM DDI 0487 D8.3 (VMSAv8-64 descriptor formats)");
+const LINUX: Cite = Cite::read("Linux 7.0 arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h");
+const CONTIGUOUS: Cite = Cite::read("Arm ARM DDI 0487 D8.7.1 (Contiguous bit)");
+
+/// The format.
+pub static ARM64_4K: Format = Format {
+    name: "arm64 4k 48-bit",
+    arch: Arch::Arm64,
+    page_shift: 12,
+    va_bits: 48,
+    pa_bits: 48,
+    big_endian: false,
+    levels: &[
+        level("PGD", "level 0", 39, false, true),
+        level("PUD", "level 1", 30, true, true),
+        level("PMD", "level 2", 21, true, true),
+        level("PTE", "level 3", 12, true, false),
+    ],
+    fields: FIELDS,
+    style: STYLE,
+    shapes: shapes(FIELDS),
+    canonical: Canonical::AllEqual,
+    cite: Cite::deduced(
+        "Arm ARM DDI 0487 D8.3; leaves of real kernels compared with another walker",
+    ),
+};
+
+/// Kernel leaves are inner shareable with the Access flag; kernel tables have UXNTable.
+const STYLE: KernelStyle = KernelStyle {
+    leaf_bits: 3 << 8 | 1 << 10,
+    table_bits: 0,
+    table_denies: Perm::USER_EXEC,
+    dirty_recent: DirtyRule::Always,
+    dirty_older: DirtyRule::Never,
+};
+
+const fn level(
+    name: &'static str,
+    manual_name: &'static str,
+    index_shift: u32,
+    leaf_allowed: bool,
+    table_allowed: bool,
+) -> Level {
+    Level { name, manual_name, index_shift, index_bits: 9, leaf_allowed, table_allowed }
+}
+
+const ALL: u8 = 0b1111;
+const PUD: u8 = 0b0010;
+const PMD: u8 = 0b0100;
+const PTE: u8 = 0b1000;
+const UPPER: u8 = 0b0111;
+
+#[rustfmt::skip]
+const FIELDS: &[Field] = &[
+    f("VALID", 0, 1, ALL, Kinds::Both, Role::Valid, "valid", LINUX),
+    f("TYPE", 1, 1, UPPER, Kinds::Both, Role::LeafIf(0), "1 table, 0 block (no block at level 0)",
+        LINUX),
+    f("TYPE", 1, 1, PTE, Kinds::Both, Role::LeafIf(1), "1 page, 0 reserved", LINUX),
+    f("ATTR", 2, 3, ALL, Kinds::Leaf, Role::MemoryType, "index into MAIR_EL1; 0 is normal memory",
+        LINUX),
+    f("NS", 5, 1, ALL, Kinds::Leaf, Role::Attribute, "non-secure", ARM),
+    f("USER", 6, 1, ALL, Kinds::Leaf, Role::Grant(Perm::USER), "AP[1]: EL0 may read and write",
+        LINUX),
+    f("RDONLY", 7, 1, ALL, Kinds::Leaf, Role::Deny(Perm::WRITE), "AP[2]: read-only", LINUX),
+    f("SH", 8, 2, ALL, Kinds::Leaf, Role::MemoryType, "shareability; 3 is inner", LINUX),
+    f("AF", 10, 1, ALL, Kinds::Leaf, Role::Accessed, "Access flag", LINUX),
+    f("NG", 11, 1, ALL, Kinds::Leaf, Role::Deny(Perm::GLOBAL), "not global: tagged with the ASID",
+        LINUX),
+    f("IGNORED", 2, 10, UPPER, Kinds::Table, Role::Ignored,
+        "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
+    f("ADDR", 12, 36, ALL, Kinds::Table, Role::Address, "next table", ARM),
+    f("ADDR", 12, 36, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ARM),
+    f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block without LPA",
+        ARM),
+    f("NT", 16, 1, PUD | PMD, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB block", ARM),
+    f("ADDR", 21, 27, PMD, Kinds::Leaf, Role::Address, "2 MiB frame", ARM),
+    f("RESERVED", 17, 13, PUD, Kinds::Leaf, Role::Reserved, "must be 0 in a 1 GiB block", ARM),
+    f("ADDR", 30, 18, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", ARM),
+    f("RESERVED", 48, 2, ALL, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
+    f("RESERVED", 48, 3, UPPER, Kinds::Table, Role::Reserved, "must be 0 without LPA", ARM),
+    f("GP", 50, 1, ALL, Kinds::Leaf, Role::Attribute, "guarded page (FEAT_BTI)", LINUX),
+    f("DBM", 51, 1, ALL, Kinds::Leaf, Role::GrantIfHardwareDirty(Perm::WRITE),
+        "dirty bit modifier; the kernel's WRITE", LINUX),
+    f("CONT", 52, 1, ALL, Kinds::Leaf, Role::Contiguous,
+        "one of 16 entries that translate contiguously", CONTIGUOUS),
+    f("PXN", 53, 1, ALL, Kinds::Leaf, Role::Deny(Perm::EXEC), "EL1 may not execute", LINUX),
+    f("UXN", 54, 1, ALL, Kinds::Leaf, Role::Deny(Perm::USER_EXEC), "EL0 may not execute", LINUX),
+    f("DIRTY", 55, 1, ALL, Kinds::Leaf, Role::Dirty, "software dirty", LINUX),
+    f("SPECIAL", 56, 1, ALL, Kinds::Leaf, Role::Software, "special mapping", LINUX),
+    f("SOFTW", 57, 2, ALL, Kinds::Leaf, Role::Software, "free for software", ARM),
+    f("PBHA", 59, 4, ALL, Kinds::Leaf, Role::Ignored, "page-based hardware attributes, or ignored",
+        ARM),
+    f("IGNORED", 63, 1, ALL, Kinds::Leaf, Role::Ignored, "ignored", ARM),
+    f("IGNORED", 51, 8, UPPER, Kinds::Table, Role::Ignored, "ignored", ARM),
+    f("PXNTable", 59, 1, UPPER, Kinds::Table, Role::Deny(Perm::EXEC),
+        "nothing below is executable at EL1", LINUX),
+    f("UXNTable", 60, 1, UPPER, Kinds::Table, Role::Deny(Perm::USER_EXEC),
+        "nothing below is executable at EL0", LINUX),
+    f("APTable0", 61, 1, UPPER, Kinds::Table, Role::Deny(EL0_DATA),
+        "nothing below is accessible at EL0", ARM),
+    f("APTable1", 62, 1, UPPER, Kinds::Table, Role::Deny(Perm::WRITE), "nothing below is writable",
+        ARM),
+    f("NSTable", 63, 1, UPPER, Kinds::Table, Role::Attribute, "next table is non-secure", ARM),
+];
+
+/// What APTable\[0\] takes away: data accesses at EL0. Execute-only pages stay fetchable.
+const EL0_DATA: Perm = Perm::USER;
+
+#[allow(clippy::too_many_arguments)]
+const fn f(
+    name: &'static str,
+    lo_bit: u32,
+    bits: u32,
+    levels: u8,
+    kinds: Kinds,
+    role: Role,
+    meaning: &'static str,
+    cite: Cite,
+) -> Field {
+    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
+}

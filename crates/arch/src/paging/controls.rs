@@ -1,0 +1,49 @@
+//! Control bits that change what an entry grants.
+//!
+//! Modelled: the bits listed. Not modelled: SMAP, PAN and KUAP (switched around every user access;
+//! they concern user pages, not kernel code), protection keys, MBEC, and TCR_ELx.TBI.
+
+/// Control register bits. [`Controls::LINUX`] is how Linux sets them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Controls {
+    /// x86 CR0.WP: kernel stores honour the W bit.
+    pub x86_wp: bool,
+    /// x86 EFER.NXE: bit 63 takes execute permission away; without it the bit is reserved.
+    pub x86_nxe: bool,
+    /// x86 CR4.SMEP: the kernel does not execute user pages.
+    pub x86_smep: bool,
+    /// x86 MAXPHYADDR: address bits at and above are reserved.
+    pub x86_pa_bits: u32,
+    /// arm64 SCTLR_EL1.WXN: what is writable is not executable.
+    pub arm_wxn: bool,
+    /// arm64 TCR_EL1.HD: hardware makes pages with DBM writable by itself.
+    pub arm_hd: bool,
+    /// arm64 TCR_EL1.HA: hardware sets the Access flag by itself.
+    pub arm_ha: bool,
+    /// arm64 TCR_EL1.HPDn: permission bits of table entries are ignored.
+    pub arm_hpd: bool,
+    /// powerpc: IAMR key 0 set so that the kernel does not execute user pages (KUEP).
+    pub ppc_kuep: bool,
+}
+
+impl Controls {
+    /// As Linux runs: WP, NXE, SMEP and KUEP on, hardware dirty and access flags taken where the
+    /// CPU has them (so a page with DBM counts as writable), WXN off, hierarchical permissions on.
+    pub const LINUX: Controls = Controls {
+        x86_wp: true,
+        x86_nxe: true,
+        x86_smep: true,
+        x86_pa_bits: 52,
+        arm_wxn: false,
+        arm_hd: true,
+        arm_ha: true,
+        arm_hpd: false,
+        ppc_kuep: true,
+    };
+}
+
+impl Default for Controls {
+    fn default() -> Self {
+        Self::LINUX
+    }
+}

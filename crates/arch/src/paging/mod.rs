@@ -1,0 +1,213 @@
+//! Page-table formats as tables, and the one codec and walker that read them.
+//!
+//! A [`Format`] is levels and [`Field`]s; its methods decode and encode entries from the fields'
+//! roles, follow a tree ([`Format::walk`]) and list its leaves ([`Format::for_each_leaf`]).
+//!
+//! Modelled: x86-64 4-level, arm64 with 4 KiB granule and 48 bits, powerpc radix with 4 KiB and
+//! 64 KiB base pages.
+//!
+//! Not modelled: x86 5-level and 32-bit paging, protection keys and shadow-stack pages; arm64
+//! 16 KiB and 64 KiB granules, 52-bit addresses (LPA2), permission indirection, stage 2, guarded
+//! pages; powerpc hash tables, 32-bit Power, partition-scoped (second) translation, AMR and IAMR
+//! keys other than key 0. Memory types stay raw bits.
+
+mod arm64;
+mod codec;
+mod controls;
+mod field;
+mod radix;
+mod scan;
+mod shape;
+mod walk;
+mod x86;
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::cite::Cite;
+use crate::isa::Arch;
+
+pub use arm64::ARM64_4K;
+pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
+pub use controls::Controls;
+pub use field::{Field, Kinds, Role};
+pub use radix::{RADIX_4K, RADIX_64K};
+pub use scan::{DEFAULT_ENTRY_LIMIT, Half, MappedLeaf, Scan, ScanEnd};
+pub use walk::{Step, Translation, Walk, WalkFault};
+pub use x86::X86_64_4LEVEL;
+
+/// Most levels of any format here.
+pub const MAX_LEVELS: usize = 4;
+
+/// Every format.
+pub static FORMATS: [&Format; 4] = [&X86_64_4LEVEL, &ARM64_4K, &RADIX_4K, &RADIX_64K];
+
+/// One level of a tree of tables. Level 0 is the root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Level {
+    /// The kernel's name: `PGD`, `PUD`, `PMD`, `PTE`.
+    pub name: &'static str,
+    /// The manual's name: `PML4E`, `level 0`.
+    pub manual_name: &'static str,
+    /// Lowest bit of the virtual address that selects an entry; also `log2` of the bytes that one
+    /// entry maps, so the leaf's shift.
+    pub index_shift: u32,
+    /// Number of address bits that select an entry.
+    pub index_bits: u32,
+    /// Whether an entry of this level may be a leaf.
+    pub leaf_allowed: bool,
+    /// Whether an entry of this level may point to a table.
+    pub table_allowed: bool,
+}
+
+impl Level {
+    /// Number of entries in a table of this level.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        1 << self.index_bits
+    }
+
+    /// Bytes of one table of this level (8 an entry); also the alignment of such a table.
+    #[must_use]
+    pub const fn table_bytes(&self) -> u64 {
+        8 << self.index_bits
+    }
+
+    /// Bytes that one entry of this level covers.
+    #[must_use]
+    pub const fn span_bytes(&self) -> u64 {
+        1 << self.index_shift
+    }
+}
+
+/// A page-table format.
+#[derive(Debug)]
+pub struct Format {
+    /// Short name for options and reports: `x86-64 4-level`.
+    pub name: &'static str,
+    /// The architecture; every Power shares `ppc64le`'s.
+    pub arch: Arch,
+    /// The kernel's base page, as `log2` of bytes.
+    pub page_shift: u32,
+    /// Address bits that the tree translates.
+    pub va_bits: u32,
+    /// Bits of a physical address that an entry can hold.
+    pub pa_bits: u32,
+    /// Whether entries are stored most significant byte first, whatever the kernel's byte order.
+    pub big_endian: bool,
+    /// From the root down.
+    pub levels: &'static [Level],
+    /// Every bit of an entry that means something, or must be zero.
+    pub fields: &'static [Field],
+    /// Which virtual addresses the tree can be asked for.
+    pub canonical: Canonical,
+    /// How Linux writes kernel entries.
+    pub style: KernelStyle,
+    /// The fields again, gathered per level for the codec.
+    shapes: [shape::LevelShapes; MAX_LEVELS],
+    /// The manual that defines it.
+    pub cite: Cite,
+}
+
+/// What makes a virtual address one that the tables translate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Canonical {
+    /// Bits above `va_bits` repeat bit `va_bits - 1` (x86-64).
+    SignExtended,
+    /// Bits above `va_bits` are all equal (arm64: ones select TTBR1, zeros TTBR0).
+    AllEqual,
+    /// Bits 63:62 are 00 (the process) or 11 (the kernel), bits between are zero (radix).
+    Quadrant,
+}
+
+impl Format {
+    /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
+    /// where it is not modelled (ppc32, other granules).
+    #[must_use]
+    pub fn for_kernel(arch: Arch, page_shift: u32) -> Option<&'static Format> {
+        Some(match (arch, page_shift) {
+            (Arch::X86_64, 12) => &X86_64_4LEVEL,
+            (Arch::Arm64, 12) => &ARM64_4K,
+            (Arch::Ppc64le | Arch::Ppc64, 12) => &RADIX_4K,
+            (Arch::Ppc64le | Arch::Ppc64, 16) => &RADIX_64K,
+            _ => return None,
+        })
+    }
+
+    /// The format called `name`.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Format> {
+        FORMATS.into_iter().find(|f| f.name == name)
+    }
+
+    /// Index of the last level.
+    #[must_use]
+    pub fn last_level(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    /// Level at which a leaf maps `1 << shift` bytes; `None` if no leaf has that size.
+    #[must_use]
+    pub fn level_for_shift(&self, shift: u32) -> Option<usize> {
+        self.levels.iter().position(|l| l.leaf_allowed && l.index_shift == shift)
+    }
+
+    /// Shifts of the leaf sizes, largest first.
+    pub fn leaf_shifts(&self) -> impl Iterator<Item = u32> {
+        self.levels.iter().filter(|l| l.leaf_allowed).map(|l| l.index_shift)
+    }
+
+    /// Number of the entry that translates `va` in a table of `level`; 0 for a level that does not
+    /// exist.
+    #[must_use]
+    pub fn index(&self, level: usize, va: VirtAddr) -> u64 {
+        match self.levels.get(level) {
+            Some(l) => (va.0 >> l.index_shift) & (l.entries() - 1),
+            None => 0,
+        }
+    }
+
+    /// Address of the entry that translates `va` in the table of `level` at `table`; `None` past
+    /// the end of the physical space.
+    #[must_use]
+    pub fn entry_addr(&self, table: PhysAddr, level: usize, va: VirtAddr) -> Option<PhysAddr> {
+        table.checked_add(self.index(level, va) * 8)
+    }
+
+    /// The value of an entry from its bytes in memory.
+    #[must_use]
+    pub fn entry_from_bytes(&self, bytes: [u8; 8]) -> u64 {
+        if self.big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
+    }
+
+    /// The bytes of an entry in memory.
+    #[must_use]
+    pub fn entry_to_bytes(&self, value: u64) -> [u8; 8] {
+        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    /// The field called `name`, for the first level and kind that has one.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|f| f.name == name)
+    }
+
+    /// Whether the tree can be asked for `va` at all.
+    #[must_use]
+    pub fn is_canonical(&self, va: VirtAddr) -> bool {
+        let above = 64 - self.va_bits;
+        match self.canonical {
+            Canonical::SignExtended => ((va.0 << above) as i64) >> above == va.0 as i64,
+            Canonical::AllEqual => {
+                let top = (va.0 as i64) >> self.va_bits;
+                top == 0 || top == -1
+            }
+            Canonical::Quadrant => {
+                let quadrant = va.0 >> 62;
+                let between = (va.0 << 2) >> (2 + self.va_bits);
+                (quadrant == 0 || quadrant == 3) && between == 0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

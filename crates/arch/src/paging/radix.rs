@@ -1,0 +1,159 @@
+//! powerpc radix trees, process-scoped, with 4 KiB and 64 KiB base pages.
+//!
+//! Entries are big-endian in memory in both kernel byte orders. Leaves: base page, 2 MiB, 1 GiB.
+//! Source: Power ISA 3.1B Book III 'Radix Tree Translation'; bits and Linux's names from
+//! `book3s/64/pgtable.h` and `radix.h`. There is no global bit: a page is common to all processes
+//! because its address is in quadrant 3, whose tables are process 0's.
+//!
+//! Not modelled: partition-scoped trees, hash tables, and reference and change faults (R and C are
+//! kept as bits; Linux sets both in kernel entries).
+
+use super::codec::{DirtyRule, KernelStyle};
+use super::field::{Field, Kinds, Role};
+use super::shape::shapes;
+use super::{Canonical, Format, Level};
+use crate::cite::Cite;
+use crate::isa::Arch;
+use crate::perm::Perm;
+
+const ISA: Cite = Cite::memory("Power ISA 3.1B Book III, radix page directory and table entries");
+const LINUX: Cite = Cite::read("Linux 7.0 arch/powerpc/include/asm/book3s/64/pgtable.h, radix.h");
+
+/// 4 KiB base pages: index bits 13, 9, 9, 9.
+pub static RADIX_4K: Format = Format {
+    name: "powerpc radix 4k",
+    page_shift: 12,
+    levels: &[
+        level("PGD", 39, 13, false, true),
+        level("PUD", 30, 9, true, true),
+        level("PMD", 21, 9, true, true),
+        level("PTE", 12, 9, true, false),
+    ],
+    fields: FIELDS_4K,
+    shapes: shapes(FIELDS_4K),
+    ..COMMON
+};
+
+/// 64 KiB base pages: index bits 13, 9, 9, 5.
+pub static RADIX_64K: Format = Format {
+    name: "powerpc radix 64k",
+    page_shift: 16,
+    levels: &[
+        level("PGD", 39, 13, false, true),
+        level("PUD", 30, 9, true, true),
+        level("PMD", 21, 9, true, true),
+        level("PTE", 16, 5, true, false),
+    ],
+    fields: FIELDS_64K,
+    shapes: shapes(FIELDS_64K),
+    ..COMMON
+};
+
+const COMMON: Format = Format {
+    name: "",
+    arch: Arch::Ppc64le,
+    page_shift: 12,
+    va_bits: 52,
+    pa_bits: 57,
+    big_endian: true,
+    levels: &[],
+    fields: &[],
+    style: STYLE,
+    shapes: shapes(&[]),
+    canonical: Canonical::Quadrant,
+    cite: Cite::deduced(
+        "Power ISA 3.1B Book III; leaves of real kernels compared with another walker",
+    ),
+};
+
+/// Kernel leaves have R (referenced), and C (changed) where writable; directories only their NLS.
+const STYLE: KernelStyle = KernelStyle {
+    leaf_bits: 1 << 8,
+    table_bits: 0,
+    table_denies: Perm::empty(),
+    dirty_recent: DirtyRule::IfWritable,
+    dirty_older: DirtyRule::IfWritable,
+};
+
+const fn level(
+    name: &'static str,
+    index_shift: u32,
+    index_bits: u32,
+    leaf_allowed: bool,
+    table_allowed: bool,
+) -> Level {
+    let manual_name = if table_allowed { "PDE" } else { "PTE" };
+    Level { name, manual_name, index_shift, index_bits, leaf_allowed, table_allowed }
+}
+
+const ALL: u8 = 0b1111;
+const UPPER: u8 = 0b0111;
+const PUD: u8 = 0b0010;
+const PMD: u8 = 0b0100;
+const PTE: u8 = 0b1000;
+const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
+const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
+/// The read/write authority includes reading.
+const STORE: Perm = Perm::READ.union(Perm::WRITE);
+
+macro_rules! fields {
+    ($($last:expr),+) => {
+        &[
+            f("EXEC", 0, 1, ALL, Kinds::Leaf, Role::Grant(EXECUTE), "execute authority", LINUX),
+            f("WRITE", 1, 1, ALL, Kinds::Leaf, Role::Grant(STORE), "read/write authority", LINUX),
+            f("READ", 2, 1, ALL, Kinds::Leaf, Role::Grant(Perm::READ), "read authority", LINUX),
+            f("PRIVILEGED", 3, 1, ALL, Kinds::Leaf, Role::Deny(USER), "kernel only", LINUX),
+            f("ATT", 4, 2, ALL, Kinds::Leaf, Role::MemoryType, "SAO, non-idempotent, tolerant",
+                LINUX),
+            f("SW (ignored)", 6, 1, ALL, Kinds::Leaf, Role::Ignored, "ignored", ISA),
+            f("DIRTY", 7, 1, ALL, Kinds::Leaf, Role::Dirty, "C: changed", LINUX),
+            f("ACCESSED", 8, 1, ALL, Kinds::Leaf, Role::Ignored, "R: referenced", LINUX),
+            f("RSV4", 9, 1, ALL, Kinds::Leaf, Role::Software, "special, or soft dirty", LINUX),
+            f("RSV3", 10, 1, ALL, Kinds::Leaf, Role::Software, "device map", LINUX),
+            f("RSV2", 11, 1, ALL, Kinds::Leaf, Role::Software, "soft dirty, or huge", LINUX),
+            f("NLS", 0, 5, UPPER, Kinds::Table, Role::NextLevelBits, "index bits of the next table",
+                ISA),
+            f("RESERVED", 5, 3, UPPER, Kinds::Table, Role::Reserved, "must be 0", ISA),
+            f("NLB", 8, 52, UPPER, Kinds::Table, Role::Address, "next table, 256-byte aligned",
+                ISA),
+            f("SW", 60, 2, UPPER, Kinds::Table, Role::Software, "free for software", ISA),
+            f("RPN", 21, 36, PMD, Kinds::Leaf, Role::Address, "2 MiB frame", ISA),
+            f("RESERVED", 12, 9, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB leaf",
+                ISA),
+            f("RPN", 30, 27, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", ISA),
+            f("RESERVED", 12, 18, PUD, Kinds::Leaf, Role::Reserved, "must be 0 in a 1 GiB leaf",
+                ISA),
+            $($last,)+
+            f("PKEY", 57, 2, ALL, Kinds::Leaf, Role::Attribute, "key bits 0 and 1", LINUX),
+            f("PKEY", 59, 1, ALL, Kinds::Leaf, Role::Attribute, "key bit 2", LINUX),
+            f("RSV0", 60, 2, ALL, Kinds::Leaf, Role::Software, "software, key bits", LINUX),
+            f("PTE", 62, 1, UPPER, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
+            f("PTE", 62, 1, PTE, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
+            f("PRESENT", 63, 1, ALL, Kinds::Both, Role::Valid, "valid", LINUX),
+        ]
+    };
+}
+
+#[rustfmt::skip]
+const FIELDS_4K: &[Field] = fields!(
+    f("RPN", 12, 45, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ISA)
+);
+#[rustfmt::skip]
+const FIELDS_64K: &[Field] = fields!(
+    f("RESERVED", 12, 4, PTE, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 KiB leaf", ISA),
+    f("RPN", 16, 41, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", ISA)
+);
+
+#[allow(clippy::too_many_arguments)]
+const fn f(
+    name: &'static str,
+    lo_bit: u32,
+    bits: u32,
+    levels: u8,
+    kinds: Kinds,
+    role: Role,
+    meaning: &'static str,
+    cite: Cite,
+) -> Field {
+    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
+}

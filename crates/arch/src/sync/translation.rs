@@ -1,0 +1,129 @@
+//! What closes a translation window, and which changes of an entry need closing.
+//!
+//! The chain: the table store is visible to walks; every CPU that may hold the old translation
+//! invalidates it; the invalidation is complete; the executing CPU synchronises its context.
+//! [`changes`] says per change of a valid entry what follows without the chain.
+
+use super::Rule;
+pub use super::translation_rows::TRANSLATION_ROWS;
+use crate::features::Features;
+use crate::isa::Arch;
+
+/// What a row does or allows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TlbAction {
+    /// The store to the table is visible to walks.
+    StoreVisible,
+    /// This CPU drops the translation.
+    InvalidateLocal,
+    /// Every other CPU drops it.
+    InvalidateRemote,
+    /// The invalidation is complete: no access uses the old translation any more.
+    Complete,
+    /// Instructions fetched through the old translation are dropped.
+    ContextSync,
+    /// A change that needs no invalidation, or tolerates its absence.
+    Upgrade(Change),
+    /// A change that needs the entry to be invalid in between.
+    BreakBeforeMake(Change),
+}
+
+impl TlbAction {
+    /// Whether the row is an arrow of the chain.
+    #[must_use]
+    pub const fn in_chain(self) -> bool {
+        !matches!(self, TlbAction::Upgrade(_) | TlbAction::BreakBeforeMake(_))
+    }
+
+    /// In words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            TlbAction::StoreVisible => "the page-table store is visible to walks",
+            TlbAction::InvalidateLocal => "this CPU drops the translation",
+            TlbAction::InvalidateRemote => "the other CPUs drop the translation",
+            TlbAction::Complete => "the invalidation is complete",
+            TlbAction::ContextSync => "instructions fetched through it are dropped",
+            TlbAction::Upgrade(_) => "no invalidation is needed",
+            TlbAction::BreakBeforeMake(_) => "the entry is invalid in between",
+        }
+    }
+}
+
+/// A change of a translation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Change {
+    /// Invalid to valid.
+    MakeValid,
+    /// Writing is granted.
+    GrantWrite,
+    /// Executing is granted.
+    GrantExec,
+    /// User access is granted.
+    GrantUser,
+    /// Another frame.
+    Frame,
+    /// Memory type, cacheability or shareability.
+    MemoryType,
+    /// Leaf size, or table against leaf.
+    Size,
+    /// A global entry where a non-global one may be cached.
+    Global,
+    /// An entry that points to a table.
+    UpperLevel,
+    /// The contiguous bit.
+    Contiguous,
+}
+
+/// A rule about translations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TranslationRow {
+    /// Id, scope, text and source.
+    pub rule: Rule,
+    /// What it does or allows.
+    pub action: TlbAction,
+    /// Ids of rows that must come before.
+    pub needs: &'static [&'static str],
+    /// Instructions that do it, by the table's names, the one to print first.
+    pub by: &'static [&'static str],
+    /// Events other than instructions that do it.
+    pub also: &'static [&'static str],
+    /// Another way beside the row with this id.
+    pub instead_of: Option<&'static str>,
+}
+
+impl TranslationRow {
+    /// What to print as missing.
+    #[must_use]
+    pub fn missing(&self) -> &'static str {
+        let first = self.by.first().or(self.also.first());
+        first.copied().unwrap_or_else(|| self.action.text())
+    }
+}
+
+/// The arrows of an unmap or tightening on `arch` with `features`, in order.
+#[must_use]
+pub fn translation_chain(arch: Arch, features: Features) -> Vec<&'static TranslationRow> {
+    let mut rows: Vec<_> = TRANSLATION_ROWS
+        .iter()
+        .filter(|r| r.action.in_chain() && r.instead_of.is_none())
+        .filter(|r| r.rule.scope.holds(arch, features))
+        .collect();
+    rows.sort_by_key(|r| r.action);
+    rows
+}
+
+/// The rows that speak of `change` on `arch` with `features`.
+pub fn changes(
+    arch: Arch,
+    features: Features,
+    change: Change,
+) -> impl Iterator<Item = &'static TranslationRow> {
+    TRANSLATION_ROWS.iter().filter(move |r| {
+        let speaks = match r.action {
+            TlbAction::Upgrade(c) | TlbAction::BreakBeforeMake(c) => c == change,
+            _ => false,
+        };
+        speaks && r.rule.scope.holds(arch, features)
+    })
+}

@@ -1,0 +1,127 @@
+//! The book of findings: drafts become findings with level, confidence and fingerprint, and equal
+//! ones are counted.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::Cite;
+
+use crate::finding::{Blame, ChainStep, Finding, Site, Window};
+use crate::fingerprint::Fingerprint;
+use crate::rules::RuleId;
+
+/// Distinct findings kept; the rest is counted only.
+const MAX_FINDINGS: usize = 4096;
+
+/// What a rule says; the book adds the rest.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) rule: RuleId,
+    /// Nothing that the rule used rests on memory, a model or a calibration row.
+    pub(crate) sure: bool,
+    pub(crate) blame: Blame,
+    pub(crate) message: String,
+    pub(crate) at: Site,
+    pub(crate) because: Option<Site>,
+    pub(crate) missing: Vec<String>,
+    pub(crate) window: Window,
+    pub(crate) chain: Vec<ChainStep>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) help: Option<String>,
+    /// Cites of this finding; the row's, if empty.
+    pub(crate) cites: Vec<Cite>,
+}
+
+impl Draft {
+    pub(crate) fn new(rule: RuleId, message: String, at: Site) -> Self {
+        Self {
+            rule,
+            sure: true,
+            blame: Blame::Caller,
+            message,
+            at,
+            because: None,
+            missing: Vec::new(),
+            window: Window::Other,
+            chain: Vec::new(),
+            notes: Vec::new(),
+            help: None,
+            cites: Vec::new(),
+        }
+    }
+
+    /// Hash of what stays the same from run to run.
+    pub(crate) fn fingerprint(&self, arch: &str) -> String {
+        let mut hash = Fingerprint::new();
+        hash.field(self.rule.name());
+        hash.field(arch);
+        for site in std::iter::once(&self.at).chain(&self.because) {
+            hash.field(site.symbol.as_deref().unwrap_or(""));
+            site.calls.iter().for_each(|c| hash.field(c));
+            hash.field(&format!("{:?}", site.kind));
+        }
+        self.missing.iter().for_each(|m| hash.field(&without_addresses(m)));
+        hash.finish()
+    }
+}
+
+/// The text with each hexadecimal number replaced: missing operations may name an address.
+fn without_addresses(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("0x") {
+        out.push_str(&rest[..at]);
+        out.push('@');
+        rest = rest[at + 2..].trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The findings so far.
+#[derive(Default, Debug)]
+pub(crate) struct Book {
+    findings: Vec<Finding>,
+    index: BTreeMap<String, usize>,
+    pub(crate) left_off: u64,
+}
+
+impl Book {
+    /// Enters a finding, or counts it if an equal one is there. The surer one sets the confidence.
+    pub(crate) fn enter(&mut self, finding: Finding) {
+        if let Some(known) = self.index.get(&finding.fingerprint)
+            && let Some(known) = self.findings.get_mut(*known)
+        {
+            known.count = known.count.saturating_add(finding.count);
+            known.confidence = known.confidence.max(finding.confidence);
+            known.level = known.level.max(finding.level);
+        } else if self.findings.len() < MAX_FINDINGS {
+            self.index.insert(finding.fingerprint.clone(), self.findings.len());
+            self.findings.push(finding);
+        } else {
+            self.left_off = self.left_off.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The findings in order of their first event.
+    pub(crate) fn finish(mut self) -> (Vec<Finding>, u64) {
+        self.findings.sort_by(|a, b| {
+            (a.at.seq, a.rule, &a.fingerprint).cmp(&(b.at.seq, b.rule, &b.fingerprint))
+        });
+        (self.findings, self.left_off)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_do_not_reach_the_fingerprint() {
+        assert_eq!(without_addresses("invlpg 0xffff8880 on cpu 1"), "invlpg @ on cpu 1");
+        assert_eq!(without_addresses("isb on cpu 1"), "isb on cpu 1");
+    }
+}

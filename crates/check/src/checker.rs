@@ -1,0 +1,316 @@
+//! The checker as a sink: reads events one by one and tells the parts of the live state.
+
+use std::ops::ControlFlow;
+
+use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
+
+use crate::calls::Refusal;
+use crate::coverage::Occasions;
+use crate::finding::{Finding, Report};
+use crate::live::{Live, Now};
+use crate::options::Options;
+use crate::rules::{RuleId, calls, translations};
+use crate::span::Span;
+use crate::tables::UNKNOWN_PHYS;
+
+/// Reads one stream and reports what is wrong in it.
+#[derive(Debug)]
+pub struct Checker {
+    options: Options,
+    live: Option<Box<Live>>,
+    events: u64,
+    /// Events before a header: they cannot be read.
+    headless: u64,
+    /// Events whose words or numbers no source makes.
+    invalid: u64,
+    /// The least number that the next event may have.
+    next: u64,
+}
+
+impl Checker {
+    /// A checker for one stream.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, live: None, events: 0, headless: 0, invalid: 0, next: 0 }
+    }
+
+    /// The findings so far. W+X windows outside calls are reported when they close, or at the end.
+    #[must_use]
+    pub fn findings_so_far(&self) -> &[Finding] {
+        self.live.as_ref().map_or(&[], |live| live.book.findings())
+    }
+
+    /// The verdict over what was read.
+    #[must_use]
+    pub fn finish(self) -> Report {
+        let Some(mut live) = self.live else {
+            let mut notes = vec!["the stream has no header: nothing was checked".to_owned()];
+            if self.headless > 0 {
+                notes.push(format!("{} events came without a header", self.headless));
+            }
+            return Report {
+                findings: Vec::new(),
+                windows: Vec::new(),
+                coverage: Occasions::default().finish(None),
+                events: self.events,
+                arch: None,
+                kernel: None,
+                left_off: 0,
+                notes,
+            };
+        };
+        let windows = live.finish_windows();
+        let mut notes = notes(&live);
+        if self.invalid > 0 {
+            notes.push(format!("{} events were damaged and skipped", self.invalid));
+        }
+        let coverage = live.occasions.finish(Some(&live.header));
+        let (findings, left_off) = std::mem::take(&mut live.book).finish();
+        Report {
+            findings,
+            windows,
+            coverage,
+            events: self.events,
+            arch: Some(live.header.arch),
+            kernel: live.header.kernel.clone(),
+            left_off,
+            notes,
+        }
+    }
+}
+
+/// What has to be known to read the report.
+fn notes(live: &Live) -> Vec<String> {
+    let mut notes = Vec::new();
+    let facts = live.header.facts;
+    if !facts.contains(Facts::SYNCHRONISATION) {
+        notes.push(
+            "synchronisation between CPUs is not recorded: it is taken to have happened, and the \
+             order of the stream is taken as the order of events"
+                .to_owned(),
+        );
+    }
+    if !facts.contains(Facts::TOTAL_ORDER) {
+        notes.push("the order of events of different CPUs is not known exactly".to_owned());
+    }
+    if live.without_phys > 0 {
+        notes.push(format!(
+            "{} mappings came without physical addresses: aliases of them are not seen",
+            live.without_phys
+        ));
+    }
+    if live.gaps != KindSet::EMPTY {
+        notes.push("events were lost: what bears on them is at most possible".to_owned());
+    }
+    if live.header.cpus > 64 {
+        notes.push("CPUs from number 63 on are not told apart in translation windows".to_owned());
+    }
+    notes.extend(live.fetches.notes());
+    notes
+}
+
+impl Sink for Checker {
+    fn begin(&mut self, header: &Header) -> ControlFlow<()> {
+        if self.live.is_none() {
+            self.live = Some(Box::new(Live::new(header.clone(), self.options.clone())));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        let count = batch.events.len() as u64;
+        self.events = self.events.saturating_add(count);
+        let Some(live) = self.live.as_mut() else {
+            self.headless = self.headless.saturating_add(count);
+            return ControlFlow::Continue(());
+        };
+        live.names.absorb(batch);
+        for event in &batch.events {
+            // Stamps of versions need numbers that ascend, and that leave room for a CPU.
+            let in_order = self.next <= event.seq && event.seq < 1 << 48;
+            if in_order && event.is_valid() {
+                self.next = event.seq + 1;
+                live.event(Now { event, batch });
+            } else {
+                self.invalid = self.invalid.saturating_add(1);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Kinds of which a change of translations and its flush are made.
+const ACT: KindSet = KindSet::of(&[
+    Kind::Leaf,
+    Kind::TableFreed,
+    Kind::TlbInvalidate,
+    Kind::Barrier,
+    Kind::ContextSync,
+    Kind::SpaceLoaded,
+    Kind::Control,
+    Kind::IpiSent,
+    Kind::IpiTaken,
+    Kind::IpiDone,
+]);
+
+impl Live {
+    /// One event.
+    fn event(&mut self, now: Now<'_>) {
+        if self.in_act() && !ACT.contains(now.event.kind) {
+            self.act_ends(now.cpu());
+        }
+        match now.event.view() {
+            // The hot ones first.
+            View::Fetch { virt, phys, len } => self.fetch(now, virt, phys, len),
+            View::Store { virt, phys, bytes, order } => {
+                self.store(now, virt, phys, u64::from(bytes.len), order);
+            }
+            View::Barrier { barrier, domain } => {
+                self.complete_translations(now, barrier, domain);
+                self.order_barrier(now, barrier, domain);
+            }
+            View::Load { virt, phys, len, order } => self.load(now, virt, phys, len, order),
+            View::Leaf { virt, phys, change } => self.leaf(now, virt, phys, change),
+
+            View::CallEntered { call, name, .. } => self.calls.entered(call, name, now.event.cause),
+            View::CallReturned { call, value, failed } => {
+                self.occasions.looked(RuleId::IgnoredError);
+                let mark = self.mark(now);
+                self.calls.returned(call, value, failed.then_some(mark));
+                if !failed {
+                    self.refusals.returned_well(call);
+                }
+                self.judge_windows(call);
+                self.judge_became_exec(call);
+            }
+            View::ResultUsed { call } => {
+                self.calls.used(call);
+                self.refusals.used(call, &self.calls);
+            }
+            View::ResultDropped { call } => {
+                for draft in self.refusals.dropped(call) {
+                    self.report(draft);
+                }
+                if let Some(failed) = self.calls.dropped(call)
+                    && self.checkable(RuleId::IgnoredError)
+                {
+                    let mark = self.mark(now);
+                    calls::ignored_error(self, &failed, &mark);
+                }
+            }
+            View::Refused { call, what, reason, virt, len } => {
+                let refusal = Refusal { what, reason, virt: virt.0, len };
+                self.calls.refused(call, refusal);
+                let mark = self.mark(now);
+                calls::refused(self, now.event.space, call, refusal, &mark);
+            }
+            View::Promised { call, what, virt, len } => self.promised(now, call, what, virt.0, len),
+            View::WindowOpened { window, purpose, phys, len } => {
+                self.permit(now, window, purpose, phys.0, len);
+            }
+            View::WindowClosed { window } => {
+                if let Some(frames) = self.authorised.close(window) {
+                    let mark = self.mark(now);
+                    self.review_frames(frames, &mark);
+                }
+            }
+            View::Region { virt, len, owner, name } => self.symbols.add(virt.0, len, owner, name),
+            View::AreaRemoved { virt, len } => self.symbols.forget(virt.0, len),
+
+            View::SpaceLoaded { asid, no_flush, .. } => {
+                self.space_loaded(now, asid, no_flush);
+            }
+            View::Control { register, value } => self.control(now, register, value),
+            View::TlbInvalidate { scope, reach, virt, len, asid } => {
+                self.tlb_invalidate(now, scope, reach, (virt, len), asid);
+            }
+            View::Fault { virt, .. } => self.fault(now, virt),
+            View::Cpu { state } => self.cpu_state(now, state),
+
+            View::Fill { virt, phys, what } => {
+                let bytes = now.batch.bytes(what);
+                let len = bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+                if let Some(len) = len {
+                    self.fill(now, virt, phys, len);
+                }
+            }
+            View::StoreLate { virt, phys, len } => self.fill(now, virt, phys, len),
+            View::Dma { phys, len, write } => {
+                if write && let Some(phys) = now.phys(phys) {
+                    self.dma(now, phys, len);
+                }
+            }
+            View::FrameAlloc { pfn, count, zeroed } => self.frame_alloc(now, pfn, count, zeroed),
+            View::FrameFree { pfn, count } => self.frame_free(now, pfn, count),
+
+            View::CacheClean { scope, virt, phys } => self.cache_clean(now, scope, virt, phys),
+            View::IcacheInvalidate { scope, reach, virt, phys } => {
+                self.icache_invalidate(now, scope, reach, virt, phys);
+            }
+            View::ContextSync { cause } => self.context_sync(now, cause),
+            View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
+            View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
+            View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
+            View::LockAcquired { lock } => self.lock_acquired(now, lock),
+            View::LockReleased { lock } => self.lock_released(now, lock),
+            View::Publish { slot, value } => self.publish(now, slot, value),
+            View::Observe { slot, value } => self.observe(now, slot, value),
+            View::StopMachine { .. } | View::GracePeriod { .. } => self.everybody_meets(now),
+            View::FetchLate { virt, phys, len } => self.fetch_late(now, virt, phys, len),
+
+            View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
+            // Not looked at: for people (Marker, Warned), for rules not built (PatchSite, Branch,
+            // Trap, ReadSide, TableFreed, AreaMade), and what only tests may read (Observed).
+            View::Marker { .. }
+            | View::Warned { .. }
+            | View::TableFreed { .. }
+            | View::AreaMade { .. }
+            | View::PatchSite { .. }
+            | View::ReadSide { .. }
+            | View::Branch { .. }
+            | View::Trap { .. }
+            | View::Observed { .. } => {}
+        }
+    }
+
+    fn promised(
+        &mut self,
+        now: Now<'_>,
+        call: textbed_event::CallRef,
+        what: textbed_event::Promise,
+        virt: u64,
+        len: u64,
+    ) {
+        let Some(span) = Span::of(virt, len) else { return };
+        let mark = self.mark(now);
+        let space = now.event.space;
+        if now.event.flags.has(Flags::BY_PHYS) {
+            translations::promised_frames(self, call, what, span, &mark);
+            return;
+        }
+        if what == textbed_event::Promise::NoStaleCode {
+            self.judge_promise(call, space, span, &mark);
+            return;
+        }
+        if self.checkable(RuleId::BrokenPromise) {
+            calls::broken_promise(self, space, call, what, span, &mark);
+        }
+        if self.checkable(RuleId::StaleTranslation) {
+            translations::stale_translation(self, space, call, what, span, &mark);
+        }
+    }
+
+    fn permit(&mut self, now: Now<'_>, id: u32, purpose: WindowPurpose, phys: u64, len: u64) {
+        let first = match now.event.flags.has(Flags::PHYS_UNKNOWN) {
+            true => phys | UNKNOWN_PHYS,
+            false => phys,
+        };
+        if let Some(frames) = Span::of(first, len) {
+            self.authorised.open(id, purpose, frames, now.seq());
+            if purpose == WindowPurpose::Platform {
+                let mark = self.mark(now);
+                self.review_frames(frames, &mark);
+            }
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Fetch windows on arm64 by real edges (*predicted*): rules R1 to R13.
+//!
+//! Per CPU five *bases* (what every later load, store, clean, IC and fetch inherits), the
+//! *gathered* knowledge of all earlier effects of a type, and what the next context synchronisation
+//! hands to fetches. An effect begins with the base of its type (R1); the rules say what else it
+//! knows and to whom it hands that. A fetch window of a word is the interval of versions from the
+//! newest that the fetch view (the base of fetches) knows to be invalidated up to the newest that
+//! is not ordered after the fetch:
+//!
+//! - R2 store, R3 load, R4 clean, R5 IC, R6 DMB, R7 DSB, R8 context synchronisation, R9 fetch,
+//! - R10 what the writer of a fetched version knew binds all later fetches of that CPU,
+//! - R11 a store later in the stream widens windows of fetches that are not ordered before it,
+//! - R12, R13 are what follows: an exclusion needs the whole chain.
+//!
+//! Power uses the same machine with its own settings ([`super::powerpc`]). Not modelled: IALLU as
+//! local to its CPU (taken as broadcast, as the reference does), shareability, the joint rule R14.
+//!
+//! Sources: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat` (M.a) and ESOP 2020 (Simner et al.),
+//! read.
+
+use rustc_hash::FxHashMap;
+
+use textbed_arch::{
+    Arch, CpuId, Features,
+    effect::{Barrier, Domain},
+};
+use textbed_event::{Header, MemOrder};
+
+use super::versions::{History, Version, Versions};
+use super::views::{Stores, View};
+use crate::span::{Piece, Span, SpanMap};
+
+/// What closes a fetch window on this CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caches {
+    /// Stores must be cleaned to where fetches look (not with effective IDC, or a snooping cache).
+    pub(crate) clean: bool,
+    /// Instruction caches must be invalidated (not with DIC).
+    pub(crate) invalidate: bool,
+    /// Any one invalidation stands for every line (Power with a coherent instruction cache).
+    pub(crate) any_line: bool,
+    /// A fetch is ordered before later effects of its CPU and hands on what it saw (Arm).
+    pub(crate) fetch_orders: bool,
+}
+
+impl Caches {
+    pub(crate) fn of(header: &Header) -> Self {
+        let f = header.features;
+        if header.arch == Arch::Arm64 {
+            let dic = f.contains(Features::ARM_DIC);
+            let idc = dic || f.contains(Features::ARM_IDC);
+            Self { clean: !idc, invalidate: !dic, any_line: false, fetch_orders: true }
+        } else {
+            super::powerpc::caches(f)
+        }
+    }
+}
+
+/// Types of effect, as indexes of bases.
+const LOAD: usize = 0;
+const STORE: usize = 1;
+const CLEAN: usize = 2;
+const INVALIDATE: usize = 3;
+const FETCH: usize = 4;
+
+/// What one CPU knows, by type of effect.
+#[derive(Clone, Default, Debug)]
+struct Cpu {
+    base: [View; 5],
+    gathered: [View; 4],
+    /// What the next context synchronisation hands to fetches.
+    to_sync: View,
+    /// Join of what fed an executed branch, and of what fed an address.
+    branch: View,
+    address: View,
+    fetches: u32,
+}
+
+/// What one CPU knew when it last touched a range.
+#[derive(Clone, Debug)]
+struct Touch {
+    cpu: CpuId,
+    loads: View,
+    accesses: View,
+    cleans: View,
+}
+
+/// The CPUs that touched a range.
+#[derive(Clone, Default, Debug)]
+struct Touches(Vec<Touch>);
+
+impl Piece for Touches {
+    fn skip(&mut self, _bytes: u64) {}
+    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
+        self.0.len() == next.0.len()
+            && self.0.iter().zip(&next.0).all(|(a, b)| {
+                a.cpu == b.cpu
+                    && a.loads.same(&b.loads)
+                    && a.accesses.same(&b.accesses)
+                    && a.cleans.same(&b.cleans)
+            })
+    }
+}
+
+/// A fetch whose window may still grow (R11).
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    cpu: CpuId,
+    number: u32,
+    span: Span,
+    id: u64,
+}
+
+/// Fetches kept open; past it the oldest keep the window that they have.
+const MAX_OPEN: usize = 1024;
+/// Entries in one view past which the machine gives up, and says so.
+const MAX_ENTRIES: usize = 1 << 16;
+
+/// The key of a version, see [`Version::key`].
+fn key(stamp: u64, cpu: CpuId) -> u64 {
+    stamp << 16 | u64::from(cpu.0)
+}
+
+/// Adds what whoever sees `version` of `span` knows.
+fn know(view: &mut View, version: &Version, span: Span) {
+    if let Some(from) = &version.view {
+        view.join(from);
+    }
+    view.stored(span, version.key());
+}
+
+/// The weakly ordered machine.
+#[derive(Debug)]
+pub(crate) struct Weak {
+    caches: Caches,
+    cpus: FxHashMap<CpuId, Cpu>,
+    touched: SpanMap<Touches>,
+    open: Vec<Open>,
+    /// Windows that grew: fetch and new upper end.
+    pub(crate) grown: Vec<(u64, u64)>,
+    /// Too much to carry: knowledge is no longer derived.
+    pub(crate) given_up: bool,
+}
+
+impl Weak {
+    pub(crate) fn new(caches: Caches) -> Self {
+        Self {
+            caches,
+            cpus: FxHashMap::default(),
+            touched: SpanMap::default(),
+            open: Vec::new(),
+            grown: Vec::new(),
+            given_up: false,
+        }
+    }
+
+    fn cpu(&mut self, cpu: CpuId) -> &mut Cpu {
+        self.cpus.entry(cpu).or_default()
+    }
+
+    /// Notes what `cpu` knew when it touched `span`.
+    fn touch(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
+        self.touched.update(span, |_, there| {
+            let mut touches = there.cloned().unwrap_or_default();
+            match touches.0.iter_mut().find(|t| t.cpu == cpu) {
+                Some(touch) => f(touch),
+                None => {
+                    let none = View::default();
+                    let mut touch =
+                        Touch { cpu, loads: none.clone(), accesses: none.clone(), cleans: none };
+                    f(&mut touch);
+                    touches.0.push(touch);
+                }
+            }
+            Some(touches)
+        });
+    }
+
+    /// Notes it for parts of `span` that somebody touched already.
+    fn touch_again(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
+        let parts: Vec<Span> = self.touched.within(span).map(|(part, _)| part).collect();
+        for part in parts {
+            self.touch(cpu, part, &f);
+        }
+    }
+
+    /// R2. Returns the version's view. `newest` is the view of the version before it, if another
+    /// CPU stored that one; `taint` what fed address and data.
+    pub(crate) fn store(
+        &mut self,
+        p: CpuId,
+        span: Span,
+        stamp: u64,
+        order: MemOrder,
+        newest: Option<&View>,
+        taint: &View,
+    ) -> View {
+        let mut own = Vec::new();
+        for (_, touches) in self.touched.within(span) {
+            for touch in touches.0 {
+                if touch.cpu == p {
+                    own.push(touch.accesses);
+                    own.push(touch.cleans);
+                } else {
+                    own.push(touch.loads);
+                }
+            }
+        }
+        let cpu = self.cpu(p);
+        let mut k = cpu.base[STORE].clone();
+        for view in [taint, &cpu.branch, &cpu.address].into_iter().chain(newest).chain(&own) {
+            k.join(view);
+        }
+        if matches!(order, MemOrder::Release | MemOrder::Full) {
+            k.join(&cpu.gathered[LOAD]);
+            k.join(&cpu.gathered[STORE]);
+        }
+        cpu.gathered[STORE].join(&k);
+        cpu.gathered[STORE].stored_up_to(p, stamp);
+        k.stored(span, key(stamp, p));
+        self.given_up |= k.entries() > MAX_ENTRIES;
+        self.touch(p, span, |t| t.accesses.join(&k));
+        self.late_store(span, stamp, &k);
+        k
+    }
+
+    /// A run of stores goes on: the same version covers `span` too.
+    pub(crate) fn store_goes_on(&mut self, p: CpuId, span: Span, stamp: u64, view: &View) {
+        let mut k = view.clone();
+        k.stored(span, key(stamp, p));
+        self.touch(p, span, |t| t.accesses.join(&k));
+        self.late_store(span, stamp, &k);
+    }
+
+    /// Whether a store to `span` knows more than the store before it in its run: another CPU, or a
+    /// clean, touched the range.
+    pub(crate) fn touched_otherwise(&self, p: CpuId, span: Span) -> bool {
+        self.touched
+            .within(span)
+            .any(|(_, touches)| touches.0.iter().any(|t| t.cpu != p || t.cleans.entries() != 0))
+    }
+
+    /// R11: fetches that are not known to be past when a later version is stored may return it.
+    fn late_store(&mut self, span: Span, stamp: u64, k: &View) {
+        let grown = &mut self.grown;
+        self.open.retain(|open| {
+            if open.span.meet(span).is_none() {
+                return true;
+            }
+            let free = open.number > k.fetches(open.cpu);
+            if free {
+                grown.push((open.id, stamp));
+            }
+            free
+        });
+    }
+
+    /// R3. `from` is the version returned, if another CPU stored it; `taint` what fed the address,
+    /// if the source tells. Returns what the register knows.
+    pub(crate) fn load(
+        &mut self,
+        p: CpuId,
+        span: Span,
+        order: MemOrder,
+        from: Option<&Version>,
+        taint: Option<&View>,
+    ) -> View {
+        let taint_unknown = taint.is_none();
+        let cpu = self.cpu(p);
+        let mut k = cpu.base[LOAD].clone();
+        if let Some(taint) = taint {
+            k.join(taint);
+        }
+        if let Some(from) = from {
+            know(&mut k, from, span);
+        }
+        if matches!(order, MemOrder::Acquire | MemOrder::Full) {
+            cpu.base[LOAD].join(&k);
+            cpu.base[STORE].join(&k);
+        }
+        cpu.gathered[LOAD].join(&k);
+        if order == MemOrder::Acquire && taint_unknown {
+            // No source tells what the value fed. An acquire is taken to have fed a branch, as a
+            // waiting loop does; a plain load to have fed nothing.
+            cpu.branch.join(&k);
+        }
+        self.touch(p, span, |t| {
+            t.loads.join(&k);
+            t.accesses.join(&k);
+        });
+        k
+    }
+
+    /// A branch was executed on a value with this taint.
+    #[cfg(test)]
+    pub(crate) fn branch(&mut self, p: CpuId, taint: &View) {
+        self.cpu(p).branch.join(taint);
+    }
+
+    /// An access used an address with this taint.
+    #[cfg(test)]
+    pub(crate) fn address(&mut self, p: CpuId, taint: &View) {
+        self.cpu(p).address.join(taint);
+    }
+
+    /// R4: a clean of a line.
+    pub(crate) fn clean(
+        &mut self,
+        p: CpuId,
+        line: Option<Span>,
+        versions: &Versions,
+        taint: &View,
+    ) {
+        let span = line.unwrap_or(Span { first: 0, last: u64::MAX });
+        let mut own = Vec::new();
+        for (_, touches) in self.touched.within(span) {
+            for touch in touches.0.into_iter().filter(|t| t.cpu == p) {
+                own.push(touch.accesses);
+                own.push(touch.cleans);
+            }
+        }
+        let cpu = self.cpu(p);
+        let mut k = cpu.base[CLEAN].clone();
+        for view in [taint, &cpu.branch].into_iter().chain(&own) {
+            k.join(view);
+        }
+        k.clean(line, versions);
+        cpu.gathered[CLEAN].join(&k);
+        if self.touched.meets(span) {
+            self.touch_again(p, span, |t| t.cleans.join(&k));
+        }
+    }
+
+    /// R5: an invalidation of instruction caches, of a line or of everything.
+    pub(crate) fn invalidate(
+        &mut self,
+        p: CpuId,
+        line: Option<Span>,
+        versions: &Versions,
+        taint: &View,
+    ) {
+        let caches = self.caches;
+        let cpu = self.cpu(p);
+        let mut k = cpu.base[INVALIDATE].clone().with(taint);
+        k.join(&cpu.branch);
+        k.invalidate(line.filter(|_| !caches.any_line), !caches.clean, versions);
+        cpu.gathered[INVALIDATE].join(&k);
+    }
+
+    /// R6 and R7, and the barriers of Power.
+    pub(crate) fn barrier(&mut self, p: CpuId, barrier: Barrier, domain: Domain) {
+        let _ = domain; // Shareability is not modelled: every CPU is in every domain.
+        let cpu = self.cpu(p);
+        let [r, w, d, i] = cpu.gathered.clone();
+        let mut hand = |to: &[usize], from: &[&View]| {
+            for at in to {
+                from.iter().for_each(|view| cpu.base[*at].join(view));
+            }
+        };
+        const DATA: &[usize] = &[LOAD, STORE, CLEAN];
+        const ALL: &[usize] = &[LOAD, STORE, CLEAN, INVALIDATE];
+        match barrier {
+            Barrier::DmbFull => hand(DATA, &[&r, &w, &d]),
+            Barrier::DmbLoad => hand(&[LOAD, STORE], &[&r]),
+            Barrier::DmbStore | Barrier::Eieio => hand(&[STORE], &[&w]),
+            Barrier::Lwsync => {
+                hand(&[LOAD, STORE], &[&r]);
+                hand(&[STORE], &[&w]);
+            }
+            Barrier::DsbFull | Barrier::Sync | Barrier::Ptesync => {
+                hand(ALL, &[&r, &w, &d, &i]);
+                [&r, &w, &d, &i].into_iter().for_each(|view| cpu.to_sync.join(view));
+            }
+            Barrier::DsbLoad => {
+                hand(ALL, &[&r]);
+                cpu.to_sync.join(&r);
+            }
+            Barrier::DsbStore => {
+                hand(ALL, &[&w]);
+                cpu.to_sync.join(&w);
+            }
+            Barrier::Mfence | Barrier::Lfence | Barrier::Sfence | Barrier::Tlbsync => {}
+        }
+    }
+
+    /// R8: context synchronisation.
+    pub(crate) fn sync(&mut self, p: CpuId) {
+        let cpu = self.cpu(p);
+        let handed = cpu.to_sync.clone().with(&cpu.branch).with(&cpu.address);
+        cpu.base.iter_mut().for_each(|base| base.join(&handed));
+    }
+
+    /// Stamp of the oldest version that a fetch of `p` from `span` may return: R9.
+    pub(crate) fn low(&self, p: CpuId, span: Span, history: &History) -> u64 {
+        self.cpus.get(&p).map_or(0, |cpu| self.excludes(&cpu.base[FETCH]).newest(history, span))
+    }
+
+    /// The part of a view below whose newest version nothing can be fetched.
+    fn excludes<'a>(&self, view: &'a View) -> &'a Stores {
+        if self.caches.invalidate { &view.i } else { &view.w }
+    }
+
+    /// R9 and R10: a fetch from `span` that returned the version with view `from`. `id` names the
+    /// fetch in [`Weak::grown`].
+    pub(crate) fn fetch(&mut self, p: CpuId, span: Span, from: Option<&Version>, id: u64) {
+        let orders = self.caches.fetch_orders;
+        let cpu = self.cpu(p);
+        cpu.fetches = cpu.fetches.saturating_add(1);
+        let number = cpu.fetches;
+        if orders {
+            let mut k = cpu.base[FETCH].clone();
+            if let Some(from) = from {
+                know(&mut k, from, span);
+            }
+            cpu.base[FETCH].join_but_fetches(&k);
+            k.past(p, number);
+            cpu.base[..FETCH].iter_mut().for_each(|base| base.join(&k));
+        }
+        if self.open.len() >= MAX_OPEN {
+            self.open.remove(0);
+        }
+        self.open.push(Open { cpu: p, number, span, id });
+    }
+
+    /// Stamp of the newest version that the data side of `p` knows of: what its loads know, and its
+    /// own accesses to `span`.
+    pub(crate) fn data_knows(&self, p: CpuId, span: Span, history: &History) -> u64 {
+        let loads = self.cpus.get(&p).map_or(0, |cpu| cpu.base[LOAD].w.newest(history, span));
+        let mut own = u64::MAX;
+        for (part, touches) in self.touched.within(span) {
+            let touch = touches.0.iter().find(|t| t.cpu == p);
+            own = own.min(touch.map_or(0, |t| t.accesses.w.newest(history, part)));
+        }
+        loads.max(if own == u64::MAX { 0 } else { own })
+    }
+
+    /// Stamp of the newest version of `span` that the next context synchronisation of `p` would put
+    /// below all later fetches.
+    pub(crate) fn would_exclude(&self, p: CpuId, span: Span, history: &History) -> u64 {
+        let newest = |view: &View| self.excludes(view).newest(history, span);
+        self.cpus.get(&p).map_or(0, |cpu| {
+            newest(&cpu.to_sync).max(newest(&cpu.branch)).max(newest(&cpu.address))
+        })
+    }
+
+    /// Whether any CPU knows that `span` was invalidated with version `stamp` or a newer one.
+    pub(crate) fn anybody_invalidated(&self, span: Span, history: &History, stamp: u64) -> bool {
+        self.cpus.values().any(|cpu| {
+            [&cpu.base[INVALIDATE], &cpu.gathered[INVALIDATE]]
+                .into_iter()
+                .any(|view| view.i.newest(history, span) >= stamp)
+        })
+    }
+
+    /// A release: what a published value, an unlock or an interrupt to others carries. `full` adds
+    /// what a DMB would carry.
+    pub(crate) fn release(&mut self, p: CpuId, full: bool) -> View {
+        let cpu = self.cpu(p);
+        let mut k = cpu.base[STORE].clone();
+        for view in [&cpu.branch, &cpu.address, &cpu.gathered[LOAD], &cpu.gathered[STORE]] {
+            k.join(view);
+        }
+        if full {
+            k.join(&cpu.gathered[CLEAN]);
+        }
+        cpu.gathered[STORE].join(&k);
+        k
+    }
+
+    /// An acquire that fed a branch: a waiting loop, a lock, the entry of an interrupt.
+    pub(crate) fn acquire(&mut self, p: CpuId, from: &View) {
+        let cpu = self.cpu(p);
+        let k = cpu.base[LOAD].clone().with(from);
+        cpu.base[LOAD].join(&k);
+        cpu.base[STORE].join(&k);
+        cpu.branch.join(&k);
+        cpu.gathered[LOAD].join(&k);
+    }
+
+    /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.
+    pub(crate) fn meet(&mut self, everybody: impl Iterator<Item = CpuId>) {
+        let mut names: Vec<CpuId> = self.cpus.keys().copied().chain(everybody).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut all = View::default();
+        for p in &names {
+            let known = self.release(*p, true);
+            all.join(&known);
+        }
+        for p in &names {
+            self.acquire(*p, &all);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Events about stores, maintenance and order, handed to the model of fetch windows.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use textbed_arch::{
+    Arch, CpuId, PhysAddr, VirtAddr,
+    effect::{Barrier, CacheScope, Domain, Reach, SyncCause},
+};
+use textbed_event::{Flags, MemOrder, NameId};
+
+use super::Model;
+use super::versions::{Unit, Version};
+use super::views::View;
+use crate::live::{Live, Now};
+use crate::span::Span;
+
+impl Live {
+    pub(crate) fn store(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        len: u64,
+        order: MemOrder,
+    ) {
+        if let Some(phys) = self.frame_of(now, virt, phys)
+            && let Some(span) = Span::of(phys, len)
+        {
+            let unit = match textbed_event::Event::view(now.event) {
+                textbed_event::View::Store { bytes, .. } if len <= 8 => {
+                    let mut unit = [0; 8];
+                    let bytes = now.batch.bytes(bytes);
+                    let whole = bytes.len() as u64 == len;
+                    for (to, from) in unit.iter_mut().zip(bytes) {
+                        *to = *from;
+                    }
+                    whole.then_some(Unit { phys, len: len as u8, bytes: unit })
+                }
+                _ => None,
+            };
+            self.stored(now, virt, span, order, unit, true);
+        }
+    }
+
+    pub(crate) fn fill(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u64) {
+        if let Some(phys) = self.frame_of(now, virt, phys)
+            && let Some(span) = Span::of(phys, len)
+        {
+            self.stored(now, virt, span, MemOrder::Plain, None, false);
+        }
+    }
+
+    /// A device wrote: the bytes are somebody's. Who may fetch them is not followed.
+    pub(crate) fn dma(&mut self, _now: Now<'_>, phys: u64, len: u64) {
+        if let Some(span) = Span::of(phys, len) {
+            self.frames.written(span);
+        }
+    }
+
+    /// The physical address of an access: as told, else by the tables.
+    fn frame_of(&self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr) -> Option<u64> {
+        now.phys(phys).or_else(|| {
+            let space = self.cpus.space_of(now.cpu());
+            let (_, mapping) = self.tables.lookup(space, virt.0)?;
+            (mapping.phys < crate::tables::UNKNOWN_PHYS).then_some(mapping.phys)
+        })
+    }
+
+    fn stored(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        span: Span,
+        order: MemOrder,
+        unit: Option<Unit>,
+        may_go_on: bool,
+    ) {
+        if !self.frames.unwritten.is_empty() {
+            self.frames.written(span);
+        }
+        if self.fetches.is_off() || now.event.flags.has(Flags::EQUAL_BYTES) {
+            return;
+        }
+        let (p, seq) = (now.cpu(), now.seq());
+        let delta = virt.0.wrapping_sub(span.first);
+        let nontemporal = self.arch() == Arch::X86_64 && now.event.flags.has(Flags::NONTEMPORAL);
+        let plain = order == MemOrder::Plain && may_go_on && !nontemporal;
+        self.fetches.looks.stored(span);
+        let going_on = self.fetches.versions.going_on(p, span, delta).filter(|_| plain);
+        let newest = self.fetches.versions.newest(span.first);
+        let mark = going_on.is_none().then(|| self.mark(now));
+        let fetches = &mut self.fetches;
+        match (&mut fetches.model, going_on) {
+            (Model::Off, _) => {}
+            (Model::X86 { machine, .. }, Some(version)) => {
+                machine.store(p, seq);
+                fetches.versions.store(span, version, true);
+            }
+            (Model::Weak { predicted, .. }, Some(version))
+                if predicted.as_ref().is_none_or(|w| !w.touched_otherwise(p, span)) =>
+            {
+                if let (Some(weak), Some(view)) = (predicted, &version.view) {
+                    weak.store_goes_on(p, span, version.stamp, view);
+                }
+                fetches.versions.store(span, version, true);
+            }
+            (model, _) => {
+                let mark = mark.unwrap_or_else(|| {
+                    crate::mark::Mark::of(now.event, now.batch, self.calls.chain(now.event.cause))
+                });
+                let (mut clock, mut view) = (None, None);
+                match model {
+                    Model::X86 { machine, .. } => clock = Some(machine.store(p, seq)),
+                    Model::Weak { predicted: Some(weak), .. } => {
+                        let other = newest.as_ref().filter(|v| v.cpu != p);
+                        let from = other.and_then(|v| v.view.as_ref());
+                        view = Some(weak.store(p, span, seq, order, from, &View::default()));
+                    }
+                    _ => {}
+                }
+                let fenced = Cell::new(0);
+                let version = Rc::new(Version {
+                    stamp: seq,
+                    cpu: p,
+                    mark,
+                    delta,
+                    nontemporal,
+                    fenced,
+                    unit,
+                    view,
+                    clock,
+                });
+                if let (true, Model::X86 { machine, .. }) = (nontemporal, &mut fetches.model) {
+                    machine.wait_for_fence(Rc::clone(&version));
+                }
+                fetches.versions.store(span, version, plain);
+            }
+        }
+    }
+
+    pub(crate) fn load(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        len: u16,
+        order: MemOrder,
+    ) {
+        if self.fetches.is_off() || !self.fetches.predicted {
+            return;
+        }
+        let Some(span) = self.frame_of(now, virt, phys).and_then(|p| Span::of(p, u64::from(len)))
+        else {
+            return;
+        };
+        let p = now.cpu();
+        let newest = self.fetches.versions.newest(span.first).filter(|v| v.cpu != p);
+        match &mut self.fetches.model {
+            Model::X86 { machine, .. } => {
+                if let Some(clock) = newest.as_ref().and_then(|v| v.clock.as_ref()) {
+                    machine.acquire(p, clock);
+                }
+            }
+            Model::Weak { predicted: Some(weak), .. } => {
+                weak.load(p, span, order, newest.as_deref(), None);
+            }
+            _ => {}
+        }
+    }
+
+    /// The bytes that maintenance of a line, or of everything, is about.
+    fn maintained(
+        &self,
+        now: Now<'_>,
+        scope: CacheScope,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        line: u64,
+    ) -> Option<Span> {
+        match scope {
+            CacheScope::All => Some(Span { first: 0, last: u64::MAX }),
+            CacheScope::Line => {
+                let phys = self.frame_of(now, virt, phys)?;
+                Span::of(phys, 1).map(|s| s.rounded(line))
+            }
+        }
+    }
+
+    pub(crate) fn cache_clean(
+        &mut self,
+        now: Now<'_>,
+        scope: CacheScope,
+        virt: VirtAddr,
+        phys: PhysAddr,
+    ) {
+        let Some(span) = self.maintained(now, scope, virt, phys, self.fetches.dline) else {
+            return;
+        };
+        self.fetches.versions.end_run();
+        if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
+            observed.clean(&self.fetches.versions, span);
+            let line = (scope == CacheScope::Line).then_some(span);
+            if let Some(weak) = predicted {
+                weak.clean(now.cpu(), line, &self.fetches.versions, &View::default());
+            }
+        }
+    }
+
+    pub(crate) fn icache_invalidate(
+        &mut self,
+        now: Now<'_>,
+        scope: CacheScope,
+        reach: Reach,
+        virt: VirtAddr,
+        phys: PhysAddr,
+    ) {
+        // A local invalidation is taken as broadcast, as the reference model does.
+        let _ = reach;
+        let line = match scope {
+            CacheScope::All => None,
+            CacheScope::Line => {
+                let span = self.maintained(now, scope, virt, phys, self.fetches.iline);
+                // With no address known it can stand for nothing.
+                let Some(span) = span else { return };
+                Some(span)
+            }
+        };
+        self.fetches.versions.end_run();
+        if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
+            observed.invalidate(now.cpu(), &self.fetches.versions, line);
+            if let Some(weak) = predicted {
+                weak.invalidate(now.cpu(), line, &self.fetches.versions, &View::default());
+            }
+        }
+    }
+
+    /// A barrier, as far as fetch windows are concerned.
+    pub(crate) fn order_barrier(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
+        let (p, seq) = (now.cpu(), now.seq());
+        self.fetches.versions.end_run();
+        let mut completed = false;
+        match &mut self.fetches.model {
+            Model::Off => {}
+            Model::X86 { machine, .. } => machine.barrier(p, barrier, seq),
+            Model::Weak { observed, predicted, .. } => {
+                completed = observed.barrier(p, barrier, domain, seq);
+                if let Some(weak) = predicted {
+                    weak.barrier(p, barrier, domain);
+                }
+            }
+        }
+        if completed {
+            let mark = self.mark(now);
+            self.fetches.remember_completion(mark);
+        }
+    }
+
+    pub(crate) fn context_sync(&mut self, now: Now<'_>, cause: SyncCause) {
+        if self.fetches.is_off() {
+            return;
+        }
+        if self.arch() == Arch::X86_64 && cause == SyncCause::ExceptionEntry {
+            // Interrupt and exception entry are in neither vendor's list.
+            return;
+        }
+        let mark = self.mark(now);
+        self.synchronised(now.cpu(), mark);
+    }
+
+    pub(crate) fn synchronised(&mut self, p: CpuId, mark: crate::mark::Mark) {
+        self.fetches.versions.end_run();
+        self.fetches.last_sync.insert(p, mark);
+        match &mut self.fetches.model {
+            Model::Off => {}
+            Model::X86 { machine, .. } => machine.sync(p, mark.seq),
+            Model::Weak { observed, predicted, .. } => {
+                observed.sync(p, mark.seq);
+                if let Some(weak) = predicted {
+                    weak.sync(p);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn ipi_sent(&mut self, now: Now<'_>, ipi: u32) {
+        let (p, seq) = (now.cpu(), now.seq());
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => edges.ipi_sent(ipi, machine.release(p, seq)),
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                edges.ipi_sent(ipi, weak.release(p, true));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn ipi_taken(&mut self, now: Now<'_>, ipi: u32) {
+        let p = now.cpu();
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => {
+                if let Some(sent) = edges.ipi_taken(ipi) {
+                    machine.acquire(p, sent);
+                }
+            }
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                if let Some(sent) = edges.ipi_taken(ipi) {
+                    weak.acquire(p, sent);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn ipi_done(&mut self, now: Now<'_>, ipi: u32, waited: bool) {
+        let (p, seq) = (now.cpu(), now.seq());
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => {
+                if !waited {
+                    let done = machine.release(p, seq);
+                    edges.ipi_served(ipi, &done);
+                } else if let Some(done) = edges.ipi_waited(ipi) {
+                    machine.acquire(p, &done);
+                }
+            }
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                if !waited {
+                    let done = weak.release(p, true);
+                    edges.ipi_served(ipi, &done);
+                } else if let Some(done) = edges.ipi_waited(ipi) {
+                    weak.acquire(p, &done);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn lock_acquired(&mut self, now: Now<'_>, lock: NameId) {
+        let p = now.cpu();
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => {
+                if let Some(from) = edges.lock_acquired(lock) {
+                    machine.acquire(p, from);
+                }
+            }
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                if let Some(from) = edges.lock_acquired(lock) {
+                    weak.acquire(p, from);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn lock_released(&mut self, now: Now<'_>, lock: NameId) {
+        let (p, seq) = (now.cpu(), now.seq());
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => edges.lock_released(lock, machine.release(p, seq)),
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                edges.lock_released(lock, weak.release(p, false));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn publish(&mut self, now: Now<'_>, slot: NameId, value: u64) {
+        let (p, seq) = (now.cpu(), now.seq());
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => edges.published(slot, value, machine.release(p, seq)),
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                edges.published(slot, value, weak.release(p, false));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn observe(&mut self, now: Now<'_>, slot: NameId, value: u64) {
+        let p = now.cpu();
+        self.fetches.versions.end_run();
+        match &mut self.fetches.model {
+            Model::X86 { machine, edges } => {
+                if let Some(from) = edges.observed(slot, value) {
+                    machine.acquire(p, from);
+                }
+            }
+            Model::Weak { predicted: Some(weak), edges, .. } => {
+                if let Some(from) = edges.observed(slot, value) {
+                    weak.acquire(p, from);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A stopped machine, or a grace period: everybody knows what everybody knew.
+    pub(crate) fn everybody_meets(&mut self, now: Now<'_>) {
+        self.fetches.versions.end_run();
+        self.fetches.meet(now.seq());
+    }
+}

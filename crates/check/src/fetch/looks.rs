@@ -1,0 +1,106 @@
+//! What was already looked at: a block that ran and was judged is not judged again until something
+//! about it changes.
+
+use rustc_hash::FxHashMap;
+use textbed_arch::CpuId;
+
+use crate::span::Span;
+
+/// One block that a CPU executed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    len: u32,
+    /// The frame's count of changes, and everybody's, when it was judged.
+    frame: u32,
+    all: u32,
+    /// The CPU's fetch view then; a later one can only be better.
+    moment: u64,
+    clean: bool,
+    /// The event of its last execution.
+    pub(crate) last: u64,
+}
+
+/// Blocks kept; past it all are forgotten and judged again.
+const MAX_LOOKS: usize = 1 << 20;
+/// Pages of a store that are counted one by one; a longer one changes everything.
+const MAX_PAGES: u64 = 16;
+
+/// The blocks by CPU and physical address, and the frames in which they lie.
+#[derive(Default, Debug)]
+pub(crate) struct Looks {
+    looks: FxHashMap<(CpuId, u64), Look>,
+    /// Where the blocks of a frame begin, by CPU.
+    by_frame: FxHashMap<(CpuId, u64), Vec<u64>>,
+    frames: FxHashMap<u64, u32>,
+    all: u32,
+}
+
+impl Looks {
+    /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
+    pub(crate) fn known(&mut self, cpu: CpuId, phys: u64, len: u32, moment: u64, now: u64) -> bool {
+        let frame = self.frames.get(&(phys >> 12)).copied().unwrap_or(0);
+        let Some(look) = self.looks.get_mut(&(cpu, phys)) else { return false };
+        let known = look.len >= len
+            && look.frame == frame
+            && look.all == self.all
+            && (look.clean || look.moment == moment);
+        if known {
+            look.last = now;
+        }
+        known
+    }
+
+    /// The block was judged; `clean` if nothing was found.
+    pub(crate) fn judged(
+        &mut self,
+        cpu: CpuId,
+        phys: u64,
+        len: u32,
+        moment: u64,
+        clean: bool,
+        now: u64,
+    ) {
+        if self.looks.len() >= MAX_LOOKS {
+            self.looks.clear();
+            self.by_frame.clear();
+            self.frames.clear();
+        }
+        let frame = *self.frames.entry(phys >> 12).or_insert(0);
+        let look = Look { len, frame, all: self.all, moment, clean, last: now };
+        if self.looks.insert((cpu, phys), look).is_none() {
+            self.by_frame.entry((cpu, phys >> 12)).or_default().push(phys);
+        }
+    }
+
+    /// Whether `cpu` executed a block that meets `span` after event `after` and before `before`.
+    /// Only the last execution of each block is known.
+    pub(crate) fn executed(&self, cpu: CpuId, span: Span, after: u64, before: u64) -> bool {
+        let meets = |phys: &u64| {
+            self.looks.get(&(cpu, *phys)).is_some_and(|look| {
+                (after..before).contains(&look.last)
+                    && Span::of(*phys, u64::from(look.len)).is_some_and(|s| s.meet(span).is_some())
+            })
+        };
+        // A block never crosses a page, and `span` is a part of one.
+        let blocks = self.by_frame.get(&(cpu, span.first >> 12));
+        blocks.is_some_and(|blocks| blocks.iter().any(meets))
+    }
+
+    /// Bytes of `span` changed.
+    pub(crate) fn stored(&mut self, span: Span) {
+        let (first, last) = (span.first >> 12, span.last >> 12);
+        if last - first >= MAX_PAGES {
+            self.everything_changed();
+            return;
+        }
+        for page in first..=last {
+            if let Some(count) = self.frames.get_mut(&page) {
+                *count = count.wrapping_add(1);
+            }
+        }
+    }
+
+    pub(crate) fn everything_changed(&mut self) {
+        self.all = self.all.wrapping_add(1);
+    }
+}

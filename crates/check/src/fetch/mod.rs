@@ -1,0 +1,225 @@
+//! Fetch windows: versions of code, what each CPU's fetch view holds, and the verdict at a fetch.
+//!
+//! [`versions`] keeps what was stored; a model by architecture says which versions a fetch may
+//! still return: [`observed`] in the order of the stream, [`arm64`] (with [`powerpc`]) and [`x86`]
+//! by real edges. [`judge`] compares at each fetch and names the first step of the chain that is
+//! missing. [`looks`] remembers what was found, so that a loop costs one look-up a turn.
+//!
+//! A source that does not record stores, fetches, barriers and physical addresses is not judged at
+//! all (its coverage says so), and nothing is kept for it.
+
+pub(crate) mod arm64;
+pub(crate) mod clock;
+pub(crate) mod edges;
+mod events;
+pub(crate) mod judge;
+pub(crate) mod looks;
+pub(crate) mod observed;
+pub(crate) mod powerpc;
+pub(crate) mod versions;
+pub(crate) mod views;
+pub(crate) mod x86;
+
+#[cfg(test)]
+mod worked_examples;
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use textbed_arch::{Arch, CpuId, Features, SpaceId};
+use textbed_event::{Facts, Header};
+
+use crate::coverage::lacking;
+use crate::mark::Mark;
+use crate::options::{Mode, Options};
+use crate::rules::RuleId;
+use crate::span::{Span, SpanMap};
+
+use arm64::{Caches, Weak};
+use clock::Clock;
+use edges::Edges;
+use looks::Looks;
+use observed::Observed;
+use versions::Versions;
+use views::View;
+use x86::X86;
+
+/// The architecture's way to derive fetch windows.
+#[derive(Debug)]
+pub(crate) enum Model {
+    /// The source does not record enough.
+    Off,
+    X86 {
+        machine: X86,
+        edges: Edges<Clock>,
+    },
+    Weak {
+        observed: Observed,
+        /// By real edges, if they are recorded and asked for.
+        predicted: Option<Box<Weak>>,
+        edges: Edges<View>,
+    },
+}
+
+/// Number of the event until which an address was executable with other bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Until(u64);
+crate::span::flat_piece!(Until);
+
+/// Ranges kept that were executable; past it they are forgotten, and the notes say so.
+const MAX_PAST: usize = 1 << 16;
+
+/// Barriers to which findings may point.
+const MAX_COMPLETIONS: usize = 1024;
+
+/// What is known for fetch windows.
+#[derive(Debug)]
+pub(crate) struct Fetches {
+    pub(crate) model: Model,
+    pub(crate) versions: Versions,
+    pub(crate) looks: Looks,
+    /// Real edges count (else the order of the stream).
+    pub(crate) predicted: bool,
+    pub(crate) cmodx: bool,
+    dline: u64,
+    iline: u64,
+    /// CPUs of the machine, as far as the header tells.
+    cpus: u16,
+    /// Addresses that were executable and are not, or lead elsewhere now.
+    past_exec: BTreeMap<SpaceId, SpanMap<Until>>,
+    past_forgotten: bool,
+    /// The barriers that completed invalidations, by number; the youngest ones.
+    pub(crate) completions: BTreeMap<u64, Mark>,
+    /// Each CPU's last context synchronisation.
+    pub(crate) last_sync: FxHashMap<CpuId, Mark>,
+    /// x86: CR4 by CPU.
+    pub(crate) cr4: FxHashMap<CpuId, u64>,
+}
+
+/// A line size that can be a mask, whatever a header says.
+fn line(bytes: u32) -> u64 {
+    u64::from(bytes.clamp(4, 4096).next_power_of_two())
+}
+
+impl Fetches {
+    pub(crate) fn new(header: &Header, options: &Options) -> Self {
+        let predicted =
+            options.mode == Mode::Predicted && header.facts.contains(Facts::SYNCHRONISATION);
+        let model = if lacking(header, RuleId::MissingContextSync).is_some() {
+            Model::Off
+        } else if header.arch == Arch::X86_64 {
+            let amd = header.features.contains(Features::X86_AMD);
+            Model::X86 { machine: X86::new(amd), edges: Edges::default() }
+        } else {
+            let caches = Caches::of(header);
+            Model::Weak {
+                observed: Observed::new(header.arch, caches),
+                predicted: predicted.then(|| Box::new(Weak::new(caches))),
+                edges: Edges::default(),
+            }
+        };
+        Self {
+            model,
+            versions: Versions::default(),
+            looks: Looks::default(),
+            predicted,
+            cmodx: options.cmodx,
+            dline: line(header.dline_bytes),
+            iline: line(header.iline_bytes),
+            cpus: header.cpus.min(1024),
+            past_exec: BTreeMap::new(),
+            past_forgotten: false,
+            completions: BTreeMap::new(),
+            last_sync: FxHashMap::default(),
+            cr4: FxHashMap::default(),
+        }
+    }
+
+    /// A barrier completed invalidations: findings may point at it.
+    pub(crate) fn remember_completion(&mut self, mark: Mark) {
+        self.completions.insert(mark.seq, mark);
+        if self.completions.len() > MAX_COMPLETIONS {
+            self.completions.pop_first();
+        }
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        matches!(self.model, Model::Off)
+    }
+
+    /// `span` of `space` is not executable any more, or leads elsewhere, since event `now`.
+    pub(crate) fn was_executable(&mut self, space: SpaceId, span: Span, now: u64) {
+        if self.is_off() {
+            return;
+        }
+        let map = self.past_exec.entry(space).or_default();
+        if map.entries() >= MAX_PAST {
+            *map = SpanMap::default();
+            self.past_forgotten = true;
+        }
+        map.insert(span, Until(now));
+    }
+
+    /// Until which event `virt` was executable with what it led to before; 0 = never.
+    pub(crate) fn executable_until(&self, space: SpaceId, virt: u64) -> u64 {
+        let of = |s: SpaceId| Some(self.past_exec.get(&s)?.get(virt)?.1.0);
+        of(space).max(of(SpaceId::KERNEL)).unwrap_or(0)
+    }
+
+    pub(crate) fn mapping_changed(&mut self) {
+        self.looks.everything_changed();
+    }
+
+    pub(crate) fn frames_changed(&mut self) {
+        self.looks.everything_changed();
+    }
+
+    /// Everybody knows what everybody knew.
+    pub(crate) fn meet(&mut self, now: u64) {
+        let everybody = (0..self.cpus).map(CpuId);
+        match &mut self.model {
+            Model::X86 { machine, .. } => machine.meet(everybody, now),
+            Model::Weak { predicted: Some(weak), .. } => weak.meet(everybody),
+            _ => {}
+        }
+    }
+
+    /// A CPU came up: it has fetched nothing, and starts with its context synchronised.
+    pub(crate) fn came_up(&mut self, cpu: CpuId, now: u64) {
+        self.meet(now);
+        match &mut self.model {
+            Model::Off => {}
+            Model::X86 { machine, .. } => machine.sync(cpu, now),
+            Model::Weak { observed, predicted, .. } => {
+                observed.sync(cpu, now);
+                if let Some(weak) = predicted {
+                    weak.sync(cpu);
+                }
+            }
+        }
+    }
+
+    /// The moment of a CPU's last context synchronisation (with what stands for one).
+    pub(crate) fn moment(&self, cpu: CpuId) -> u64 {
+        match &self.model {
+            Model::Off => 0,
+            Model::X86 { machine, .. } => machine.moment(cpu),
+            Model::Weak { observed, .. } => observed.moment(cpu),
+        }
+    }
+
+    /// What a reader must know of the fetch windows.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Model::Weak { predicted: Some(weak), .. } = &self.model
+            && weak.given_up
+        {
+            notes.push("too much was stored to follow what each CPU knows of it".to_owned());
+        }
+        if self.past_forgotten {
+            notes.push("not every range that was once executable is remembered".to_owned());
+        }
+        notes
+    }
+}

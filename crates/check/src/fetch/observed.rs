@@ -1,0 +1,186 @@
+//! Fetch windows in the order of the stream (*observed*, R15).
+//!
+//! Whatever stands earlier in the stream is known to everybody, but for the two things that no
+//! order of events gives: an IC counts from its completion on, and fetches see completions only
+//! through context synchronisation or the anchor (R8, R10). So a CPU's fetch view is a moment of
+//! the stream: its last context synchronisation, or the youngest store whose version it fetched.
+
+use rustc_hash::FxHashMap;
+
+use textbed_arch::{
+    Arch, CpuId,
+    effect::{Barrier, Domain},
+};
+
+use super::arm64::Caches;
+use super::versions::Versions;
+use crate::span::{Piece, Span, SpanMap};
+
+/// Newest stamp for a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp(u64);
+crate::span::flat_piece!(Stamp);
+
+/// Completed invalidations of a range: when, and up to which version. Youngest last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Done(Vec<(u64, u64)>);
+
+impl Piece for Done {
+    fn skip(&mut self, _bytes: u64) {}
+    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
+        self == next
+    }
+}
+
+/// Completions kept for one range.
+const MAX_DONE: usize = 8;
+
+/// What happened, in the order of the stream.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    arch: Arch,
+    caches: Caches,
+    /// Newest version cleaned.
+    cleaned: SpanMap<Stamp>,
+    /// Newest version for which an invalidation was issued.
+    issued: SpanMap<Stamp>,
+    pending: FxHashMap<CpuId, SpanMap<Stamp>>,
+    done: SpanMap<Done>,
+    /// The fetch view of each CPU, as a moment.
+    view: FxHashMap<CpuId, u64>,
+}
+
+/// Raises the stamps in `span` of `to` to `stamp`.
+fn raise(to: &mut SpanMap<Stamp>, span: Span, stamp: u64) {
+    to.update(span, |_, old| Some(Stamp(old.map_or(stamp, |o| o.0.max(stamp)))));
+}
+
+/// Whether all of `span` has at least `stamp`.
+fn reaches(map: &SpanMap<Stamp>, span: Span, stamp: u64) -> bool {
+    let parts = map.within(span).filter(|(_, s)| s.0 >= stamp);
+    parts.fold(0u64, |sum, (part, _)| sum.saturating_add(part.len())) == span.len()
+}
+
+impl Observed {
+    pub(crate) fn new(arch: Arch, caches: Caches) -> Self {
+        Self {
+            arch,
+            caches,
+            cleaned: SpanMap::default(),
+            issued: SpanMap::default(),
+            pending: FxHashMap::default(),
+            done: SpanMap::default(),
+            view: FxHashMap::default(),
+        }
+    }
+
+    pub(crate) fn clean(&mut self, versions: &Versions, span: Span) {
+        for (part, history) in versions.within(span) {
+            if let Some(newest) = history.newest() {
+                raise(&mut self.cleaned, part, newest.stamp);
+            }
+        }
+    }
+
+    /// An invalidation of a line, or of everything.
+    pub(crate) fn invalidate(&mut self, p: CpuId, versions: &Versions, line: Option<Span>) {
+        let everything = Span { first: 0, last: u64::MAX };
+        let span = line.filter(|_| !self.caches.any_line).unwrap_or(everything);
+        let parts: Vec<(Span, u64)> = if self.caches.clean {
+            self.cleaned.within(span).map(|(part, stamp)| (part, stamp.0)).collect()
+        } else {
+            let newest =
+                |(part, h): (Span, super::versions::History)| Some((part, h.newest()?.stamp));
+            versions.within(span).filter_map(newest).collect()
+        };
+        let pending = self.pending.entry(p).or_default();
+        for (part, stamp) in parts {
+            raise(pending, part, stamp);
+            raise(&mut self.issued, part, stamp);
+        }
+    }
+
+    /// A barrier of `p` completes its invalidations, if it is one that does; whether there were
+    /// any.
+    pub(crate) fn barrier(
+        &mut self,
+        p: CpuId,
+        barrier: Barrier,
+        _domain: Domain,
+        now: u64,
+    ) -> bool {
+        let completes = match barrier {
+            Barrier::DsbFull => self.arch == Arch::Arm64,
+            Barrier::Sync | Barrier::Ptesync => self.arch.is_powerpc(),
+            _ => false,
+        };
+        if !completes {
+            return false;
+        }
+        let Some(pending) = self.pending.remove(&p) else { return false };
+        for (span, stamp) in pending.iter() {
+            self.done.update(span, |_, there| {
+                let mut done = there.cloned().unwrap_or(Done(Vec::new()));
+                if done.0.last().is_none_or(|(_, s)| *s < stamp.0) {
+                    done.0.push((now, stamp.0));
+                    if done.0.len() > MAX_DONE {
+                        done.0.remove(0);
+                    }
+                }
+                Some(done)
+            });
+        }
+        true
+    }
+
+    pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
+        self.view.insert(p, now);
+    }
+
+    /// A fetch of `p` returned the version with this stamp (the anchor).
+    pub(crate) fn fetched(&mut self, p: CpuId, stamp: u64) {
+        if self.caches.fetch_orders {
+            let view = self.view.entry(p).or_default();
+            *view = (*view).max(stamp);
+        }
+    }
+
+    /// The fetch view of `p`, as a moment of the stream.
+    pub(crate) fn moment(&self, p: CpuId) -> u64 {
+        self.view.get(&p).copied().unwrap_or(0)
+    }
+
+    /// Whether all of `span` was cleaned with version `stamp` or a younger one.
+    pub(crate) fn cleaned(&self, span: Span, stamp: u64) -> bool {
+        !self.caches.clean || reaches(&self.cleaned, span, stamp)
+    }
+
+    /// Whether an invalidation was issued after that.
+    pub(crate) fn issued(&self, span: Span, stamp: u64) -> bool {
+        !self.caches.invalidate || reaches(&self.issued, span, stamp)
+    }
+
+    /// The event by which version `stamp` of all of `span` could no longer be missed by a fetch
+    /// that knows of it.
+    pub(crate) fn completed(&self, span: Span, stamp: u64) -> Option<u64> {
+        if !self.caches.invalidate {
+            return Some(stamp);
+        }
+        let mut bytes = 0u64;
+        let mut latest = 0;
+        for (part, done) in self.done.within(span) {
+            let (when, _) = done.0.iter().find(|(_, s)| *s >= stamp)?;
+            latest = latest.max(*when);
+            bytes = bytes.saturating_add(part.len());
+        }
+        (bytes == span.len()).then_some(latest)
+    }
+
+    /// The oldest version that a fetch of `p` from `span` may return: stamp 0 = from before the
+    /// first one.
+    pub(crate) fn low(&self, p: CpuId, span: Span, stamps: &[u64]) -> u64 {
+        let moment = self.moment(p);
+        let known = |stamp: &&u64| self.completed(span, **stamp).is_some_and(|at| at <= moment);
+        stamps.iter().rev().find(known).copied().unwrap_or(0)
+    }
+}

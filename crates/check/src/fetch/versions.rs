@@ -1,0 +1,149 @@
+//! Versions of memory: which stores a word has seen, in coherence order.
+//!
+//! A version is a store, or a run of plain stores of one CPU to ascending addresses with nothing in
+//! between that could tell them apart (a copy loop is one version of a range). Its *stamp* is the
+//! number of its first event; stamps of one byte ascend in coherence order, because a stream holds
+//! the stores of a byte in that order.
+//!
+//! Kept per range: the newest versions, up to [`MAX_VERSIONS`], and how many older ones there were.
+//! Not modelled: the bytes of long stores (only single code units are kept, for live patching).
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use textbed_arch::CpuId;
+
+use super::clock::Clock;
+use super::views::View;
+use crate::mark::Mark;
+use crate::span::{Piece, Span, SpanMap};
+
+/// Versions kept for one range.
+const MAX_VERSIONS: usize = 8;
+
+/// What a store made.
+#[derive(Debug)]
+pub(crate) struct Version {
+    /// Number of its first event.
+    pub(crate) stamp: u64,
+    pub(crate) cpu: CpuId,
+    pub(crate) mark: Mark,
+    /// The virtual address used minus the physical one.
+    pub(crate) delta: u64,
+    /// x86: a non-temporal store, which needs a fence.
+    pub(crate) nontemporal: bool,
+    /// Number of the fence after it; 0 = none yet.
+    pub(crate) fenced: Cell<u64>,
+    /// The bytes, if they are one code unit.
+    pub(crate) unit: Option<Unit>,
+    /// What its CPU knew (weakly ordered architectures, predicted).
+    pub(crate) view: Option<View>,
+    /// What its CPU knew (x86, predicted).
+    pub(crate) clock: Option<Clock>,
+}
+
+impl Version {
+    /// Its stamp and its CPU in one word; keys of one byte ascend as stamps do. Stamps are below
+    /// 2^48: the checker takes no other events.
+    pub(crate) fn key(&self) -> u64 {
+        self.stamp << 16 | u64::from(self.cpu.0)
+    }
+}
+
+/// A stored code unit: address and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unit {
+    pub(crate) phys: u64,
+    pub(crate) len: u8,
+    pub(crate) bytes: [u8; 8],
+}
+
+/// The versions of one range, oldest first; version 0, what was there before the first one, has no
+/// entry.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    /// Versions that are not kept any more.
+    pub(crate) forgotten: u32,
+    pub(crate) versions: Rc<[Rc<Version>]>,
+}
+
+impl History {
+    pub(crate) fn newest(&self) -> Option<&Rc<Version>> {
+        self.versions.last()
+    }
+
+    /// Number of the newest version known at `stamp`, counted from 0 = before all stores.
+    pub(crate) fn number_at(&self, stamp: u64) -> u32 {
+        let known = self.versions.iter().filter(|v| v.stamp <= stamp).count() as u32;
+        if known == 0 { 0 } else { self.forgotten + known }
+    }
+
+    /// Number of the newest version.
+    pub(crate) fn newest_number(&self) -> u32 {
+        self.forgotten + self.versions.len() as u32
+    }
+
+    fn with(&self, version: &Rc<Version>) -> Self {
+        let drop = (self.versions.len() + 1).saturating_sub(MAX_VERSIONS);
+        let kept = self.versions.iter().skip(drop).chain([version]).cloned();
+        Self { forgotten: self.forgotten + drop as u32, versions: kept.collect() }
+    }
+}
+
+impl Piece for History {
+    fn skip(&mut self, _bytes: u64) {}
+    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
+        self.forgotten == next.forgotten
+            && self.versions.len() == next.versions.len()
+            && self.versions.iter().zip(next.versions.iter()).all(|(a, b)| Rc::ptr_eq(a, b))
+    }
+}
+
+/// The versions of all memory.
+#[derive(Default, Debug)]
+pub(crate) struct Versions {
+    map: SpanMap<History>,
+    /// The run of stores that may go on: its version, and the address that would continue it.
+    run: Option<(Rc<Version>, u64)>,
+}
+
+impl Versions {
+    /// Something happened after which a store is no longer part of the run before it.
+    pub(crate) fn end_run(&mut self) {
+        self.run = None;
+    }
+
+    /// The version that a store at `span` by `cpu` would go on with.
+    pub(crate) fn going_on(&self, cpu: CpuId, span: Span, delta: u64) -> Option<Rc<Version>> {
+        let (version, next) = self.run.as_ref()?;
+        let same = version.cpu == cpu && *next == span.first && version.delta == delta;
+        (same && !version.nontemporal).then(|| Rc::clone(version))
+    }
+
+    /// `span` holds `version` from now on; a plain one may go on.
+    pub(crate) fn store(&mut self, span: Span, version: Rc<Version>, plain: bool) {
+        let alone = |h: &History| {
+            h.forgotten == 0 && h.versions.len() == 1 && Rc::ptr_eq(&h.versions[0], &version)
+        };
+        if plain && self.map.extend(span, alone) {
+            self.run = span.last.checked_add(1).map(|next| (version, next));
+            return;
+        }
+        self.map.update(span, |_, history| {
+            Some(match history {
+                Some(history) => history.with(&version),
+                None => History { forgotten: 0, versions: [Rc::clone(&version)].into() },
+            })
+        });
+        self.run = span.last.checked_add(1).filter(|_| plain).map(|next| (version, next));
+    }
+
+    pub(crate) fn within(&self, span: Span) -> impl Iterator<Item = (Span, History)> + '_ {
+        self.map.within(span)
+    }
+
+    /// The newest version of the byte at `phys`.
+    pub(crate) fn newest(&self, phys: u64) -> Option<Rc<Version>> {
+        self.map.get(phys).and_then(|(_, history)| history.newest().cloned())
+    }
+}

@@ -1,0 +1,142 @@
+//! Fetch windows on x86-64.
+//!
+//! Fetches see stores of every CPU without maintenance; what may be old is what a CPU fetched ahead
+//! before the store and has not dropped since. It drops it when it executes a serialising
+//! instruction. So a version is in the *fetch view* of a CPU if it was known there at its last one;
+//! on AMD also if the CPU fetched something that was stored later (7.6.1: fetchers see stores in
+//! order, and read on between taken branches).
+//!
+//! - Same CPU, same linear address: the jump to the new code is enough (Intel, option 1 of 8.1.3;
+//!   the text stands, a request to drop it is on record). Same CPU, other linear address: Intel
+//!   needs a serialising instruction (11.6), AMD compares physical addresses and needs nothing.
+//! - A non-temporal store counts from the writer's next fence on.
+//! - Interrupt and exception entry do not serialise; IRET does.
+//!
+//! Order between CPUs is TSO, so clocks carry it. Not modelled: FRED returns, stores that are later
+//! in the stream than a fetch that could still meet them.
+//!
+//! Sources: Intel SDM 3A 8.1.3, 8.2.2, 8.3, 11.6 (325384-059); AMD APM vol 2 7.6.1, 7.6.4 (3.44).
+
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+
+use textbed_arch::{CpuId, effect::Barrier};
+
+use super::clock::Clock;
+use super::versions::Version;
+
+/// Non-temporal stores without a fence kept by CPU; past it the oldest count as fenced.
+const MAX_UNFENCED: usize = 1024;
+
+/// A CPU's last serialising instruction.
+#[derive(Clone, Default, Debug)]
+struct Synced {
+    at: u64,
+    known: Clock,
+}
+
+/// The CPUs of an x86-64 machine.
+#[derive(Debug)]
+pub(crate) struct X86 {
+    pub(crate) amd: bool,
+    clocks: FxHashMap<CpuId, Clock>,
+    synced: FxHashMap<CpuId, Synced>,
+    unfenced: FxHashMap<CpuId, Vec<Rc<Version>>>,
+}
+
+impl X86 {
+    pub(crate) fn new(amd: bool) -> Self {
+        Self {
+            amd,
+            clocks: FxHashMap::default(),
+            synced: FxHashMap::default(),
+            unfenced: FxHashMap::default(),
+        }
+    }
+
+    /// `p` stored: what it knows from then on.
+    pub(crate) fn store(&mut self, p: CpuId, seq: u64) -> Clock {
+        let clock = self.clocks.entry(p).or_default();
+        clock.set(p, seq);
+        clock.clone()
+    }
+
+    /// A non-temporal store waits for its fence.
+    pub(crate) fn wait_for_fence(&mut self, version: Rc<Version>) {
+        let list = self.unfenced.entry(version.cpu).or_default();
+        if list.len() < MAX_UNFENCED {
+            list.push(version);
+        }
+    }
+
+    pub(crate) fn barrier(&mut self, p: CpuId, barrier: Barrier, now: u64) {
+        if matches!(barrier, Barrier::Mfence | Barrier::Sfence) {
+            self.fence(p, now);
+        }
+        if self.amd && barrier == Barrier::Mfence {
+            self.sync(p, now);
+        }
+    }
+
+    fn fence(&mut self, p: CpuId, now: u64) {
+        for version in self.unfenced.remove(&p).unwrap_or_default() {
+            version.fenced.set(now);
+        }
+    }
+
+    /// A serialising instruction of `p`; it drains stores too.
+    pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
+        self.fence(p, now);
+        let known = self.clocks.get(&p).cloned().unwrap_or_default();
+        self.synced.insert(p, Synced { at: now, known });
+    }
+
+    /// AMD: `p` fetched something stored at `stamp` by `version`'s CPU.
+    pub(crate) fn fetched(&mut self, p: CpuId, version: &Version) {
+        if self.amd && version.cpu != p {
+            let synced = self.synced.entry(p).or_default();
+            synced.at = synced.at.max(version.stamp);
+            if let Some(clock) = &version.clock {
+                synced.known.join(clock);
+            }
+        }
+    }
+
+    pub(crate) fn release(&mut self, p: CpuId, now: u64) -> Clock {
+        self.store(p, now)
+    }
+
+    pub(crate) fn acquire(&mut self, p: CpuId, from: &Clock) {
+        self.clocks.entry(p).or_default().join(from);
+    }
+
+    /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.
+    pub(crate) fn meet(&mut self, everybody: impl Iterator<Item = CpuId>, now: u64) {
+        let mut names: Vec<CpuId> = self.clocks.keys().copied().chain(everybody).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut all = Clock::default();
+        for p in &names {
+            all.join(&self.release(*p, now));
+        }
+        for p in &names {
+            self.acquire(*p, &all);
+        }
+    }
+
+    /// The moment of `p`'s last serialising instruction, 0 if there was none.
+    pub(crate) fn moment(&self, p: CpuId) -> u64 {
+        self.synced.get(&p).map_or(0, |s| s.at)
+    }
+
+    /// Whether `p` knows of the store by real edges.
+    pub(crate) fn knows(&self, p: CpuId, version: &Version) -> bool {
+        self.clocks.get(&p).is_some_and(|c| c.of(version.cpu) >= version.stamp)
+    }
+
+    /// Whether `p` knew of the store, by real edges, when it last serialised.
+    pub(crate) fn in_view(&self, p: CpuId, version: &Version) -> bool {
+        self.synced.get(&p).is_some_and(|s| s.known.of(version.cpu) >= version.stamp)
+    }
+}

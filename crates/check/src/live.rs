@@ -1,0 +1,278 @@
+//! The live state of one stream: everything that the rules look at, and the way from a mark to a
+//! site of a finding.
+
+use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{Batch, CallRef, Event, Facts, Flags, Header, KindSet, NameTable, View};
+
+use rustc_hash::FxHashMap;
+
+use crate::book::{Book, Draft};
+use crate::calls::Calls;
+use crate::coverage::{Occasions, kinds_of, lacking};
+use crate::fetch::Fetches;
+use crate::finding::{Confidence, Finding, Site};
+use crate::frames::Frames;
+use crate::mark::Mark;
+use crate::memory::BecameExec;
+use crate::options::{Mode, Options};
+use crate::refusals::Waiting;
+use crate::rules::RuleId;
+use crate::symbols::Symbols;
+use crate::tables::{Tables, UNKNOWN_PHYS};
+use crate::translation::{Stale, complete::Issued};
+use crate::words;
+use crate::wx::{Authorised, WxWindows};
+
+/// The event at hand, with its batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Now<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) batch: &'a Batch,
+}
+
+impl Now<'_> {
+    pub(crate) fn cpu(self) -> CpuId {
+        self.event.cpu
+    }
+
+    pub(crate) fn seq(self) -> u64 {
+        self.event.seq
+    }
+
+    /// The physical address of an event, if its source knows it.
+    pub(crate) fn phys(self, phys: PhysAddr) -> Option<u64> {
+        let known = !self.event.flags.has(Flags::PHYS_UNKNOWN) && phys.0 < UNKNOWN_PHYS;
+        known.then_some(phys.0)
+    }
+}
+
+/// Which CPU uses which address space.
+#[derive(Default, Debug)]
+pub(crate) struct Cpus {
+    /// CPUs that are up, one bit each; from 63 on they share a bit.
+    pub(crate) online: u64,
+    /// Address space in use by CPU; the kernel's where none was loaded.
+    pub(crate) space: FxHashMap<CpuId, SpaceId>,
+    /// CPUs that may hold translations of a space, with the identifier they are tagged with.
+    pub(crate) tagged: FxHashMap<(CpuId, SpaceId), u16>,
+}
+
+impl Cpus {
+    fn of(header: &Header) -> Self {
+        let online = match header.cpus {
+            0 | 64.. => u64::MAX,
+            n => (1 << n) - 1,
+        };
+        Self { online, ..Self::default() }
+    }
+
+    pub(crate) fn space_of(&self, cpu: CpuId) -> SpaceId {
+        self.space.get(&cpu).copied().unwrap_or(SpaceId::KERNEL)
+    }
+
+    /// CPUs that use `space` now.
+    pub(crate) fn using(&self, space: SpaceId) -> u64 {
+        if space == SpaceId::KERNEL {
+            return self.online;
+        }
+        self.space
+            .iter()
+            .filter(|(_, s)| **s == space)
+            .fold(0, |mask, (cpu, _)| mask | View::cpu_bit(*cpu))
+    }
+
+    /// CPUs that may hold translations of `space`.
+    pub(crate) fn holding(&self, space: SpaceId) -> u64 {
+        if space == SpaceId::KERNEL {
+            return self.online;
+        }
+        self.tagged
+            .keys()
+            .filter(|(_, s)| *s == space)
+            .fold(0, |mask, (cpu, _)| mask | View::cpu_bit(*cpu))
+    }
+}
+
+/// Everything that is known at one point of a stream.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) header: Header,
+    pub(crate) options: Options,
+    pub(crate) names: NameTable,
+    pub(crate) calls: Calls,
+    pub(crate) refusals: Waiting,
+    pub(crate) symbols: Symbols,
+    pub(crate) cpus: Cpus,
+    pub(crate) tables: Tables,
+    pub(crate) stale: Stale,
+    pub(crate) issued: FxHashMap<CpuId, Issued>,
+    pub(crate) frames: Frames,
+    pub(crate) became_exec: Vec<BecameExec>,
+    pub(crate) authorised: Authorised,
+    pub(crate) wx: WxWindows,
+    pub(crate) fetches: Fetches,
+    pub(crate) book: Book,
+    pub(crate) occasions: Occasions,
+    /// Kinds of which events were lost.
+    pub(crate) gaps: KindSet,
+    /// Addresses of which the source did not know the frame.
+    pub(crate) without_phys: u64,
+}
+
+impl Live {
+    pub(crate) fn new(header: Header, mut options: Options) -> Self {
+        if !header.facts.contains(Facts::SYNCHRONISATION) {
+            options.mode = Mode::Observed;
+        }
+        Self {
+            cpus: Cpus::of(&header),
+            fetches: Fetches::new(&header, &options),
+            names: NameTable::default(),
+            calls: Calls::default(),
+            refusals: Waiting::default(),
+            symbols: Symbols::default(),
+            tables: Tables::default(),
+            stale: Stale::default(),
+            issued: FxHashMap::default(),
+            frames: Frames::default(),
+            became_exec: Vec::new(),
+            authorised: Authorised::default(),
+            wx: WxWindows::default(),
+            book: Book::default(),
+            occasions: Occasions::default(),
+            gaps: KindSet::EMPTY,
+            without_phys: 0,
+            header,
+            options,
+        }
+    }
+
+    pub(crate) fn arch(&self) -> Arch {
+        self.header.arch
+    }
+
+    /// Whether the source records all that a rule needs.
+    pub(crate) fn checkable(&self, rule: RuleId) -> bool {
+        lacking(&self.header, rule).is_none()
+    }
+
+    /// Bytes of a base page.
+    pub(crate) fn page_bytes(&self) -> u64 {
+        1 << self.header.page_shift.clamp(12, 30)
+    }
+
+    /// The event at hand, as a mark.
+    pub(crate) fn mark(&self, now: Now<'_>) -> Mark {
+        Mark::of(now.event, now.batch, self.calls.chain(now.event.cause))
+    }
+
+    /// The mark as a site of a finding.
+    pub(crate) fn site(&self, mark: &Mark, label: impl Into<String>) -> Site {
+        let name = |id| {
+            let name = self.names.get(id);
+            if name.is_empty() { "?".to_owned() } else { name.to_owned() }
+        };
+        Site {
+            seq: mark.seq,
+            at_ns: (mark.at_ns != Event::NO_TIME).then_some(mark.at_ns),
+            kind: mark.kind,
+            cpu: mark.cpu,
+            virt: mark.virt,
+            symbol: mark.virt.and_then(|v| self.symbols.symbol(v.0, &self.names)),
+            origin: mark.origin,
+            calls: self.calls.chains.names(mark.chain).into_iter().map(name).collect(),
+            label: label.into(),
+        }
+    }
+
+    /// `'name'` of a call that is open, or `a call`.
+    pub(crate) fn call_name(&self, call: CallRef) -> String {
+        match self.calls.get(call).map(|c| self.names.get(c.name)) {
+            Some(name) if !name.is_empty() => format!("'{name}'"),
+            _ => "a call".to_owned(),
+        }
+    }
+
+    /// The address with its owner, if it has one.
+    pub(crate) fn address(&self, virt: u64) -> String {
+        match self.symbols.symbol(virt, &self.names) {
+            Some(symbol) => format!("{} ({symbol})", VirtAddr(virt)),
+            None => VirtAddr(virt).to_string(),
+        }
+    }
+
+    pub(crate) fn cpus_text(&self, mask: u64) -> String {
+        words::cpus(mask & self.cpus.online, self.cpus.online)
+    }
+
+    /// Makes a finding of a draft.
+    pub(crate) fn report(&mut self, draft: Draft) {
+        let fingerprint = draft.fingerprint(self.header.arch.name());
+        let row = draft.rule.row();
+        let gap = self.gaps.0 & kinds_of(draft.rule).0 != 0;
+        let sure = draft.sure && self.header.facts.contains(row.sure) && !gap;
+        let (confidence, level) = if sure {
+            (Confidence::Certain, row.certain)
+        } else {
+            (Confidence::Possible, row.possible)
+        };
+        let mut notes = draft.notes;
+        if gap {
+            notes.push("events that bear on this were lost before it".to_owned());
+        }
+        self.book.enter(Finding {
+            rule: draft.rule,
+            level: self.options.levels.get(draft.rule).unwrap_or(level),
+            confidence,
+            blame: draft.blame,
+            arch: self.header.arch,
+            kernel: self.header.kernel.clone(),
+            message: draft.message,
+            at: draft.at,
+            because: draft.because,
+            missing: draft.missing,
+            window: draft.window,
+            chain: draft.chain,
+            notes,
+            help: draft.help,
+            cites: if draft.cites.is_empty() {
+                row.cites.iter().filter(|c| concerns(c.source, self.header.arch)).copied().collect()
+            } else {
+                draft.cites
+            },
+            count: 1,
+            fingerprint,
+        });
+    }
+}
+
+/// Whether a source is about `arch`, or about no architecture in particular. Sources are named
+/// after their makers, so the name tells.
+fn concerns(source: &str, arch: Arch) -> bool {
+    let says = |words: &[&str]| words.iter().any(|w| source.contains(w));
+    let x86 = says(&["SDM", "APM", "Intel", "AMD"]);
+    let arm = says(&["Arm ARM", "aarch64", "arm64"]);
+    let power = says(&["Power", "IBM", "powerpc", "radix_tlb"]);
+    match arch {
+        Arch::X86_64 => x86 || !arm && !power,
+        Arch::Arm64 => arm || !x86 && !power,
+        Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => power || !x86 && !arm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::RULES;
+
+    #[test]
+    fn every_rule_has_a_source_for_every_architecture_that_it_speaks_of() {
+        assert!(concerns("Arm ARM DDI 0487 B2.7.4.2", Arch::Arm64));
+        assert!(!concerns("Arm ARM DDI 0487 B2.7.4.2", Arch::X86_64));
+        assert!(concerns("the source that the promise carries", Arch::Ppc32));
+        for row in RULES {
+            let count = |arch| row.cites.iter().filter(|c| concerns(c.source, arch)).count();
+            assert!(count(Arch::Arm64) > 0, "{}", row.name);
+        }
+    }
+}

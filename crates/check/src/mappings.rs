@@ -1,0 +1,276 @@
+//! Events about translations: leaves, address spaces, invalidations, barriers that complete them.
+
+use textbed_arch::{
+    Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
+    effect::{Barrier, Domain, Reach, TlbScope},
+};
+use textbed_event::{ControlRegister, CpuState, Facts, Kind, LeafChange, OpId, View};
+
+use crate::live::{Live, Now};
+use crate::mark::Mark;
+use crate::memory::BecameExec;
+use crate::rules::RuleId;
+use crate::span::Span;
+use crate::tables::{Mapping, UNKNOWN_PHYS};
+use crate::translation::{Old, Target, complete};
+
+/// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
+const CR4_PGE: u64 = 1 << 7;
+
+impl Live {
+    pub(crate) fn leaf(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        change: LeafChange,
+    ) {
+        let Some(mut span) = Span::of(virt.0, change.len()) else { return };
+        let base = match now.phys(phys) {
+            Some(phys) => {
+                // Cut where the physical addresses would run into those that mean "unknown".
+                span.last = span.last.min(span.first.saturating_add(UNKNOWN_PHYS - 1 - phys));
+                phys
+            }
+            None => {
+                self.without_phys = self.without_phys.saturating_add(1);
+                if span.first < UNKNOWN_PHYS {
+                    span.last = span.last.min(UNKNOWN_PHYS - 1);
+                }
+                span.first | UNKNOWN_PHYS
+            }
+        };
+        let mark = self.mark(now);
+        let space = now.event.space;
+        let mut review: Vec<Span> = Span::of(base, span.len()).into_iter().collect();
+        let mut before: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
+        if before.is_empty() && change.old.contains(textbed_arch::Perm::PRESENT) {
+            // The tables held something that the stream has not told of.
+            let told = Mapping {
+                phys: base,
+                perm: change.old,
+                shift: change.old_shift,
+                since: mark,
+                exec_since: 0,
+            };
+            before.push((span, told));
+        }
+        let present = change.new.contains(textbed_arch::Perm::PRESENT);
+        for (part, old) in &before {
+            let at = base.wrapping_add(part.first - span.first);
+            let moved = !present || old.phys != at;
+            let rights =
+                textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
+            if moved || !change.new.contains(old.perm & rights) {
+                self.answer_is_old(space, *part, old, change.old_shift, &mark);
+            }
+            if old.perm.executable() && (moved || !change.new.executable()) {
+                self.fetches.was_executable(space, *part, now.seq());
+            }
+            if let Some(frames) = Span::of(old.phys, part.len())
+                && !review.contains(&frames)
+            {
+                review.push(frames);
+            }
+        }
+        if present {
+            let mapping = Mapping {
+                phys: base,
+                perm: change.new,
+                shift: change.shift,
+                since: mark,
+                exec_since: now.seq(),
+            };
+            self.tables.set(space, span, Some(mapping));
+            self.keep_exec_since(space, span, base, &before, mapping);
+        } else {
+            self.tables.set(space, span, None);
+        }
+        if change.new.executable() {
+            let fresh = before.iter().all(|(_, old)| !old.perm.executable());
+            let outer = self.calls.outermost(mark.cause);
+            if fresh {
+                self.became_exec(BecameExec { space, span, phys: base, mark, outer });
+            }
+        }
+        self.fetches.mapping_changed();
+        for frames in review {
+            self.review_frames(frames, &mark);
+        }
+    }
+
+    /// Parts that were executable before, at the same frame, are so since then.
+    fn keep_exec_since(
+        &mut self,
+        space: SpaceId,
+        span: Span,
+        base: u64,
+        before: &[(Span, Mapping)],
+        mapping: Mapping,
+    ) {
+        for (part, old) in before {
+            let phys = base.wrapping_add(part.first - span.first);
+            if mapping.perm.executable() && old.perm.executable() && old.phys == phys {
+                let exec_since = old.exec_since;
+                self.tables.set(space, *part, Some(Mapping { phys, exec_since, ..mapping }));
+            }
+        }
+    }
+
+    /// The tables no longer give an answer that CPUs may hold.
+    fn answer_is_old(&mut self, space: SpaceId, span: Span, old: &Mapping, shift: u8, mark: &Mark) {
+        if !self.header.records.contains(Kind::TlbInvalidate) {
+            return;
+        }
+        let by_hand = self.header.facts.contains(Facts::MAINTENANCE)
+            && !complete::walks_see_stores(self.arch());
+        let answer = Old {
+            phys: old.phys,
+            perm: old.perm,
+            shift,
+            cpus: self.cpus.holding(space),
+            unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            made_at: old.since.seq,
+            since: mark.about(span.first),
+        };
+        self.stale.add(space, span, answer);
+        if by_hand {
+            self.issued.entry(mark.cpu).or_default().changed(space, span);
+        }
+    }
+
+    pub(crate) fn tlb_invalidate(
+        &mut self,
+        now: Now<'_>,
+        scope: TlbScope,
+        reach: Reach,
+        range: (VirtAddr, u64),
+        asid: u16,
+    ) {
+        self.occasions.looked(RuleId::WxStaleTranslation);
+        if self.stale.is_empty() {
+            return;
+        }
+        let addressed = matches!(scope, TlbScope::Address | TlbScope::AddressLastLevel);
+        let page = self.page_bytes();
+        let span = Span::of(range.0.0, range.1.max(1)).map(|s| s.rounded(page));
+        let space = match now.event.space {
+            SpaceId::KERNEL => self.space_tagged(now.cpu(), asid),
+            space => space,
+        };
+        let target = Target { scope, span: if addressed { span } else { None }, space };
+        let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
+        let reach = if widened { Reach::Broadcast } else { reach };
+        let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
+        if whole {
+            self.close(now, &target, reach, u64::MAX);
+        } else if complete::at_once(self.arch(), reach) {
+            self.close(now, &target, reach, now.seq());
+        } else {
+            self.issued.entry(now.cpu()).or_default().issue(target, reach, now.seq());
+        }
+    }
+
+    /// The space that `cpu` has tagged with `asid`; the kernel's if there is none.
+    fn space_tagged(&self, cpu: CpuId, asid: u16) -> SpaceId {
+        let tagged = self.cpus.tagged.iter().filter(|((c, _), tag)| *c == cpu && **tag == asid);
+        tagged.map(|((_, space), _)| *space).min().unwrap_or(SpaceId::KERNEL)
+    }
+
+    /// A barrier, as far as translations are concerned.
+    pub(crate) fn complete_translations(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
+        let arch = self.arch();
+        let Some(issued) = self.issued.get_mut(&now.cpu()) else { return };
+        let completed = issued.barrier(arch, barrier, domain);
+        self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);
+        for (target, reach, issued_at) in completed.done {
+            self.close(now, &target, reach, issued_at);
+        }
+    }
+
+    fn close(&mut self, now: Now<'_>, target: &Target, reach: Reach, issued: u64) {
+        let cpus = match reach {
+            Reach::Local => View::cpu_bit(now.cpu()),
+            Reach::Broadcast => u64::MAX,
+        };
+        let frames = self.stale.close(target, cpus, issued);
+        self.review_all(now, frames);
+    }
+
+    fn review_all(&mut self, now: Now<'_>, mut frames: Vec<Span>) {
+        if frames.is_empty() {
+            return;
+        }
+        frames.sort_unstable();
+        frames.dedup();
+        let mark = self.mark(now);
+        for span in frames {
+            self.review_frames(span, &mark);
+        }
+    }
+
+    pub(crate) fn space_loaded(&mut self, now: Now<'_>, asid: u16, no_flush: bool) {
+        let (cpu, space) = (now.cpu(), now.event.space);
+        let mark = self.mark(now);
+        if self.arch() == Arch::X86_64 && !no_flush {
+            // MOV to CR3 drops what is tagged with the new identifier, but for global entries.
+            let mut dropped: Vec<SpaceId> = self
+                .cpus
+                .tagged
+                .iter()
+                .filter(|((c, _), tag)| *c == cpu && **tag == asid)
+                .map(|((_, s), _)| *s)
+                .collect();
+            dropped.sort_unstable();
+            for old in dropped {
+                self.cpus.tagged.remove(&(cpu, old));
+                let frames = self.stale.close_space(old, View::cpu_bit(cpu));
+                self.review_all(now, frames);
+            }
+        }
+        if space != SpaceId::KERNEL && self.cpus.tagged.len() < MAX_TAGS {
+            self.cpus.tagged.insert((cpu, space), asid);
+        }
+        self.uses_space(cpu, space, &mark);
+    }
+
+    pub(crate) fn control(&mut self, now: Now<'_>, register: ControlRegister, value: u64) {
+        if self.arch() == Arch::X86_64 && register == ControlRegister::Cr4 {
+            let before = self.fetches.cr4.insert(now.cpu(), value).unwrap_or(value);
+            if (before ^ value) & CR4_PGE != 0 {
+                let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
+                self.close(now, &target, Reach::Local, u64::MAX);
+            }
+        }
+    }
+
+    /// A fault: on x86 the CPU drops the translations of the page (SDM 3A 4.10.4.1).
+    pub(crate) fn fault(&mut self, now: Now<'_>, virt: VirtAddr) {
+        if self.arch() != Arch::X86_64 || self.stale.is_empty() {
+            return;
+        }
+        let span = Span::of(virt.0, 1).map(|s| s.rounded(4096));
+        let space = self.cpus.space_of(now.cpu());
+        let target = Target { scope: TlbScope::Address, span, space };
+        self.close(now, &target, Reach::Local, u64::MAX);
+    }
+
+    pub(crate) fn cpu_state(&mut self, now: Now<'_>, state: CpuState) {
+        let bit = View::cpu_bit(now.cpu());
+        match state {
+            CpuState::Online => {
+                self.cpus.online |= bit;
+                self.fetches.came_up(now.cpu(), now.seq());
+            }
+            CpuState::Offline if now.cpu().0 < 63 => {
+                self.cpus.online &= !bit;
+                let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
+                self.close(now, &target, Reach::Local, u64::MAX);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Tags kept: CPUs times spaces.
+const MAX_TAGS: usize = 1 << 16;

@@ -1,0 +1,168 @@
+//! wx-mapping, wx-alias, wx-stale-translation, direct-map-leak.
+
+use textbed_arch::{Arch, Perm, Pfn, SpaceId, VirtAddr};
+
+use crate::book::Draft;
+use crate::finding::{Blame, Window};
+use crate::frames::Frame;
+use crate::live::Live;
+use crate::mark::Mark;
+use crate::rules::RuleId;
+use crate::span::Span;
+use crate::words;
+use crate::wx::OpenWindow;
+
+/// A W+X window that nothing excuses.
+pub(crate) fn wx(live: &Live, window: &OpenWindow, closed: Option<&Mark>) -> Draft {
+    let bytes = words::size(window.bytes);
+    let (exec, write) = (live.address(window.exec_at), live.address(window.write_at));
+    let write_cpus = live.cpus_text(window.write.cpus);
+    let exec_cpus = live.cpus_text(window.exec.cpus);
+    let message = match window.rule {
+        RuleId::WxMapping => format!("{bytes} at {exec} are writable and executable at once"),
+        RuleId::WxAlias => {
+            format!("{bytes} executable at {exec} are writable at {write}")
+        }
+        _ if window.write.now => format!(
+            "{bytes} writable at {write} may still be executed at {exec} by {exec_cpus}: \
+             the old translation was not invalidated"
+        ),
+        _ => format!(
+            "{bytes} executable at {exec} may still be written at {write} by {write_cpus}: \
+             the old translation was not invalidated"
+        ),
+    };
+    let label = match window.rule {
+        RuleId::WxMapping => "becomes writable and executable here",
+        RuleId::WxAlias => {
+            "writable through one mapping, executable through the other from here on"
+        }
+        _ => "the tables change here, the old answer stays usable",
+    };
+    let mut draft = Draft::new(window.rule, message, live.site(&window.opened, label));
+    let other =
+        if window.write.since.seq == window.opened.seq { window.exec } else { window.write };
+    if other.since.seq != window.opened.seq {
+        let label = match (other.since == window.write.since, other.now) {
+            (true, true) => "the writable mapping was made here",
+            (true, false) => "the writable answer became old here",
+            (false, true) => "the executable mapping was made here",
+            (false, false) => "the executable answer became old here",
+        };
+        draft.because = Some(live.site(&other.since, label));
+    }
+    draft.sure = window.write.since.sure && window.exec.since.sure && window.opened.sure;
+    draft.window = Window::WriteExec {
+        write_at: VirtAddr(window.write_at),
+        exec_at: VirtAddr(window.exec_at),
+        pfn: Pfn(window.phys >> 12),
+        frames: window.bytes.div_ceil(4096),
+    };
+    let flush = words::tlb_flush(live.arch());
+    match window.rule {
+        RuleId::WxMapping => {
+            draft.missing.push("write permission taken away before execute is granted".to_owned());
+            draft.help = Some(
+                "make the range read-only first and executable then, look at both results, and \
+                 write later bytes through a temporary alias"
+                    .to_owned(),
+            );
+        }
+        RuleId::WxAlias => {
+            draft.missing.push("write permission taken away from the other mapping".to_owned());
+            draft.help = Some(format!(
+                "make the alias at {write} read-only (or unmap it) and flush before the range \
+                 becomes executable; write through an authorised temporary alias"
+            ));
+        }
+        _ => {
+            let stale = if window.write.now { &window.exec } else { &window.write };
+            let who = live.cpus_text(stale.cpus);
+            let what = match live.arch() {
+                Arch::X86_64 => format!("{flush} on {who}"),
+                _ => format!("{flush} for {who}"),
+            };
+            draft.missing.push(what);
+            draft.help = Some(format!(
+                "flush the old translation on {who} between taking the permission away and \
+                 granting the other one, before the call returns"
+            ));
+        }
+    }
+    draft.notes.push(match closed {
+        Some(mark) => format!("the window closed at event {}", mark.seq),
+        None => "the window was still open".to_owned(),
+    });
+    draft
+}
+
+/// Permissions that a frame's alias must have back when the frame goes back.
+const RIGHTS: Perm = Perm::PRESENT.union(Perm::READ).union(Perm::WRITE).union(Perm::EXEC);
+
+/// Frames go back: does each of their home aliases grant what it did when they were handed out?
+pub(crate) fn direct_map_leak(live: &mut Live, frames: Span, freed: &Mark) {
+    // (first virtual address, bytes, home, now, event that changed it, event that handed out)
+    let mut leaks: Vec<(u64, u64, Perm, Perm, Option<Mark>, Mark)> = Vec::new();
+    for (part, frame) in live.frames.state.within(frames) {
+        let Frame::Taken { since, homes } = frame else { continue };
+        for (alias, home) in homes.iter().filter(|(a, _)| a.space == SpaceId::KERNEL) {
+            let Some(virt) = part.moved(alias.delta) else { continue };
+            let mut next = Some(virt.first);
+            let mut seen = |at: Span, perm: Perm, why: Option<Mark>| {
+                if perm & RIGHTS != *home & RIGHTS {
+                    match leaks.last_mut() {
+                        Some((first, bytes, h, p, _, _))
+                            if first.wrapping_add(*bytes) == at.first
+                                && (*h, *p) == (*home, perm) =>
+                        {
+                            *bytes += at.len();
+                        }
+                        _ => leaks.push((at.first, at.len(), *home, perm, why, since)),
+                    }
+                }
+            };
+            for (at, mapping) in live.tables.within(alias.space, virt) {
+                if let Some(gap) = next.filter(|n| *n < at.first) {
+                    seen(Span { first: gap, last: at.first - 1 }, Perm::empty(), None);
+                }
+                let home_frame = at.first.wrapping_sub(alias.delta) == mapping.phys;
+                let perm = if home_frame { mapping.perm } else { Perm::empty() };
+                seen(at, perm, Some(mapping.since));
+                next = at.last.checked_add(1);
+            }
+            if let Some(gap) = next.filter(|n| *n <= virt.last) {
+                seen(Span { first: gap, last: virt.last }, Perm::empty(), None);
+            }
+        }
+    }
+    for (first, bytes, home, perm, why, taken) in leaks {
+        let (was, is) = (home.letters(), perm.letters());
+        let message = format!(
+            "{} went back to the page allocator while their alias at {} is {is}; it was {was} \
+             when they were handed out",
+            words::size(bytes),
+            live.address(first)
+        );
+        let site = live.site(&freed.about(first), "the frames go back here");
+        let mut draft = Draft::new(RuleId::DirectMapLeak, message, site);
+        let because = why.unwrap_or(taken);
+        let label = if why.is_some() { "the alias was changed here" } else { "handed out here" };
+        draft.because = Some(live.site(&because, label));
+        draft.sure = freed.sure && because.sure && taken.sure;
+        draft.blame = Blame::Callee;
+        draft.missing.push(format!("restore of {was} in the alias before the frames go back"));
+        draft.window = Window::Other;
+        if home.writable() && !perm.writable() {
+            draft.notes.push("the next owner of a frame faults at its first store".to_owned());
+        }
+        if perm.executable() && !home.executable() {
+            draft.notes.push("the next owner's data is executable through this alias".to_owned());
+        }
+        draft.help = Some(
+            "invalidate the alias, flush, and give it its default permissions back before the \
+             frames are freed; let the allocator do it where it offers to"
+                .to_owned(),
+        );
+        live.report(draft);
+    }
+}

@@ -1,0 +1,201 @@
+//! stale-translation, exec-after-free.
+
+use textbed_arch::{Perm, SpaceId, VirtAddr};
+use textbed_event::{CallRef, Promise};
+
+use crate::book::Draft;
+use crate::finding::{Blame, Window};
+use crate::live::Live;
+use crate::mark::Mark;
+use crate::rules::{RuleId, calls};
+use crate::span::Span;
+use crate::translation::Old;
+use crate::words;
+
+/// A call promised that a right is gone: may a CPU still use an old answer that grants it?
+pub(crate) fn stale_translation(
+    live: &mut Live,
+    space: SpaceId,
+    call: CallRef,
+    what: Promise,
+    span: Span,
+    mark: &Mark,
+) {
+    let Some((_, must_not, _)) = calls::demands(what).filter(|(_, not, _)| !not.is_empty()) else {
+        return;
+    };
+    live.occasions.looked(RuleId::StaleTranslation);
+    let mut found: Option<(u64, u64, Old)> = None;
+    for (at, olds) in live.stale.within(space, span) {
+        let grants = |old: &&Old| old.perm.contains(Perm::PRESENT) && old.perm.intersects(must_not);
+        let Some(old) = olds.0.iter().find(grants) else { continue };
+        match &mut found {
+            Some((_, bytes, first)) => {
+                *bytes = bytes.saturating_add(at.len());
+                first.cpus |= old.cpus;
+            }
+            none => *none = Some((at.first, at.len(), *old)),
+        }
+    }
+    let Some((first, bytes, old)) = found else { return };
+    let name = live.call_name(call);
+    let who = live.cpus_text(old.cpus);
+    let tables = live.tables.lookup(space, first).map_or(Perm::empty(), |(_, m)| m.perm);
+    let message = format!(
+        "{name} promised that {} from {} on are {}, but {who} may still use the old translation \
+         ({})",
+        words::size(bytes),
+        live.address(first),
+        what.text(),
+        old.perm.letters(),
+    );
+    let site = live.site(&mark.about(first), format!("promised: {}", what.text()));
+    let mut draft = Draft::new(RuleId::StaleTranslation, message, site);
+    draft.because = Some(live.site(&old.since, "the tables were changed here"));
+    draft.sure = mark.sure && old.since.sure;
+    draft.blame = Blame::Callee;
+    draft.missing.push(flush_for(live, old.cpus));
+    let cpu = textbed_arch::CpuId((old.cpus & live.cpus.online).trailing_zeros().min(63) as u16);
+    draft.window = Window::Translation {
+        cpu,
+        virt: VirtAddr(first),
+        granted: old.perm.letters(),
+        tables: tables.letters(),
+    };
+    draft.help = Some(format!(
+        "{name} must flush the range on {who} after the change and before it returns"
+    ));
+    live.report(draft);
+}
+
+/// The flush that would take `cpus` off an old answer.
+fn flush_for(live: &Live, cpus: u64) -> String {
+    format!("{} for {}", words::tlb_flush(live.arch()), live.cpus_text(cpus))
+}
+
+/// Frames go back: does an executable translation still reach them?
+pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
+    let mut mapped: Option<(u64, u64, Mark)> = None;
+    let mut held: Option<(u64, u64, Old)> = None;
+    for (part, aliases) in live.tables.aliases(frames) {
+        for alias in &aliases.0 {
+            let Some(virt) = part.moved(alias.delta) else { continue };
+            if live.cpus.using(alias.space) == 0 {
+                continue;
+            }
+            for (at, mapping) in live.tables.within(alias.space, virt) {
+                let leads = at.first.wrapping_sub(alias.delta) == mapping.phys;
+                if leads && mapping.perm.executable() {
+                    match &mut mapped {
+                        Some((_, bytes, _)) => *bytes = bytes.saturating_add(at.len()),
+                        none => *none = Some((at.first, at.len(), mapping.since)),
+                    }
+                }
+            }
+            for (at, olds) in live.stale.within(alias.space, virt) {
+                let leads = |old: &&Old| {
+                    at.first.wrapping_sub(alias.delta) == old.phys && old.perm.executable()
+                };
+                if let Some(old) = olds.0.iter().find(leads) {
+                    match &mut held {
+                        Some((_, bytes, _)) => *bytes = bytes.saturating_add(at.len()),
+                        none => *none = Some((at.first, at.len(), *old)),
+                    }
+                }
+            }
+        }
+    }
+    if let Some((first, bytes, since)) = mapped {
+        let message = format!(
+            "{} went back to the page allocator while they are mapped executable at {}",
+            words::size(bytes),
+            live.address(first)
+        );
+        let site = live.site(&freed.about(first), "the frames go back here");
+        let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+        draft.because = Some(live.site(&since, "mapped executable here"));
+        draft.sure = freed.sure && since.sure;
+        draft.blame = Blame::Callee;
+        draft.missing.push("unmap, then flush, before the frames go back".to_owned());
+        draft.help = Some("unmap the range and flush it on every CPU, then free".to_owned());
+        live.report(draft);
+    }
+    if let Some((first, bytes, old)) = held {
+        let who = live.cpus_text(old.cpus);
+        let message = format!(
+            "{} went back to the page allocator while {who} may still execute them at {} through \
+             an old translation",
+            words::size(bytes),
+            live.address(first)
+        );
+        let site = live.site(&freed.about(first), "the frames go back here");
+        let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+        draft.because = Some(live.site(&old.since, "unmapped here, not flushed since"));
+        // Nobody was seen to execute there: the window is open, its use is not shown.
+        draft.sure = false;
+        draft.blame = Blame::Callee;
+        draft.missing.push(flush_for(live, old.cpus));
+        draft.window = Window::Translation {
+            cpu: textbed_arch::CpuId((old.cpus & live.cpus.online).trailing_zeros().min(63) as u16),
+            virt: VirtAddr(first),
+            granted: old.perm.letters(),
+            tables: "---",
+        };
+        draft.help =
+            Some("flush executable ranges before their frames go back, not lazily".to_owned());
+        live.report(draft);
+    }
+}
+
+/// Code was executed in a frame that is free.
+pub(crate) fn executed_after_free(live: &mut Live, virt: u64, freed: &Mark, mark: &Mark) {
+    let message = format!(
+        "code at {} is executed in a frame that went back to the page allocator",
+        live.address(virt)
+    );
+    let site = live.site(mark, "executed here");
+    let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+    draft.because = Some(live.site(freed, "the frame went back here"));
+    draft.sure = freed.sure && mark.sure;
+    draft.blame = Blame::Caller;
+    draft.missing.push("wait until no CPU runs the code before its frames go back".to_owned());
+    draft.help = Some(
+        "unpublish the code, wait for a grace period, unmap, flush on every CPU, then free"
+            .to_owned(),
+    );
+    live.report(draft);
+}
+
+/// A call promised that no translation but the frames' home leads to them.
+pub(crate) fn promised_frames(
+    live: &mut Live,
+    call: CallRef,
+    what: Promise,
+    frames: Span,
+    mark: &Mark,
+) {
+    let Some(demand) = calls::demands(what) else { return };
+    live.occasions.looked(RuleId::BrokenPromise);
+    let mut ranges: Vec<(SpaceId, Span)> = Vec::new();
+    for (part, aliases) in live.tables.aliases(frames) {
+        // The oldest alias is the home: it leads there by right.
+        for alias in aliases.0.iter().skip(1) {
+            if let Some(virt) = part.moved(alias.delta) {
+                ranges.push((alias.space, virt));
+            }
+        }
+    }
+    let no_hole = (demand.0, demand.1, false);
+    for (space, virt) in ranges {
+        let broken = live.tables.within(space, virt).any(|(at, m)| {
+            frames.meet(Span { first: m.phys, last: m.phys + (at.last - at.first) }).is_some()
+                && calls::breaks(no_hole, m.perm)
+        });
+        if broken && live.checkable(RuleId::BrokenPromise) {
+            calls::broken_promise(live, space, call, what, virt, mark);
+        }
+        if live.checkable(RuleId::StaleTranslation) {
+            stale_translation(live, space, call, what, virt, mark);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the page tables say now: by address space, and by frame (who maps it).
+//!
+//! Modelled: leaves as ranges with physical address and effective permission. Where the source does
+//! not know physical addresses, a mapping stands for itself: its "frame" is a number above
+//! [`UNKNOWN_PHYS`] made of its virtual address, so that only rules about one mapping see it.
+//! Not modelled: upper levels, memory types.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{Perm, SpaceId};
+
+use crate::mark::Mark;
+use crate::span::{Piece, Span, SpanMap};
+
+/// From here on a "physical address" is a virtual one whose frame is not known. No architecture
+/// has physical addresses of 63 bits.
+pub(crate) const UNKNOWN_PHYS: u64 = 1 << 63;
+
+/// A leaf or a run of equal leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    pub(crate) phys: u64,
+    pub(crate) perm: Perm,
+    /// `log2` of the leaf size.
+    pub(crate) shift: u8,
+    /// The event that made it what it is.
+    pub(crate) since: Mark,
+    /// Number of the event since which it is executable without a break, for an executable one.
+    pub(crate) exec_since: u64,
+}
+
+impl Piece for Mapping {
+    fn skip(&mut self, bytes: u64) {
+        self.phys = self.phys.wrapping_add(bytes);
+    }
+    fn goes_on_as(&self, len: u64, next: &Self) -> bool {
+        self.phys.wrapping_add(len) == next.phys
+            && (self.perm, self.shift) == (next.perm, next.shift)
+            && self.since.same_call(&next.since)
+            && self.exec_since == next.exec_since
+    }
+}
+
+/// One way to reach a frame: `virt - phys` in an address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Alias {
+    pub(crate) space: SpaceId,
+    pub(crate) delta: u64,
+}
+
+/// The ways to reach a frame, the oldest first.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Aliases(pub(crate) Vec<Alias>);
+
+crate::span::flat_piece!(Aliases);
+
+/// Read-only, not executable ways to one frame that are kept. x86 maps the frames of its stacks for
+/// returns to 16-bit code (espfix) tens of thousands of times: no rule needs them all.
+const MAX_HARMLESS: usize = 16;
+
+/// The tables of all address spaces.
+#[derive(Default, Debug)]
+pub(crate) struct Tables {
+    now: BTreeMap<SpaceId, SpanMap<Mapping>>,
+    aliases: SpanMap<Aliases>,
+}
+
+impl Tables {
+    /// The leaf that a CPU in `space` uses for `virt`: its own, else the kernel's.
+    pub(crate) fn lookup(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Mapping)> {
+        [space, SpaceId::KERNEL].into_iter().find_map(|s| {
+            let (span, mapping) = self.now.get(&s)?.get(virt)?;
+            let mut mapping = *mapping;
+            mapping.skip(virt - span.first);
+            Some((s, mapping))
+        })
+    }
+
+    /// The leaves over `span`, clipped.
+    pub(crate) fn within(
+        &self,
+        space: SpaceId,
+        span: Span,
+    ) -> impl Iterator<Item = (Span, Mapping)> + '_ {
+        self.now.get(&space).into_iter().flat_map(move |map| map.within(span))
+    }
+
+    /// Puts a mapping over `span`, or clears it.
+    pub(crate) fn set(&mut self, space: SpaceId, span: Span, mapping: Option<Mapping>) {
+        let map = self.now.entry(space).or_default();
+        match mapping {
+            Some(mapping) => {
+                map.insert(span, mapping);
+                if let Some(frames) = Span::of(mapping.phys, span.len()) {
+                    let alias = Alias { space, delta: span.first.wrapping_sub(mapping.phys) };
+                    let grants = mapping.perm.intersects(Perm::WRITE | Perm::EXEC);
+                    self.remember(frames, alias, grants);
+                }
+            }
+            None => map.remove(span),
+        }
+    }
+
+    /// The ways to reach `frames`, clipped.
+    pub(crate) fn aliases(&self, frames: Span) -> impl Iterator<Item = (Span, Aliases)> + '_ {
+        self.aliases.within(frames)
+    }
+
+    /// Adds a way to reach `frames`; of ways that grant neither write nor execute only the first
+    /// [`MAX_HARMLESS`] are kept.
+    fn remember(&mut self, frames: Span, alias: Alias, grants: bool) {
+        let known =
+            |set: &Aliases| set.0.contains(&alias) || (!grants && set.0.len() >= MAX_HARMLESS);
+        if self.aliases.within(frames).all(|(_, set)| known(&set))
+            && self.aliases.within(frames).map(|(s, _)| s.len()).sum::<u64>() == frames.len()
+        {
+            return;
+        }
+        self.aliases.update(frames, |_, set| {
+            let mut set = set.cloned().unwrap_or_default();
+            if (grants || set.0.len() < MAX_HARMLESS) && !set.0.contains(&alias) {
+                set.0.push(alias);
+            }
+            Some(set)
+        });
+    }
+
+    /// Drops a way to reach `frames`: nothing leads there through it any more.
+    pub(crate) fn forget(&mut self, frames: Span, alias: Alias) {
+        self.aliases.update(frames, |_, set| {
+            let mut set = set.cloned().unwrap_or_default();
+            set.0.retain(|a| *a != alias);
+            (!set.0.is_empty()).then_some(set)
+        });
+    }
+}

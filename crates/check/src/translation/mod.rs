@@ -1,0 +1,208 @@
+//! Translation windows: answers of the page tables that a CPU may still use though they are gone.
+//!
+//! For each range whose leaf lost a permission or its frame there is one [`Old`] answer with the
+//! CPUs that may still hold it. A completed invalidation takes CPUs off it ([`complete`] says by
+//! architecture when one is complete); with no CPU left the answer is forgotten.
+//!
+//! Judged in the order of the stream. Not modelled: stale upper levels by themselves, conflicts of
+//! overlapping leaf sizes (break-before-make), narrower answers after an upgrade (they grant less),
+//! and CPUs from number 63 on one by one: they share a bit.
+
+pub(crate) mod complete;
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
+
+use crate::mark::Mark;
+use crate::span::{Piece, Span, SpanMap};
+
+/// An answer that the tables no longer give.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Old {
+    pub(crate) phys: u64,
+    pub(crate) perm: Perm,
+    /// `log2` of the leaf: an invalidation anywhere in it drops all of it.
+    pub(crate) shift: u8,
+    /// CPUs that may hold it.
+    pub(crate) cpus: u64,
+    /// Number of the event from which on no new walk can find it; MAX = not yet.
+    pub(crate) unwalkable_at: u64,
+    /// Number of the event that had made it.
+    pub(crate) made_at: u64,
+    /// The change that made it old.
+    pub(crate) since: Mark,
+}
+
+/// The old answers for one range, oldest first.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Olds(pub(crate) Vec<Old>);
+
+impl Piece for Olds {
+    fn skip(&mut self, bytes: u64) {
+        for old in &mut self.0 {
+            old.phys = old.phys.wrapping_add(bytes);
+        }
+    }
+    fn goes_on_as(&self, len: u64, next: &Self) -> bool {
+        self.0.len() == next.0.len()
+            && self.0.iter().zip(&next.0).all(|(a, b)| {
+                a.phys.wrapping_add(len) == b.phys
+                    && (a.perm, a.shift, a.cpus) == (b.perm, b.shift, b.cpus)
+                    && a.unwalkable_at == b.unwalkable_at
+                    && a.since.same_call(&b.since)
+            })
+    }
+}
+
+/// Old answers kept for one range: past it the oldest two become one.
+const MAX_OLDS: usize = 16;
+
+/// The old answers of all address spaces.
+#[derive(Default, Debug)]
+pub(crate) struct Stale {
+    spaces: BTreeMap<SpaceId, SpanMap<Olds>>,
+}
+
+/// Which old answers an invalidation is about.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Target {
+    pub(crate) scope: TlbScope,
+    /// The range, for scopes with an address.
+    pub(crate) span: Option<Span>,
+    pub(crate) space: SpaceId,
+}
+
+impl Target {
+    /// Whether it drops an answer of `space` with this permission.
+    fn hits(&self, space: SpaceId, perm: Perm) -> bool {
+        let global = perm.contains(Perm::GLOBAL);
+        match self.scope {
+            TlbScope::Address | TlbScope::AddressLastLevel => {
+                space == self.space || space == SpaceId::KERNEL
+            }
+            TlbScope::Space => !global && (space == self.space || space == SpaceId::KERNEL),
+            TlbScope::AllButGlobal => !global,
+            TlbScope::All => true,
+        }
+    }
+}
+
+impl Stale {
+    /// The answer `old` for `span` is gone from the tables.
+    pub(crate) fn add(&mut self, space: SpaceId, span: Span, old: Old) {
+        if old.cpus == 0 {
+            return;
+        }
+        let map = self.spaces.entry(space).or_default();
+        map.update(span, |part, olds| {
+            let mut olds = olds.cloned().unwrap_or_default();
+            let mut old = old;
+            old.phys = old.phys.wrapping_add(part.first - span.first);
+            olds.0.push(old);
+            if olds.0.len() > MAX_OLDS {
+                let eldest = olds.0.remove(0);
+                if let Some(next) = olds.0.first_mut() {
+                    next.cpus |= eldest.cpus;
+                    next.perm |= eldest.perm & Perm::EXEC | eldest.perm & Perm::WRITE;
+                }
+            }
+            Some(olds)
+        });
+    }
+
+    /// The old answers for `span`, clipped.
+    pub(crate) fn within(
+        &self,
+        space: SpaceId,
+        span: Span,
+    ) -> impl Iterator<Item = (Span, Olds)> + '_ {
+        self.spaces.get(&space).into_iter().flat_map(move |map| map.within(span))
+    }
+
+    /// Takes `cpus` off what `target` hits and no walk could find when event `issued` asked for it
+    /// (`MAX` = whatever the walks). Returns the frames that were concerned.
+    pub(crate) fn close(&mut self, target: &Target, cpus: u64, issued: u64) -> Vec<Span> {
+        let mut frames = Vec::new();
+        for (space, map) in &mut self.spaces {
+            for (span, shift) in spans_of(target, map) {
+                map.update(span, |part, olds| {
+                    let mut olds = olds?.clone();
+                    for old in &mut olds.0 {
+                        let whole = shift.is_none_or(|s| s == old.shift);
+                        if whole && target.hits(*space, old.perm) && old.unwalkable_at <= issued {
+                            old.cpus &= !cpus;
+                            if old.cpus == 0 {
+                                frames.extend(Span::of(old.phys, part.len()));
+                            }
+                        }
+                    }
+                    olds.0.retain(|old| old.cpus != 0);
+                    (!olds.0.is_empty()).then_some(olds)
+                });
+            }
+        }
+        frames
+    }
+
+    /// The changes that `cpu` made up to now are visible to every later walk.
+    pub(crate) fn stores_done(&mut self, cpu: CpuId, now: u64, changed: &[(SpaceId, Span)]) {
+        for (space, span) in changed {
+            let Some(map) = self.spaces.get_mut(space) else { continue };
+            map.update(*span, |_, olds| {
+                let mut olds = olds?.clone();
+                for old in &mut olds.0 {
+                    if old.since.cpu == cpu && old.unwalkable_at == u64::MAX {
+                        old.unwalkable_at = now;
+                    }
+                }
+                Some(olds)
+            });
+        }
+    }
+
+    /// Takes `cpus` off everything of one space: they forgot it (a load that flushes, offline).
+    pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Vec<Span> {
+        let target = Target { scope: TlbScope::Space, span: None, space };
+        let mut frames = Vec::new();
+        if let Some(map) = self.spaces.get_mut(&space) {
+            let all = Span { first: 0, last: u64::MAX };
+            map.update(all, |part, olds| {
+                let mut olds = olds?.clone();
+                for old in &mut olds.0 {
+                    if target.hits(space, old.perm) {
+                        old.cpus &= !cpus;
+                        if old.cpus == 0 {
+                            frames.extend(Span::of(old.phys, part.len()));
+                        }
+                    }
+                }
+                olds.0.retain(|old| old.cpus != 0);
+                (!olds.0.is_empty()).then_some(olds)
+            });
+        }
+        frames
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spaces.values().all(SpanMap::is_empty)
+    }
+}
+
+/// The parts of `map` that `target` is about: an address stands for the whole leaf around it, so
+/// each part comes with the leaf size (`log2`) for which it holds.
+fn spans_of(target: &Target, map: &SpanMap<Olds>) -> Vec<(Span, Option<u8>)> {
+    let Some(span) = target.span else {
+        return vec![(Span { first: 0, last: u64::MAX }, None)];
+    };
+    let mut spans: Vec<(Span, Option<u8>)> = Vec::new();
+    for (part, olds) in map.within(span) {
+        for old in &olds.0 {
+            let leaf = part.rounded(1 << old.shift.min(48));
+            if !spans.contains(&(leaf, Some(old.shift))) {
+                spans.push((leaf, Some(old.shift)));
+            }
+        }
+    }
+    spans
+}

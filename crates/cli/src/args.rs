@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs, replays and explains kernel executable memory: finds every W+X window and every missing
+/// synchronisation.
+#[derive(Parser, Debug)]
+#[command(name = "textbed", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 nothing at deny level, 1 findings (test: a difference), \
+2 unusable input or arguments, 3 something needed is not modelled or a limit was reached. \
+With several inputs all are processed, and 2 wins over 1 over 3.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// When to colour text.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Colour,
+
+    /// Show less: findings at deny level only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Show more: every window and each rule's coverage.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run scenarios and show what happens.
+    Run(ScenarioArgs),
+    /// Compare scenarios with what they expect, under newest, stalest and several seeds.
+    Test(TestArgs),
+    /// Replay logs recorded on real kernels.
+    Replay(ReplayArgs),
+    /// Explain a rule.
+    Explain {
+        /// The rule's name, as printed in brackets by a finding.
+        rule: String,
+    },
+    /// List what there is.
+    List {
+        /// What to list.
+        what: Listing,
+    },
+    /// Show what an architecture and kernel version are modelled to do, with sources.
+    Caps(CapsArgs),
+    /// Print the JSON schema of reports.
+    Schema,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScenarioArgs {
+    /// Scenario files, or folders of them.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+
+    /// Who answers where hardware is free to choose.
+    #[arg(long, value_name = "POLICY", default_value = "newest")]
+    pub(crate) policy: PolicyArg,
+
+    /// Seed of the random policy.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    #[command(flatten)]
+    pub(crate) check: CheckArgs,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TestArgs {
+    /// Scenario files, or folders of them.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+
+    /// How many seeds of the random policy to try, beside newest and stalest.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) seeds: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MachineArgs {
+    /// Architectures, separated by commas, or `all`; default: those that the file names.
+    #[arg(long, value_name = "A,B|all", value_delimiter = ',')]
+    pub(crate) arch: Vec<String>,
+
+    /// Kernel version; default: those that the file names.
+    #[arg(long, value_name = "V")]
+    pub(crate) kernel: Option<String>,
+
+    /// A CPU feature, for example `idc=1` or `arm64.dic=0`; may be repeated.
+    #[arg(long = "cpu", value_name = "FEATURE=WORD")]
+    pub(crate) cpu: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplayArgs {
+    /// Logs (ftrace text, plain, gzip or zstd), or `-` for standard input.
+    #[arg(required = true, value_name = "LOG|-")]
+    pub(crate) inputs: Vec<PathBuf>,
+
+    /// The log's architecture, where it cannot be found from the log.
+    #[arg(long, value_name = "A")]
+    pub(crate) arch: Option<String>,
+
+    /// The log's kernel version, where it cannot be found from the log.
+    #[arg(long, value_name = "V")]
+    pub(crate) kernel: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) check: CheckArgs,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CapsArgs {
+    /// Architectures, separated by commas, or `all`.
+    #[arg(long, value_name = "A,B|all", value_delimiter = ',', default_value = "all")]
+    pub(crate) arch: Vec<String>,
+
+    /// Kernel version.
+    #[arg(long, value_name = "V", default_value = "6.12")]
+    pub(crate) kernel: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// How to read the architecture where readings differ.
+    #[arg(long, value_name = "READING", default_value = "mapped")]
+    pub(crate) reading: String,
+
+    /// Whether the architecture's rules for live patching are in force.
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    pub(crate) cmodx: Switch,
+
+    /// Report a rule at deny level (order of these three options counts).
+    #[arg(long, value_name = "RULE")]
+    pub(crate) deny: Vec<String>,
+
+    /// Report a rule at warn level.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) warn: Vec<String>,
+
+    /// Do not report a rule.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OutputArgs {
+    /// Format of the report, to standard output or a file; may be repeated.
+    #[arg(long, value_name = "text|json[=FILE]")]
+    pub(crate) format: Vec<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PolicyArg {
+    /// Every fetch and walk sees the newest.
+    Newest,
+    /// Every fetch and walk sees the oldest that hardware may still hold.
+    Stalest,
+    /// Choices by a seed.
+    Random,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listing {
+    /// The checker's rules.
+    Rules,
+    /// The scenarios below `scenarios/`.
+    Scenarios,
+    /// The kernel calls that scenarios may use.
+    Calls,
+    /// Instructions that `op` may use.
+    Ops,
+    /// Configuration options, CPU features and kernel versions that can be named.
+    Options,
+}

@@ -1,0 +1,37 @@
+//! `textbed caps`: what an architecture and kernel version are modelled to do, with sources.
+
+use anyhow::Result;
+use textbed_kernel::{Caps, simulated};
+use textbed_report::text::Table;
+
+use crate::args::CapsArgs;
+use crate::options;
+use crate::output::Out;
+use crate::status::Status;
+
+/// `textbed caps`.
+pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
+    let kernel = options::kernel(&args.kernel)?;
+    let archs = options::archs(&args.arch)?.unwrap_or_else(|| options::SIMULATED.to_vec());
+    for (n, arch) in archs.into_iter().enumerate() {
+        if n > 0 {
+            out.text("\n")?;
+        }
+        let mut table = Table::new(["fact", "value", "since", "until", "source"]);
+        for row in Caps::new(kernel, arch).rows() {
+            let version =
+                |v: Option<textbed_kernel::Version>| v.map_or(String::new(), |v| v.to_string());
+            table.row([
+                row.fact.name().to_owned(),
+                row.value.to_string(),
+                version(row.since),
+                version(row.until),
+                row.cite.to_string(),
+            ]);
+        }
+        let can_run = simulated().any(|v| v == kernel);
+        let how = if can_run { "scenarios and logs" } else { "logs; scenarios are not modelled" };
+        out.text(&format!("{arch}, kernel {kernel} ({how})\n{}", table.render()))?;
+    }
+    Ok(Status::Clean)
+}

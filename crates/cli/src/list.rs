@@ -1,0 +1,140 @@
+//! `textbed list` and `textbed explain`.
+
+use anyhow::Result;
+use textbed_arch::{Arch, features, insn};
+use textbed_check::rules;
+use textbed_kernel::{CALLS, KERNELS, OPTIONS, ParamKind, Returns};
+use textbed_report::text::Table;
+
+use crate::args::Listing;
+use crate::output::Out;
+use crate::status::Status;
+use crate::{inputs, options};
+
+/// `textbed explain RULE`.
+pub(crate) fn explain(rule: &str, out: &mut Out) -> Result<Status> {
+    let row = rules::by_name(rule).ok_or_else(|| options::unknown_rule(rule))?;
+    out.text(row.explain)?;
+    if !row.explain.ends_with('\n') {
+        out.text("\n")?;
+    }
+    Ok(Status::Clean)
+}
+
+/// `textbed list WHAT`.
+pub(crate) fn list(what: Listing, out: &mut Out) -> Result<Status> {
+    let table = match what {
+        Listing::Rules => rule_table(),
+        Listing::Scenarios => scenario_table()?,
+        Listing::Calls => call_table(),
+        Listing::Ops => op_table(),
+        Listing::Options => return option_tables(out),
+    };
+    out.text(&table.render())?;
+    Ok(Status::Clean)
+}
+
+fn rule_table() -> Table {
+    let mut table = Table::new(["rule", "family", "certain", "possible", "what it finds"]);
+    for row in rules::RULES {
+        table.row([
+            row.name,
+            row.family.name(),
+            row.certain.name(),
+            row.possible.name(),
+            row.summary,
+        ]);
+    }
+    table
+}
+
+fn scenario_table() -> Result<Table> {
+    let names: Vec<&str> = rules::RULES.iter().map(|row| row.name).collect();
+    let mut table = Table::new(["file", "scenario", "architectures", "kernels"]);
+    for file in inputs::scenarios("scenarios".as_ref())? {
+        let path = file.display().to_string();
+        match textbed_scenario::load(&path, inputs::text(&file)?, &names) {
+            Ok((loaded, _)) => table.row([
+                path.clone(),
+                loaded.name().to_owned(),
+                join(&loaded.archs()),
+                join(&loaded.kernels()),
+            ]),
+            Err(_) => table.row([path, "(cannot be read: textbed run tells why)".to_owned()]),
+        }
+    }
+    Ok(table)
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn call_table() -> Table {
+    let mut table = Table::new(["call", "architectures", "since", "until", "returns", "what"]);
+    for call in CALLS {
+        let params: Vec<String> = call
+            .params
+            .iter()
+            .map(|p| match p.kind {
+                ParamKind::Pages => format!("{} (pages)", p.name),
+                _ => p.name.to_owned(),
+            })
+            .collect();
+        let version =
+            |v: Option<textbed_kernel::Version>| v.map_or(String::new(), |v| v.to_string());
+        table.row([
+            format!("{}({})", call.name, params.join(", ")),
+            if call.archs.len() == Arch::ALL.len() { "all".to_owned() } else { join(call.archs) },
+            version(call.since),
+            version(call.until),
+            match call.returns {
+                Returns::Errno => "0 or -errno",
+                Returns::Nonzero => "0, or non-zero on failure",
+                Returns::PointerOrNull => "pointer or NULL",
+                Returns::PointerOrErr => "pointer or ERR_PTR",
+                Returns::Bool => "0 or 1",
+                Returns::Void => "nothing",
+            }
+            .to_owned(),
+            call.doc.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn op_table() -> Table {
+    let mut table = Table::new(["architecture", "instruction", "effect", "source"]);
+    for arch in options::SIMULATED {
+        for row in insn::rows(arch) {
+            table.row([
+                arch.to_string(),
+                row.name.to_owned(),
+                format!("{:?}", row.effect),
+                row.cite.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn option_tables(out: &mut Out) -> Result<Status> {
+    let mut config = Table::new(["config", "architectures", "meaning"]);
+    for option in OPTIONS {
+        config.row([option.name.to_owned(), join(option.archs), option.doc.to_owned()]);
+    }
+    let mut cpu = Table::new(["feature", "default", "meaning"]);
+    for arch in options::SIMULATED {
+        for f in features::named(arch) {
+            let default = if f.default { "1" } else { "0" };
+            cpu.row([format!("{arch}.{}", f.name), default.to_owned(), f.meaning.to_owned()]);
+        }
+    }
+    let mut kernels = Table::new(["kernel", "simulated", "note"]);
+    for k in KERNELS {
+        let simulated = if k.simulated { "yes" } else { "logs only" };
+        kernels.row([k.version.to_string(), simulated.to_owned(), k.note.to_owned()]);
+    }
+    out.text(&format!("{}\n{}\n{}", kernels.render(), config.render(), cpu.render()))?;
+    Ok(Status::Clean)
+}

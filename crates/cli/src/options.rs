@@ -1,0 +1,101 @@
+//! Options that several commands share, as the crates want them.
+
+use anyhow::{Result, anyhow, bail};
+use textbed_arch::Arch;
+use textbed_check::{Level, Options, rules};
+use textbed_kernel::Version;
+
+use crate::args::{CheckArgs, Switch};
+
+/// The checker's options. The levels of `--deny`, `--warn`, `--allow` are applied in the order in
+/// which they stand on the command line.
+///
+/// # Errors
+/// An unknown reading or rule.
+pub(crate) fn check(args: &CheckArgs) -> Result<Options> {
+    let mut options = Options {
+        reading: args.reading.parse().map_err(|e| anyhow!("--reading: {e}"))?,
+        cmodx: args.cmodx == Switch::On,
+        ..Options::default()
+    };
+    for (flag, rule) in levels_in_order(args) {
+        let row = rules::by_name(rule).ok_or_else(|| unknown_rule(rule))?;
+        options.levels.set(row.id, flag);
+    }
+    Ok(options)
+}
+
+/// The message for a rule that does not exist.
+pub(crate) fn unknown_rule(name: &str) -> anyhow::Error {
+    let known: Vec<&str> = rules::RULES.iter().map(|row| row.name).collect();
+    anyhow!("unknown rule '{name}' (known: {})", known.join(", "))
+}
+
+/// clap keeps the values of each option in order, not the order among options: that is read from
+/// the arguments once more.
+fn levels_in_order(args: &CheckArgs) -> Vec<(Level, &str)> {
+    let mut queues =
+        [(Level::Deny, &args.deny), (Level::Warn, &args.warn), (Level::Allow, &args.allow)]
+            .map(|(level, names)| (level, names.iter()));
+    let mut ordered = Vec::new();
+    for word in std::env::args() {
+        let flag = word.split_once('=').map_or(word.as_str(), |(flag, _)| flag);
+        let Some(index) = ["--deny", "--warn", "--allow"].iter().position(|f| *f == flag) else {
+            continue;
+        };
+        let (level, names) = &mut queues[index];
+        ordered.extend(names.next().map(|name| (*level, name.as_str())));
+    }
+    ordered
+}
+
+/// The architectures that scenarios run on.
+pub(crate) const SIMULATED: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+
+/// Architectures named by `--arch`; `all` is [`SIMULATED`]. None if not given.
+///
+/// # Errors
+/// A name that is no architecture.
+pub(crate) fn archs(names: &[String]) -> Result<Option<Vec<Arch>>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut archs = Vec::new();
+    for name in names {
+        let group = if name == "all" { Some(&SIMULATED[..]) } else { Arch::group(name) };
+        let group = group.ok_or_else(|| {
+            anyhow!("--arch: unknown architecture '{name}' (known: x86_64, arm64, ppc64le, all)")
+        })?;
+        for arch in group {
+            if !archs.contains(arch) {
+                archs.push(*arch);
+            }
+        }
+    }
+    Ok(Some(archs))
+}
+
+/// A kernel version from an option.
+///
+/// # Errors
+/// Text that is no version.
+pub(crate) fn kernel(text: &str) -> Result<Version> {
+    Version::parse(text).map_err(|e| anyhow!("--kernel: {e}"))
+}
+
+/// `FEATURE=WORD` pairs.
+///
+/// # Errors
+/// A word without `=`.
+pub(crate) fn features(words: &[String]) -> Result<Vec<(String, String)>> {
+    let mut features = Vec::new();
+    for word in words {
+        match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                features.push((name.to_owned(), value.to_owned()));
+            }
+            _ => bail!("--cpu {word}: expected FEATURE=WORD, for example idc=1"),
+        }
+    }
+    Ok(features)
+}

@@ -1,0 +1,154 @@
+//! arm64 page attributes.
+//!
+//! Modelled: the checks of change_memory_common in order, the direct map of the whole area first
+//! (with rodata=full), the purge, the range itself, one flush; the walker's refusal of block
+//! mappings. From: Linux 5.19 and 6.12 arch/arm64/mm/pageattr.c, mm/memory.c. Not modelled: tables
+//! that the walker makes for holes, bits that it plants in the empty entry of a guard page, the GP
+//! bit (BTI), splitting (6.18 on), lost updates of concurrent callers.
+
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_event::{Flags, RefusalReason, WarnReason};
+use textbed_machine::Span;
+
+use crate::area::{Frames, vm_flags};
+use crate::caps::Fact;
+use crate::errno::EINVAL;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::set_memory::Change;
+
+impl Kernel {
+    /// `set_memory_*` on arm64.
+    pub(crate) fn arm64_set_memory(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        pages: u64,
+        change: Change,
+    ) -> Result<i64, Stop> {
+        let start = addr.align_down(FRAME_SHIFT);
+        if start != addr {
+            self.warn_once(cpu, "pageattr: unaligned", WarnReason::Unaligned, addr);
+        }
+        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let what = change.promise();
+        let refused = |k: &mut Self, flags: Flags, reason| {
+            k.refuse(cpu, flags, what, reason, start, bytes);
+            Ok(-EINVAL)
+        };
+        let Some(area) = self.areas.find(start).cloned() else {
+            return refused(self, Flags::default(), RefusalReason::NotAnArea);
+        };
+        if start.0.checked_add(bytes).is_none_or(|end| end > area.end()) {
+            return refused(self, Flags::default(), RefusalReason::OutOfArea);
+        }
+        if area.flags & vm_flags::VM_ALLOC == 0 {
+            return refused(self, Flags::default(), RefusalReason::NotAnArea);
+        }
+        let by_flag = self.caps.word(Fact::HugeRefusal) == "silent-by-flag";
+        if by_flag && area.flags & vm_flags::VM_ALLOW_HUGE_VMAP != 0 {
+            let flags = self.flags_of(&[Fact::HugeRefusal]);
+            return refused(self, flags, RefusalReason::HugeMapping);
+        }
+        if pages == 0 {
+            return Ok(0);
+        }
+        let (set, clear) = change.set_clear();
+        let writes = !((set | clear) & Perm::WRITE).is_empty();
+        if self.config.rodata_full() && writes {
+            let alias = if self.caps.yes(Fact::AliasWholeArea) {
+                area.frames.clone()
+            } else {
+                self.frames_of_range(start, pages)
+            };
+            let error = self.arm64_alias(cpu, &alias, set, clear)?;
+            if error != 0 && self.caps.yes(Fact::AliasErrorChecked) {
+                return Ok(error);
+            }
+        }
+        self.purge(cpu, None)?;
+        let error = self.arm64_walk(cpu, start, bytes, set, clear)?;
+        self.arm64_flush_kernel_range(cpu, start.0, start.0 + bytes)?;
+        if error != 0 {
+            return refused(self, self.flags_of(&[Fact::HugeRefusal]), RefusalReason::HugeMapping);
+        }
+        Ok(0)
+    }
+
+    /// Frames behind pages of an area; pages without a frame are left out.
+    fn frames_of_range(&self, start: VirtAddr, pages: u64) -> Vec<Frames> {
+        let area = self.areas.find(start);
+        let frame = |page: u64| area.and_then(|a| a.frame_at(start.offset(page * FRAME_BYTES)));
+        (0..pages).filter_map(frame).map(|pfn| Frames { pfn, count: 1 }).collect()
+    }
+
+    /// The direct map's pages of frames, each with a flush of its own: the first error, if any.
+    fn arm64_alias(
+        &mut self,
+        cpu: CpuId,
+        frames: &[Frames],
+        set: Perm,
+        clear: Perm,
+    ) -> Result<i64, Stop> {
+        let mut first = 0;
+        for run in frames {
+            for n in 0..run.count {
+                let Some(virt) = self.direct_map_of(Pfn(run.pfn.0 + n)) else { continue };
+                let error = self.arm64_walk(cpu, virt, FRAME_BYTES, set, clear)?;
+                self.arm64_flush_kernel_range(cpu, virt.0, virt.0 + FRAME_BYTES)?;
+                if error != 0 && first == 0 {
+                    first = error;
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    /// `apply_to_page_range` with a change of bits: page entries only, a block is refused where it
+    /// is met, what lies before it stays changed.
+    fn arm64_walk(
+        &mut self,
+        cpu: CpuId,
+        start: VirtAddr,
+        bytes: u64,
+        set: Perm,
+        clear: Perm,
+    ) -> Result<i64, Stop> {
+        let block =
+            self.machine.leaves(SpaceId::KERNEL, start, bytes).find_map(|span| match span {
+                Span::Mapped(m) if m.shift > FRAME_SHIFT => Some(m.virt.max(start)),
+                _ => None,
+            });
+        let end = block.map_or(start.0 + bytes, |b| b.0);
+        if end > start.0 {
+            let len = end - start.0;
+            self.machine.protect(cpu, SpaceId::KERNEL, start, len, set, clear)?;
+            self.arm64_after_set_pte(cpu)?;
+        }
+        if let Some(at) = block {
+            self.warn_once(cpu, "mm: block in the walk", WarnReason::HugeMapping, at);
+            return Ok(-EINVAL);
+        }
+        Ok(0)
+    }
+
+    /// `set_direct_map_*_noflush` of one frame: nothing, and success, unless the direct map is
+    /// mapped by pages.
+    pub(crate) fn arm64_set_direct_map(
+        &mut self,
+        cpu: CpuId,
+        pfn: Pfn,
+        present: bool,
+    ) -> Result<i64, Stop> {
+        let Some(virt) = self.direct_map_of(pfn) else { return Ok(0) };
+        if !self.can_set_direct_map() {
+            return Ok(0);
+        }
+        let (set, clear) = if present {
+            (Perm::PRESENT | Perm::WRITE, Perm::empty())
+        } else {
+            (Perm::empty(), Perm::PRESENT)
+        };
+        self.arm64_walk(cpu, virt, FRAME_BYTES, set, clear)
+    }
+}

@@ -1,0 +1,290 @@
+//! Booting: a machine with memory mapped as Linux leaves it when the first task runs.
+//!
+//! Modelled: kernel text, direct map by the leaves that Linux uses, the patchers' address spaces, a
+//! stack for each CPU; text read-only and executable with its direct-map alias read-only, where the
+//! options say so. From: Linux 6.12 arch/x86/mm/init_64.c, arch/arm64/mm/mmu.c,
+//! arch/powerpc/mm/book3s64/radix_pgtable.c, and 5.19. Not modelled: how it gets there, KASLR, the
+//! kernel's data and bss, memory holes, NUMA, hash translation, more than one image section.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_event::WindowPurpose;
+use textbed_machine::{Machine, MachineConfig, Policy};
+
+use crate::area::{Area, Areas, Frames, vm_flags};
+use crate::bpf::Packs;
+use crate::caps::{Caps, Fact};
+use crate::config::Config;
+use crate::error::{KernelError, Stop};
+use crate::kernel::Kernel;
+use crate::layout::{Layout, Range, TEXT_BYTES};
+use crate::version::{Version, simulated};
+use crate::vmalloc::{PMD_BYTES, PMD_SHIFT, Request};
+
+/// What to boot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootArgs {
+    /// The version; one that [`simulated`] lists.
+    pub version: Version,
+    /// The architecture.
+    pub arch: Arch,
+    /// Options of that architecture.
+    pub config: Config,
+    /// CPU features.
+    pub features: Features,
+    /// Number of CPUs.
+    pub cpus: u16,
+}
+
+/// Bytes of a kernel stack (`THREAD_SIZE`).
+const STACK_BYTES: u64 = 16 << 10;
+/// `log2` of the largest leaf (PUD).
+const PUD_SHIFT: u32 = 30;
+
+impl Kernel {
+    /// Boots. CPU 0 does it; afterwards every CPU has the kernel's address space loaded.
+    ///
+    /// # Errors
+    /// A version, architecture or feature that is not modelled, or a machine that cannot be.
+    pub fn boot(args: BootArgs, policy: Box<dyn Policy>) -> Result<Kernel, KernelError> {
+        let BootArgs { version, arch, config, features, cpus } = args;
+        let not = |what: String| Err(KernelError::NotModelled { what });
+        if config.arch() != arch {
+            return Err(KernelError::ConfigArch { config: config.arch(), arch });
+        }
+        if !simulated().any(|v| v == version) {
+            let known: Vec<String> = simulated().map(|v| v.to_string()).collect();
+            return not(format!("kernel {version} (simulated are {})", known.join(", ")));
+        }
+        if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
+            return not(format!("hash translation on {arch}"));
+        }
+        let memory_bytes = config.count("memory_mib") << 20;
+        let Some(layout) = Layout::new(version, arch, memory_bytes) else {
+            return not(format!("the address-space layout of {arch}"));
+        };
+        let machine = Machine::new(
+            MachineConfig {
+                arch,
+                cpus,
+                memory_bytes,
+                page_shift: 12,
+                features,
+                kernel: Some(version.to_string()),
+            },
+            policy,
+        )?;
+        let image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
+        let mut kernel = Kernel {
+            machine,
+            version,
+            arch,
+            features,
+            config,
+            caps: Caps::new(version, arch),
+            layout,
+            cpus,
+            areas: Areas::default(),
+            image,
+            warned: BTreeSet::new(),
+            next_window: 0,
+            counts: BTreeMap::new(),
+            failures: Vec::new(),
+            armed: None,
+            patch_spaces: Vec::new(),
+            patch_areas: Vec::new(),
+            stacks: Vec::new(),
+            packs: Packs::default(),
+            reset_frames: Vec::new(),
+        };
+        kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
+        Ok(kernel)
+    }
+
+    fn set_up(&mut self) -> Result<(), Stop> {
+        let boot = CpuId(0);
+        self.machine.claim_frames(self.image.pfn, self.image.count)?;
+        self.map_direct(boot)?;
+        self.map_text(boot)?;
+        self.after_new_mapping(boot)?;
+        self.name_regions(boot);
+        self.platform_windows(boot);
+        for cpu in (0..self.cpus).map(CpuId) {
+            self.machine.load_space(cpu, SpaceId::KERNEL, 0, false)?;
+        }
+        self.patchers(boot)?;
+        for _ in 0..self.cpus {
+            let range = self.layout.vmalloc;
+            let request = Request {
+                size: STACK_BYTES,
+                align: STACK_BYTES,
+                range,
+                perm: Perm::KERNEL_RW,
+                flags: 0,
+            };
+            let start = self.vmalloc_range(boot, request)? as u64;
+            if start == 0 {
+                return Err(Stop::not_modelled("a machine without memory for stacks"));
+            }
+            let name = format!("cpu {}", self.stacks.len());
+            self.region(boot, VirtAddr(start), STACK_BYTES, "stack", &name);
+            self.stacks.push(Range { start: VirtAddr(start), len: STACK_BYTES });
+        }
+        Ok(())
+    }
+
+    /// Whether kernel text is protected.
+    fn text_protected(&self) -> bool {
+        self.config.on("STRICT_KERNEL_RWX") && self.config.rodata_enabled()
+    }
+
+    /// Kernel text in large leaves; on powerpc it is part of the direct map.
+    fn map_text(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.arch.is_powerpc() {
+            return Ok(());
+        }
+        let large = self.arch != Arch::X86_64 || self.features.contains(Features::X86_PSE);
+        let shift = if large { PMD_SHIFT } else { FRAME_SHIFT };
+        let perm = if self.text_protected() { Perm::KERNEL_ROX } else { Perm::KERNEL_RWX };
+        let (virt, phys) = (self.layout.text.start, self.image.pfn.addr());
+        self.machine.map(cpu, SpaceId::KERNEL, virt, phys, TEXT_BYTES, shift, perm)?;
+        if self.layout.vmalloc.contains(virt) {
+            // arm64's image lies in the vmalloc area, as an area without pages of its own.
+            let (size, frames) = (TEXT_BYTES, Vec::new());
+            let (start, len, flags, page_order) = (virt, size, 0, 0);
+            self.areas.insert(Area { start, size, len, flags, page_order, frames });
+        }
+        Ok(())
+    }
+
+    /// The direct map: each stretch by the largest leaves that fit and that Linux uses there.
+    fn map_direct(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let memory = self.layout.direct_map.len;
+        let image = self.image.pfn.addr().0;
+        let image_end = image + TEXT_BYTES;
+        let protected = self.text_protected();
+        let text = match (self.arch.is_powerpc(), protected) {
+            (true, true) => Perm::KERNEL_ROX,
+            (true, false) => Perm::KERNEL_RWX,
+            (false, true) => Perm::KERNEL_RO,
+            (false, false) => Perm::KERNEL_RW,
+        };
+        // Large leaves around the image end at a gigabyte boundary: the image's own permissions
+        // keep the leaf that would cover it from being one.
+        let stretches = [
+            (0, image, Perm::KERNEL_RW),
+            (image, image_end, text),
+            (image_end, memory, Perm::KERNEL_RW),
+        ];
+        for (start, end, perm) in stretches {
+            let mut at = start;
+            while at < end {
+                let (shift, len) = self.direct_leaf(at, end, start == image);
+                let virt = self.layout.direct_map.start.offset(at);
+                let phys = textbed_arch::PhysAddr(at);
+                self.machine.map(cpu, SpaceId::KERNEL, virt, phys, len, shift, perm)?;
+                at += len;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaf size from a physical address on, and how many bytes can be mapped by it. arm64 maps the
+    /// alias of its image by blocks even where the rest is made of pages.
+    fn direct_leaf(&self, at: u64, end: u64, image: bool) -> (u32, u64) {
+        let by_pages = match self.arch {
+            Arch::X86_64 => self.config.on("debug_pagealloc"),
+            Arch::Arm64 => self.can_set_direct_map() && !image,
+            _ => false,
+        };
+        let has = |shift: u32| match (self.arch, shift) {
+            (Arch::X86_64, PUD_SHIFT) => self.features.contains(Features::X86_GBPAGES),
+            (Arch::X86_64, PMD_SHIFT) => self.features.contains(Features::X86_PSE),
+            _ => true,
+        };
+        if by_pages {
+            return (FRAME_SHIFT, end - at);
+        }
+        for (shift, above) in [(PUD_SHIFT, None), (PMD_SHIFT, Some(PUD_SHIFT))] {
+            let bytes = 1u64 << shift;
+            if !has(shift) || !at.is_multiple_of(bytes) || end - at < bytes {
+                continue;
+            }
+            let whole = end & !(bytes - 1);
+            // Up to where a larger leaf begins to fit.
+            let limit = above.filter(|a| has(*a)).map_or(whole, |above| {
+                let next = (at + 1).next_multiple_of(1 << above);
+                if next.saturating_add(1 << above) <= end { next } else { whole }
+            });
+            return (shift, limit.min(whole) - at);
+        }
+        let next = (at + 1).next_multiple_of(PMD_BYTES);
+        (FRAME_SHIFT, next.min(end) - at)
+    }
+
+    fn name_regions(&mut self, cpu: CpuId) {
+        let layout = self.layout;
+        self.region(cpu, layout.text.start, layout.text.len, "kernel", "text");
+        self.region(cpu, layout.direct_map.start, layout.direct_map.len, "direct map", "");
+        self.region(cpu, layout.vmalloc.start, layout.vmalloc.len, "vmalloc", "");
+        if layout.modules != layout.vmalloc {
+            self.region(cpu, layout.modules.start, layout.modules.len, "modules", "");
+        }
+    }
+
+    /// Where the direct map never follows a change of permissions, it says so once for all of it
+    /// but the kernel's text.
+    fn platform_windows(&mut self, cpu: CpuId) {
+        let follows = match self.caps.word(Fact::AliasFollows) {
+            "if-rodata-full" => self.config.rodata_full(),
+            _ => self.caps.yes(Fact::AliasFollows),
+        };
+        if follows {
+            return;
+        }
+        let image = self.image.pfn.addr().0;
+        let image_end = image + TEXT_BYTES;
+        for (start, end) in [(0, image), (image_end, self.layout.direct_map.len)] {
+            if end > start {
+                let phys = textbed_arch::PhysAddr(start);
+                self.open_window(cpu, WindowPurpose::Platform, phys, end - start);
+            }
+        }
+    }
+
+    /// What the patchers need: a poking space, a space for each CPU, or a vmalloc page for each.
+    fn patchers(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let spaces = match self.caps.word(Fact::PatchAlias) {
+            "poking-mm" => 1,
+            "mm-if-radix-smp" => self.cpus,
+            _ => 0,
+        };
+        for _ in 0..spaces {
+            let space = self.machine.new_space(cpu)?;
+            self.patch_spaces.push(space);
+        }
+        if self.caps.word(Fact::PatchAlias) == "vm-area" {
+            for _ in 0..self.cpus {
+                let size = 2 * FRAME_BYTES;
+                let place = self.areas.fit(self.layout.vmalloc, size, FRAME_BYTES);
+                let start =
+                    place.ok_or_else(|| Stop::not_modelled("a vmalloc area without addresses"))?;
+                let flags = vm_flags::VM_ALLOC;
+                let (len, page_order, frames) = (FRAME_BYTES, 0, Vec::new());
+                self.areas.insert(Area { start, size, len, flags, page_order, frames });
+                self.patch_areas.push(start);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the image lies in memory.
+fn image_pfn(arch: Arch) -> Pfn {
+    match arch {
+        Arch::X86_64 => Pfn((16 << 20) / FRAME_BYTES),
+        Arch::Arm64 => Pfn((2 << 20) / FRAME_BYTES),
+        _ => Pfn(0),
+    }
+}

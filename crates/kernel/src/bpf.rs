@@ -1,0 +1,386 @@
+//! BPF's room for programs: packs, their permissions, and how code gets into them.
+//!
+//! Modelled: size of a pack by version, first fit in chunks of 64 bytes, fill and permissions of a
+//! new pack, invalidation, the header with the program's size, errors and whether they are looked
+//! at. From: Linux 5.19, 6.4 and 6.12 kernel/bpf/core.c, arch/*/net/bpf_jit_comp*.c, and the mails
+//! of 2022 on 5.18. Not modelled: the limit on JIT memory (bpf_jit_limit), random start offsets (a
+//! program starts 8 bytes behind its header), the verifier and the JIT itself, trampolines.
+//!
+//! The allocator is generic code, so it can be called on every architecture; whose JIT used it is
+//! [`Fact::PackUsed`].
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_event::{Flags, View, WarnReason};
+
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::powerpc::patching::Run;
+use crate::vmalloc::PMD_BYTES;
+
+/// Unit of allocation in a pack (`BPF_PROG_CHUNK_SIZE`).
+pub(crate) const CHUNK_BYTES: u64 = 64;
+/// Bytes before a program's first instruction (`struct bpf_binary_header`).
+pub(crate) const HEADER_BYTES: u64 = 8;
+/// Room that the JIT asks for beside header and program.
+const SPARE_BYTES: u64 = 16;
+
+/// One pack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pack {
+    ptr: u64,
+    size: u64,
+    /// Chunks in use.
+    used: Vec<bool>,
+}
+
+/// Every pack.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Packs {
+    /// Size of a pack, once it was decided.
+    size: Option<u64>,
+    packs: Vec<Pack>,
+    /// Programs whose writable twin exists: header to size.
+    twins: BTreeMap<u64, u64>,
+}
+
+/// `bpf_prog_pack_alloc(size)`.
+pub(crate) fn pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let size = program_size(args.get(0))?;
+    k.lock(cpu, "pack_mutex")?;
+    let pack_size = k.pack_size(cpu)?;
+    let ptr = if size > pack_size {
+        let whole = size.next_multiple_of(FRAME_BYTES);
+        k.new_pack_memory(cpu, whole)?
+    } else {
+        k.pack_slice(cpu, size, pack_size)?
+    };
+    k.unlock(cpu, "pack_mutex")?;
+    Ok(ptr as i64)
+}
+
+/// `bpf_prog_pack_free(ptr, size)`; before 6.0 Linux reads the size from the header itself.
+pub(crate) fn pack_free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (ptr, size) = (args.get(0), args.get(1));
+    if u32::try_from(size).is_err() {
+        return Err(Stop::not_modelled(format!("a program of {size:#x} bytes, more than a u32")));
+    }
+    k.lock(cpu, "pack_mutex")?;
+    k.free_slice(cpu, ptr, size)?;
+    k.unlock(cpu, "pack_mutex")?;
+    Ok(0)
+}
+
+/// `bpf_jit_binary_pack_alloc(proglen)`.
+pub(crate) fn binary_pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let proglen = program_size(args.get(0))?;
+    let size = (proglen + HEADER_BYTES + SPARE_BYTES).next_multiple_of(CHUNK_BYTES);
+    let got = k.inner(cpu, "bpf_prog_pack_alloc", &Args::of(&[size]))?;
+    let ptr = k.used(cpu, got);
+    if ptr != 0 {
+        k.packs.twins.insert(ptr as u64, size);
+    }
+    Ok(ptr)
+}
+
+/// `bpf_jit_binary_pack_finalize(ro_header, rw_header)`: the twin holds trap instructions, its size
+/// and the program.
+pub(crate) fn binary_pack_finalize(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let header = args.addr(0);
+    let code = args.code();
+    let Some(size) = k.packs.twins.get(&header.0).copied() else {
+        return Err(Stop::not_modelled("a header that bpf_jit_binary_pack_alloc did not give"));
+    };
+    let mut twin = k.trap_bytes(size);
+    let word = u32::try_from(size).unwrap_or(u32::MAX);
+    let word = if k.arch.is_little_endian() { word.to_le_bytes() } else { word.to_be_bytes() };
+    let room = twin.get_mut(HEADER_BYTES as usize..).and_then(|r| r.get_mut(..code.len()));
+    match room {
+        Some(room) => room.copy_from_slice(code),
+        None => return Err(Stop::not_modelled("a program longer than was asked room for")),
+    }
+    if let Some(start) = twin.get_mut(..word.len()) {
+        start.copy_from_slice(&word);
+    }
+    k.packs.twins.remove(&header.0);
+    let copied = k.inner(cpu, "bpf_arch_text_copy", &Args::with_code(&[header.0], &twin))?;
+    let value = k.used(cpu, copied);
+    if is_err_pointer(value) {
+        // The size in the header was never written; what lies there is taken for it.
+        let size = k.header_size(cpu, header)?;
+        k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[header.0, size]))?;
+        return Ok(value);
+    }
+    k.region(cpu, header, size, "bpf", "program");
+    Ok(0)
+}
+
+/// `bpf_jit_binary_pack_free(ro_header)`.
+pub(crate) fn binary_pack_free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let header = args.addr(0);
+    let size = k.header_size(cpu, header)?;
+    k.packs.twins.remove(&header.0);
+    k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[header.0, size]))?;
+    Ok(0)
+}
+
+/// `bpf_arch_text_copy(dst, src, len)`: the architecture's own, or the weak default.
+pub(crate) fn arch_text_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if !k.caps.yes(Fact::TextCopy) {
+        return Ok(-ENOTSUPP);
+    }
+    let dst = args.addr(0);
+    let name = match k.arch {
+        Arch::X86_64 => "text_poke_copy",
+        Arch::Arm64 => "aarch64_insn_copy",
+        _ => return power_text_copy(k, cpu, dst, args.code()),
+    };
+    let copied = k.inner(cpu, name, &Args::with_code(&[dst.0], args.code()))?;
+    match k.used(cpu, copied) {
+        0 => Ok(-EINVAL),
+        _ => Ok(dst.0 as i64),
+    }
+}
+
+fn power_text_copy(k: &mut Kernel, cpu: CpuId, dst: VirtAddr, code: &[u8]) -> Result<i64, Stop> {
+    if k.is_core_text(dst) {
+        k.warn_once(cpu, "bpf_arch_text_copy", WarnReason::BadArgument, dst);
+        return Ok(-EINVAL);
+    }
+    k.lock(cpu, "text_mutex")?;
+    let error = k.patch_run(cpu, dst, Run::Bytes(code))?;
+    k.unlock(cpu, "text_mutex")?;
+    Ok(if error == 0 { dst.0 as i64 } else { error })
+}
+
+/// `bpf_arch_text_invalidate(dst, len)`.
+pub(crate) fn arch_text_invalidate(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if !k.caps.yes(Fact::TextInvalidate) {
+        return Ok(-ENOTSUPP);
+    }
+    let (dst, len) = (args.addr(0), args.get(1));
+    match k.arch {
+        Arch::X86_64 => {
+            let done = k.inner(cpu, "text_poke_set", &Args::of(&[dst.0, 0xcc, len]))?;
+            Ok(i64::from(k.used(cpu, done) == 0))
+        }
+        Arch::Arm64 => {
+            let brk = u64::from(ARM64_BREAK_FAULT);
+            let done = k.inner(cpu, "aarch64_insn_set", &Args::of(&[dst.0, brk, len]))?;
+            Ok(if k.used(cpu, done) == 0 { -EINVAL } else { 0 })
+        }
+        _ => {
+            if k.is_core_text(dst) {
+                k.warn_once(cpu, "bpf_arch_text_invalidate", WarnReason::BadArgument, dst);
+                return Ok(-EINVAL);
+            }
+            k.lock(cpu, "text_mutex")?;
+            let trap = k.trap_bytes(4);
+            let error = k.patch_run(cpu, dst, Run::Repeat(&trap, len))?;
+            k.unlock(cpu, "text_mutex")?;
+            Ok(error)
+        }
+    }
+}
+
+/// `bpf_fill_ill_insns(area, size)`: the JIT's fill function, plain stores.
+pub(crate) fn fill_ill_insns(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.fill_traps(cpu, args.addr(0), args.get(1))?;
+    Ok(0)
+}
+
+/// arm64 `AARCH64_BREAK_FAULT`: BRK #0x100.
+pub(crate) const ARM64_BREAK_FAULT: u32 = 0xd420_2000;
+/// powerpc `BREAKPOINT_INSTRUCTION`: trap.
+pub(crate) const POWER_TRAP: u32 = 0x7fe0_0008;
+
+/// Programs are counted in `u32`.
+fn program_size(size: u64) -> Result<u64, Stop> {
+    const MOST: u64 = 1 << 30;
+    if size == 0 || size > MOST {
+        return Err(Stop::not_modelled(format!("a program of {size:#x} bytes")));
+    }
+    Ok(size)
+}
+
+impl Kernel {
+    /// One trap instruction as it lies in memory.
+    fn trap(&self) -> Vec<u8> {
+        match self.arch {
+            Arch::X86_64 => vec![0xcc],
+            Arch::Arm64 => ARM64_BREAK_FAULT.to_le_bytes().to_vec(),
+            Arch::Ppc64le => POWER_TRAP.to_le_bytes().to_vec(),
+            Arch::Ppc64 | Arch::Ppc32 => POWER_TRAP.to_be_bytes().to_vec(),
+        }
+    }
+
+    /// `len` bytes of trap instructions.
+    fn trap_bytes(&self, len: u64) -> Vec<u8> {
+        self.trap().into_iter().cycle().take(usize::try_from(len).unwrap_or(0)).collect()
+    }
+
+    fn fill_traps(&mut self, cpu: CpuId, addr: VirtAddr, len: u64) -> Result<(), Stop> {
+        let trap = self.trap();
+        let whole = len - len % (trap.len() as u64).max(1);
+        self.fill_plain(cpu, addr, whole, &trap)
+    }
+
+    /// The size in a program's header.
+    fn header_size(&mut self, cpu: CpuId, header: VirtAddr) -> Result<u64, Stop> {
+        let mut word = [0; 4];
+        self.machine.load(cpu, header, &mut word)?;
+        let size = if self.arch.is_little_endian() {
+            u32::from_le_bytes(word)
+        } else {
+            u32::from_be_bytes(word)
+        };
+        Ok(u64::from(size))
+    }
+
+    /// Names a range, for people.
+    pub(crate) fn region(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
+        let owner = self.machine.recorder().name(owner);
+        let name = self.machine.recorder().name(name);
+        self.emit(cpu, Flags::default(), View::Region { virt, len, owner, name });
+    }
+
+    /// The size of a pack; up to 5.19 found out at first use by trying.
+    fn pack_size(&mut self, cpu: CpuId) -> Result<u64, Stop> {
+        if let Some(size) = self.packs.size {
+            return Ok(size);
+        }
+        let huge = PMD_BYTES * self.config.count("nr_nodes").max(1);
+        let size = if self.caps.word(Fact::PackSize) == "probe" {
+            let tried = self.bpf_jit_alloc_exec(cpu, huge)?;
+            let large = tried != 0 && self.is_vm_area_hugepages(VirtAddr(tried))?;
+            self.inner(cpu, "vfree", &Args::of(&[tried]))?;
+            if large { huge } else { FRAME_BYTES }
+        } else {
+            huge
+        };
+        self.packs.size = Some(size);
+        Ok(size)
+    }
+
+    /// Memory for a pack or for one big program, filled and protected as the version does it; 0
+    /// where it cannot be had.
+    fn new_pack_memory(&mut self, cpu: CpuId, size: u64) -> Result<u64, Stop> {
+        let ptr = self.bpf_jit_alloc_exec(cpu, size)?;
+        if ptr == 0 {
+            return Ok(0);
+        }
+        self.region(cpu, VirtAddr(ptr), size, "bpf", "pack");
+        if self.caps.yes(Fact::PackFilled) {
+            self.fill_traps(cpu, VirtAddr(ptr), size)?;
+        }
+        self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[ptr]))?;
+        let range = Args::of(&[ptr, size / FRAME_BYTES]);
+        if self.caps.yes(Fact::PackChecked) {
+            let done = self.inner(cpu, "set_memory_rox", &range)?;
+            if self.used(cpu, done) != 0 {
+                self.bpf_jit_free_exec(cpu, ptr)?;
+                return Ok(0);
+            }
+            return Ok(ptr);
+        }
+        let calls: &[&str] = if self.version >= crate::facts::V6_2 {
+            &["set_memory_rox"]
+        } else {
+            &["set_memory_ro", "set_memory_x"]
+        };
+        for name in calls {
+            let done = self.inner(cpu, name, &range)?;
+            self.dropped(cpu, done);
+        }
+        Ok(ptr)
+    }
+
+    /// Room in a pack that has some, or in a new one.
+    fn pack_slice(&mut self, cpu: CpuId, size: u64, pack_size: u64) -> Result<u64, Stop> {
+        let chunks = size.div_ceil(CHUNK_BYTES) as usize;
+        for pack in &mut self.packs.packs {
+            if let Some(at) = first_fit(&pack.used, chunks) {
+                mark(&mut pack.used, at, chunks, true);
+                return Ok(pack.ptr + at as u64 * CHUNK_BYTES);
+            }
+        }
+        let ptr = self.new_pack_memory(cpu, pack_size)?;
+        if ptr == 0 {
+            return Ok(0);
+        }
+        let mut used = vec![false; (pack_size / CHUNK_BYTES) as usize];
+        mark(&mut used, 0, chunks, true);
+        self.packs.packs.push(Pack { ptr, size: pack_size, used });
+        Ok(ptr)
+    }
+
+    fn free_slice(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<(), Stop> {
+        let pack_size = self.packs.size.unwrap_or(u64::MAX);
+        if size > pack_size {
+            return self.bpf_jit_free_exec(cpu, ptr);
+        }
+        let found = self
+            .packs
+            .packs
+            .iter()
+            .position(|p| ptr.checked_sub(p.ptr).is_some_and(|offset| offset < p.size));
+        let Some(index) = found else {
+            self.warn_once(cpu, "bpf_prog_pack bug", WarnReason::NoArea, VirtAddr(ptr));
+            return Ok(());
+        };
+        if self.caps.yes(Fact::PackInvalidated) {
+            let done = self.inner(cpu, "bpf_arch_text_invalidate", &Args::of(&[ptr, size]))?;
+            if self.used(cpu, done) != 0 {
+                self.warn_once(cpu, "bpf_prog_pack invalidate", WarnReason::Other, VirtAddr(ptr));
+            }
+        }
+        let Some(pack) = self.packs.packs.get_mut(index) else { return Ok(()) };
+        let first = ((ptr - pack.ptr) / CHUNK_BYTES) as usize;
+        let chunks = size.div_ceil(CHUNK_BYTES) as usize;
+        if first.saturating_add(chunks) > pack.used.len() {
+            return Err(Stop::not_modelled("freeing past the end of a pack's bitmap"));
+        }
+        mark(&mut pack.used, first, chunks, false);
+        if pack.used.iter().all(|used| !used) {
+            let ptr = pack.ptr;
+            self.packs.packs.remove(index);
+            self.bpf_jit_free_exec(cpu, ptr)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first run of `chunks` free chunks.
+fn first_fit(used: &[bool], chunks: usize) -> Option<usize> {
+    let mut free = 0;
+    for (at, taken) in used.iter().enumerate() {
+        free = if *taken { 0 } else { free + 1 };
+        if free == chunks {
+            return Some(at + 1 - chunks);
+        }
+    }
+    None
+}
+
+fn mark(used: &mut [bool], at: usize, chunks: usize, value: bool) {
+    used.iter_mut().skip(at).take(chunks).for_each(|chunk| *chunk = value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_fit_finds_the_first_run_that_is_long_enough() {
+        let mut used = vec![true, false, true, false, false, false];
+        assert_eq!(first_fit(&used, 1), Some(1));
+        assert_eq!(first_fit(&used, 2), Some(3));
+        mark(&mut used, 3, 2, true);
+        assert_eq!(first_fit(&used, 2), None);
+        assert_eq!(first_fit(&used, 1), Some(1));
+    }
+}

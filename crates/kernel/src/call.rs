@@ -1,0 +1,289 @@
+//! How a call is carried out: its arguments are checked against the table, its entry, result and
+//! promises become events, and failures are injected where asked for.
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
+use textbed_event::{Flags, View};
+
+use crate::area::Frames;
+use crate::calls::{CALLS, CallSpec, NOT_MODELLED, ParamKind, find_call};
+use crate::errno;
+use crate::error::{CallError, Stop};
+use crate::kernel::{CallValue, Kernel};
+use crate::promise::{Extent, PromiseRow, promises_of};
+use crate::suggest;
+use crate::version::Version;
+
+/// An argument as a scenario gives it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Arg {
+    /// A number, an address, a length.
+    Value(u64),
+    /// Names of flags.
+    Flags(Vec<String>),
+    /// Bytes of code.
+    Code(Vec<u8>),
+}
+
+/// Checked arguments: one number for each parameter (the length for code), and the code.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Args {
+    values: Vec<u64>,
+    code: Vec<u8>,
+}
+
+impl Args {
+    /// Plain numbers.
+    pub(crate) fn of(values: &[u64]) -> Self {
+        Self { values: values.to_vec(), code: Vec::new() }
+    }
+
+    /// Numbers, then code.
+    pub(crate) fn with_code(values: &[u64], code: &[u8]) -> Self {
+        let mut values = values.to_vec();
+        values.push(code.len() as u64);
+        Self { values, code: code.to_vec() }
+    }
+
+    /// The argument of this number; the table guarantees that it is there.
+    pub(crate) fn get(&self, index: usize) -> u64 {
+        self.values.get(index).copied().unwrap_or(0)
+    }
+
+    /// The same as an address.
+    pub(crate) fn addr(&self, index: usize) -> VirtAddr {
+        VirtAddr(self.get(index))
+    }
+
+    /// The code argument.
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.code
+    }
+}
+
+/// A failure to inject.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Failure {
+    pub call: &'static str,
+    pub nth: u32,
+    pub errno: i64,
+    pub used: bool,
+}
+
+impl Kernel {
+    /// Calls a kernel function on a CPU. Everything that it does becomes events of that CPU.
+    ///
+    /// # Errors
+    /// A name or argument that cannot be, something not modelled, or an oops: see [`CallError`].
+    /// An error code that the function returns is a [`CallValue`].
+    pub fn call(&mut self, cpu: CpuId, name: &str, args: &[Arg]) -> Result<CallValue, CallError> {
+        let spec = find_call(name, self.version, self.arch)?;
+        if cpu.0 >= self.cpus {
+            return Err(CallError::Arguments {
+                call: spec.name,
+                param: "cpu".to_owned(),
+                reason: format!("there is no {cpu}, the machine has {}", self.cpus),
+            });
+        }
+        let checked = check_args(spec, args)?;
+        self.perform(cpu, spec, &checked)
+    }
+
+    /// Checks a call without making it: its name for this kernel, and its arguments.
+    ///
+    /// # Errors
+    /// As [`Kernel::call`], but for what shows only when it runs.
+    pub fn check_call(
+        version: Version,
+        arch: Arch,
+        name: &str,
+        args: &[Arg],
+    ) -> Result<&'static CallSpec, CallError> {
+        let spec = find_call(name, version, arch)?;
+        check_args(spec, args).map(|_| spec)
+    }
+
+    /// Makes the `nth` call (from 1) of `call` fail: with ENOMEM its first allocation, with another
+    /// error the call itself, at once. (A huge vmalloc whose allocation fails falls back to small
+    /// pages, as in Linux.)
+    ///
+    /// # Errors
+    /// A name that is no call, an error that the call's convention cannot carry, or `nth` = 0.
+    pub fn fail(&mut self, call: &str, nth: u32, errno: i64) -> Result<(), CallError> {
+        let spec = find_call(call, self.version, self.arch)?;
+        let wrong = |param: &str, reason: String| CallError::Arguments {
+            call: spec.name,
+            param: param.to_owned(),
+            reason,
+        };
+        if nth == 0 {
+            return Err(wrong("nth", "calls are counted from 1".to_owned()));
+        }
+        if !(1..=errno::MAX_ERRNO).contains(&errno) {
+            return Err(wrong("errno", format!("{errno} is no error number")));
+        }
+        if errno != errno::ENOMEM && spec.returns.failure(errno).is_none() {
+            return Err(wrong("errno", "the call returns nothing that says so".to_owned()));
+        }
+        self.failures.push(Failure { call: spec.name, nth, errno, used: false });
+        Ok(())
+    }
+
+    /// Injected failures that nothing met so far, in words.
+    #[must_use]
+    pub fn unused_failures(&self) -> Vec<String> {
+        let unused = self.failures.iter().filter(|f| !f.used);
+        unused
+            .map(|f| {
+                let name = errno::name(f.errno).map_or_else(|| f.errno.to_string(), str::to_owned);
+                format!(
+                    "fail {} #{} with {name}: no such call, or it allocates nothing",
+                    f.call, f.nth
+                )
+            })
+            .collect()
+    }
+
+    /// A call that another call makes.
+    pub(crate) fn inner(&mut self, cpu: CpuId, name: &str, args: &Args) -> Result<CallValue, Stop> {
+        let inner = |e| Stop::Inner(Box::new(e));
+        let spec = find_call(name, self.version, self.arch).map_err(inner)?;
+        self.perform(cpu, spec, args).map_err(inner)
+    }
+
+    /// The calling code looked at a result.
+    pub(crate) fn used(&mut self, cpu: CpuId, value: CallValue) -> i64 {
+        self.emit(cpu, Flags::default(), View::ResultUsed { call: value.call });
+        value.value
+    }
+
+    /// The calling code dropped a result.
+    pub(crate) fn dropped(&mut self, cpu: CpuId, value: CallValue) {
+        self.emit(cpu, Flags::default(), View::ResultDropped { call: value.call });
+    }
+
+    fn perform(
+        &mut self,
+        cpu: CpuId,
+        spec: &'static CallSpec,
+        args: &Args,
+    ) -> Result<CallValue, CallError> {
+        let count = self.counts.entry(spec.name).or_insert(0);
+        *count += 1;
+        let nth = *count;
+        let call = self.machine.enter_call(cpu, spec.name, &args.values);
+        let due = self.failures.iter().position(|f| f.call == spec.name && f.nth == nth && !f.used);
+        let errno = due.and_then(|index| self.failures.get(index)).map(|f| f.errno);
+        let forced = errno.filter(|e| *e != errno::ENOMEM).and_then(|e| spec.returns.failure(e));
+        let value = if let Some(value) = forced {
+            if let Some(failure) = due.and_then(|index| self.failures.get_mut(index)) {
+                failure.used = true;
+            }
+            value
+        } else {
+            let outer = std::mem::replace(&mut self.armed, due);
+            let done = (spec.run)(self, cpu, args);
+            self.armed = outer;
+            done.map_err(|stop| stop.of(spec.name))?
+        };
+        let failed = spec.returns.failed(value);
+        if !failed {
+            for row in promises_of(spec.name, self.arch, self.version) {
+                self.promise(cpu, row, args);
+            }
+        }
+        self.machine.leave_call(cpu, call, value, failed);
+        Ok(CallValue { value, failed, call })
+    }
+
+    fn promise(&mut self, cpu: CpuId, row: &PromiseRow, args: &Args) {
+        let call = self.machine.current_call(cpu);
+        let flags = if row.cite.evidence == textbed_arch::Evidence::Memory {
+            Flags::FROM_MEMORY
+        } else {
+            Flags::default()
+        };
+        let (start, len) = match row.extent {
+            Extent::Pages(addr, pages) => {
+                let start = args.addr(addr).align_down(12);
+                (start, args.get(pages).saturating_mul(FRAME_BYTES))
+            }
+            Extent::Bytes(addr, bytes) | Extent::Code(addr, bytes) => {
+                (args.addr(addr), args.get(bytes))
+            }
+            Extent::Between(from, to) => {
+                (args.addr(from), args.get(to).saturating_sub(args.get(from)))
+            }
+            Extent::AreaFrames => {
+                for Frames { pfn: Pfn(first), count } in std::mem::take(&mut self.reset_frames) {
+                    let virt = VirtAddr(first * FRAME_BYTES);
+                    let len = count * FRAME_BYTES;
+                    let view = View::Promised { call, what: row.promise, virt, len };
+                    self.emit(cpu, flags.with(Flags::BY_PHYS), view);
+                }
+                return;
+            }
+        };
+        if len > 0 {
+            let what = row.promise;
+            self.emit(cpu, flags, View::Promised { call, what, virt: start, len });
+        }
+    }
+}
+
+/// Checks arguments against the parameters.
+pub(crate) fn check_args(spec: &'static CallSpec, args: &[Arg]) -> Result<Args, CallError> {
+    let wrong = |param: &str, reason: String| CallError::Arguments {
+        call: spec.name,
+        param: param.to_owned(),
+        reason,
+    };
+    if args.len() != spec.params.len() {
+        let names: Vec<&str> = spec.params.iter().map(|p| p.name).collect();
+        let reason = format!("takes {} ({}), not {}", names.len(), names.join(", "), args.len());
+        return Err(wrong("arguments", reason));
+    }
+    let mut checked = Args::default();
+    for (param, arg) in spec.params.iter().zip(args) {
+        let value = match (param.kind, arg) {
+            (ParamKind::Addr | ParamKind::Bytes, Arg::Value(v)) => *v,
+            (ParamKind::Pages, Arg::Value(v)) if i32::try_from(*v).is_ok() => *v,
+            (ParamKind::Pages, Arg::Value(v)) => {
+                return Err(wrong(
+                    param.name,
+                    format!("{v} pages do not fit the parameter, an int"),
+                ));
+            }
+            (ParamKind::Byte, Arg::Value(v)) if *v <= 0xff => *v,
+            (ParamKind::Byte, Arg::Value(v)) => {
+                return Err(wrong(param.name, format!("{v:#x} is no byte")));
+            }
+            (ParamKind::Insn, Arg::Value(v)) => *v,
+            (ParamKind::Flag, Arg::Value(v)) if *v <= 1 => *v,
+            (ParamKind::Flags(known), Arg::Flags(names)) => {
+                let mut mask = 0;
+                for name in names {
+                    let Some((_, bits)) = known.iter().find(|(n, _)| n == name) else {
+                        let near = suggest::nearest(name, known.iter().map(|(n, _)| *n));
+                        let hint = suggest::did_you_mean(near);
+                        return Err(wrong(param.name, format!("unknown flag '{name}'{hint}")));
+                    };
+                    mask |= bits;
+                }
+                mask
+            }
+            (ParamKind::Flags(_), Arg::Value(0)) => 0,
+            (ParamKind::Code, Arg::Code(bytes)) => {
+                checked.code.clone_from(bytes);
+                bytes.len() as u64
+            }
+            (kind, _) => return Err(wrong(param.name, format!("takes {}", kind.text()))),
+        };
+        checked.values.push(value);
+    }
+    Ok(checked)
+}
+
+/// The nearest call name to one that is none.
+pub(crate) fn nearest_call(name: &str) -> Option<&'static str> {
+    suggest::nearest(name, CALLS.iter().map(|c| c.name).chain(NOT_MODELLED.iter().map(|n| n.name)))
+}

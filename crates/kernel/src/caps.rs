@@ -1,0 +1,226 @@
+//! What a kernel version does on an architecture: facts by name, looked up in one table.
+//!
+//! Code that behaves differently by version asks a [`Fact`] here; the versions stand in
+//! [`crate::facts`] alone. Not here: which calls exist ([`crate::CALLS`]) and what they promise
+//! ([`crate::PROMISES`]).
+
+use textbed_arch::{Arch, Cite, Evidence};
+
+use crate::facts::FACTS;
+use crate::version::{Version, in_range};
+
+/// A fact's value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// It is not so.
+    No,
+    /// It is so.
+    Yes,
+    /// One of several ways, by name.
+    Word(&'static str),
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Value::No => "no",
+            Value::Yes => "yes",
+            Value::Word(word) => word,
+        })
+    }
+}
+
+/// One row: a fact's value on some architectures from one version to another.
+#[derive(Clone, Copy, Debug)]
+pub struct FactRow {
+    /// Which fact.
+    pub fact: Fact,
+    /// Architectures that the row speaks of.
+    pub archs: &'static [Arch],
+    /// First version; `None` = always so, as far back as the table looks (5.13).
+    pub since: Option<Version>,
+    /// First version in which it no longer holds.
+    pub until: Option<Version>,
+    /// The value.
+    pub value: Value,
+    /// Where it is to be seen.
+    pub cite: Cite,
+}
+
+macro_rules! facts {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A fact that differs by version or architecture.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Fact { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Fact {
+            /// Every fact, in the order of reports.
+            pub const ALL: &'static [Fact] = &[$(Fact::$variant,)+];
+
+            /// Its name in reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Fact::$variant => $name,)+ }
+            }
+
+            /// What it says, in a sentence.
+            #[must_use]
+            pub fn doc(self) -> &'static str {
+                match self { $(Fact::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+facts! {
+    /// vmalloc can map large leaves (HAVE_ARCH_HUGE_VMALLOC).
+    HugeVmalloc = "huge-vmalloc",
+    /// vmalloc maps large leaves unless the caller forbids it (VM_NO_HUGE_VMAP), not only if asked.
+    HugeVmallocOptOut = "huge-vmalloc-opt-out",
+    /// A huge vmalloc without node needs a large leaf's size for each online node.
+    SizePerNode = "huge-vmalloc-size-per-node",
+    /// module_alloc sets VM_FLUSH_RESET_PERMS itself.
+    ModuleAllocResets = "module-alloc-resets-perms",
+    /// module_alloc forbids large leaves (VM_NO_HUGE_VMAP).
+    ModuleAllocNoHuge = "module-alloc-no-huge",
+    /// execmem has replaced module_alloc.
+    Execmem = "execmem",
+    /// A permission change warns of a mapping that becomes writable and executable.
+    WarnsWriteExec = "warns-of-w-and-x",
+    /// A permission change by set_memory_* also changes the direct map's alias.
+    AliasFollows = "direct-map-follows",
+    /// Alias processing is skipped for NX-only changes (else it runs, with NX masked out).
+    AliasSkipsNx = "direct-map-skips-nx",
+    /// A change of part of an area changes the direct map of the whole area.
+    AliasWholeArea = "direct-map-of-whole-area",
+    /// An error of the direct map's change is returned.
+    AliasErrorChecked = "direct-map-error-checked",
+    /// set_memory_* refuses huge vmalloc areas: how.
+    HugeRefusal = "huge-area-refusal",
+    /// set_memory_* purges all lazily freed areas first (vm_unmap_aliases).
+    SetMemoryPurges = "set-memory-purges",
+    /// set_memory_rox is one pass of its own, not set_memory_ro then set_memory_x.
+    RoxOnePass = "set-memory-rox-one-pass",
+    /// set_direct_map_* does something.
+    SetDirectMap = "set-direct-map",
+    /// BPF fills a new pack with trap instructions.
+    PackFilled = "bpf-pack-filled",
+    /// BPF overwrites a freed program with trap instructions.
+    PackInvalidated = "bpf-pack-invalidated",
+    /// How BPF chooses the size of a pack.
+    PackSize = "bpf-pack-size",
+    /// BPF looks at the results of permission changes.
+    PackChecked = "bpf-permissions-checked",
+    /// The JIT of this architecture uses packs.
+    PackUsed = "bpf-pack-used",
+    /// bpf_arch_text_copy exists beside the weak default.
+    TextCopy = "bpf-arch-text-copy",
+    /// bpf_arch_text_invalidate exists beside the weak default.
+    TextInvalidate = "bpf-arch-text-invalidate",
+    /// Where the patcher's writable alias lives.
+    PatchAlias = "patch-alias",
+    /// patch_instructions stores with fault handling.
+    PatchNofault = "patch-instructions-nofault",
+}
+
+/// The facts of one version on one architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caps {
+    version: Version,
+    arch: Arch,
+}
+
+impl Caps {
+    /// The facts of `version` on `arch`.
+    #[must_use]
+    pub fn new(version: Version, arch: Arch) -> Self {
+        Self { version, arch }
+    }
+
+    /// The row that holds, if the table has one.
+    #[must_use]
+    pub fn get(self, fact: Fact) -> Option<&'static FactRow> {
+        FACTS.iter().find(|row| row.fact == fact && self.holds(row))
+    }
+
+    /// Every row that holds, in the order of [`Fact::ALL`].
+    #[must_use]
+    pub fn rows(self) -> Vec<&'static FactRow> {
+        Fact::ALL.iter().filter_map(|fact| self.get(*fact)).collect()
+    }
+
+    /// Whether the fact is known to be so.
+    #[must_use]
+    pub fn yes(self, fact: Fact) -> bool {
+        self.get(fact).is_some_and(|row| row.value == Value::Yes)
+    }
+
+    /// The fact's word; empty where it has none.
+    #[must_use]
+    pub fn word(self, fact: Fact) -> &'static str {
+        match self.get(fact).map(|row| row.value) {
+            Some(Value::Word(word)) => word,
+            _ => "",
+        }
+    }
+
+    /// Whether the fact's row rests on memory.
+    #[must_use]
+    pub fn from_memory(self, fact: Fact) -> bool {
+        self.get(fact).is_some_and(|row| row.cite.evidence == Evidence::Memory)
+    }
+
+    fn holds(self, row: &FactRow) -> bool {
+        row.archs.contains(&self.arch) && in_range(self.version, row.since, row.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::simulated;
+
+    /// The architectures that boot.
+    const BOOTED: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+
+    #[test]
+    fn every_fact_has_exactly_one_value_in_every_simulated_kernel() {
+        for version in simulated() {
+            for arch in BOOTED {
+                let caps = Caps::new(version, arch);
+                for fact in Fact::ALL {
+                    let rows = FACTS.iter().filter(|r| r.fact == *fact && caps.holds(r)).count();
+                    assert_eq!(rows, 1, "{} on {arch} {version}", fact.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_one_fact_never_overlap_and_names_are_unique() {
+        for (i, a) in FACTS.iter().enumerate() {
+            for b in FACTS.iter().skip(i + 1).filter(|b| b.fact == a.fact) {
+                let archs = a.archs.iter().any(|x| b.archs.contains(x));
+                let apart = a.until.is_some_and(|u| b.since.is_some_and(|s| u <= s))
+                    || b.until.is_some_and(|u| a.since.is_some_and(|s| u <= s));
+                assert!(!archs || apart, "{:?} {:?} / {:?}", a.fact, a.since, b.since);
+            }
+        }
+        for (i, a) in Fact::ALL.iter().enumerate() {
+            assert!(Fact::ALL.iter().skip(i + 1).all(|b| b.name() != a.name()));
+            assert!(a.doc().ends_with('.') || a.doc().ends_with("how."), "{}", a.doc());
+        }
+    }
+
+    #[test]
+    fn the_three_kernels_of_the_2022_mail_differ_where_the_mail_says() {
+        let rc3 = Caps::new(Version::candidate(5, 18, 3), Arch::X86_64);
+        let final_518 = Caps::new(Version::release(5, 18), Arch::X86_64);
+        assert!(rc3.yes(Fact::HugeVmallocOptOut) && !final_518.yes(Fact::HugeVmallocOptOut));
+        assert!(!final_518.yes(Fact::PackFilled));
+        for arch in [Arch::Arm64, Arch::Ppc64le] {
+            assert!(!Caps::new(Version::release(5, 18), arch).yes(Fact::TextCopy));
+            assert!(Caps::new(Version::release(6, 12), arch).yes(Fact::TextCopy));
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Configuration and boot options, as data.
+//!
+//! Only options that change what a modelled call does. An option that is not in the table is an
+//! error, never ignored.
+
+use textbed_arch::{Arch, Cite};
+use thiserror::Error;
+
+use crate::suggest::{self, did_you_mean};
+
+/// What values an option takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OptionKind {
+    /// `y` or `n` (also `on`, `off`, `1`, `0`).
+    Switch,
+    /// A number in a range, both ends included.
+    Count {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// Name without `CONFIG_`; boot parameters in lower case.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: OptionKind,
+    /// Architectures that have it.
+    pub archs: &'static [Arch],
+    /// Default where no row of `defaults` names the architecture.
+    pub default: &'static str,
+    /// Defaults of single architectures.
+    pub defaults: &'static [(Arch, &'static str)],
+    /// What it changes.
+    pub doc: &'static str,
+    /// Where that is to be seen.
+    pub cite: Cite,
+}
+
+/// Every architecture.
+const ANY: &[Arch] = &Arch::ALL;
+
+/// Every option.
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "STRICT_KERNEL_RWX",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "y",
+        defaults: &[],
+        doc: "kernel text is read-only; powerpc patches text through an alias",
+        cite: Cite::read("Linux 6.12 arch/Kconfig, arch/powerpc/lib/code-patching.c"),
+    },
+    OptionSpec {
+        name: "STRICT_MODULE_RWX",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "y",
+        defaults: &[],
+        doc: "module memory is not executable from the start on powerpc (PAGE_KERNEL instead of \
+              PAGE_KERNEL_EXEC)",
+        cite: Cite::read("Linux 5.19 and 6.8 arch/powerpc/kernel/module.c"),
+    },
+    OptionSpec {
+        name: "rodata",
+        kind: OptionKind::Word(&["off", "on", "full"]),
+        archs: ANY,
+        default: "on",
+        defaults: &[(Arch::Arm64, "full")],
+        doc: "boot parameter; full (arm64 only) also protects the direct map of read-only areas \
+              and maps it by pages",
+        cite: Cite::read("Linux 6.12 arch/arm64/mm/pageattr.c can_set_direct_map()"),
+    },
+    OptionSpec {
+        name: "debug_pagealloc",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "n",
+        defaults: &[],
+        doc: "boot parameter; the direct map is made of pages, unmapping a vmalloc area flushes at \
+              once (that freed pages leave the direct map is not modelled)",
+        cite: Cite::read("Linux 6.12 mm/vmalloc.c, arch/arm64/mm/pageattr.c"),
+    },
+    OptionSpec {
+        name: "nohugevmalloc",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "n",
+        defaults: &[],
+        doc: "boot parameter; vmalloc never maps large leaves",
+        cite: Cite::read("Linux 6.12 mm/vmalloc.c vmap_allow_huge"),
+    },
+    OptionSpec {
+        name: "nr_nodes",
+        kind: OptionKind::Count { min: 1, max: 64 },
+        archs: ANY,
+        default: "1",
+        defaults: &[],
+        doc: "online NUMA nodes; up to 6.12 a huge vmalloc needs 2 MiB for each",
+        cite: Cite::read("Linux 6.12 mm/vmalloc.c"),
+    },
+    OptionSpec {
+        name: "memory_mib",
+        kind: OptionKind::Count { min: 64, max: 65536 },
+        archs: ANY,
+        default: "1024",
+        defaults: &[(Arch::Arm64, "256")],
+        doc: "memory of the modelled machine in MiB",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+];
+
+/// Values of all options for one architecture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    arch: Arch,
+    /// In the order of [`OPTIONS`].
+    values: Vec<String>,
+}
+
+/// Why an option was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ConfigError {
+    /// No such option.
+    #[error("unknown option '{name}'{}", did_you_mean(*suggestion))]
+    Unknown {
+        /// As written.
+        name: String,
+        /// The nearest one.
+        suggestion: Option<&'static str>,
+    },
+    /// A value that the option does not take.
+    #[error("option {name} takes {expected}, not '{value}'")]
+    Value {
+        /// The option.
+        name: &'static str,
+        /// As written.
+        value: String,
+        /// What it takes.
+        expected: String,
+    },
+}
+
+impl OptionSpec {
+    /// Its default on an architecture.
+    #[must_use]
+    pub fn default_for(&self, arch: Arch) -> &'static str {
+        let own = self.defaults.iter().find(|(a, _)| *a == arch);
+        own.map_or(self.default, |(_, value)| value)
+    }
+
+    /// What it takes, in words.
+    fn expected(&self, arch: Arch) -> String {
+        match self.kind {
+            OptionKind::Switch => "y or n".to_owned(),
+            OptionKind::Count { min, max } => format!("a number from {min} to {max}"),
+            OptionKind::Word(words) => {
+                let fit: Vec<&str> =
+                    words.iter().copied().filter(|w| self.word_fits(w, arch)).collect();
+                fit.join(" or ")
+            }
+        }
+    }
+
+    /// Whether the architecture knows the word.
+    fn word_fits(&self, word: &str, arch: Arch) -> bool {
+        !(self.name == "rodata" && word == "full" && arch != Arch::Arm64)
+    }
+
+    /// The canonical spelling of a value, if the option takes it.
+    fn accept(&self, value: &str, arch: Arch) -> Option<String> {
+        match self.kind {
+            OptionKind::Switch => match value {
+                "y" | "on" | "1" | "yes" | "true" => Some("y".to_owned()),
+                "n" | "off" | "0" | "no" | "false" => Some("n".to_owned()),
+                _ => None,
+            },
+            OptionKind::Count { min, max } => {
+                let number = value.parse::<u64>().ok()?;
+                (min..=max).contains(&number).then(|| number.to_string())
+            }
+            OptionKind::Word(words) => {
+                (words.contains(&value) && self.word_fits(value, arch)).then(|| value.to_owned())
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The defaults of an architecture.
+    #[must_use]
+    pub fn new(arch: Arch) -> Self {
+        Self { arch, values: OPTIONS.iter().map(|o| o.default_for(arch).to_owned()).collect() }
+    }
+
+    /// The architecture whose options these are.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Sets one option; a leading `CONFIG_` is accepted.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let short = name.strip_prefix("CONFIG_").unwrap_or(name);
+        let found = OPTIONS.iter().zip(self.values.iter_mut()).find(|(o, _)| o.name == short);
+        let Some((spec, slot)) = found else {
+            let suggestion = suggest::nearest(short, OPTIONS.iter().map(|o| o.name));
+            return Err(ConfigError::Unknown { name: name.to_owned(), suggestion });
+        };
+        match spec.accept(value, self.arch) {
+            Some(accepted) => {
+                *slot = accepted;
+                Ok(())
+            }
+            None => Err(ConfigError::Value {
+                name: spec.name,
+                value: value.to_owned(),
+                expected: spec.expected(self.arch),
+            }),
+        }
+    }
+
+    /// The value of an option in its canonical spelling.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.list().find(|(o, _)| o.name == name).map(|(_, value)| value)
+    }
+
+    /// Every option with its value, in table order.
+    pub fn list(&self) -> impl Iterator<Item = (&'static OptionSpec, &str)> {
+        OPTIONS.iter().zip(self.values.iter().map(String::as_str))
+    }
+
+    /// Whether a switch is on.
+    pub(crate) fn on(&self, name: &str) -> bool {
+        self.get(name) == Some("y")
+    }
+
+    /// The value of a count; 0 for a name that is none.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.get(name).and_then(|v| v.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether permissions of kernel memory are enforced at all (`rodata_enabled`).
+    pub(crate) fn rodata_enabled(&self) -> bool {
+        self.get("rodata") != Some("off")
+    }
+
+    /// arm64: whether the direct map follows (`rodata_full`).
+    pub(crate) fn rodata_full(&self) -> bool {
+        self.get("rodata") == Some("full")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_that_the_option_takes() {
+        for arch in Arch::ALL {
+            for option in OPTIONS {
+                let default = option.default_for(arch);
+                assert_eq!(
+                    option.accept(default, arch).as_deref(),
+                    Some(default),
+                    "{}",
+                    option.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_is_wrong() {
+        let mut config = Config::new(Arch::X86_64);
+        let typo = config.set("STRICT_MODULE_RWC", "y").unwrap_err();
+        assert!(typo.to_string().contains("did you mean 'STRICT_MODULE_RWX'"), "{typo}");
+        let full = config.set("rodata", "full").unwrap_err();
+        assert_eq!(full.to_string(), "option rodata takes off or on, not 'full'");
+        assert!(config.set("nr_nodes", "0").is_err() && config.set("nr_nodes", "x").is_err());
+        config.set("CONFIG_STRICT_MODULE_RWX", "off").unwrap();
+        assert_eq!(config.get("STRICT_MODULE_RWX"), Some("n"));
+        assert!(Config::new(Arch::Arm64).rodata_full());
+    }
+}

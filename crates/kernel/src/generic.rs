@@ -1,0 +1,138 @@
+//! Calls that are the same everywhere, or that only choose the architecture's code.
+//!
+//! Modelled: cross-calls as an interrupt to every other CPU and then the function on this one,
+//! grace periods as events. From: Linux 6.12 kernel/smp.c. Not modelled: what a grace period waits
+//! for; callbacks; cross-calls with interrupts off (they may deadlock).
+
+use textbed_arch::{Arch, CpuId, VirtAddr, insn};
+use textbed_event::{Flags, RcuFlavour, View, WarnReason};
+use textbed_machine::{CpuMask, Machine, MachineError, OpError};
+
+use crate::call::Args;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+
+/// An instruction of the architecture's table.
+pub(crate) fn instruction(arch: Arch, name: &str) -> Result<&'static insn::Row, OpError> {
+    insn::by_name(arch, name).ok_or_else(|| OpError::Unknown { name: name.to_owned(), arch })
+}
+
+/// What runs on each CPU of a cross-call.
+pub(crate) type OnCpu<'a> = &'a mut dyn FnMut(&mut Machine, CpuId) -> Result<(), MachineError>;
+
+/// `flush_tlb_kernel_range(start, end)`.
+pub(crate) fn flush_tlb_kernel_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.flush_kernel_range(cpu, args.get(0), args.get(1))?;
+    Ok(0)
+}
+
+/// `flush_icache_range(start, end)`.
+pub(crate) fn flush_icache_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let start = args.addr(0);
+    let len = args.get(1).saturating_sub(args.get(0));
+    if len > MAX_MAINTAINED_BYTES {
+        return Err(Stop::not_modelled(format!(
+            "cache maintenance of {len:#x} bytes, line by line (at most {MAX_MAINTAINED_BYTES:#x})"
+        )));
+    }
+    match k.arch {
+        Arch::X86_64 => {}
+        Arch::Arm64 => k.arm64_flush_icache(cpu, start, len)?,
+        _ => k.power_flush_icache(cpu, start, len)?,
+    }
+    Ok(0)
+}
+
+/// Longest range that is maintained line by line.
+const MAX_MAINTAINED_BYTES: u64 = 64 << 20;
+
+/// `kick_all_cpus_sync()`.
+pub(crate) fn kick_all_cpus_sync(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    k.kick_all_cpus(cpu)?;
+    Ok(0)
+}
+
+/// `synchronize_rcu()`.
+pub(crate) fn synchronize_rcu(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    grace_period(k, cpu, RcuFlavour::Normal)
+}
+
+/// `synchronize_rcu_tasks()`.
+pub(crate) fn synchronize_rcu_tasks(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    grace_period(k, cpu, RcuFlavour::Tasks)
+}
+
+/// A grace period orders every CPU's earlier work before what follows; it synchronises no context.
+fn grace_period(k: &mut Kernel, cpu: CpuId, flavour: RcuFlavour) -> Result<i64, Stop> {
+    k.emit(cpu, Flags::default(), View::GracePeriod { flavour });
+    Ok(0)
+}
+
+impl Kernel {
+    /// `flush_tlb_kernel_range` of the architecture.
+    pub(crate) fn flush_kernel_range(
+        &mut self,
+        cpu: CpuId,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Stop> {
+        match self.arch {
+            Arch::X86_64 => self.x86_flush_kernel_range(cpu, start, end),
+            Arch::Arm64 => self.arm64_flush_kernel_range(cpu, start, end),
+            _ => self.power_flush_kernel(cpu),
+        }
+    }
+
+    /// What an architecture does after new kernel entries: nothing on x86.
+    pub(crate) fn after_new_mapping(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        match self.arch {
+            Arch::X86_64 => Ok(()),
+            Arch::Arm64 => self.arm64_after_set_pte(cpu),
+            _ => Ok(self.machine.op_named(cpu, "ptesync", 0)?),
+        }
+    }
+
+    /// `kick_all_cpus_sync`: an interrupt to all other CPUs that does nothing.
+    pub(crate) fn kick_all_cpus(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        match self.arch {
+            Arch::X86_64 => self.machine.op_named(cpu, "mfence", 0)?,
+            Arch::Arm64 => self.machine.op_named(cpu, "dmb ish", 0)?,
+            _ => self.machine.op_named(cpu, "sync", 0)?,
+        }
+        self.on_other_cpus(cpu, "do_nothing", &mut |_, _| Ok(()))
+    }
+
+    /// `on_each_cpu(function, wait)`.
+    pub(crate) fn on_each_cpu(
+        &mut self,
+        cpu: CpuId,
+        function: &str,
+        handler: OnCpu<'_>,
+    ) -> Result<(), Stop> {
+        self.on_other_cpus(cpu, function, handler)?;
+        Ok(handler(&mut self.machine, cpu)?)
+    }
+
+    /// `smp_call_function(function, wait)`.
+    fn on_other_cpus(
+        &mut self,
+        cpu: CpuId,
+        function: &str,
+        handler: OnCpu<'_>,
+    ) -> Result<(), Stop> {
+        let targets = CpuMask::first(self.cpus).without(cpu);
+        if targets == CpuMask::EMPTY {
+            return Ok(());
+        }
+        if !self.machine.irqs_on(cpu) {
+            self.warn_once(cpu, "smp: irqs off", WarnReason::WrongContext, VirtAddr(0));
+            return Err(Stop::not_modelled("a cross-call with interrupts off: it may deadlock"));
+        }
+        match self.machine.ipi(cpu, targets, function, true, handler) {
+            Err(MachineError::WrongContext { cpu }) => Err(Stop::not_modelled(format!(
+                "a cross-call to {cpu}, which has interrupts off: it would wait until they are on"
+            ))),
+            done => Ok(done?),
+        }
+    }
+}

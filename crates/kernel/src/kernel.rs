@@ -1,0 +1,263 @@
+//! A booted kernel: the machine, the kernel's own records, and the way calls are carried out.
+//!
+//! Modelled: what the calls of [`crate::CALLS`] need to remember between them. Not modelled: tasks
+//! and scheduling; a call runs from its entry to its return without another CPU in between, except
+//! for the handlers of its own interrupts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use textbed_arch::{Arch, CpuId, Features, Pfn, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{CallRef, Flags, Promise, RefusalReason, View, WarnReason, WindowPurpose};
+use textbed_machine::{Machine, MachineError};
+
+use crate::area::{Areas, Frames};
+use crate::bpf::Packs;
+use crate::call::Failure;
+use crate::caps::{Caps, Fact};
+use crate::config::Config;
+use crate::error::Stop;
+use crate::layout::{Layout, Range};
+use crate::version::Version;
+
+/// What a call gave back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallValue {
+    /// The value; a pointer's bits are taken as signed.
+    pub value: i64,
+    /// Whether it is a failure by the call's convention.
+    pub failed: bool,
+    /// The instance, for [`View::ResultUsed`] and [`View::ResultDropped`].
+    pub call: CallRef,
+}
+
+/// A booted kernel on its machine.
+pub struct Kernel {
+    pub(crate) machine: Machine,
+    pub(crate) version: Version,
+    pub(crate) arch: Arch,
+    pub(crate) features: Features,
+    pub(crate) config: Config,
+    pub(crate) caps: Caps,
+    pub(crate) layout: Layout,
+    pub(crate) cpus: u16,
+    pub(crate) areas: Areas,
+    /// Frames of the kernel text.
+    pub(crate) image: Frames,
+    /// WARN_ONCE sites that have fired.
+    pub(crate) warned: BTreeSet<&'static str>,
+    pub(crate) next_window: u32,
+    /// Calls so far, by name.
+    pub(crate) counts: BTreeMap<&'static str, u32>,
+    pub(crate) failures: Vec<Failure>,
+    /// The failure whose ENOMEM the next allocation of the current call meets.
+    pub(crate) armed: Option<usize>,
+    /// The patchers' address spaces: one on x86, one for each CPU on powerpc.
+    pub(crate) patch_spaces: Vec<SpaceId>,
+    /// powerpc: the page of the vmalloc area that each CPU patches through.
+    pub(crate) patch_areas: Vec<VirtAddr>,
+    pub(crate) stacks: Vec<Range>,
+    pub(crate) packs: Packs,
+    /// Frames of the area that the innermost vfree promised to have reset.
+    pub(crate) reset_frames: Vec<Frames>,
+}
+
+impl Kernel {
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The machine, to run code on it or to take its events.
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The architecture.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// The options.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The version's facts.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// Where things lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The areas of kernel virtual memory.
+    #[must_use]
+    pub fn areas(&self) -> &Areas {
+        &self.areas
+    }
+
+    /// Number of CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> u16 {
+        self.cpus
+    }
+
+    /// Top (highest address, exclusive) of a CPU's kernel stack; `None` for a CPU that is not
+    /// there.
+    #[must_use]
+    pub fn stack_of(&self, cpu: CpuId) -> Option<VirtAddr> {
+        self.stacks.get(cpu.index()).map(|s| VirtAddr(s.end()))
+    }
+
+    /// The direct map's address of a frame, if the frame is in memory.
+    #[must_use]
+    pub fn direct_map_of(&self, pfn: Pfn) -> Option<VirtAddr> {
+        let offset = pfn.addr().0;
+        (offset < self.layout.direct_map.len).then(|| self.layout.direct_map.start.offset(offset))
+    }
+
+    /// Whether an address is kernel text (`core_kernel_text`).
+    pub(crate) fn is_core_text(&self, virt: VirtAddr) -> bool {
+        self.layout.text.contains(virt)
+    }
+
+    /// Whether the direct map can be changed page by page (`can_set_direct_map`).
+    pub(crate) fn can_set_direct_map(&self) -> bool {
+        match self.arch {
+            Arch::X86_64 => true,
+            Arch::Arm64 => self.config.rodata_full() || self.config.on("debug_pagealloc"),
+            _ => false,
+        }
+    }
+
+    /// Flags of an event that rests on these facts.
+    pub(crate) fn flags_of(&self, facts: &[Fact]) -> Flags {
+        if facts.iter().any(|f| self.caps.from_memory(*f)) {
+            Flags::FROM_MEMORY
+        } else {
+            Flags::default()
+        }
+    }
+
+    /// Emits an event of the kernel's own, about kernel space.
+    pub(crate) fn emit(&mut self, cpu: CpuId, flags: Flags, view: View) {
+        self.machine.emit_in(cpu, SpaceId::KERNEL, flags, textbed_event::OpId::NONE, view);
+    }
+
+    /// WARN_ON_ONCE: complains the first time that `site` is reached.
+    pub(crate) fn warn_once(
+        &mut self,
+        cpu: CpuId,
+        site: &'static str,
+        reason: WarnReason,
+        virt: VirtAddr,
+    ) {
+        if self.warned.insert(site) {
+            self.warn(cpu, reason, virt);
+        }
+    }
+
+    /// WARN_ON.
+    pub(crate) fn warn(&mut self, cpu: CpuId, reason: WarnReason, virt: VirtAddr) {
+        let call = self.machine.current_call(cpu);
+        self.emit(cpu, Flags::default(), View::Warned { call, reason, virt });
+    }
+
+    /// Says that the current call refuses a change of permissions.
+    pub(crate) fn refuse(
+        &mut self,
+        cpu: CpuId,
+        flags: Flags,
+        what: Promise,
+        reason: RefusalReason,
+        virt: VirtAddr,
+        len: u64,
+    ) {
+        let call = self.machine.current_call(cpu);
+        let len = len.min(MAX_REFUSED_BYTES);
+        self.emit(cpu, flags, View::Refused { call, what, reason, virt, len });
+    }
+
+    /// Opens an authorised alias of physical memory.
+    pub(crate) fn open_window(
+        &mut self,
+        cpu: CpuId,
+        purpose: WindowPurpose,
+        phys: PhysAddr,
+        len: u64,
+    ) -> u32 {
+        self.next_window += 1;
+        let window = self.next_window;
+        self.emit(cpu, Flags::default(), View::WindowOpened { window, purpose, phys, len });
+        window
+    }
+
+    /// Closes it.
+    pub(crate) fn close_window(&mut self, cpu: CpuId, window: u32) {
+        self.emit(cpu, Flags::default(), View::WindowClosed { window });
+    }
+
+    /// Whether the allocation that a call is about to make fails by injection.
+    pub(crate) fn allocation_fails(&mut self) -> bool {
+        match self.armed.take() {
+            Some(index) => {
+                if let Some(failure) = self.failures.get_mut(index) {
+                    failure.used = true;
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Frames from the page allocator, contents left as they are; `None` = out of memory. A failure
+    /// to inject is the caller's to ask for, once an allocation: [`Kernel::allocation_fails`].
+    pub(crate) fn alloc_frames(
+        &mut self,
+        cpu: CpuId,
+        count: u64,
+        align_shift: u32,
+    ) -> Result<Option<Pfn>, Stop> {
+        match self.machine.alloc_frames(cpu, count, align_shift, false) {
+            Ok(pfn) => Ok(Some(pfn)),
+            Err(MachineError::OutOfMemory { .. } | MachineError::BadBlock { .. }) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Takes a lock that the kernel sleeps or spins on. Calls run whole, so somebody else can hold
+    /// it only across calls: that wait is not modelled.
+    pub(crate) fn lock(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
+        match self.machine.lock(cpu, name) {
+            Ok(()) => Ok(()),
+            Err(MachineError::LockHeld { by, .. }) if by == cpu => {
+                Err(Stop::died(format!("deadlock: {name} is held by the caller"), VirtAddr(0)))
+            }
+            Err(MachineError::LockHeld { by, .. }) => {
+                Err(Stop::not_modelled(format!("waiting for {name}, held by {by}")))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Releases it.
+    pub(crate) fn unlock(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
+        Ok(self.machine.unlock(cpu, name)?)
+    }
+}
+
+/// Longest range that a refusal can carry (see [`View::Refused`]).
+const MAX_REFUSED_BYTES: u64 = (1 << 40) - 1;

@@ -1,0 +1,53 @@
+//! Linux's executable-memory calls, by architecture and version, on a modelled machine.
+//!
+//! A [`Kernel`] boots on a [`textbed_machine::Machine`] and carries out the calls of [`CALLS`] as
+//! that version does on that architecture: checks in their order, page-table edits, flushes,
+//! maintenance and interrupts by the CPU that calls. All of it becomes events. What calls promise
+//! ([`PROMISES`]), which aliases are authorised and what a range belongs to become events too, so
+//! that nobody downstream needs a function's name.
+//!
+//! Facts that differ by version stand in tables with their sources: [`FACTS`], [`CALLS`],
+//! [`PROMISES`], [`MAPS`], [`OPTIONS`]. Simulated are the versions of [`simulated`]; others have
+//! facts but do not boot.
+//!
+//! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, hash translation and
+//! ppc32, and the calls of [`NOT_MODELLED`].
+
+mod area;
+mod arm64;
+mod boot;
+mod bpf;
+mod call;
+mod call_table;
+mod calls;
+mod caps;
+mod config;
+pub mod errno;
+mod error;
+mod facts;
+mod generic;
+mod kernel;
+mod layout;
+mod module_memory;
+mod powerpc;
+mod promise;
+mod set_memory;
+mod stores;
+mod suggest;
+mod version;
+mod vfree;
+mod vmalloc;
+mod x86;
+
+pub use area::{Area, Areas, Frames, vm_flags};
+pub use boot::BootArgs;
+pub use call::Arg;
+pub use calls::{CALLS, CallSpec, NOT_MODELLED, NotModelled, Param, ParamKind, Returns, find_call};
+pub use caps::{Caps, Fact, FactRow, Value};
+pub use config::{Config, ConfigError, OPTIONS, OptionKind, OptionSpec};
+pub use error::{CallError, KernelError};
+pub use facts::FACTS;
+pub use kernel::{CallValue, Kernel};
+pub use layout::{Layout, MAPS, MapRow, Range};
+pub use promise::{Extent, PROMISES, PromiseRow, promises_of};
+pub use version::{KERNELS, KnownKernel, Version, VersionError, in_range, simulated};

@@ -1,0 +1,129 @@
+//! Memory for code: module_alloc, its huge variant that was posted in 2022, and execmem.
+//!
+//! Modelled: range, protection and flags by architecture and version. From: Linux 5.19 and 6.8
+//! arch/*/kernel/module.c, 6.12 mm/execmem.c and arch/*/mm/init*.c, and the posted series. Not
+//! modelled: randomised load offsets, arm64's second try in its PLT window, the ROX cache of 6.13
+//! and later.
+
+use textbed_arch::{Arch, CpuId, Perm, VirtAddr};
+
+use crate::area::vm_flags;
+use crate::call::Args;
+use crate::call_table::EXECMEM_TYPES;
+use crate::caps::Fact;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::layout::Range;
+use crate::vmalloc::Request;
+
+/// `module_alloc(size)`.
+pub(crate) fn module_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let mut flags = 0;
+    if k.caps.yes(Fact::ModuleAllocResets) {
+        flags |= vm_flags::VM_FLUSH_RESET_PERMS;
+    }
+    if k.caps.yes(Fact::ModuleAllocNoHuge) {
+        flags |= vm_flags::VM_NO_HUGE_VMAP;
+    }
+    let (range, perm) = (k.layout.module_window, k.module_perm());
+    module_range(k, cpu, args.get(0), range, perm, flags)
+}
+
+/// `module_alloc_huge(size)` as posted: x86 had its own, everybody else the weak default.
+pub(crate) fn module_alloc_huge(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let huge = vm_flags::VM_ALLOW_HUGE_VMAP;
+    if k.arch == Arch::X86_64 {
+        let range = k.layout.module_window;
+        module_range(k, cpu, args.get(0), range, Perm::KERNEL_RW, huge)
+    } else {
+        let flags = huge | vm_flags::VM_FLUSH_RESET_PERMS;
+        let range = k.layout.vmalloc;
+        module_range(k, cpu, args.get(0), range, Perm::KERNEL_RWX, flags)
+    }
+}
+
+/// `execmem_alloc(type, size)`.
+pub(crate) fn execmem_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let names: Vec<&str> = EXECMEM_TYPES
+        .iter()
+        .filter(|(_, bit)| args.get(0) & bit != 0)
+        .map(|(name, _)| *name)
+        .collect();
+    let [kind] = names.as_slice() else {
+        return Err(Stop::not_modelled("execmem_alloc of not exactly one type"));
+    };
+    k.execmem_alloc(cpu, kind, args.get(1))
+}
+
+/// `execmem_free(addr)`, `module_memfree(addr)`: vfree.
+pub(crate) fn free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.vfree(cpu, args.addr(0))?;
+    Ok(0)
+}
+
+fn module_range(
+    k: &mut Kernel,
+    cpu: CpuId,
+    size: u64,
+    range: Range,
+    perm: Perm,
+    flags: u64,
+) -> Result<i64, Stop> {
+    if size.checked_next_multiple_of(4096).is_none_or(|s| s > k.layout.modules.len) {
+        return Ok(0);
+    }
+    let start = k.vmalloc_range(cpu, Request { size, align: 1, range, perm, flags })?;
+    if start != 0 {
+        k.region(cpu, VirtAddr(start as u64), size, "module memory", "");
+    }
+    Ok(start)
+}
+
+impl Kernel {
+    /// Protection of fresh module memory: powerpc makes it executable at once without
+    /// STRICT_MODULE_RWX.
+    fn module_perm(&self) -> Perm {
+        let strict = self.config.on("STRICT_MODULE_RWX")
+            && self.config.on("STRICT_KERNEL_RWX")
+            && self.config.rodata_enabled();
+        if self.arch.is_powerpc() && !strict { Perm::KERNEL_RWX } else { Perm::KERNEL_RW }
+    }
+
+    /// `execmem_alloc` of a type by its name.
+    pub(crate) fn execmem_alloc(&mut self, cpu: CpuId, kind: &str, size: u64) -> Result<i64, Stop> {
+        let (modules, vmalloc) = (self.layout.module_window, self.layout.vmalloc);
+        let text = self.module_perm();
+        let (range, perm) = match (self.arch, kind) {
+            (Arch::X86_64, "EXECMEM_KPROBES") => (modules, Perm::KERNEL_ROX),
+            (Arch::X86_64, _) => (modules, Perm::KERNEL_RW),
+            (Arch::Arm64, "EXECMEM_KPROBES") => (vmalloc, Perm::KERNEL_ROX),
+            (Arch::Arm64, "EXECMEM_BPF") => (vmalloc, Perm::KERNEL_RW),
+            (Arch::Arm64, _) => (modules, Perm::KERNEL_RW),
+            (_, "EXECMEM_KPROBES") if text == Perm::KERNEL_RW => (vmalloc, Perm::KERNEL_ROX),
+            (_, "EXECMEM_MODULE_DATA") => (vmalloc, Perm::KERNEL_RW),
+            _ => (vmalloc, text),
+        };
+        let flags = vm_flags::VM_FLUSH_RESET_PERMS;
+        module_range(self, cpu, size, range, perm, flags)
+    }
+
+    /// Memory for BPF programs: module_alloc, or execmem where that has replaced it. Returns the
+    /// pointer; the allocation is a call of its own in the stream.
+    pub(crate) fn bpf_jit_alloc_exec(&mut self, cpu: CpuId, size: u64) -> Result<u64, Stop> {
+        let value = if self.caps.yes(Fact::Execmem) {
+            let bpf =
+                EXECMEM_TYPES.iter().find(|(n, _)| *n == "EXECMEM_BPF").map_or(0, |(_, b)| *b);
+            self.inner(cpu, "execmem_alloc", &Args::of(&[bpf, size]))?
+        } else {
+            self.inner(cpu, "module_alloc", &Args::of(&[size]))?
+        };
+        Ok(self.used(cpu, value) as u64)
+    }
+
+    /// The opposite.
+    pub(crate) fn bpf_jit_free_exec(&mut self, cpu: CpuId, addr: u64) -> Result<(), Stop> {
+        let name = if self.caps.yes(Fact::Execmem) { "execmem_free" } else { "module_memfree" };
+        self.inner(cpu, name, &Args::of(&[addr]))?;
+        Ok(())
+    }
+}

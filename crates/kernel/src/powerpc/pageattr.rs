@@ -1,0 +1,65 @@
+//! powerpc page attributes.
+//!
+//! Modelled: the checks of change_memory_attr in order, page by page changes with a full flush of
+//! the kernel's PID each, holes skipped in silence, large leaves refused with a WARN. From: Linux
+//! 5.19, 6.8 and 6.12 arch/powerpc/mm/pageattr.c. Not modelled: hash translation, ppc32, the dirty
+//! bit. The direct map is never touched, and nothing is purged.
+
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, SpaceId, VirtAddr};
+use textbed_event::{Flags, RefusalReason, WarnReason};
+use textbed_machine::Span;
+
+use crate::errno::EINVAL;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::set_memory::Change;
+
+impl Kernel {
+    /// `set_memory_*` on powerpc.
+    pub(crate) fn power_set_memory(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        pages: u64,
+        change: Change,
+    ) -> Result<i64, Stop> {
+        if pages == 0 {
+            return Ok(0);
+        }
+        let start = addr.align_down(FRAME_SHIFT);
+        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let what = change.promise();
+        let no_flags = Flags::default();
+        let vmalloc = self.layout.is_vmalloc_or_module(start);
+        if vmalloc && self.is_vm_area_hugepages(start)? {
+            self.warn_once(cpu, "pageattr: huge area", WarnReason::HugeMapping, addr);
+            self.refuse(cpu, no_flags, what, RefusalReason::HugeMapping, start, bytes);
+            return Ok(-EINVAL);
+        }
+        let Some(end) = start.0.checked_add(bytes) else {
+            self.warn_once(cpu, "mm: start >= end", WarnReason::BadArgument, addr);
+            self.refuse(cpu, no_flags, what, RefusalReason::Other, start, bytes);
+            return Ok(-EINVAL);
+        };
+        // Linux takes the table index from the low bits alone: other quadrants would alias the
+        // kernel's tables.
+        if start.0 >> 60 != 0xc || !self.machine.format().is_canonical(VirtAddr(end - 1)) {
+            return Err(Stop::not_modelled("page attributes outside the kernel's quadrant"));
+        }
+        let (set, clear) = change.set_clear();
+        for span in self.machine.leaves(SpaceId::KERNEL, start, bytes) {
+            let Span::Mapped(leaf) = span else { continue };
+            if leaf.shift > FRAME_SHIFT {
+                let at = leaf.virt.max(start);
+                self.warn_once(cpu, "mm: leaf in the walk", WarnReason::HugeMapping, at);
+                self.refuse(cpu, no_flags, what, RefusalReason::HugeMapping, at, end - at.0);
+                return Ok(-EINVAL);
+            }
+            let at = leaf.virt;
+            self.machine.protect(cpu, SpaceId::KERNEL, at, FRAME_BYTES, set, clear)?;
+            self.machine.op_named(cpu, "ptesync", 0)?;
+            self.power_flush_kernel(cpu)?;
+        }
+        Ok(0)
+    }
+}

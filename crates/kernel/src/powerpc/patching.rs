@@ -1,0 +1,247 @@
+//! powerpc text patching.
+//!
+//! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2), the
+//! per-CPU address space (radix, 6.2 on), the store with its cache maintenance through both
+//! addresses, -EPERM where the store faults, the flush of a patched run through the alias. From:
+//! Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not modelled: hash translation,
+//! machines with one CPU (which keep the vmalloc page after 6.2), patching while booting, freed
+//! init text, hardware breakpoints, patch_instructions of an older kernel that oopses on a fault.
+//!
+//! None of these functions tells another CPU anything.
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{Flags, View, WindowPurpose};
+
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::errno::{EINVAL, EPERM};
+use crate::error::Stop;
+use crate::generic::instruction;
+use crate::kernel::Kernel;
+
+/// PID of the first CPU's patching space; each CPU has the next.
+pub(crate) const PATCH_PID: u16 = 1;
+
+/// `patch_instruction(addr, instr)`.
+pub(crate) fn patch_instruction(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    let bytes = insn_bytes(k.arch, args.get(1));
+    let len = bytes.len() as u16;
+    let site = View::PatchSite { virt: addr, old_len: len, new_len: len, handler: false };
+    k.emit(cpu, Flags::default(), site);
+    k.patch_memory(cpu, addr, &bytes)
+}
+
+/// `patch_instructions(addr, code, repeat_instr, len)`: `len` bytes of code, or its first
+/// instruction again and again over `len` bytes.
+pub(crate) fn patch_instructions(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (addr, repeat, len) = (args.addr(0), args.get(2) == 1, args.get(3));
+    let code = args.code();
+    let unit = if prefixed(k.arch, code) { 8 } else { 4 };
+    let room = u64::try_from(code.len()).unwrap_or(u64::MAX);
+    if (!repeat && len > room) || (repeat && room < unit) {
+        return Err(Stop::not_modelled("patching with less code than is asked for"));
+    }
+    if repeat {
+        let insn = code.get(..unit as usize).unwrap_or(&[]).to_vec();
+        k.patch_run(cpu, addr, Run::Repeat(&insn, len))
+    } else {
+        let bytes = code.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&[]).to_vec();
+        k.patch_run(cpu, addr, Run::Bytes(&bytes))
+    }
+}
+
+/// Whether code begins with a prefixed instruction (primary opcode 1).
+fn prefixed(arch: Arch, code: &[u8]) -> bool {
+    let word: Option<[u8; 4]> = code.get(..4).and_then(|b| b.try_into().ok());
+    word.is_some_and(|b| {
+        let word =
+            if arch == Arch::Ppc64le { u32::from_le_bytes(b) } else { u32::from_be_bytes(b) };
+        word >> 26 == 1
+    })
+}
+
+/// An instruction as it lies in memory: each word in the kernel's byte order, a prefix first.
+fn insn_bytes(arch: Arch, insn: u64) -> Vec<u8> {
+    let word = |w: u32| if arch == Arch::Ppc64le { w.to_le_bytes() } else { w.to_be_bytes() };
+    let (prefix, suffix) = ((insn >> 32) as u32, insn as u32);
+    if prefix == 0 { word(suffix).to_vec() } else { [word(prefix), word(suffix)].concat() }
+}
+
+/// What patch_instructions writes.
+#[derive(Clone, Copy)]
+pub(crate) enum Run<'a> {
+    Bytes(&'a [u8]),
+    Repeat(&'a [u8], u64),
+}
+
+/// An alias that is open.
+struct Alias {
+    /// Its address.
+    at: VirtAddr,
+    window: u32,
+    irqs: bool,
+    /// Space and identifier to go back to; `None` for the vmalloc page.
+    back: Option<(SpaceId, u16)>,
+    space: SpaceId,
+    pid: u16,
+}
+
+impl Kernel {
+    /// One store of an instruction: 0, or -EPERM where it faults.
+    pub(crate) fn patch_memory(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        bytes: &[u8],
+    ) -> Result<i64, Stop> {
+        if addr.page_offset() + bytes.len() as u64 > FRAME_BYTES {
+            return Err(Stop::not_modelled("an instruction across two pages"));
+        }
+        if !self.config.on("STRICT_KERNEL_RWX") {
+            return self.patch_at(cpu, addr, addr, bytes);
+        }
+        let alias = self.open_alias(cpu, addr)?;
+        let at = alias.at.offset(addr.page_offset());
+        let result = self.patch_at(cpu, at, addr, bytes)?;
+        self.close_alias(cpu, alias)?;
+        Ok(result)
+    }
+
+    /// `__patch_mem`: the store, then the caches, by the alias's and the executed address.
+    fn patch_at(
+        &mut self,
+        cpu: CpuId,
+        at: VirtAddr,
+        exec: VirtAddr,
+        bytes: &[u8],
+    ) -> Result<i64, Stop> {
+        if self.machine.store(cpu, at, bytes, textbed_event::MemOrder::Plain).is_err() {
+            self.machine.op_named(cpu, "sync", 0)?;
+            return Ok(-EPERM);
+        }
+        self.machine.op_named(cpu, "dcbst", at.0)?;
+        self.machine.op_named(cpu, "sync", 0)?;
+        self.machine.op_named(cpu, "icbi", exec.0)?;
+        self.machine.op_named(cpu, "sync", 0)?;
+        self.machine.op_named(cpu, "isync", 0)?;
+        Ok(0)
+    }
+
+    /// patch_instructions, page by page: what was written before an error stays.
+    pub(crate) fn patch_run(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        run: Run<'_>,
+    ) -> Result<i64, Stop> {
+        let len = match run {
+            Run::Bytes(bytes) => bytes.len() as u64,
+            Run::Repeat(_, len) => len,
+        };
+        if !addr.is_aligned(2) {
+            return Ok(-EINVAL);
+        }
+        if addr.0.checked_add(len).is_none() {
+            return Err(Stop::not_modelled("text that wraps around the address space"));
+        }
+        if let Run::Repeat(insn, len) = run
+            && len % (insn.len() as u64).max(1) != 0
+        {
+            return Err(Stop::not_modelled("a length that is no multiple of the instruction"));
+        }
+        let in_place = !self.config.on("STRICT_KERNEL_RWX");
+        let mut done = 0;
+        while done < len {
+            let at = addr.offset(done);
+            let part = (FRAME_BYTES - at.page_offset()).min(len - done);
+            let alias = if in_place { None } else { Some(self.open_alias(cpu, at)?) };
+            let target = alias.as_ref().map_or(at, |a| a.at.offset(at.page_offset()));
+            let written = match run {
+                Run::Bytes(bytes) => {
+                    let from = done as usize;
+                    let bytes = bytes.get(from..from + part as usize).unwrap_or(&[]);
+                    let order = textbed_event::MemOrder::Plain;
+                    self.machine.store(cpu, target, bytes, order)
+                }
+                Run::Repeat(insn, _) => self.machine.fill(cpu, target, part, insn),
+            };
+            let result = match written {
+                Ok(()) => {
+                    self.machine.op_named(cpu, "lwsync", 0)?;
+                    self.power_flush_icache(cpu, target, part)?;
+                    0
+                }
+                Err(_) => -EPERM,
+            };
+            if let Some(alias) = alias {
+                self.close_alias(cpu, alias)?;
+            }
+            if result != 0 {
+                return Ok(result);
+            }
+            done += part;
+        }
+        Ok(0)
+    }
+
+    /// Maps the page of a text address for this CPU's patching.
+    fn open_alias(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Alias, Stop> {
+        let phys = self.patched_frame(addr)?;
+        let irqs = self.machine.irqs_on(cpu);
+        self.machine.set_irqs(cpu, false);
+        let missing = || Stop::not_modelled("patching before the patch area exists");
+        if self.caps.word(Fact::PatchAlias) == "vm-area" {
+            let at = self.patch_areas.get(cpu.index()).copied().ok_or_else(missing)?;
+            let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, FRAME_BYTES);
+            let perm = Perm::KERNEL_RW;
+            let (space, shift) = (SpaceId::KERNEL, FRAME_SHIFT);
+            self.machine.map(cpu, space, at, phys, FRAME_BYTES, shift, perm)?;
+            self.machine.op_named(cpu, "ptesync", 0)?;
+            return Ok(Alias { at, window, irqs, back: None, space, pid: 0 });
+        }
+        let space = self.patch_spaces.get(cpu.index()).copied().ok_or_else(missing)?;
+        let at = self.layout.patch;
+        let window = self.open_window(cpu, WindowPurpose::PatchPrivate, phys, FRAME_BYTES);
+        let perm = Perm::PRESENT | Perm::READ | Perm::WRITE;
+        self.machine.map(cpu, space, at, phys, FRAME_BYTES, FRAME_SHIFT, perm)?;
+        self.machine.op_named(cpu, "ptesync", 0)?;
+        self.machine.op_named(cpu, "isync", 0)?;
+        let back = Some((self.machine.space_of(cpu), self.machine.asid_of(cpu)));
+        let pid = PATCH_PID.saturating_add(cpu.0);
+        self.machine.load_space(cpu, space, pid, true)?;
+        self.machine.op_named(cpu, "isync", 0)?;
+        Ok(Alias { at, window, irqs, back, space, pid })
+    }
+
+    /// Takes it away again: locally for the private space, everywhere for the vmalloc page.
+    fn close_alias(&mut self, cpu: CpuId, alias: Alias) -> Result<(), Stop> {
+        if let Some((space, pid)) = alias.back {
+            self.machine.load_space(cpu, space, pid, true)?;
+            self.machine.op_named(cpu, "isync", 0)?;
+        }
+        self.machine.unmap(cpu, alias.space, alias.at, FRAME_BYTES)?;
+        if alias.back.is_some() {
+            self.machine.op_named(cpu, "ptesync", 0)?;
+            let tlbiel = instruction(self.arch, "tlbiel")?;
+            self.machine.op_with(cpu, tlbiel, &[alias.at.0, u64::from(alias.pid)])?;
+            self.machine.op_named(cpu, "ptesync", 0)?;
+        } else {
+            self.power_flush_kernel(cpu)?;
+        }
+        self.close_window(cpu, alias.window);
+        self.machine.set_irqs(cpu, alias.irqs);
+        Ok(())
+    }
+
+    /// The frame of a text address: by the tables for areas, by arithmetic for the rest.
+    fn patched_frame(&self, addr: VirtAddr) -> Result<PhysAddr, Stop> {
+        let page = addr.align_down(FRAME_SHIFT);
+        if self.layout.direct_map.contains(page) {
+            return Ok(PhysAddr(page.0 - self.layout.direct_map.start.0));
+        }
+        let found = self.machine.lookup(SpaceId::KERNEL, page);
+        let phys = found.and_then(|m| m.phys.checked_add(page.0.wrapping_sub(m.virt.0)));
+        phys.ok_or_else(|| Stop::not_modelled(format!("patching of {addr}, which maps nothing")))
+    }
+}

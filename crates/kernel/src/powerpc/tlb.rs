@@ -1,0 +1,38 @@
+//! powerpc radix TLB flushes of kernel addresses: the whole of PID 0, whatever the range.
+//!
+//! Modelled: tlbie with its barriers; without tlbie an interrupt to all CPUs and tlbiel. From:
+//! Linux 6.12 and 6.19 arch/powerpc/mm/book3s64/radix_tlb.c. Not modelled: H_RPT_INVALIDATE, the
+//! sets that tlbiel steps through on POWER9.
+
+use textbed_arch::{CpuId, Features};
+use textbed_machine::{Machine, MachineError};
+
+use crate::error::Stop;
+use crate::generic::instruction;
+use crate::kernel::Kernel;
+
+/// RB of a tlbie that names a PID and no address (IS = 1).
+const RB_IS_PID: u64 = 1 << 10;
+
+impl Kernel {
+    /// `radix__flush_tlb_kernel_range`.
+    pub(crate) fn power_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.features.contains(Features::PPC_TLBIE) {
+            self.machine.op_named(cpu, "ptesync", 0)?;
+            let row = instruction(self.arch, "tlbie")?;
+            self.machine.op_with(cpu, row, &[RB_IS_PID, 0])?;
+            self.machine.op_named(cpu, "eieio", 0)?;
+            self.machine.op_named(cpu, "tlbsync", 0)?;
+            self.machine.op_named(cpu, "ptesync", 0)?;
+            return Ok(());
+        }
+        let tlbiel = instruction(self.arch, "tlbiel")?;
+        let mut local = |m: &mut Machine, on: CpuId| -> Result<(), MachineError> {
+            m.op_named(on, "ptesync", 0)?;
+            m.op_with(on, tlbiel, &[RB_IS_PID, 0])?;
+            m.op_named(on, "ptesync", 0)?;
+            Ok(())
+        };
+        self.on_each_cpu(cpu, "do_tlbiel_kernel", &mut local)
+    }
+}

@@ -1,0 +1,153 @@
+//! What calls promise, by architecture and version, with the source.
+//!
+//! No row, no promise: a call that flushes only this CPU, or none, is not in the table. The
+//! promise is made when the call succeeded, at its end.
+
+use textbed_arch::{Arch, Cite};
+use textbed_event::Promise;
+
+use crate::facts::{V6_2, V6_9, V6_10};
+use crate::version::{Version, in_range};
+
+/// Which addresses a promise is about, by the call's arguments (counted from 0).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// From an address argument on, so many pages as another says.
+    Pages(usize, usize),
+    /// From an address argument on, so many bytes as another says.
+    Bytes(usize, usize),
+    /// Between two address arguments.
+    Between(usize, usize),
+    /// From an address argument on, as long as a code argument.
+    Code(usize, usize),
+    /// The frames of the area that the call freed, by physical address.
+    AreaFrames,
+}
+
+/// One promise.
+#[derive(Clone, Copy, Debug)]
+pub struct PromiseRow {
+    /// The call.
+    pub call: &'static str,
+    /// Architectures.
+    pub archs: &'static [Arch],
+    /// First version.
+    pub since: Option<Version>,
+    /// First version without it.
+    pub until: Option<Version>,
+    /// What it promises.
+    pub promise: Promise,
+    /// Of which addresses.
+    pub extent: Extent,
+    /// The source.
+    pub cite: Cite,
+}
+
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const ARM64: &[Arch] = &[Arch::Arm64];
+
+const fn row(
+    call: &'static str,
+    archs: &'static [Arch],
+    since: Option<Version>,
+    promise: Promise,
+    extent: Extent,
+    cite: Cite,
+) -> PromiseRow {
+    PromiseRow { call, archs, since, until: None, promise, extent, cite }
+}
+
+const SET_MEMORY: Cite =
+    Cite::read("Linux 5.19, 6.12: each implementation flushes all CPUs before it returns 0");
+const SELF_PAGES: Extent = Extent::Pages(0, 1);
+
+/// Every promise.
+pub const PROMISES: &[PromiseRow] = &[
+    row("set_memory_ro", ALL, None, Promise::NoWrite, SELF_PAGES, SET_MEMORY),
+    row("set_memory_nx", ALL, None, Promise::NoExec, SELF_PAGES, SET_MEMORY),
+    row("set_memory_rw", ALL, None, Promise::Write, SELF_PAGES, SET_MEMORY),
+    row("set_memory_x", ALL, None, Promise::Exec, SELF_PAGES, SET_MEMORY),
+    row("set_memory_rox", ALL, Some(V6_2), Promise::ReadOnlyExec, SELF_PAGES, SET_MEMORY),
+    row(
+        "vfree",
+        ALL,
+        None,
+        Promise::NoAccess,
+        Extent::AreaFrames,
+        Cite::read("Linux 5.19, 6.12 mm/vmalloc.c, for areas with VM_FLUSH_RESET_PERMS alone"),
+    ),
+    row(
+        "flush_icache_range",
+        ARM64,
+        None,
+        Promise::NoStaleCode,
+        Extent::Between(0, 1),
+        Cite::read("Linux 5.19, 6.12 arch/arm64/include/asm/cacheflush.h (maintenance and IPI)"),
+    ),
+    row(
+        "aarch64_insn_copy",
+        ARM64,
+        Some(V6_9),
+        Promise::NoStaleCode,
+        Extent::Code(0, 1),
+        Cite::read("Linux 6.12 arch/arm64/kernel/patching.c (flush_icache_range at the end)"),
+    ),
+    row(
+        "aarch64_insn_set",
+        ARM64,
+        Some(V6_9),
+        Promise::NoStaleCode,
+        Extent::Bytes(0, 2),
+        Cite::read("Linux 6.12 arch/arm64/kernel/patching.c (flush_icache_range at the end)"),
+    ),
+    row(
+        "bpf_arch_text_copy",
+        ARM64,
+        Some(V6_10),
+        Promise::NoStaleCode,
+        Extent::Code(0, 1),
+        Cite::read("Linux 6.12 arch/arm64/net/bpf_jit_comp.c (aarch64_insn_copy)"),
+    ),
+    row(
+        "bpf_arch_text_invalidate",
+        ARM64,
+        Some(V6_10),
+        Promise::NoStaleCode,
+        Extent::Bytes(0, 1),
+        Cite::read("Linux 6.12 arch/arm64/net/bpf_jit_comp.c (aarch64_insn_set)"),
+    ),
+];
+
+/// The promises of a call on an architecture in a version.
+pub fn promises_of(
+    call: &str,
+    arch: Arch,
+    version: Version,
+) -> impl Iterator<Item = &'static PromiseRow> {
+    PROMISES.iter().filter(move |row| {
+        row.call == call && row.archs.contains(&arch) && in_range(version, row.since, row.until)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::CALLS;
+    use crate::calls::ParamKind;
+
+    #[test]
+    fn extents_name_arguments_of_the_right_kind() {
+        for row in PROMISES {
+            let spec = CALLS.iter().find(|c| c.name == row.call).expect(row.call);
+            let kind = |i: usize| spec.params[i].kind;
+            let fits = match row.extent {
+                Extent::Pages(a, n) => kind(a) == ParamKind::Addr && kind(n) == ParamKind::Pages,
+                Extent::Bytes(a, n) => kind(a) == ParamKind::Addr && kind(n) == ParamKind::Bytes,
+                Extent::Between(a, b) => kind(a) == ParamKind::Addr && kind(b) == ParamKind::Addr,
+                Extent::Code(a, c) => kind(a) == ParamKind::Addr && kind(c) == ParamKind::Code,
+                Extent::AreaFrames => true,
+            };
+            assert!(fits, "{}", row.call);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Changes of kernel page permissions: what is asked for, and whose code answers.
+//!
+//! The implementations are `x86::cpa`, `arm64::pageattr` and `powerpc::pageattr`. From: Linux 5.19
+//! and 6.12 include/linux/set_memory.h.
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_event::Promise;
+
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+
+/// A change of permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    Ro,
+    Rw,
+    X,
+    Nx,
+    Rox,
+}
+
+impl Change {
+    /// Permissions that it grants and takes away.
+    pub(crate) fn set_clear(self) -> (Perm, Perm) {
+        match self {
+            Change::Ro => (Perm::empty(), Perm::WRITE),
+            Change::Rw => (Perm::WRITE, Perm::empty()),
+            Change::X => (Perm::EXEC, Perm::empty()),
+            Change::Nx => (Perm::empty(), Perm::EXEC),
+            Change::Rox => (Perm::EXEC, Perm::WRITE),
+        }
+    }
+
+    /// What success promises, and what a refusal refuses.
+    pub(crate) fn promise(self) -> Promise {
+        match self {
+            Change::Ro => Promise::NoWrite,
+            Change::Rw => Promise::Write,
+            Change::X => Promise::Exec,
+            Change::Nx => Promise::NoExec,
+            Change::Rox => Promise::ReadOnlyExec,
+        }
+    }
+}
+
+/// `set_memory_ro(addr, numpages)`.
+pub(crate) fn ro(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Ro)
+}
+
+/// `set_memory_rw(addr, numpages)`.
+pub(crate) fn rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Rw)
+}
+
+/// `set_memory_x(addr, numpages)`.
+pub(crate) fn x(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::X)
+}
+
+/// `set_memory_nx(addr, numpages)`.
+pub(crate) fn nx(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Nx)
+}
+
+/// `set_memory_rox(addr, numpages)`: one pass, or set_memory_ro and then set_memory_x.
+pub(crate) fn rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if k.caps.yes(Fact::RoxOnePass) {
+        return change(k, cpu, args, Change::Rox);
+    }
+    let done = k.inner(cpu, "set_memory_ro", args)?;
+    match k.used(cpu, done) {
+        0 => {
+            let done = k.inner(cpu, "set_memory_x", args)?;
+            Ok(k.used(cpu, done))
+        }
+        error => Ok(error),
+    }
+}
+
+fn change(k: &mut Kernel, cpu: CpuId, args: &Args, change: Change) -> Result<i64, Stop> {
+    let (addr, pages) = (args.addr(0), args.get(1));
+    match k.arch {
+        Arch::X86_64 => k.x86_set_memory(cpu, addr, pages, change),
+        Arch::Arm64 => k.arm64_set_memory(cpu, addr, pages, change),
+        _ => k.power_set_memory(cpu, addr, pages, change),
+    }
+}
+
+/// `set_direct_map_invalid_noflush(page)`, the page given by an address that maps it.
+pub(crate) fn direct_map_invalid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    direct_map(k, cpu, args, false)
+}
+
+/// `set_direct_map_default_noflush(page)`, the page given by an address that maps it.
+pub(crate) fn direct_map_default(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    direct_map(k, cpu, args, true)
+}
+
+fn direct_map(k: &mut Kernel, cpu: CpuId, args: &Args, present: bool) -> Result<i64, Stop> {
+    let pfn = k
+        .page_behind(args.addr(0))
+        .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
+    k.set_direct_map(cpu, pfn, present)
+}
+
+impl Kernel {
+    /// The frame behind an address: of an area, of the direct map (whether present or not), or of
+    /// whatever else is mapped there.
+    pub(crate) fn page_behind(&self, virt: VirtAddr) -> Option<Pfn> {
+        if self.layout.direct_map.contains(virt) {
+            let offset = virt.0 - self.layout.direct_map.start.0;
+            return Some(Pfn(offset / FRAME_BYTES));
+        }
+        let area = self.areas.find(virt).and_then(|a| a.frame_at(virt));
+        area.or_else(|| {
+            let mapping = self.machine.lookup(SpaceId::KERNEL, virt)?;
+            let offset = virt.0.checked_sub(mapping.virt.0)?;
+            Some(mapping.phys.checked_add(offset)?.pfn())
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! vfree: taking areas down, and the lazy flush of what was taken down.
+//!
+//! Modelled: entries cleared without a flush, frames freed before any flush unless the area carries
+//! VM_FLUSH_RESET_PERMS, the reset of the direct map for those, the purge over all lazily freed
+//! areas. From: Linux 5.19 (`__vunmap`) and 6.12 (`vm_reset_perms`) mm/vmalloc.c, which do the
+//! same. Not modelled: freeing from interrupts (a work item frees later), the work item that
+//! purges when too many pages wait.
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
+use textbed_event::{View, WarnReason};
+
+use crate::area::{Area, Frames, vm_flags};
+use crate::call::Args;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+
+/// `vfree(addr)`.
+pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.vfree(cpu, args.addr(0))?;
+    Ok(0)
+}
+
+/// `vm_unmap_aliases()`.
+pub(crate) fn vm_unmap_aliases_call(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    k.purge(cpu, None)?;
+    Ok(0)
+}
+
+impl Kernel {
+    /// `vfree`: any page-aligned address inside an area frees the whole area.
+    pub(crate) fn vfree(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<(), Stop> {
+        self.reset_frames.clear();
+        if virt.0 == 0 {
+            return Ok(());
+        }
+        if !virt.is_aligned(12) {
+            self.warn(cpu, WarnReason::Unaligned, virt);
+            return Ok(());
+        }
+        let start = self.areas.find(virt).map(|a| a.start);
+        if start.is_some_and(|s| self.patch_areas.contains(&s)) {
+            return Err(Stop::not_modelled("vfree of the page that a CPU patches through"));
+        }
+        let Some(area) = start.and_then(|s| self.areas.remove(s)) else {
+            self.warn(cpu, WarnReason::NoArea, virt);
+            return Ok(());
+        };
+        self.machine.unmap(cpu, SpaceId::KERNEL, area.start, area.len)?;
+        if self.config.on("debug_pagealloc") {
+            self.flush_kernel_range(cpu, area.start.0, area.start.0.saturating_add(area.len))?;
+        }
+        self.emit(
+            cpu,
+            textbed_event::Flags::default(),
+            View::AreaRemoved { virt: area.start, len: area.len },
+        );
+        let reset = area.flags & vm_flags::VM_FLUSH_RESET_PERMS != 0;
+        if reset {
+            self.reset_perms(cpu, &area)?;
+        }
+        for run in &area.frames {
+            self.machine.free_frames(cpu, run.pfn, run.count)?;
+        }
+        if reset {
+            self.reset_frames.clone_from(&area.frames);
+        }
+        Ok(())
+    }
+
+    /// `vm_reset_perms`: direct map away, one flush over lazy areas and direct map, direct map
+    /// back. Results of the single steps are ignored, as in Linux.
+    fn reset_perms(&mut self, cpu: CpuId, area: &Area) -> Result<(), Stop> {
+        let pages = |area: &Area| -> Vec<Pfn> {
+            let all = area.frames.iter().flat_map(|Frames { pfn, count }| pfn.0..pfn.0 + count);
+            all.map(Pfn).collect()
+        };
+        let addresses = area.frames.iter().filter_map(|run| {
+            let start = self.direct_map_of(run.pfn)?.0;
+            Some((start, start.saturating_add(run.count * FRAME_BYTES)))
+        });
+        let extent = addresses.fold(None, |extent: Option<(u64, u64)>, (start, end)| {
+            Some(extent.map_or((start, end), |(s, e)| (s.min(start), e.max(end))))
+        });
+        let pages = pages(area);
+        for pfn in &pages {
+            self.set_direct_map(cpu, *pfn, false)?;
+        }
+        self.purge(cpu, extent)?;
+        for pfn in &pages {
+            self.set_direct_map(cpu, *pfn, true)?;
+        }
+        Ok(())
+    }
+
+    /// `_vm_unmap_aliases`: flushes all lazily freed areas, and `extra` with them, by one range;
+    /// without either it does nothing but take its lock.
+    pub(crate) fn purge(&mut self, cpu: CpuId, extra: Option<(u64, u64)>) -> Result<(), Stop> {
+        self.lock(cpu, "vmap_purge_lock")?;
+        let range = match (self.areas.lazy_extent(), extra) {
+            (Some((s, e)), Some((xs, xe))) => Some((s.min(xs), e.max(xe))),
+            (one, other) => one.or(other),
+        };
+        if let Some((start, end)) = range {
+            self.flush_kernel_range(cpu, start, end)?;
+        }
+        self.areas.purge();
+        self.unlock(cpu, "vmap_purge_lock")
+    }
+
+    /// `set_direct_map_{invalid,default}_noflush` of one frame: 0, or what went wrong.
+    pub(crate) fn set_direct_map(
+        &mut self,
+        cpu: CpuId,
+        pfn: Pfn,
+        present: bool,
+    ) -> Result<i64, Stop> {
+        match self.arch {
+            Arch::X86_64 => self.x86_set_direct_map(cpu, pfn, present),
+            Arch::Arm64 => self.arm64_set_direct_map(cpu, pfn, present),
+            _ => Ok(0),
+        }
+    }
+}

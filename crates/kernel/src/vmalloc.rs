@@ -1,0 +1,252 @@
+//! vmalloc: making areas.
+//!
+//! Modelled: size and alignment checks, choice of leaf size by version, architecture and flags,
+//! lowest fit, guard page, frames and mapping, the retry by small pages. From: Linux 5.19 and 6.12
+//! mm/vmalloc.c, arch/*/include/asm/vmalloc.h. Not modelled: allocation flags, KASAN, retries with
+//! sleep, MTRR refusals, kmemleak, sizes above 2 MiB a leaf (vmalloc never chooses them).
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, SpaceId, VirtAddr};
+use textbed_event::{View, WarnReason};
+use textbed_machine::MapError;
+
+use crate::area::{Area, Frames, vm_flags};
+use crate::call::Args;
+use crate::call_table::PROTS;
+use crate::caps::Fact;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::layout::Range;
+
+/// `log2` of the one large leaf that vmalloc chooses (PMD).
+pub(crate) const PMD_SHIFT: u32 = 21;
+/// Its bytes.
+pub(crate) const PMD_BYTES: u64 = 1 << PMD_SHIFT;
+
+/// What an area is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub size: u64,
+    pub align: u64,
+    pub range: Range,
+    pub perm: Perm,
+    pub flags: u64,
+}
+
+/// `vmalloc(size)`.
+pub(crate) fn vmalloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    plain(k, cpu, args.get(0), 0)
+}
+
+/// `vmalloc_huge(size)`.
+pub(crate) fn vmalloc_huge(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    plain(k, cpu, args.get(0), vm_flags::VM_ALLOW_HUGE_VMAP)
+}
+
+/// `vmalloc_no_huge(size)`.
+pub(crate) fn vmalloc_no_huge(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    plain(k, cpu, args.get(0), vm_flags::VM_NO_HUGE_VMAP)
+}
+
+fn plain(k: &mut Kernel, cpu: CpuId, size: u64, flags: u64) -> Result<i64, Stop> {
+    let range = k.layout.vmalloc;
+    k.vmalloc_range(cpu, Request { size, align: 1, range, perm: Perm::KERNEL_RW, flags })
+}
+
+/// `__vmalloc_node_range(size, align, start, end, prot, vm_flags)`.
+pub(crate) fn vmalloc_node_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let range = Range::between(args.get(2), args.get(3));
+    let inside = |r: Range| r.start <= range.start && range.end() <= r.end();
+    if range.len > 0 && !inside(k.layout.vmalloc) && !inside(k.layout.modules) {
+        return Err(Stop::not_modelled("areas outside the vmalloc and module ranges"));
+    }
+    let perm = perm_of(args.get(4))
+        .ok_or_else(|| Stop::not_modelled("a protection that is not exactly one of the named"))?;
+    let align = args.get(1).max(1);
+    if !align.is_power_of_two() {
+        return Err(Stop::not_modelled("an alignment that is no power of two"));
+    }
+    k.vmalloc_range(cpu, Request { size: args.get(0), align, range, perm, flags: args.get(5) })
+}
+
+/// The permission behind one name of [`PROTS`]; no name is `PAGE_KERNEL`.
+fn perm_of(mask: u64) -> Option<Perm> {
+    let names: Vec<&str> = PROTS.iter().filter(|(_, b)| mask & b != 0).map(|(n, _)| *n).collect();
+    match names.as_slice() {
+        [] | ["PAGE_KERNEL"] => Some(Perm::KERNEL_RW),
+        ["PAGE_KERNEL_RO"] => Some(Perm::KERNEL_RO),
+        ["PAGE_KERNEL_ROX"] => Some(Perm::KERNEL_ROX),
+        ["PAGE_KERNEL_EXEC"] => Some(Perm::KERNEL_RWX),
+        _ => None,
+    }
+}
+
+/// `set_vm_flush_reset_perms(addr)`.
+pub(crate) fn set_vm_flush_reset_perms(
+    k: &mut Kernel,
+    _cpu: CpuId,
+    args: &Args,
+) -> Result<i64, Stop> {
+    if let Some(area) = k.areas.find_mut(args.addr(0)) {
+        area.flags |= vm_flags::VM_FLUSH_RESET_PERMS;
+    }
+    Ok(0)
+}
+
+/// `is_vm_area_hugepages(addr)`: without a check for an area that is not there, as in Linux.
+pub(crate) fn is_vm_area_hugepages(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.is_vm_area_hugepages(args.addr(0)).map(i64::from)
+}
+
+impl Kernel {
+    /// Whether the area of an address was allocated by huge pages. An address without area is
+    /// dereferenced as NULL where huge vmalloc is configured.
+    pub(crate) fn is_vm_area_hugepages(&self, virt: VirtAddr) -> Result<bool, Stop> {
+        if !self.caps.yes(Fact::HugeVmalloc) {
+            return Ok(false);
+        }
+        match self.areas.find(virt) {
+            Some(area) => Ok(area.page_order > 0),
+            None => Err(Stop::died("NULL dereference in is_vm_area_hugepages", virt)),
+        }
+    }
+
+    /// `__vmalloc_node_range`: a pointer, or 0.
+    pub(crate) fn vmalloc_range(&mut self, cpu: CpuId, request: Request) -> Result<i64, Stop> {
+        let pages = request.size.div_ceil(FRAME_BYTES);
+        if request.size == 0 {
+            self.warn_once(cpu, "vmalloc: size 0", WarnReason::BadArgument, VirtAddr(0));
+            return Ok(0);
+        }
+        if pages > self.machine.memory_bytes() / FRAME_BYTES {
+            self.warn(cpu, WarnReason::BadArgument, VirtAddr(0));
+            return Ok(0);
+        }
+        let mut shift = self.vmap_shift(&request);
+        loop {
+            let align = request.align.max(1 << shift);
+            let Some(size) = request.size.checked_next_multiple_of(1 << shift) else {
+                return Ok(0);
+            };
+            if let Some(start) = self.make_area(cpu, &request, size, align, shift)? {
+                return Ok(start.0 as i64);
+            }
+            if shift == FRAME_SHIFT {
+                self.warn(cpu, WarnReason::Other, VirtAddr(0));
+                return Ok(0);
+            }
+            shift = FRAME_SHIFT;
+        }
+    }
+
+    /// `log2` of the leaves that an allocation aims at.
+    fn vmap_shift(&self, request: &Request) -> u32 {
+        let asked = if self.caps.yes(Fact::HugeVmallocOptOut) {
+            request.flags & vm_flags::VM_NO_HUGE_VMAP == 0
+        } else {
+            request.flags & vm_flags::VM_ALLOW_HUGE_VMAP != 0
+        };
+        let supported = match self.arch {
+            Arch::X86_64 => self.features.contains(Features::X86_PSE),
+            Arch::Arm64 => true,
+            _ => self.features.contains(Features::PPC_RADIX),
+        };
+        let allowed = self.caps.yes(Fact::HugeVmalloc) && !self.config.on("nohugevmalloc");
+        let nodes = self.config.count("nr_nodes").max(1);
+        let share =
+            if self.caps.yes(Fact::SizePerNode) { request.size / nodes } else { request.size };
+        if asked && supported && allowed && share >= PMD_BYTES { PMD_SHIFT } else { FRAME_SHIFT }
+    }
+
+    /// Reserves, allocates and maps; `None` if any of it fails.
+    fn make_area(
+        &mut self,
+        cpu: CpuId,
+        request: &Request,
+        size: u64,
+        align: u64,
+        shift: u32,
+    ) -> Result<Option<VirtAddr>, Stop> {
+        let guard = if request.flags & vm_flags::VM_NO_GUARD == 0 { FRAME_BYTES } else { 0 };
+        let Some(total) = size.checked_add(guard) else { return Ok(None) };
+        let mut place = self.areas.fit(request.range, total, align);
+        if place.is_none() && self.areas.lazy_extent().is_some() {
+            // Address space is exhausted: what was freed is flushed and used again.
+            self.purge(cpu, None)?;
+            place = self.areas.fit(request.range, total, align);
+        }
+        let Some(start) = place else { return Ok(None) };
+        if self.allocation_fails() {
+            return Ok(None);
+        }
+        let Some(frames) = self.area_frames(cpu, size, shift)? else { return Ok(None) };
+        self.areas.insert(Area {
+            start,
+            size: total,
+            len: size,
+            flags: request.flags | vm_flags::VM_ALLOC,
+            page_order: shift - FRAME_SHIFT,
+            frames: frames.clone(),
+        });
+        let mut at = start;
+        for run in &frames {
+            let len = run.count * FRAME_BYTES;
+            let phys = run.pfn.addr();
+            let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, shift, request.perm);
+            match done {
+                Ok(()) => at = at.offset(len),
+                Err(MapError::OutOfMemory) => {
+                    self.undo_area(cpu, start, at)?;
+                    return Ok(None);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        self.after_new_mapping(cpu)?;
+        let shift = u8::try_from(shift).unwrap_or(u8::MAX);
+        let flags = self.flags_of(&[Fact::HugeVmalloc, Fact::HugeVmallocOptOut]);
+        self.emit(cpu, flags, View::AreaMade { virt: start, len: size, shift });
+        Ok(Some(start))
+    }
+
+    /// Gives an area back whose mapping failed for want of a table at `reached`.
+    fn undo_area(&mut self, cpu: CpuId, start: VirtAddr, reached: VirtAddr) -> Result<(), Stop> {
+        if reached > start {
+            self.machine.unmap(cpu, SpaceId::KERNEL, start, reached.0 - start.0)?;
+        }
+        let frames = self.areas.remove(start).map(|a| a.frames).unwrap_or_default();
+        for run in frames {
+            self.machine.free_frames(cpu, run.pfn, run.count)?;
+        }
+        Ok(())
+    }
+
+    /// Frames for an area: blocks of the leaf size, or runs of small pages as long as they can be
+    /// had (the bulk allocator's usual luck). What was got before a failure goes back.
+    fn area_frames(
+        &mut self,
+        cpu: CpuId,
+        size: u64,
+        shift: u32,
+    ) -> Result<Option<Vec<Frames>>, Stop> {
+        let mut runs: Vec<Frames> = Vec::new();
+        let mut left = size / FRAME_BYTES;
+        let block = 1u64 << (shift - FRAME_SHIFT);
+        let mut step = if block > 1 { block } else { left.max(1) };
+        while left > 0 {
+            match self.alloc_frames(cpu, step.min(left), shift)? {
+                Some(pfn) => {
+                    runs.push(Frames { pfn, count: step.min(left) });
+                    left -= step.min(left);
+                }
+                None if block == 1 && step > 1 => step /= 2,
+                None => {
+                    for run in runs {
+                        self.machine.free_frames(cpu, run.pfn, run.count)?;
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(runs))
+    }
+}

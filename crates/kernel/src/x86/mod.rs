@@ -1,0 +1,5 @@
+//! What Linux does on x86-64.
+
+pub(crate) mod cpa;
+pub(crate) mod text_poke;
+pub(crate) mod tlb;

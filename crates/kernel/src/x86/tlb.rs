@@ -1,0 +1,71 @@
+//! x86 kernel TLB flushes: by interrupts to every CPU, always waited for.
+//!
+//! From: Linux 5.19 and 6.12 arch/x86/mm/tlb.c. Not modelled: INVLPGB (6.15 on), paravirtual
+//! flushes.
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, VirtAddr};
+use textbed_machine::{Machine, MachineError};
+
+use crate::error::Stop;
+use crate::generic::instruction;
+use crate::kernel::Kernel;
+use crate::x86::cpa::FLUSH_CEILING_PAGES;
+
+/// INVPCID type that drops everything.
+const INVPCID_ALL_AND_GLOBAL: u64 = 2;
+/// CR4.PGE; its change drops everything.
+const CR4_PGE: u64 = 1 << 7;
+
+impl Kernel {
+    /// `flush_tlb_all`: everything, global entries too, on all CPUs.
+    pub(crate) fn flush_tlb_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let pcid = self.features.contains(Features::X86_PCID);
+        let mut local = move |m: &mut Machine, on: CpuId| flush_everything(m, on, pcid);
+        self.on_each_cpu(cpu, "do_flush_tlb_all", &mut local)
+    }
+
+    /// Single pages on all CPUs.
+    pub(crate) fn flush_tlb_pages(
+        &mut self,
+        cpu: CpuId,
+        start: VirtAddr,
+        pages: u64,
+    ) -> Result<(), Stop> {
+        let mut local = move |m: &mut Machine, on: CpuId| -> Result<(), MachineError> {
+            for page in 0..pages {
+                m.op_named(on, "invlpg", start.offset(page * FRAME_BYTES).0)?;
+            }
+            Ok(())
+        };
+        self.on_each_cpu(cpu, "do_kernel_range_flush", &mut local)
+    }
+
+    /// `flush_tlb_kernel_range` on x86.
+    pub(crate) fn x86_flush_kernel_range(
+        &mut self,
+        cpu: CpuId,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Stop> {
+        if end.saturating_sub(start) > FLUSH_CEILING_PAGES << FRAME_SHIFT {
+            self.flush_tlb_all(cpu)
+        } else {
+            let pages = end.saturating_sub(start).div_ceil(FRAME_BYTES);
+            self.flush_tlb_pages(cpu, VirtAddr(start), pages)
+        }
+    }
+}
+
+/// `__flush_tlb_all` on one CPU: INVPCID for all contexts where it is there (taken to come with
+/// PCIDs), else CR4.PGE off and on.
+fn flush_everything(m: &mut Machine, on: CpuId, pcid: bool) -> Result<(), MachineError> {
+    if pcid {
+        let row = instruction(Arch::X86_64, "invpcid")?;
+        m.op_with(on, row, &[INVPCID_ALL_AND_GLOBAL, 0, 0])?;
+    } else {
+        let cr4 = m.cr4(on);
+        m.op_named(on, "mov cr4", cr4 & !CR4_PGE)?;
+        m.op_named(on, "mov cr4", cr4)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Traces on arm64, worked out by hand from the descriptions of Linux 5.19 and 6.12.
+
+mod common;
+
+use common::{boot, boot_with, expect};
+use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
+
+const ARM64: Arch = Arch::Arm64;
+
+/// One page of the direct map changed, with what `set_pte` and the flush add.
+fn alias_page(n: u64, change: &str) -> String {
+    format!(
+        "
+        0 leaf dm(a)+{0:#x} 1x4K {change}
+        0 dsb ishst
+        0 sync Instruction isb
+        0 dsb ishst
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast dm(a)+{0:#x}
+        0 dsb ish
+        0 sync Instruction isb
+        ",
+        n << 12
+    )
+}
+
+/// T5 as of 6.12: the direct map of the whole area of 10 pages, then the 3 pages asked for, twice.
+#[test]
+fn set_memory_rox_changes_the_direct_map_of_the_whole_area() {
+    let mut bed = boot("6.12", ARM64, &[]);
+    let a = bed.area("a", "vmalloc", 10 << 12);
+    bed.trace();
+    assert_eq!(bed.call("set_memory_rox", &[a, 3]), 0);
+    let alias: String = (0..10).map(|n| alias_page(n, "rw->r--")).collect();
+    let pass = |change: &str| {
+        format!(
+            "
+        0 lock vmap_purge_lock
+        0 unlock vmap_purge_lock
+        0 leaf a+0x0 3x4K {change}
+        0 dsb ishst
+        0 sync Instruction isb
+        0 dsb ishst
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast a+0x0
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast a+0x1000
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast a+0x2000
+        0 dsb ish
+        0 sync Instruction isb
+            "
+        )
+    };
+    let golden = format!(
+        "
+        0 call set_memory_rox
+        0 call set_memory_ro
+        {alias}
+        {}
+        0 promised NoWrite a+0x0 0x3000
+        0 return 0
+        0 result used
+        0 call set_memory_x
+        {}
+        0 promised Exec a+0x0 0x3000
+        0 return 0
+        0 result used
+        0 promised ReadOnlyExec a+0x0 0x3000
+        0 return 0
+        ",
+        pass("rw->r--"),
+        pass("r-->r-x"),
+    );
+    expect(&bed.trace(), &golden);
+}
+
+#[test]
+fn without_rodata_full_the_direct_map_stays_writable_and_large() {
+    let mut bed = boot("6.12", ARM64, &[("rodata", "on")]);
+    let a = bed.area("a", "vmalloc", 4 << 12);
+    bed.trace();
+    assert_eq!(bed.call("set_memory_ro", &[a, 4]), 0);
+    assert!(!bed.trace().iter().any(|l| l.contains("dm")));
+    let dm = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+    let alias = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(dm)).unwrap();
+    assert_eq!((alias.perm.letters(), alias.shift), ("rw-", 21));
+    assert_eq!(bed.call("set_direct_map_invalid_noflush", &[dm]), 0);
+    assert!(bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(dm)).is_some());
+}
+
+#[test]
+fn refusals_say_why_and_do_not_warn() {
+    let mut bed = boot("6.12", ARM64, &[]);
+    let a = bed.area("a", "vmalloc", 2 << 12);
+    let dm = bed.kernel.layout().direct_map.start.0;
+    let text = bed.kernel.layout().text.start.0;
+    bed.trace();
+    for (addr, pages, reason) in [
+        (dm, 1, "NotAnArea"),
+        (text, 1, "NotAnArea"),
+        (0x1000, 1, "NotAnArea"),
+        (a, 4, "OutOfArea"),
+        (a, i32::MAX as u64, "OutOfArea"),
+    ] {
+        assert_eq!(bed.call("set_memory_ro", &[addr, pages]), -22, "{addr:#x}");
+        let trace = bed.trace();
+        assert!(trace[1].contains(reason), "{trace:?}");
+        assert_eq!(trace.len(), 3, "{trace:?}");
+    }
+    // The guard page belongs to the area: accepted. Nothing to do, but in an area: accepted too.
+    assert_eq!(bed.call("set_memory_ro", &[a, 3]), 0);
+    assert_eq!(bed.call("set_memory_ro", &[a, 0]), 0);
+    assert_eq!(bed.call("set_memory_ro", &[dm, 0]), -22);
+}
+
+/// A huge area (6.12): the direct map is made read-only before the walker refuses the area itself.
+#[test]
+fn a_huge_area_is_refused_after_its_direct_map_was_changed() {
+    let mut bed = boot("6.12", ARM64, &[]);
+    let a = bed.area("a", "vmalloc_huge", 2 << 20);
+    bed.trace();
+    assert_eq!(bed.call("set_memory_ro", &[a, 512]), -22);
+    let trace = bed.trace();
+    assert!(trace.contains(&"0 WARN HugeMapping".to_owned()));
+    assert!(trace.iter().any(|l| l.contains("refused NoWrite HugeMapping a+0x0 0x200000")));
+    let perm = |bed: &common::Bed, at| {
+        bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at)).unwrap().perm.letters()
+    };
+    let dm = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+    assert_eq!((perm(&bed, a), perm(&bed, dm), perm(&bed, dm + 0x1ff000)), ("rw-", "r--", "r--"));
+    // 5.18 has no huge vmalloc on this architecture.
+    let mut bed = boot("5.18", ARM64, &[]);
+    let a = bed.area("a", "vmalloc_huge", 2 << 20);
+    assert_eq!(bed.call("set_memory_ro", &[a, 512]), 0);
+}
+
+/// T6: program and header go in by one copy; the JIT's own flush afterwards repeats the second
+/// half.
+#[test]
+fn bpf_finalize_writes_through_the_fixmap_then_maintains_and_interrupts() {
+    let mut bed = boot("6.12", ARM64, &[]);
+    let header = bed.call("bpf_jit_binary_pack_alloc", &[8]) as u64;
+    bed.mark("p", header, 2 << 20);
+    bed.trace();
+    let code = [0x40, 0x05, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
+    assert_eq!(bed.call_code("bpf_jit_binary_pack_finalize", &[header], &code), 0);
+    let maintain = "
+        0 dc cvau p+0x0
+        0 dsb ish
+        0 ic ivau p+0x0
+        0 dsb ish
+        0 sync Instruction isb
+        0 dmb ish
+        0 ipi do_nothing to 0b10
+        1-sync ExceptionEntry
+        1-taken
+        1-done
+        1-sync ExceptionReturn
+        0 waited
+    ";
+    let golden = format!(
+        "
+        0 call bpf_jit_binary_pack_finalize
+        0 call bpf_arch_text_copy
+        0 call aarch64_insn_copy
+        0-lock patch_lock
+        0-window PatchShared 0x1000
+        0-leaf alias+0x0 1x4K --->rw-
+        0-dsb ishst
+        0-sync Instruction isb
+        0-store alias+0x0 64
+        0-leaf alias+0x0 1x4K rw->---
+        0-dsb ishst
+        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
+        0-dsb ish
+        0-sync Instruction isb
+        0-window closed
+        0-unlock patch_lock
+        {maintain}
+        0 promised NoStaleCode p+0x0 0x40
+        0 return p+0x0
+        0 result used
+        0 promised NoStaleCode p+0x0 0x40
+        0 return p+0x0
+        0 result used
+        0 region bpf program
+        0 return 0
+        "
+    );
+    expect(&bed.trace(), &golden);
+    bed.call("flush_icache_range", &[header, header + 64]);
+    let golden = format!(
+        "
+        0 call flush_icache_range
+        {maintain}
+        0 promised NoStaleCode p+0x0 0x40
+        0 return 0
+        "
+    );
+    expect(&bed.trace(), &golden);
+    // Header and program lie where they should: size 64, then the code.
+    let frame = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(header)).unwrap().phys;
+    let mut bytes = [0; 16];
+    bed.kernel.machine().read_phys(frame, &mut bytes).unwrap();
+    assert_eq!(bytes[..4], 64u32.to_le_bytes());
+    assert_eq!(bytes[8..], code);
+}
+
+#[test]
+fn idc_and_dic_leave_less_to_do() {
+    let features = Features::default_for(ARM64) | Features::ARM_IDC | Features::ARM_DIC;
+    let mut bed = boot_with("6.12", ARM64, &[], features, 1);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    bed.trace();
+    bed.call("flush_icache_range", &[a, a + 4096]);
+    expect(
+        &bed.trace(),
+        "
+        0 call flush_icache_range
+        0 dsb ishst
+        0 sync Instruction isb
+        0 dmb ish
+        0 promised NoStaleCode a+0x0 0x1000
+        0 return 0
+        ",
+    );
+}
+
+#[test]
+fn nosync_tells_no_other_cpu() {
+    let mut bed = boot("5.18", ARM64, &[]);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    bed.trace();
+    assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + 8, 0xd503201f]), 0);
+    expect(
+        &bed.trace(),
+        "
+        0 call aarch64_insn_patch_text_nosync
+        0 patch site a+0x8
+        0-lock patch_lock
+        0-window PatchShared 0x1000
+        0-leaf alias+0x0 1x4K --->rw-
+        0-dsb ishst
+        0-sync Instruction isb
+        0-store alias+0x8 4
+        0-leaf alias+0x0 1x4K rw->---
+        0-dsb ishst
+        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
+        0-dsb ish
+        0-sync Instruction isb
+        0-window closed
+        0-unlock patch_lock
+        0 dc cvau a+0x0
+        0 dsb ish
+        0 ic ivau a+0x0
+        0 dsb ish
+        0 sync Instruction isb
+        0 return 0
+        ",
+    );
+    assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + 2, 0]), -22);
+}
+
+#[test]
+fn vfree_with_reset_needs_a_direct_map_of_pages() {
+    for (rodata, touched) in [("full", true), ("on", false)] {
+        let mut bed = boot("6.12", ARM64, &[("rodata", rodata)]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        bed.call("set_vm_flush_reset_perms", &[a]);
+        bed.trace();
+        bed.call("vfree", &[a]);
+        let trace = bed.trace();
+        assert_eq!(trace.iter().any(|l| l.contains("leaf dm(a)")), touched, "{trace:#?}");
+        assert!(trace.iter().any(|l| l.contains("tlbi")), "{trace:#?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! BPF packs by version and architecture.
+
+mod common;
+
+use common::{Bed, boot, expect, values};
+use textbed_arch::{Arch, SpaceId, VirtAddr};
+use textbed_kernel::Caps;
+
+const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+
+fn perm(bed: &Bed, at: u64) -> &'static str {
+    let mapping = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at));
+    mapping.map_or("---", |m| m.perm.letters())
+}
+
+fn calls(trace: &[String]) -> Vec<&str> {
+    trace.iter().filter_map(|l| l.get(2..)?.strip_prefix("call ")).collect()
+}
+
+/// What the mail of April 2022 reviewed: 2 MiB by one large leaf, executable with whatever was in
+/// it, results of the permission changes not looked at.
+#[test]
+fn a_pack_of_5_18_rc3_is_huge_and_full_of_leftovers() {
+    let mut bed = boot("5.18-rc3", Arch::X86_64, &[]);
+    let a = bed.call("bpf_prog_pack_alloc", &[100]) as u64;
+    let trace = bed.trace();
+    assert_eq!(
+        calls(&trace),
+        [
+            "bpf_prog_pack_alloc",
+            "module_alloc", // does it give large leaves?
+            "vfree",
+            "module_alloc",
+            "set_vm_flush_reset_perms",
+            "set_memory_ro",
+            "set_memory_x"
+        ]
+    );
+    assert!(!trace.iter().any(|l| l.contains("fill")), "{trace:#?}");
+    assert_eq!(trace.iter().filter(|l| l.contains("result dropped")).count(), 2);
+    let mapping = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap();
+    assert_eq!((mapping.shift, mapping.perm.letters()), (21, "r-x"));
+    // The next programs share the pack, two chunks further on and one more.
+    assert_eq!(bed.call("bpf_prog_pack_alloc", &[64]) as u64, a + 128);
+    assert_eq!(bed.call("bpf_prog_pack_alloc", &[64]) as u64, a + 192);
+}
+
+#[test]
+fn a_pack_of_5_18_is_one_small_page_and_still_not_filled() {
+    for arch in ARCHS {
+        let mut bed = boot("5.18", arch, &[]);
+        let a = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+        let trace = bed.trace();
+        assert!(!trace.iter().any(|l| l.contains("fill")), "{trace:#?}");
+        let mapping = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap();
+        assert_eq!((mapping.shift, mapping.perm.letters()), (12, "r-x"), "{arch}");
+        assert_eq!(bed.kernel.areas().find(VirtAddr(a)).unwrap().len, 4096);
+    }
+}
+
+#[test]
+fn a_pack_of_6_12_is_filled_before_it_is_executable_and_its_permissions_are_looked_at() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+        let trace = bed.trace();
+        let fill = trace.iter().position(|l| l.contains("fill")).unwrap();
+        let rox = trace.iter().position(|l| l.contains("call set_memory_rox")).unwrap();
+        assert!(fill < rox && trace[fill].contains("0x200000"), "{arch}");
+        assert!(!trace.iter().any(|l| l.contains("dropped")));
+        assert_eq!(perm(&bed, a), "r-x");
+        let frame = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap().phys;
+        let mut word = [0; 4];
+        bed.kernel.machine().read_phys(frame, &mut word).unwrap();
+        let trap = match arch {
+            Arch::X86_64 => [0xcc; 4],
+            Arch::Arm64 => 0xd420_2000u32.to_le_bytes(),
+            _ => 0x7fe0_0008u32.to_le_bytes(),
+        };
+        assert_eq!(word, trap, "{arch}");
+    }
+}
+
+#[test]
+fn from_6_10_on_a_refused_permission_change_gives_the_pack_back() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        bed.kernel.fail("set_memory_rox", 1, 22).unwrap();
+        assert_eq!(bed.call("bpf_prog_pack_alloc", &[64]), 0);
+        let trace = bed.trace();
+        assert_eq!(calls(&trace).last(), Some(&"execmem_free"), "{arch}");
+        // Not so in 5.18: the pack is handed out, writable and not executable.
+        let mut bed = boot("5.18", arch, &[]);
+        bed.kernel.fail("set_memory_ro", 1, 22).unwrap();
+        bed.kernel.fail("set_memory_x", 1, 22).unwrap();
+        let a = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+        assert_eq!(perm(&bed, a), "rw-", "{arch}");
+    }
+}
+
+#[test]
+fn a_freed_program_is_overwritten_from_5_19_on() {
+    for arch in ARCHS {
+        for (version, overwritten) in [("5.18", false), ("6.12", true)] {
+            let mut bed = boot(version, arch, &[]);
+            let a = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+            let b = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+            bed.trace();
+            bed.call("bpf_prog_pack_free", &[a, 64]);
+            let trace = bed.trace();
+            let called = calls(&trace).contains(&"bpf_arch_text_invalidate");
+            assert_eq!(called, overwritten, "{arch} {version}");
+            // The last program takes the pack with it.
+            bed.call("bpf_prog_pack_free", &[b, 64]);
+            assert!(calls(&bed.trace()).iter().any(|c| c.ends_with("free")));
+            assert_eq!(perm(&bed, a), "---");
+        }
+    }
+}
+
+#[test]
+fn text_copy_is_a_stub_where_the_architecture_has_none() {
+    for arch in ARCHS {
+        for version in ["5.18-rc3", "5.18", "6.12"] {
+            let mut bed = boot(version, arch, &[]);
+            let a = bed.area("a", "vmalloc", 4096);
+            bed.trace();
+            let value = bed.call_code("bpf_arch_text_copy", &[a], &[0; 8]);
+            let caps = Caps::new(bed.kernel.version(), arch);
+            if caps.yes(textbed_kernel::Fact::TextCopy) {
+                assert_eq!(value as u64, a, "{arch} {version}");
+            } else {
+                assert_eq!(value, -524);
+                expect(
+                    &bed.trace(),
+                    "
+        0 call bpf_arch_text_copy
+        0 return -524 failed
+                    ",
+                );
+            }
+        }
+    }
+}
+
+/// The generic code goes through all its motions and fails at the end (mail of 2022-04-27); then
+/// it frees the chunk by a size that nobody has written.
+#[test]
+fn finalize_without_a_text_copy_fails_after_everything_was_set_up() {
+    let mut bed = boot("5.18", Arch::Ppc64le, &[]);
+    let header = bed.call("bpf_jit_binary_pack_alloc", &[8]) as u64;
+    bed.trace();
+    assert_eq!(bed.call_code("bpf_jit_binary_pack_finalize", &[header], &[0; 8]), -524);
+    let trace = bed.trace();
+    assert_eq!(trace[2], "0 return -524 failed");
+    assert!(calls(&trace).contains(&"bpf_prog_pack_free"), "{trace:#?}");
+    assert_eq!(trace.last().unwrap(), "0 return -524 failed");
+}
+
+#[test]
+fn a_program_comes_and_goes() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        let code: Vec<u8> = (0..200).collect();
+        let header = bed.call("bpf_jit_binary_pack_alloc", &[200]) as u64;
+        assert_eq!(bed.call_code("bpf_jit_binary_pack_finalize", &[header], &code), 0, "{arch}");
+        let mapping = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(header)).unwrap();
+        let phys = mapping.phys.offset(header - mapping.virt.0);
+        let mut bytes = vec![0; 208];
+        bed.kernel.machine().read_phys(phys, &mut bytes).unwrap();
+        assert_eq!(bytes[8..], code);
+        bed.call("bpf_jit_binary_pack_free", &[header]);
+        assert_eq!(perm(&bed, header), "---", "{arch}");
+        let error = bed.try_call("bpf_jit_binary_pack_free", &values(&[header])).unwrap_err();
+        assert!(error.to_string().contains("dies"), "{error}");
+    }
+}
+
+#[test]
+fn a_program_larger_than_a_pack_gets_pages_of_its_own() {
+    let mut bed = boot("5.18", Arch::X86_64, &[]);
+    let a = bed.call("bpf_prog_pack_alloc", &[5000]) as u64;
+    assert_eq!(bed.kernel.areas().find(VirtAddr(a)).unwrap().len, 8192);
+    bed.call("bpf_prog_pack_free", &[a, 5000]);
+    assert_eq!(perm(&bed, a), "---");
+}

@@ -1,0 +1,52 @@
+//! The modelled hardware: memory, page tables in it, TLBs, instruction sides, CPUs, interrupts.
+//!
+//! A [`Machine`] carries out operations and emits the events of `textbed-event` for them. Whatever
+//! hardware is free to do is a [`Choice`] that a [`Policy`] answers; the machine never says what is
+//! right or wrong. One machine runs in one thread; CPUs are interleaved by its user, operation by
+//! operation.
+//!
+//! Modelled: sequentially consistent data memory; tables with real bits; per-CPU TLB entries that
+//! outlive the tables until an invalidation completes; per-CPU instruction lines and instructions
+//! fetched ahead; cleaning to the point of unification; maintenance that takes effect somewhere
+//! between its issue and its barrier.
+//!
+//! Not modelled: store buffers and reordering of data accesses (only what a store leaves old for
+//! fetches is), loads satisfied after a later context synchronisation, caches of upper table
+//! levels, invalid entries that stay unseen after a mapping was made, TLB conflict aborts and
+//! amalgamated entries, accessed and dirty bits set by hardware, memory types, user privilege,
+//! caches of data as such, second-stage translation, torn fetches inside one line, exclusive
+//! monitors. Nothing about Linux is here.
+
+mod access;
+mod choice;
+mod controls;
+mod cpu;
+mod error;
+mod exec_map;
+mod fetch;
+mod frames;
+mod ipi;
+mod iside;
+mod lines;
+mod machine;
+mod maintain;
+mod mask;
+mod memory;
+mod op;
+mod spaces;
+mod stream;
+mod sync;
+mod tables;
+mod tlb;
+mod translate;
+
+pub use access::MAX_ACCESS_BYTES;
+pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Taken};
+pub use cpu::{CallEnd, Cpu, CpuError, Step, call};
+pub use error::{Fault, MachineError, MapError, OpError};
+pub use fetch::Fetched;
+pub use ipi::Handler;
+pub use machine::{Machine, MachineConfig};
+pub use mask::{CpuMask, MAX_CPUS};
+pub use memory::junk_word;
+pub use tables::{Mapping, Span};

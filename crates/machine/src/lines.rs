@@ -1,0 +1,268 @@
+//! Old versions of lines of memory, and who still holds them.
+//!
+//! Memory itself has the newest bytes. A line that is stored to leaves a version behind here as
+//! long as some fetch may still get it: because it was not cleaned to the point of unification
+//! (`cleaned`), or because a CPU's instruction cache or fetch queue holds it (`held`). Every moment
+//! is a count of the machine's events.
+//!
+//! A bound on memory: of one line at most [`MOST`] versions are kept; beyond it one from the middle
+//! goes (as if it had never been visible outside the writer's data cache), so that the oldest and
+//! the youngest stay.
+
+use rustc_hash::FxHashMap;
+use textbed_arch::cache::CacheGeometry;
+use textbed_arch::{Arch, CpuId, Features};
+
+use crate::MachineConfig;
+
+/// Versions kept of one line.
+const MOST: usize = 16;
+/// Lines beyond which a sweep looks for some that nobody can reach any more.
+const SWEEP: usize = 8192;
+/// No end is known yet.
+pub(crate) const OPEN: u64 = u64::MAX;
+
+/// A CPU's hold on a version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Held {
+    pub(crate) cpu: CpuId,
+    /// Moment from which a fetch does not get it any more.
+    pub(crate) until: u64,
+    /// Intel: linear lines at which this CPU's own store was seen by its fetch queue.
+    pub(crate) not_at: Vec<u64>,
+    /// The store that ended the version is this CPU's own, and nothing says yet that it was
+    /// performed: then `until` is open.
+    pub(crate) waits: bool,
+    /// Last moment at which a fetch got it: an invalidation cannot have reached the CPU before.
+    pub(crate) got: u64,
+}
+
+impl Held {
+    /// A hold until some moment.
+    pub(crate) fn new(cpu: CpuId, until: u64) -> Self {
+        Self { cpu, until, not_at: Vec::new(), waits: false, got: 0 }
+    }
+}
+
+/// What a line held before a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Version {
+    pub(crate) bytes: Box<[u8]>,
+    /// When it became the newest.
+    pub(crate) born: u64,
+    /// When the next one did.
+    pub(crate) ended: u64,
+    /// Who stored the next one.
+    pub(crate) by: CpuId,
+    /// First byte of the line that the next one changed, and the byte after the last.
+    pub(crate) changed: (usize, usize),
+    /// When the point of unification ceased to return it.
+    pub(crate) cleaned: Option<u64>,
+    pub(crate) held: Vec<Held>,
+}
+
+/// A line with a past.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Line {
+    /// The oldest first; without what memory has.
+    pub(crate) versions: Vec<Version>,
+    /// When memory's bytes became the newest.
+    pub(crate) newest_born: u64,
+    /// Last access of a CPU to the line: it orders the CPU's own cleans.
+    pub(crate) accessed: Vec<(CpuId, u64)>,
+}
+
+impl Line {
+    /// Notes an access of a CPU.
+    pub(crate) fn touch(&mut self, cpu: CpuId, now: u64) {
+        match self.accessed.iter_mut().find(|(c, _)| *c == cpu) {
+            Some((_, at)) => *at = now,
+            None => self.accessed.push((cpu, now)),
+        }
+    }
+
+    /// When a CPU last accessed it.
+    pub(crate) fn last_access(&self, cpu: CpuId) -> u64 {
+        self.accessed.iter().find(|(c, _)| *c == cpu).map_or(0, |(_, at)| *at)
+    }
+
+    /// Forgets what no CPU can get any more; `floors` has each CPU's earliest possible fetch.
+    fn prune(&mut self, floors: &[u64]) {
+        for v in &mut self.versions {
+            v.held.retain(|h| floors.get(h.cpu.index()).is_none_or(|floor| h.until > *floor));
+        }
+        let gone = self.versions.iter().take_while(|v| v.cleaned.is_some() && v.held.is_empty());
+        let gone = gone.count();
+        self.versions.drain(..gone);
+        if self.versions.len() > MOST {
+            self.versions.remove(MOST / 2);
+        }
+    }
+
+    /// Whether nothing is left to know.
+    fn is_idle(&self, floors: &[u64]) -> bool {
+        self.versions.is_empty() && floors.iter().all(|floor| self.newest_born <= *floor)
+    }
+}
+
+/// Every line with a past.
+pub(crate) struct Lines {
+    map: FxHashMap<u64, Line>,
+    shift: u32,
+    dline: u32,
+    iline: u32,
+    /// Stores reach the point of unification at once.
+    pub(crate) unified: bool,
+    /// Instruction caches follow stores by themselves.
+    pub(crate) coherent: bool,
+    sweep_at: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(config: &MachineConfig) -> Self {
+        let has = |feature| config.features.contains(feature);
+        let (unified, coherent) = match config.arch {
+            Arch::X86_64 => (true, true),
+            Arch::Arm64 => (has(Features::ARM_IDC), has(Features::ARM_DIC)),
+            Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => {
+                let coherent = has(Features::PPC_COHERENT_ICACHE);
+                (coherent, coherent)
+            }
+        };
+        let geometry = CacheGeometry::default_for(config.arch);
+        let (dline, iline) = (geometry.dline_bytes, geometry.iline_bytes);
+        Self {
+            map: FxHashMap::default(),
+            // Sizes are powers of two; a larger line is several of these.
+            shift: u32::ilog2(dline.min(iline).max(4)),
+            dline,
+            iline,
+            unified,
+            coherent,
+            sweep_at: SWEEP,
+        }
+    }
+
+    /// Data and instruction line in bytes.
+    pub(crate) fn geometry(&self) -> (u32, u32) {
+        (self.dline, self.iline)
+    }
+
+    /// `log2` of the line in bytes.
+    pub(crate) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&Line> {
+        self.map.get(&number)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Line> {
+        self.map.get_mut(&number)
+    }
+
+    pub(crate) fn entry(&mut self, number: u64) -> &mut Line {
+        self.map.entry(number).or_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Lines with a past.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Forgets what can be forgotten of one line.
+    pub(crate) fn prune(&mut self, number: u64, floors: &[u64]) {
+        if let Some(line) = self.map.get_mut(&number) {
+            line.prune(floors);
+            if line.is_idle(floors) {
+                self.map.remove(&number);
+            }
+        }
+    }
+
+    /// Forgets what can be forgotten of all lines, if there are many.
+    pub(crate) fn sweep(&mut self, floors: impl FnOnce() -> Vec<u64>) {
+        if self.map.len() < self.sweep_at {
+            return;
+        }
+        let floors = floors();
+        self.map.retain(|_, line| {
+            line.prune(&floors);
+            !line.is_idle(&floors)
+        });
+        self.sweep_at = SWEEP.max(self.map.len() * 2);
+    }
+
+    /// Numbers of the lines with a past in a physical range, in order; of all, without a range.
+    pub(crate) fn in_range(&self, range: Option<(u64, u64)>) -> Vec<u64> {
+        let mut numbers: Vec<u64> = match range {
+            None => self.map.keys().copied().collect(),
+            Some((_, 0)) => Vec::new(),
+            Some((phys, len)) => {
+                let (first, last) = (phys >> self.shift, (phys + (len - 1)) >> self.shift);
+                if last - first < self.map.len() as u64 {
+                    (first..=last).filter(|n| self.map.contains_key(n)).collect()
+                } else {
+                    self.map.keys().copied().filter(|n| (first..=last).contains(n)).collect()
+                }
+            }
+        };
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(born: u64, cleaned: Option<u64>, until: Option<u64>) -> Version {
+        let held = until.map(|until| Held::new(CpuId(0), until));
+        Version {
+            bytes: Box::new([0; 64]),
+            born,
+            ended: born + 1,
+            by: CpuId(0),
+            changed: (0, 4),
+            cleaned,
+            held: held.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_nobody_can_get_is_forgotten() {
+        let mut line = Line {
+            versions: vec![
+                version(1, Some(2), Some(5)),
+                version(2, Some(3), Some(OPEN)),
+                version(3, None, None),
+            ],
+            newest_born: 4,
+            ..Line::default()
+        };
+        line.prune(&[4]);
+        assert_eq!(line.versions.len(), 3);
+        line.prune(&[5]);
+        assert_eq!(line.versions.len(), 2);
+        for v in &mut line.versions {
+            v.cleaned = Some(6);
+            v.held.clear();
+        }
+        line.prune(&[5]);
+        assert!(line.versions.is_empty() && line.is_idle(&[5, 4]) && !line.is_idle(&[3, 5]));
+    }
+
+    #[test]
+    fn the_bound_keeps_both_ends() {
+        let mut line =
+            Line { versions: (0..40).map(|n| version(n, None, None)).collect(), ..Line::default() };
+        while line.versions.len() > MOST {
+            line.prune(&[0]);
+        }
+        assert_eq!((line.versions[0].born, line.versions[MOST - 1].born), (0, 39));
+    }
+}

@@ -1,0 +1,256 @@
+//! The machine as a whole: its configuration, its state, and what each CPU has of its own.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::paging::{Controls, Format};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, PhysAddr, SpaceId};
+use textbed_event::{CallRef, Context, CpuState, Facts, Header, KindSet, Recorder, Source};
+
+use crate::choice::{Choices, Policy};
+use crate::controls::Registers;
+use crate::frames::Frames;
+use crate::iside::Ahead;
+use crate::lines::Lines;
+use crate::maintain::Pending;
+use crate::memory::Memory;
+use crate::spaces::Space;
+use crate::tlb::Tlb;
+use crate::{MAX_CPUS, MachineError};
+
+/// What a machine is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineConfig {
+    /// The architecture.
+    pub arch: Arch,
+    /// Number of CPUs, 1 to [`MAX_CPUS`].
+    pub cpus: u16,
+    /// Physical memory in bytes, from address 0: a multiple of 4 KiB, at least 1 MiB. What is not
+    /// written to costs nothing.
+    pub memory_bytes: u64,
+    /// `log2` of the kernel's base page in bytes.
+    pub page_shift: u8,
+    /// CPU features.
+    pub features: Features,
+    /// The kernel's version, for the stream's header.
+    pub kernel: Option<String>,
+}
+
+impl MachineConfig {
+    /// Two CPUs, 16 GiB, 4 KiB pages, the architecture's default features.
+    #[must_use]
+    pub fn new(arch: Arch) -> Self {
+        Self {
+            arch,
+            cpus: 2,
+            memory_bytes: 16 << 30,
+            page_shift: 12,
+            features: Features::default_for(arch),
+            kernel: None,
+        }
+    }
+}
+
+/// What one CPU has of its own.
+pub(crate) struct PerCpu {
+    pub(crate) calls: Vec<CallRef>,
+    pub(crate) irqs_on: bool,
+    pub(crate) context: Context,
+    pub(crate) state: CpuState,
+    /// The space it has loaded, and under which identifier.
+    pub(crate) space: SpaceId,
+    pub(crate) asid: u16,
+    /// Spaces loaded before whose translations it may still hold.
+    pub(crate) known: Vec<(SpaceId, u16)>,
+    pub(crate) controls: Controls,
+    pub(crate) registers: Registers,
+    pub(crate) tlb: Tlb,
+    pub(crate) ahead: Ahead,
+    pub(crate) pending: Pending,
+}
+
+/// The hardware. See the crate's page for what is modelled.
+pub struct Machine {
+    pub(crate) config: MachineConfig,
+    pub(crate) format: &'static Format,
+    pub(crate) memory: Memory,
+    pub(crate) frames: Frames,
+    pub(crate) spaces: Vec<Space>,
+    pub(crate) cpus: Vec<PerCpu>,
+    pub(crate) lines: Lines,
+    pub(crate) choices: Choices,
+    pub(crate) recorder: Recorder,
+    pub(crate) locks: BTreeMap<String, CpuId>,
+    pub(crate) slots: BTreeMap<String, u64>,
+    pub(crate) next_ipi: u32,
+    /// Counts what happened; every change of state has a moment of its own.
+    pub(crate) tick: u64,
+}
+
+impl Machine {
+    /// A machine whose kernel space has an empty root table, loaded on every CPU.
+    ///
+    /// # Errors
+    /// A configuration that makes no machine, or page tables that are not modelled (ppc32, 16 KiB
+    /// granules).
+    pub fn new(config: MachineConfig, policy: Box<dyn Policy>) -> Result<Machine, MachineError> {
+        let what = "page tables of this architecture and page size";
+        let format = Format::for_kernel(config.arch, u32::from(config.page_shift))
+            .ok_or(MachineError::NotModelled { what, arch: config.arch })?;
+        if config.cpus == 0 || config.cpus > MAX_CPUS {
+            return Err(MachineError::Config("between 1 and 1024 CPUs"));
+        }
+        let most = 1u64 << format.pa_bits.min(56);
+        if !config.memory_bytes.is_multiple_of(FRAME_BYTES)
+            || config.memory_bytes < 1 << 20
+            || config.memory_bytes > most
+        {
+            return Err(MachineError::Config(
+                "memory is a multiple of 4 KiB, at least 1 MiB, and fits physical addresses",
+            ));
+        }
+        if config.features.contains(Features::ARM_DIC)
+            && !config.features.contains(Features::ARM_IDC)
+        {
+            return Err(MachineError::Config("arm64 DIC=1 requires IDC=1"));
+        }
+        let frames = Frames::new(config.memory_bytes / FRAME_BYTES);
+        let lines = Lines::new(&config);
+        let cpus = (0..config.cpus).map(|_| PerCpu::new()).collect();
+        let mut machine = Machine {
+            memory: Memory::new(config.memory_bytes),
+            config,
+            format,
+            frames,
+            spaces: Vec::new(),
+            cpus,
+            lines,
+            choices: Choices::new(policy),
+            recorder: Recorder::new(),
+            locks: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            next_ipi: 0,
+            tick: 0,
+        };
+        let root = machine.new_table(0)?;
+        machine.spaces.push(Space::new(root));
+        Ok(machine)
+    }
+
+    /// What the machine is made of.
+    #[must_use]
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Its architecture.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.config.arch
+    }
+
+    /// Its CPU features.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.config.features
+    }
+
+    /// Its page-table format.
+    #[must_use]
+    pub fn format(&self) -> &'static Format {
+        self.format
+    }
+
+    /// Number of CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> u16 {
+        self.config.cpus
+    }
+
+    /// The frame of the event stream: the simulator sees everything, in total order.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let (dline, iline) = self.lines.geometry();
+        Header {
+            arch: self.config.arch,
+            kernel: self.config.kernel.clone(),
+            source: Source::Simulator,
+            cpus: self.config.cpus,
+            page_shift: self.config.page_shift,
+            features: self.config.features,
+            dline_bytes: dline,
+            iline_bytes: iline,
+            records: KindSet::ALL,
+            facts: Facts::all(),
+        }
+    }
+
+    /// The decisions taken so far: the witness of this run. Not part of the stream.
+    #[must_use]
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// Frames of memory that hold bytes of their own: what the modelled memory really costs.
+    #[must_use]
+    pub fn frames_held(&self) -> usize {
+        self.memory.frames_held()
+    }
+
+    pub(crate) fn has(&self, feature: Features) -> bool {
+        self.config.features.contains(feature)
+    }
+
+    /// The next moment.
+    pub(crate) fn advance(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    pub(crate) fn cpu(&self, cpu: CpuId) -> Result<&PerCpu, MachineError> {
+        let cpus = self.config.cpus;
+        self.cpus.get(cpu.index()).ok_or(MachineError::NoCpu { cpu, cpus })
+    }
+
+    pub(crate) fn cpu_mut(&mut self, cpu: CpuId) -> Result<&mut PerCpu, MachineError> {
+        let cpus = self.config.cpus;
+        self.cpus.get_mut(cpu.index()).ok_or(MachineError::NoCpu { cpu, cpus })
+    }
+
+    /// Every CPU.
+    pub(crate) fn all_cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
+        (0..self.config.cpus).map(CpuId)
+    }
+
+    /// Reads physical memory as the coherent data side has it, without an event.
+    ///
+    /// # Errors
+    /// The range is outside memory.
+    pub fn read_phys(&self, phys: PhysAddr, out: &mut [u8]) -> Result<(), MachineError> {
+        self.memory.read(phys, out)
+    }
+
+    /// Size of physical memory in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.len()
+    }
+}
+
+impl PerCpu {
+    fn new() -> Self {
+        Self {
+            calls: Vec::new(),
+            irqs_on: true,
+            context: Context::Task,
+            state: CpuState::Running,
+            space: SpaceId::KERNEL,
+            asid: 0,
+            known: Vec::new(),
+            controls: Controls::LINUX,
+            registers: Registers::default(),
+            tlb: Tlb::default(),
+            ahead: Ahead::default(),
+            pending: Pending::default(),
+        }
+    }
+}

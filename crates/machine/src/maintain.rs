@@ -1,0 +1,296 @@
+//! Maintenance that was issued, and the barriers that complete it.
+//!
+//! Modelled: a clean or invalidation takes effect somewhere between what its CPU had ordered before
+//! it (`base`) and the barrier that completes it, on each CPU by itself; without that barrier it is
+//! never sure to. Cleans are completed by a full DSB or DMB, IC by a full DSB, TLBI by a full DSB
+//! (not of the non-shareable domain if it was broadcast); on Power `sync` or `ptesync`, `tlbsync`
+//! and `ptesync`; x86 INVLPGB by TLBSYNC. Until then a fetch or access may get old or new: that is
+//! a choice of the access. A clean that happens by itself earlier is no choice of its own: it only
+//! takes old bytes away that a fetch need not get. Not modelled: maintenance that passes an earlier
+//! load of its CPU (every load counts as known to what follows), nXS domains.
+
+use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach};
+use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
+use textbed_event::{Flags, OpId, View};
+
+use crate::Machine;
+use crate::choice::Choice;
+use crate::tlb::{PendingTlbi, TlbTarget};
+
+/// A clean that no barrier has completed.
+#[derive(Clone, Copy, Debug)]
+struct PendingClean {
+    /// Physical range; `None` = everything.
+    range: Option<(u64, u64)>,
+    issued: u64,
+    base: u64,
+}
+
+/// An instruction cache invalidation that no barrier has completed.
+#[derive(Clone, Copy, Debug)]
+struct PendingInvalidate {
+    range: Option<(u64, u64)>,
+    reach: Reach,
+    base: u64,
+}
+
+/// What a CPU has issued, and the moments of its last barriers.
+#[derive(Default, Debug)]
+pub(crate) struct Pending {
+    cleans: Vec<PendingClean>,
+    invalidates: Vec<PendingInvalidate>,
+    tlbis: Vec<PendingTlbi>,
+    /// Last barrier that orders everything before maintenance.
+    full: u64,
+    /// Last barrier that orders cleans.
+    memory: u64,
+    /// Last barrier that orders stores before invalidations.
+    stores: u64,
+    /// Last barrier that orders table stores before TLB invalidations.
+    tables: u64,
+    /// Last moment at which the CPU learned of others' doings: a load, a lock, a cross-call.
+    learned: u64,
+    /// When the youngest version was stored that it fetched: a fetch is before all that follows.
+    fetched: u64,
+}
+
+impl Pending {
+    /// A version stored at this moment was fetched.
+    pub(crate) fn saw(&mut self, born: u64) {
+        self.fetched = self.fetched.max(born);
+    }
+}
+
+impl Machine {
+    /// The CPU knows from here on what happened before.
+    pub(crate) fn learned(&mut self, cpu: CpuId) {
+        let now = self.tick;
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            c.pending.learned = now;
+        }
+        self.stores_performed(cpu, None);
+    }
+
+    /// Cleans data to the point of unification.
+    pub(crate) fn clean(
+        &mut self,
+        cpu: CpuId,
+        scope: CacheScope,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        op: OpId,
+    ) {
+        let issued = self.advance();
+        let range = self.scope_range(scope, phys, self.lines.geometry().0);
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            let p = &mut c.pending;
+            let base = p.memory.max(p.full).max(p.learned).max(p.fetched);
+            p.cleans.push(PendingClean { range, issued, base });
+        }
+        let space = self.space_of(cpu);
+        let view = View::CacheClean { scope, virt, phys };
+        self.emit_in(cpu, space, Flags::default(), op, view);
+    }
+
+    /// Invalidates instruction caches.
+    pub(crate) fn invalidate_icache(
+        &mut self,
+        cpu: CpuId,
+        scope: CacheScope,
+        reach: Reach,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        op: OpId,
+    ) {
+        self.advance();
+        let range = self.scope_range(scope, phys, self.lines.geometry().1);
+        let unified = self.lines.unified;
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            let p = &mut c.pending;
+            // A store barrier orders stores before the IC, but no clean.
+            let stores = if unified { p.stores } else { 0 };
+            let base = p.full.max(stores).max(p.learned).max(p.fetched);
+            p.invalidates.push(PendingInvalidate { range, reach, base });
+        }
+        let space = self.space_of(cpu);
+        let view = View::IcacheInvalidate { scope, reach, virt, phys };
+        self.emit_in(cpu, space, Flags::default(), op, view);
+    }
+
+    fn scope_range(&self, scope: CacheScope, phys: PhysAddr, line: u32) -> Option<(u64, u64)> {
+        let line = u64::from(line);
+        match scope {
+            CacheScope::Line => Some((phys.0 & !(line - 1), line)),
+            CacheScope::All => None,
+        }
+    }
+
+    /// Invalidates translations. On x86 a local one is done at once.
+    pub(crate) fn invalidate_tlb(&mut self, cpu: CpuId, target: TlbTarget, reach: Reach, op: OpId) {
+        let now = self.advance();
+        let x86 = self.arch() == Arch::X86_64;
+        if x86 && reach == Reach::Local {
+            self.drop_translations(cpu, &target, now);
+        } else if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            let p = &mut c.pending;
+            // x86: an earlier table store is ordered before INVLPGB (from memory).
+            let base = if x86 { now } else { p.tables.max(p.learned) };
+            p.tlbis.push(PendingTlbi { target, reach, base, synced: false });
+        }
+        let TlbTarget { scope, virt, len, asid, .. } = target;
+        let space = self.space_tagged(cpu, asid);
+        let view = View::TlbInvalidate { scope, reach, virt: VirtAddr(virt), len, asid };
+        self.emit_in(cpu, space, Flags::default(), op, view);
+    }
+
+    /// A barrier.
+    pub(crate) fn barrier(&mut self, cpu: CpuId, barrier: Barrier, domain: Domain, op: OpId) {
+        let now = self.advance();
+        let space = self.space_of(cpu);
+        let view = View::Barrier { barrier, domain };
+        self.emit_in(cpu, space, Flags::default(), op, view);
+        let stores = [Barrier::DsbFull, Barrier::DsbStore, Barrier::Sync, Barrier::Ptesync];
+        if stores.contains(&barrier) {
+            self.stores_performed(cpu, None);
+        }
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
+        let p = &mut c.pending;
+        match barrier {
+            Barrier::DsbFull => {
+                (p.full, p.memory, p.stores, p.tables) = (now, now, now, now);
+                self.complete_cleans(cpu);
+                self.complete_invalidates(cpu);
+                let shared = domain != Domain::NonShareable;
+                self.complete_tlbis(cpu, |t| shared || t.reach == Reach::Local);
+            }
+            Barrier::DsbStore => (p.stores, p.tables) = (now, now),
+            Barrier::DmbFull => {
+                p.memory = now;
+                self.complete_cleans(cpu);
+            }
+            Barrier::Sync | Barrier::Ptesync => {
+                (p.full, p.memory, p.stores) = (now, now, now);
+                let tables = barrier == Barrier::Ptesync;
+                if tables {
+                    p.tables = now;
+                }
+                self.complete_cleans(cpu);
+                self.complete_invalidates(cpu);
+                if tables {
+                    self.complete_tlbis(cpu, |t| t.synced || t.reach == Reach::Local);
+                }
+            }
+            Barrier::Tlbsync => {
+                for t in &mut p.tlbis {
+                    t.synced = true;
+                }
+                if self.arch() == Arch::X86_64 {
+                    self.complete_tlbis(cpu, |_| true);
+                }
+            }
+            Barrier::DmbLoad
+            | Barrier::DmbStore
+            | Barrier::DsbLoad
+            | Barrier::Mfence
+            | Barrier::Lfence
+            | Barrier::Sfence
+            | Barrier::Lwsync
+            | Barrier::Eieio => {}
+        }
+    }
+
+    /// Every clean that the CPU issued has taken effect.
+    fn complete_cleans(&mut self, cpu: CpuId) {
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
+        let cleans = std::mem::take(&mut c.pending.cleans);
+        if self.lines.unified {
+            return;
+        }
+        for clean in cleans {
+            for number in self.lines.in_range(clean.range) {
+                self.complete_clean(cpu, number, &clean);
+            }
+        }
+    }
+
+    /// One line of a clean: at the latest when it was issued, at the earliest after what is ordered
+    /// before it. Stores of other CPUs in between may be missed.
+    fn complete_clean(&mut self, cpu: CpuId, number: u64, clean: &PendingClean) {
+        let Some(line) = self.lines.get_mut(number) else { return };
+        let own = line.last_access(cpu);
+        let own = if own <= clean.issued { own } else { clean.issued };
+        let base = clean.base.max(own);
+        line.touch(cpu, clean.issued.max(line.last_access(cpu)));
+        let dirty = |v: &&crate::lines::Version| v.cleaned.is_none() && v.ended <= clean.issued;
+        let mut moments: Vec<u64> =
+            line.versions.iter().filter(dirty).map(|v| v.ended).filter(|e| *e > base).collect();
+        moments.reverse();
+        let options = moments.len() + 1;
+        let phys = PhysAddr(number << self.lines.shift());
+        let answer = self.choices.ask(Choice::CleanTook { cpu, phys, options });
+        let took = match answer.checked_sub(1).and_then(|n| moments.get(n)) {
+            Some(ended) => ended - 1,
+            None => clean.issued,
+        };
+        let Some(line) = self.lines.get_mut(number) else { return };
+        let mut cleaned = (usize::MAX, 0);
+        for (n, v) in line.versions.iter_mut().enumerate() {
+            if v.cleaned.is_none() && v.ended <= took {
+                v.cleaned = Some(clean.issued);
+                cleaned = (cleaned.0.min(n), n + 1);
+            }
+        }
+        if cleaned.1 > 0 {
+            self.hold_cleaned(number, cleaned.0, cleaned.1);
+        }
+    }
+
+    /// Every instruction cache invalidation that the CPU issued has reached the CPUs in its reach.
+    fn complete_invalidates(&mut self, by: CpuId) {
+        let Some(c) = self.cpus.get_mut(by.index()) else { return };
+        let invalidates = std::mem::take(&mut c.pending.invalidates);
+        if self.lines.coherent {
+            return;
+        }
+        for i in invalidates {
+            for cpu in self.reached(by, i.reach).iter() {
+                self.complete_invalidate(by, cpu, &i);
+            }
+        }
+    }
+
+    fn complete_invalidate(&mut self, by: CpuId, cpu: CpuId, i: &PendingInvalidate) {
+        let numbers = self.lines.in_range(i.range);
+        let versions = || {
+            let lines = numbers.iter().filter_map(|n| self.lines.get(*n));
+            lines.flat_map(|l| &l.versions).filter_map(|v| {
+                let held = v.held.iter().find(|h| h.cpu == cpu)?;
+                Some((v.cleaned?, held))
+            })
+        };
+        // Not before a fetch of the CPU that got what the invalidation drops.
+        let earliest = versions().map(|(_, held)| held.got).fold(i.base, u64::max);
+        let open = versions().filter(|(cleaned, h)| *cleaned > earliest && h.until > earliest);
+        let mut moments: Vec<u64> = open.map(|(cleaned, _)| cleaned).collect();
+        moments.sort_unstable_by(|a, b| b.cmp(a));
+        moments.dedup();
+        let options = moments.len() + 1;
+        let answer = self.choices.ask(Choice::InvalidateReached { by, cpu, options });
+        let moment = match answer.checked_sub(1).and_then(|n| moments.get(n)) {
+            Some(cleaned) => cleaned - 1,
+            None => self.tick,
+        };
+        self.drop_lines(cpu, i.range, moment);
+    }
+
+    /// Those TLB invalidations of the CPU that the barrier completes.
+    fn complete_tlbis(&mut self, by: CpuId, completes: impl Fn(&PendingTlbi) -> bool) {
+        let Some(c) = self.cpus.get_mut(by.index()) else { return };
+        let (done, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut c.pending.tlbis).into_iter().partition(completes);
+        c.pending.tlbis = left;
+        for tlbi in &done {
+            self.complete_tlbi(by, tlbi);
+        }
+    }
+}

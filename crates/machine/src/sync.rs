@@ -1,0 +1,130 @@
+//! What orders CPUs among each other: locks, published values, their state; frames changing hands.
+//!
+//! Modelled: a lock is held or not; a published value is seen by whoever looks later, as by a
+//! load-acquire whose result decides a branch. Not modelled: lock contention and fairness, and
+//! looking at a slot without depending on it.
+
+use textbed_arch::{CpuId, FRAME_BYTES, Pfn};
+use textbed_event::{CpuState, View};
+
+use crate::{Machine, MachineError};
+
+impl Machine {
+    /// Takes a lock.
+    ///
+    /// # Errors
+    /// Somebody holds it, perhaps the caller itself.
+    pub fn lock(&mut self, cpu: CpuId, name: &str) -> Result<(), MachineError> {
+        self.cpu(cpu)?;
+        if let Some(by) = self.locks.get(name) {
+            return Err(MachineError::LockHeld { name: name.to_owned(), by: *by });
+        }
+        self.locks.insert(name.to_owned(), cpu);
+        self.learned(cpu);
+        let lock = self.recorder.name(name);
+        self.emit(cpu, View::LockAcquired { lock });
+        Ok(())
+    }
+
+    /// Releases a lock.
+    ///
+    /// # Errors
+    /// This CPU does not hold it.
+    pub fn unlock(&mut self, cpu: CpuId, name: &str) -> Result<(), MachineError> {
+        self.cpu(cpu)?;
+        if self.locks.get(name) != Some(&cpu) {
+            return Err(MachineError::LockNotHeld { name: name.to_owned(), cpu });
+        }
+        self.locks.remove(name);
+        let lock = self.recorder.name(name);
+        self.emit(cpu, View::LockReleased { lock });
+        Ok(())
+    }
+
+    /// Who holds a lock.
+    #[must_use]
+    pub fn lock_holder(&self, name: &str) -> Option<CpuId> {
+        self.locks.get(name).copied()
+    }
+
+    /// Publishes a value by a release store.
+    pub fn publish(&mut self, cpu: CpuId, slot: &str, value: u64) {
+        self.advance();
+        self.slots.insert(slot.to_owned(), value);
+        let slot = self.recorder.name(slot);
+        self.emit(cpu, View::Publish { slot, value });
+    }
+
+    /// Looks at a slot by a load-acquire and a branch on its value; `None`, without an event, while
+    /// nothing is published.
+    pub fn observe(&mut self, cpu: CpuId, slot: &str) -> Option<u64> {
+        let value = self.slots.get(slot).copied()?;
+        self.learned(cpu);
+        let slot = self.recorder.name(slot);
+        self.emit(cpu, View::Observe { slot, value });
+        Some(value)
+    }
+
+    /// Notes what a CPU is doing.
+    ///
+    /// # Errors
+    /// There is no such CPU.
+    pub fn set_cpu_state(&mut self, cpu: CpuId, state: CpuState) -> Result<(), MachineError> {
+        self.cpu_mut(cpu)?.state = state;
+        self.emit(cpu, View::Cpu { state });
+        Ok(())
+    }
+
+    /// What a CPU is doing.
+    #[must_use]
+    pub fn cpu_state(&self, cpu: CpuId) -> Option<CpuState> {
+        self.cpus.get(cpu.index()).map(|c| c.state)
+    }
+
+    /// Takes `count` contiguous 4 KiB frames from the page allocator, aligned to
+    /// `1 << align_shift` bytes. Their contents are what they were, or zero.
+    ///
+    /// # Errors
+    /// Memory is used up, or the request makes no block.
+    pub fn alloc_frames(
+        &mut self,
+        cpu: CpuId,
+        count: u64,
+        align_shift: u32,
+        zeroed: bool,
+    ) -> Result<Pfn, MachineError> {
+        self.cpu(cpu)?;
+        let pfn = self.frames.alloc(count, align_shift)?;
+        self.emit(cpu, View::FrameAlloc { pfn, count, zeroed });
+        if zeroed {
+            self.write_filled(cpu, pfn.addr(), count.saturating_mul(FRAME_BYTES), &[0], None)?;
+        }
+        Ok(pfn)
+    }
+
+    /// Gives frames back.
+    ///
+    /// # Errors
+    /// Not all of them are allocated.
+    pub fn free_frames(&mut self, cpu: CpuId, pfn: Pfn, count: u64) -> Result<(), MachineError> {
+        self.cpu(cpu)?;
+        self.frames.free(pfn, count)?;
+        self.emit(cpu, View::FrameFree { pfn, count });
+        Ok(())
+    }
+
+    /// Takes exactly these frames out of the allocator without an event: where a kernel image or
+    /// firmware lies before the kernel has an allocator.
+    ///
+    /// # Errors
+    /// Not all of them are free.
+    pub fn claim_frames(&mut self, pfn: Pfn, count: u64) -> Result<(), MachineError> {
+        self.frames.claim(pfn, count)
+    }
+
+    /// Whether the allocator has handed out this frame.
+    #[must_use]
+    pub fn is_allocated(&self, pfn: Pfn) -> bool {
+        self.frames.is_allocated(pfn)
+    }
+}

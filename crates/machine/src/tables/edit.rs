@@ -1,0 +1,305 @@
+//! Leaves made, removed and changed.
+//!
+//! An edit checks its whole range first, changes entries, and then tells TLBs and the stream about
+//! each uniform run of leaves. It invalidates nothing. Not modelled: tables freed by unmapping, as
+//! kernels keep theirs.
+
+use textbed_arch::paging::{Controls, EncodeError, Entry};
+use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{Flags, LeafChange, OpId, View};
+
+use super::{Found, Mapping, Run};
+use crate::spaces::is_kernel;
+use crate::{Machine, MapError};
+
+/// Collects changes into uniform runs.
+#[derive(Default)]
+pub(super) struct Runs(pub(super) Vec<Run>);
+
+impl Runs {
+    fn add(&mut self, next: Run) {
+        if let Some(last) = self.0.last_mut() {
+            let (len, c, n) = (last.change.len(), &mut last.change, next.change);
+            let same = (c.shift, c.old_shift, c.old, c.new) == (n.shift, n.old_shift, n.old, n.new);
+            let follows = last.virt.wrapping_add(len) == next.virt
+                && last.phys.wrapping_add(len) == next.phys
+                && last.old_phys.wrapping_add(len) == next.old_phys;
+            if same && follows && c.count.checked_add(n.count).is_some() {
+                c.count += n.count;
+                return;
+            }
+        }
+        self.0.push(next);
+    }
+}
+
+impl Machine {
+    /// Maps `len` bytes from `virt` to `phys` in leaves of `1 << leaf_shift` bytes. Tables are made
+    /// where they are missing; an empty table in the way of a larger leaf is freed.
+    ///
+    /// # Errors
+    /// See [`MapError`]; no leaf was made.
+    #[allow(clippy::too_many_arguments)]
+    pub fn map(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        len: u64,
+        leaf_shift: u32,
+        perm: Perm,
+    ) -> Result<(), MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let level = self.leaf_level(leaf_shift)?;
+        for addr in [virt.0, phys.0, len] {
+            if !VirtAddr(addr).is_aligned(leaf_shift) {
+                return Err(MapError::Unaligned { addr, shift: leaf_shift });
+            }
+        }
+        self.memory.check(phys, len).map_err(|_| MapError::OutsideMemory { phys })?;
+        let first = self.encode(level, phys, perm)?;
+        if let Some(f) = self.collect(owner, virt.0, last)?.first() {
+            return Err(MapError::AlreadyMapped { virt: VirtAddr(f.virt.max(virt.0)) });
+        }
+        let mut runs = Runs::default();
+        let mut at = virt.0;
+        loop {
+            let (table, limits) = self.make_table(cpu, owner, VirtAddr(at), level)?;
+            // All leaves of this table in one store.
+            let l = self
+                .format
+                .levels
+                .get(level)
+                .copied()
+                .ok_or(MapError::LeafSize { shift: leaf_shift })?;
+            let table_last = at | ((l.span_bytes() << l.index_bits).wrapping_sub(1));
+            let end = last.min(table_last);
+            let count = ((end - at) >> leaf_shift) + 1;
+            let frame = phys.0 + (at - virt.0);
+            let mut bytes = Vec::with_capacity(count as usize * 8);
+            for n in 0..count {
+                let here = at + (n << leaf_shift);
+                self.clear_way(cpu, table, level, VirtAddr(here))?;
+                let raw = first & !phys.0 | (frame + (n << leaf_shift));
+                bytes.extend_from_slice(&self.format.entry_to_bytes(raw));
+            }
+            let entry = self.format.entry_addr(table, level, VirtAddr(at));
+            let entry = entry.ok_or(MapError::OutsideMemory { phys: table })?;
+            self.memory
+                .write(entry, &bytes)
+                .map_err(|_| MapError::OutsideMemory { phys: entry })?;
+            let leaf = match self.format.decode(level, first) {
+                Entry::Leaf { perm, .. } => perm,
+                _ => Perm::empty(),
+            };
+            let new = self.format.effective(VirtAddr(at), leaf, limits, &Controls::LINUX);
+            let shift = leaf_shift as u8;
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let change = LeafChange { count, shift, old_shift: shift, old: Perm::empty(), new };
+            runs.add(Run { virt: at, phys: frame, old_phys: frame, change });
+            match end.checked_add(1) {
+                Some(next) if end < last => at = next,
+                _ => break,
+            }
+        }
+        self.changed(cpu, owner, runs);
+        Ok(())
+    }
+
+    /// Level of a leaf size that this CPU has.
+    pub(super) fn leaf_level(&self, shift: u32) -> Result<usize, MapError> {
+        let x86 = self.arch() == Arch::X86_64;
+        let missing = x86
+            && (shift == 21 && !self.has(Features::X86_PSE)
+                || shift == 30 && !self.has(Features::X86_GBPAGES));
+        match self.format.level_for_shift(shift) {
+            Some(level) if !missing => Ok(level),
+            _ => Err(MapError::LeafSize { shift }),
+        }
+    }
+
+    fn encode(&self, level: usize, phys: PhysAddr, perm: Perm) -> Result<u64, MapError> {
+        self.format.encode_leaf(level, phys, perm).map_err(|e| match e {
+            EncodeError::Address { phys, .. } => MapError::OutsideMemory { phys },
+            _ => MapError::Permission { perm },
+        })
+    }
+
+    /// The table of `level` for an address, made with those above it if need be, and what they
+    /// leave possible.
+    fn make_table(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        level: usize,
+    ) -> Result<(PhysAddr, Perm), MapError> {
+        let (mut table, mut limits) = (self.root_of(space)?, Perm::all());
+        for above in 0..level {
+            let malformed = MapError::Malformed { virt };
+            let Some(addr) = self.format.entry_addr(table, above, virt) else {
+                return Err(malformed);
+            };
+            let mut raw = self.entry(addr).ok_or(malformed.clone())?;
+            if raw == 0 {
+                let next = self.new_table(above + 1).map_err(|_| MapError::OutOfMemory)?;
+                raw = self.format.encode_table(above, next).map_err(|_| malformed.clone())?;
+                self.set_entry(addr, raw)?;
+                if above == 0 {
+                    self.share_root_entry(space, virt, raw)?;
+                }
+            }
+            match self.format.decode(above, raw) {
+                Entry::Table { next, limits: below } => {
+                    table = next;
+                    limits &= below;
+                }
+                Entry::Leaf { .. } => return Err(MapError::AlreadyMapped { virt }),
+                _ => return Err(malformed),
+            }
+        }
+        let _ = cpu;
+        Ok((table, limits))
+    }
+
+    /// x86-64: a new entry for the kernel's half goes into every root.
+    fn share_root_entry(
+        &mut self,
+        space: SpaceId,
+        virt: VirtAddr,
+        raw: u64,
+    ) -> Result<(), MapError> {
+        if self.arch() != Arch::X86_64 || space != SpaceId::KERNEL || !is_kernel(virt) {
+            return Ok(());
+        }
+        let roots: Vec<PhysAddr> = self.spaces.iter().skip(1).map(|s| s.root).collect();
+        for root in roots {
+            if let Some(addr) = self.format.entry_addr(root, 0, virt) {
+                self.set_entry(addr, raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every leaf of a range; gaps are skipped.
+    ///
+    /// # Errors
+    /// A leaf that the range covers in part, or a bad range; nothing was changed.
+    pub fn unmap(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        len: u64,
+    ) -> Result<(), MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let found = self.collect(owner, virt.0, last)?;
+        self.whole(&found, virt.0, last)?;
+        let mut runs = Runs::default();
+        for f in &found {
+            let m = self.mapping(f);
+            self.set_entry(f.entry, 0)?;
+            self.note(&mut runs, &m, m.phys, Perm::empty());
+        }
+        self.changed(cpu, owner, runs);
+        Ok(())
+    }
+
+    /// Takes `clear` away from every leaf of a range and then gives it `set`; gaps are skipped, and
+    /// entries that are not valid are changed too (PRESENT makes them valid again). Returns the
+    /// number of entries whose bits changed.
+    ///
+    /// # Errors
+    /// A leaf that the range covers in part ([`MapError::PartlyCovered`]: split it first), or a bad
+    /// range; nothing was changed.
+    pub fn protect(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        len: u64,
+        set: Perm,
+        clear: Perm,
+    ) -> Result<u64, MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let found = self.collect(owner, virt.0, last)?;
+        self.whole(&found, virt.0, last)?;
+        let mut runs = Runs::default();
+        let mut count = 0;
+        for f in &found {
+            let m = self.mapping(f);
+            let raw = self.format.with_perm(f.level, f.raw, set, clear);
+            if raw == f.raw {
+                continue;
+            }
+            count += 1;
+            self.set_entry(f.entry, raw)?;
+            let after = self.mapping(&Found { raw, ..*f });
+            self.note(&mut runs, &m, after.phys, after.perm);
+        }
+        self.changed(cpu, owner, runs);
+        Ok(count)
+    }
+
+    /// Replaces one leaf by another of the same size in one store: what break-before-make forbids
+    /// on some architectures.
+    ///
+    /// # Errors
+    /// No leaf of that size is there, or the new one cannot be.
+    pub fn replace(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        leaf_shift: u32,
+        perm: Perm,
+    ) -> Result<(), MapError> {
+        let level = self.leaf_level(leaf_shift)?;
+        let (owner, last) = self.range(Some(cpu), space, virt, 1u64 << leaf_shift)?;
+        let found = self.collect(owner, virt.0, last)?;
+        self.whole(&found, virt.0, last)?;
+        self.memory.check(phys, 1 << leaf_shift).map_err(|_| MapError::OutsideMemory { phys })?;
+        let raw = self.encode(level, phys, perm)?;
+        let [f] = found.as_slice() else { return Err(MapError::NotMapped { virt }) };
+        if f.level != level {
+            return Err(MapError::LeafSize { shift: leaf_shift });
+        }
+        let m = self.mapping(f);
+        self.set_entry(f.entry, raw)?;
+        let after = self.mapping(&Found { raw, ..*f });
+        let mut runs = Runs::default();
+        self.note(&mut runs, &m, after.phys, after.perm);
+        self.changed(cpu, owner, runs);
+        Ok(())
+    }
+
+    /// Adds the change of one leaf, unless nothing that counts changed.
+    fn note(&self, runs: &mut Runs, before: &Mapping, phys: PhysAddr, new: Perm) {
+        let moved = phys != before.phys && !new.is_empty();
+        if before.perm == new && !moved {
+            return;
+        }
+        let shift = before.shift as u8;
+        let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
+        let phys = if new.is_empty() { before.phys } else { phys };
+        runs.add(Run { virt: before.virt.0, phys: phys.0, old_phys: before.phys.0, change });
+    }
+
+    /// Tells everybody about edits that were made.
+    pub(super) fn changed(&mut self, cpu: CpuId, space: SpaceId, runs: Runs) {
+        for run in runs.0 {
+            let now = self.advance();
+            self.tlbs_notice(space, &run, now);
+            let len = run.change.len();
+            let to = run.change.new.executable().then_some(run.phys);
+            if let Some(s) = self.spaces.get_mut(space.0 as usize) {
+                s.exec.set(run.virt, len, to, now);
+            }
+            let (virt, phys) = (VirtAddr(run.virt), PhysAddr(run.phys));
+            let view = View::Leaf { virt, phys, change: run.change };
+            self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Leaves split and collapsed by one level, and the tables that come and go with that.
+//!
+//! The entry above is replaced in one store. Not modelled here: break-before-make, which is the
+//! caller's sequence of edits and invalidations.
+
+use textbed_arch::paging::Entry;
+use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{LeafChange, View};
+
+use super::edit::Runs;
+use super::{Found, Run};
+use crate::{Machine, MapError};
+
+impl Machine {
+    /// Replaces the leaf at an address by a table of leaves of the next smaller size, which say the
+    /// same.
+    ///
+    /// # Errors
+    /// Nothing is mapped there, or the leaf is of the smallest size.
+    pub fn split(&mut self, cpu: CpuId, space: SpaceId, virt: VirtAddr) -> Result<(), MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, 1)?;
+        let found = self.collect(owner, virt.0, last)?;
+        let Some(f) = found.first().copied() else { return Err(MapError::NotMapped { virt }) };
+        let m = self.mapping(&f);
+        let none = MapError::NoNextSize { virt, shift: m.shift };
+        let below = f.level + 1;
+        let Some(l) = self.format.levels.get(below).copied() else { return Err(none) };
+        let mut bytes = Vec::with_capacity(l.table_bytes() as usize);
+        for n in 0..l.entries() {
+            let part = self.format.leaf_at_level(f.raw, f.level, below, n);
+            let part = part.map_err(|_| none.clone())?;
+            bytes.extend_from_slice(&self.format.entry_to_bytes(part));
+        }
+        let table = self.new_table(below).map_err(|_| MapError::OutOfMemory)?;
+        let raw = self.format.encode_table(f.level, table).map_err(|_| none)?;
+        self.memory.write(table, &bytes).map_err(|_| MapError::OutsideMemory { phys: table })?;
+        self.set_entry(f.entry, raw)?;
+        let parts = self.collect(owner, m.virt.0, m.virt.0)?;
+        let new = parts.first().map_or(Perm::empty(), |f| self.mapping(f).perm);
+        let change = LeafChange {
+            count: l.entries() as u32,
+            shift: l.index_shift as u8,
+            old_shift: m.shift as u8,
+            old: m.perm,
+            new,
+        };
+        let run = Run { virt: m.virt.0, phys: m.phys.0, old_phys: m.phys.0, change };
+        self.changed(cpu, owner, Runs(vec![run]));
+        Ok(())
+    }
+
+    /// Replaces the table that holds the leaf at an address by one leaf of the next larger size, if
+    /// all its leaves are contiguous and agree in every attribute. The table is freed.
+    ///
+    /// # Errors
+    /// They do not agree, or no leaf has the larger size.
+    pub fn collapse(&mut self, cpu: CpuId, space: SpaceId, virt: VirtAddr) -> Result<(), MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, 1)?;
+        let found = self.collect(owner, virt.0, last)?;
+        let Some(f) = found.first().copied() else { return Err(MapError::NotMapped { virt }) };
+        let m = self.mapping(&f);
+        let none = MapError::NoNextSize { virt, shift: m.shift };
+        let Some(above) = f.level.checked_sub(1) else { return Err(none) };
+        let up = self.format.levels.get(above).copied().ok_or(none.clone())?;
+        self.leaf_level(up.index_shift).map_err(|_| none.clone())?;
+        let start = VirtAddr(virt.0 & !(up.span_bytes() - 1));
+        let all = self.collect(owner, start.0, start.0 | (up.span_bytes() - 1))?;
+        let large = |f: &Found| {
+            self.format.leaf_at_level(f.raw, f.level, above, 0).map_err(|_| none.clone())
+        };
+        let base = all.first().map(|f| (self.mapping(f), large(f)));
+        let Some((first, Ok(raw))) = base else { return Err(none) };
+        if !VirtAddr(first.phys.0).is_aligned(up.index_shift) {
+            return Err(MapError::NotUniform { virt: start });
+        }
+        for n in 0..up.span_bytes() >> m.shift {
+            let here = VirtAddr(start.0 + (n << m.shift));
+            let fits = all.get(n as usize).is_some_and(|g| {
+                let mg = self.mapping(g);
+                g.virt == here.0
+                    && g.level == f.level
+                    && mg.phys.0 == first.phys.0 + (n << m.shift)
+                    && large(g) == Ok(raw)
+            });
+            if !fits {
+                return Err(MapError::NotUniform { virt: here });
+            }
+        }
+        // The entry above: found on the path of a walk.
+        let path = self.path(owner, start, above);
+        let Some(entry) = path else { return Err(MapError::Malformed { virt }) };
+        let table_bytes = self.format.levels.get(f.level).map_or(FRAME_BYTES, |l| l.table_bytes());
+        let table = PhysAddr(f.entry.0 & !(table_bytes - 1));
+        self.set_entry(entry, raw)?;
+        let old = first.perm;
+        let after = self.collect(owner, start.0, start.0)?;
+        let new = after.first().map_or(Perm::empty(), |f| self.mapping(f).perm);
+        let (shift, old_shift) = (up.index_shift as u8, m.shift as u8);
+        let change = LeafChange { count: 1, shift, old_shift, old, new };
+        let run = Run { virt: start.0, phys: first.phys.0, old_phys: first.phys.0, change };
+        self.changed(cpu, owner, Runs(vec![run]));
+        self.free_table(cpu, table, f.level);
+        Ok(())
+    }
+
+    /// Address of the entry of `level` that translates an address.
+    fn path(&self, space: SpaceId, virt: VirtAddr, level: usize) -> Option<PhysAddr> {
+        let root = self.root(space)?;
+        let walk = self.format.walk(root, virt, &mut |addr| self.entry(addr));
+        walk.path().get(level).map(|step| step.addr)
+    }
+
+    /// Frees the empty tables below an entry that is to become a leaf.
+    pub(super) fn clear_way(
+        &mut self,
+        cpu: CpuId,
+        table: PhysAddr,
+        level: usize,
+        virt: VirtAddr,
+    ) -> Result<(), MapError> {
+        let addr = self.format.entry_addr(table, level, virt);
+        let raw = addr.and_then(|a| self.entry(a)).unwrap_or(0);
+        if raw == 0 {
+            return Ok(());
+        }
+        if let Entry::Table { next, .. } = self.format.decode(level, raw) {
+            let below = level + 1;
+            let l = self.format.levels.get(below).copied();
+            for n in 0..l.map_or(0, |l| l.entries()) {
+                let at = VirtAddr(virt.0 + (n << l.map_or(0, |l| l.index_shift)));
+                self.clear_way(cpu, next, below, at)?;
+            }
+            self.free_table(cpu, next, below);
+        }
+        Ok(())
+    }
+
+    fn free_table(&mut self, cpu: CpuId, table: PhysAddr, level: usize) {
+        let frames = self.table_frames(level);
+        self.frames.free_table(table.pfn(), frames);
+        self.emit(cpu, View::TableFreed { phys: table, level: level as u8 });
+    }
+}

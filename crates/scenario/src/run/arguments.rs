@@ -1,0 +1,91 @@
+//! Arguments: from what a scenario says to what the kernel's parameters take.
+//!
+//! A parameter that counts pages takes `512 pages` as 512, and refuses a number in bytes; anything
+//! else takes it in bytes. An error value is passed on as its bits, as C code would.
+
+use textbed_arch::Arch;
+use textbed_kernel::{Arg as KernelArg, CallError, CallSpec, ParamKind};
+
+use super::preflight::{arg_span, diagnostic};
+use super::world::Stop;
+use crate::span::Span;
+use crate::syntax::ast::{Arg, Atom, Call, Expr, Unit};
+use crate::value::{self, Environment, Value};
+
+/// The argument that an error is about, or the call's name.
+pub(super) fn place_of_argument(spec: &CallSpec, call: &Call, error: &CallError) -> Span {
+    let wrong = match error {
+        CallError::Arguments { param, .. } => spec.params.iter().position(|p| p.name == param),
+        _ => None,
+    };
+    wrong.and_then(|index| call.args.get(index)).and_then(arg_span).unwrap_or(call.name.span)
+}
+
+/// An argument that is a number or an address; an error value as the bits that C would pass.
+pub(super) fn plain(arg: &Arg, env: &dyn Environment, span: Span) -> Result<u64, Stop> {
+    match arg {
+        Arg::Expr(expr) => Ok(value::expr(expr, env)?.bits()),
+        other => {
+            let span = arg_span(other).unwrap_or(span);
+            let message = "a number or an address has to stand here".to_owned();
+            Err(Stop::Input(diagnostic(message, span, "not a number", None)))
+        }
+    }
+}
+
+/// An argument in the form that the kernel takes.
+pub(super) fn lower(
+    spec: &CallSpec,
+    index: usize,
+    arg: &Arg,
+    env: &dyn Environment,
+    arch: Arch,
+) -> Result<KernelArg, Stop> {
+    let kind = spec.params.get(index).map(|param| param.kind);
+    match arg {
+        Arg::Expr(expr) if kind == Some(ParamKind::Pages) => {
+            if let Some(span) = sized(expr) {
+                let message = format!("`{}` counts pages here, not bytes", spec.name);
+                let help = Some("write `512 pages`, or just the number".to_owned());
+                return Err(Stop::Input(diagnostic(message, span, "bytes", help)));
+            }
+            let counted = InPages(env);
+            Ok(KernelArg::Value(value::expr(expr, &counted)?.bits()))
+        }
+        Arg::Expr(expr) => Ok(KernelArg::Value(value::expr(expr, env)?.bits())),
+        Arg::Flags(names) => {
+            Ok(KernelArg::Flags(names.iter().map(|name| name.value.clone()).collect()))
+        }
+        Arg::Code(name) => {
+            let routine = textbed_firmware::load(arch, &name.value).map_err(|error| {
+                Stop::Input(diagnostic(error.to_string(), name.span, "no such code", None))
+            })?;
+            Ok(KernelArg::Code(routine.bytes.to_vec()))
+        }
+        Arg::Jit(name) => Err(Stop::NotModelled(format!("jit({}): there is no JIT", name.value))),
+    }
+}
+
+/// The first number in an expression that has a unit of bytes.
+fn sized(expr: &Expr) -> Option<Span> {
+    let products = std::iter::once(&expr.first).chain(expr.rest.iter().map(|(_, p)| p));
+    let mut atoms = products.flat_map(|p| std::iter::once(&p.first).chain(&p.rest));
+    atoms.find_map(|atom| match &atom.value {
+        Atom::Int { unit: Unit::Kibi | Unit::Mebi | Unit::Gibi, .. } => Some(atom.span),
+        Atom::Paren(inner) => sized(inner),
+        _ => None,
+    })
+}
+
+/// Where `512 pages` is 512.
+struct InPages<'a>(&'a dyn Environment);
+
+impl Environment for InPages<'_> {
+    fn variable(&self, name: &str) -> Option<Value> {
+        self.0.variable(name)
+    }
+
+    fn page_bytes(&self) -> u64 {
+        1
+    }
+}

@@ -1,0 +1,444 @@
+//! The world of a real run: a modelled kernel on a modelled machine.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{CpuId, SpaceId, VirtAddr};
+use textbed_event::{
+    Batch, CallRef, NameId, NameTable, Origin, OriginId, RcuFlavour, Sink, View, WarnReason,
+};
+use textbed_kernel::{CallError, Kernel, Returns, find_call};
+use textbed_machine::{CpuMask, Machine, MachineError, OpError};
+
+use super::arguments::{lower, place_of_argument, plain};
+use super::engine::Note;
+use super::guest::{GuestCall, Guests};
+use super::preflight::{arg_span, diagnostic};
+use super::world::{Bare, Inside, Returned, Stop, World};
+use crate::loaded::Loaded;
+use crate::ops;
+use crate::span::{LineIndex, Span};
+use crate::syntax::ast::{Arg, Block, Call, HandlerKind, Name};
+use crate::value::{Environment, Value};
+
+/// Events that wait before they are handed on.
+const BATCH_EVENTS: usize = 4096;
+
+/// A kernel, and what a run has to remember about it.
+pub(super) struct KernelWorld<'a> {
+    kernel: Kernel,
+    sink: &'a mut dyn Sink,
+    places: Places<'a>,
+    guests: Guests,
+    max_steps: u64,
+    traps_handled: bool,
+    /// Address spaces by the names that `with mm` gives them.
+    spaces: BTreeMap<String, SpaceId>,
+    /// What `with mm` goes back to: space and identifier, innermost last.
+    loaded_before: BTreeMap<CpuId, Vec<(SpaceId, u16)>>,
+    /// Whether interrupts were on before each `with stop_machine`, innermost last.
+    irqs_before: BTreeMap<CpuId, Vec<bool>>,
+    names: NameTable,
+    /// Names of calls, for notes about warnings inside them.
+    calls: BTreeMap<CallRef, NameId>,
+    notes: Vec<Note>,
+    stopped: bool,
+}
+
+/// Turns places into origins.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    file: NameId,
+    text: &'a str,
+    lines: &'a LineIndex,
+}
+
+impl Places<'_> {
+    fn origin(&self, place: Span) -> Origin {
+        Origin {
+            file: self.file,
+            line: u32::try_from(self.lines.position(self.text, place.start).line)
+                .unwrap_or(u32::MAX),
+            offset: u64::try_from(place.start).unwrap_or(u64::MAX),
+            len: u32::try_from(place.end.saturating_sub(place.start)).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl<'a> KernelWorld<'a> {
+    pub(super) fn new(
+        loaded: &'a Loaded,
+        mut kernel: Kernel,
+        max_steps: u64,
+        sink: &'a mut dyn Sink,
+    ) -> Self {
+        let file = kernel.machine_mut().recorder().name(loaded.path());
+        let handles_traps = |block: &Block| matches!(block, Block::Handler { kind, .. } if kind.value == HandlerKind::Trap);
+        let traps_handled = loaded.file().blocks.iter().any(|b| handles_traps(&b.value));
+        let stopped = sink.begin(&kernel.machine().header()).is_break();
+        KernelWorld {
+            kernel,
+            sink,
+            places: Places { file, text: loaded.text(), lines: loaded.lines() },
+            guests: Guests::new(),
+            max_steps,
+            traps_handled,
+            spaces: BTreeMap::new(),
+            loaded_before: BTreeMap::new(),
+            irqs_before: BTreeMap::new(),
+            names: NameTable::default(),
+            calls: BTreeMap::new(),
+            notes: Vec::new(),
+            stopped,
+        }
+    }
+
+    /// Hands on what is left.
+    pub(super) fn finish(&mut self) {
+        self.flush();
+    }
+
+    /// Injected failures that nothing met.
+    pub(super) fn unused_failures(&self) -> Vec<String> {
+        self.kernel.unused_failures()
+    }
+
+    fn flush(&mut self) {
+        let batch = self.kernel.machine_mut().take_batch();
+        if batch.is_empty() {
+            return;
+        }
+        self.names.absorb(&batch);
+        self.note_warnings(&batch);
+        if self.sink.batch(&batch).is_break() {
+            self.stopped = true;
+        }
+    }
+
+    /// Warnings that the kernel gave, as notes.
+    fn note_warnings(&mut self, batch: &Batch) {
+        for event in &batch.events {
+            match event.view() {
+                View::CallEntered { call, name, .. } => {
+                    self.calls.insert(call, name);
+                }
+                View::Warned { call, reason, virt } => {
+                    let name = self.calls.get(&call).map_or("", |name| self.names.get(*name));
+                    let place = place_of(batch, event.origin);
+                    let inside = if name.is_empty() { String::new() } else { format!("{name}: ") };
+                    let text = format!("{}: {inside}WARN: {} ({virt})", event.cpu, reason.text());
+                    self.notes.push(Note { text, place, failed_assert: false });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn guest_call(
+        &mut self,
+        cpu: CpuId,
+        call: &Call,
+        env: &dyn Environment,
+    ) -> Result<Returned, Stop> {
+        let mut args = Vec::new();
+        for arg in &call.args {
+            args.push(plain(arg, env, call.name.span)?);
+        }
+        let Some((entry, args)) = args.split_first() else {
+            let message = "`call` takes the address of the code".to_owned();
+            return Err(Stop::Input(diagnostic(message, call.name.span, "no address", None)));
+        };
+        let guest = GuestCall {
+            cpu,
+            written: call.to_string(),
+            entry: VirtAddr(*entry),
+            args,
+            max_steps: self.max_steps,
+            traps_handled: self.traps_handled,
+        };
+        let value = Value::number(self.guests.call(&mut self.kernel, &guest)?);
+        let note = Some(format!("{call} returned {value}"));
+        Ok(Returned { value, failed: false, call: None, note })
+    }
+
+    fn kernel_call(
+        &mut self,
+        cpu: CpuId,
+        call: &Call,
+        env: &dyn Environment,
+    ) -> Result<Returned, Stop> {
+        let (version, arch) = (self.kernel.version(), self.kernel.arch());
+        let spec = find_call(&call.name.value, version, arch)
+            .map_err(|error| call_stopped(error, call.name.span))?;
+        let mut args = Vec::new();
+        for (i, arg) in call.args.iter().enumerate() {
+            args.push(lower(spec, i, arg, env, arch)?);
+        }
+        let value = self.kernel.call(cpu, &call.name.value, &args).map_err(|error| {
+            let place = place_of_argument(spec, call, &error);
+            call_stopped(error, place)
+        })?;
+        Ok(Returned {
+            value: Value::returned(value.value),
+            failed: value.failed,
+            call: (spec.returns != Returns::Void).then_some(value.call),
+            note: None,
+        })
+    }
+
+    fn space(&mut self, cpu: CpuId, name: &str) -> Result<SpaceId, Stop> {
+        if let Some(space) = self.spaces.get(name) {
+            return Ok(*space);
+        }
+        let space = self.kernel.machine_mut().new_space(cpu).map_err(machine_stopped)?;
+        self.spaces.insert(name.to_owned(), space);
+        Ok(space)
+    }
+
+    fn set_origin(&mut self, place: Span) {
+        let origin = self.places.origin(place);
+        self.kernel.machine_mut().recorder().set_origin(Some(origin));
+    }
+}
+
+fn place_of(batch: &Batch, origin: OriginId) -> Span {
+    let Some(origin) = batch.origin(origin) else { return Span::default() };
+    let start = usize::try_from(origin.offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(origin.len).unwrap_or(0);
+    Span::new(start, start.saturating_add(len))
+}
+
+impl Bare for KernelWorld<'_> {
+    fn at(&mut self, place: Span) {
+        self.set_origin(place);
+    }
+
+    fn op(
+        &mut self,
+        cpu: CpuId,
+        op: &Name,
+        args: &[Arg],
+        env: &dyn Environment,
+    ) -> Result<(), Stop> {
+        execute(self.kernel.machine_mut(), cpu, op, args, env)
+    }
+
+    fn publish(&mut self, cpu: CpuId, name: &str, value: Value) -> Result<(), Stop> {
+        self.kernel.machine_mut().publish(cpu, name, value.bits());
+        Ok(())
+    }
+}
+
+impl World for KernelWorld<'_> {
+    fn page_bytes(&self) -> u64 {
+        1 << self.kernel.machine().config().page_shift
+    }
+
+    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Returned, Stop> {
+        let returned = match call.name.value.as_str() {
+            "call" => self.guest_call(cpu, call, env),
+            _ => self.kernel_call(cpu, call, env),
+        };
+        // Warnings become notes, and those stand before the note about the result.
+        self.flush();
+        returned
+    }
+
+    fn observe(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
+        match self.kernel.machine_mut().observe(cpu, name) {
+            Some(_) => Ok(()),
+            None => Err(Stop::NotModelled(format!("`{name}` is published and not to be seen"))),
+        }
+    }
+
+    fn enter(&mut self, cpu: CpuId, inside: Inside<'_>) -> Result<(), Stop> {
+        match inside {
+            Inside::IrqsOff => self.kernel.machine_mut().set_irqs(cpu, false),
+            Inside::Lock(name) => {
+                self.kernel.machine_mut().lock(cpu, name).map_err(machine_stopped)?;
+            }
+            Inside::Mm(name) => {
+                let space = self.space(cpu, name)?;
+                let machine = self.kernel.machine_mut();
+                let before = (machine.space_of(cpu), machine.asid_of(cpu));
+                let asid = u16::try_from(space.0).unwrap_or(u16::MAX);
+                machine.load_space(cpu, space, asid, false).map_err(machine_stopped)?;
+                self.loaded_before.entry(cpu).or_default().push(before);
+            }
+            Inside::StopMachine => {
+                let machine = self.kernel.machine_mut();
+                let before = machine.irqs_on(cpu);
+                machine.emit(cpu, View::StopMachine { begin: true });
+                machine.set_irqs(cpu, false);
+                self.irqs_before.entry(cpu).or_default().push(before);
+            }
+            Inside::Rcu => self.read_side(cpu, true),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, cpu: CpuId, inside: Inside<'_>) -> Result<(), Stop> {
+        match inside {
+            Inside::IrqsOff => self.kernel.machine_mut().set_irqs(cpu, true),
+            Inside::Lock(name) => {
+                self.kernel.machine_mut().unlock(cpu, name).map_err(machine_stopped)?;
+            }
+            Inside::Mm(_) => {
+                let before = self.loaded_before.get_mut(&cpu).and_then(Vec::pop);
+                let (space, asid) = before.unwrap_or((SpaceId::KERNEL, 0));
+                let machine = self.kernel.machine_mut();
+                machine.load_space(cpu, space, asid, false).map_err(machine_stopped)?;
+            }
+            Inside::StopMachine => {
+                let before = self.irqs_before.get_mut(&cpu).and_then(Vec::pop).unwrap_or(true);
+                let machine = self.kernel.machine_mut();
+                machine.set_irqs(cpu, before);
+                machine.emit(cpu, View::StopMachine { begin: false });
+            }
+            Inside::Rcu => self.read_side(cpu, false),
+        }
+        Ok(())
+    }
+
+    fn ipi(
+        &mut self,
+        cpu: CpuId,
+        targets: &[CpuId],
+        name: &str,
+        handler: &mut dyn FnMut(&mut dyn Bare, CpuId) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let places = self.places;
+        let mask: CpuMask = targets.iter().copied().collect();
+        let mut stopped = None;
+        let sent =
+            self.kernel.machine_mut().ipi(cpu, mask, name, true, &mut |machine, receiver| {
+                let mut bare = OnMachine { machine, places };
+                handler(&mut bare, receiver).map_err(|stop| {
+                    stopped = Some(stop);
+                    MachineError::Handler("the handler stopped".to_owned())
+                })
+            });
+        match (stopped, sent) {
+            (Some(stop), _) => Err(stop),
+            (None, Ok(())) => Ok(()),
+            (None, Err(MachineError::WrongContext { .. })) => {
+                // The kernel warns of a cross-call with interrupts off; the wait is not modelled.
+                let (reason, virt) = (WarnReason::WrongContext, VirtAddr(0));
+                let machine = self.kernel.machine_mut();
+                machine.emit(cpu, View::Warned { call: CallRef::NONE, reason, virt });
+                let what = "an IPI that is waited for with interrupts off";
+                Err(Stop::NotModelled(what.to_owned()))
+            }
+            (None, Err(error)) => Err(machine_stopped(error)),
+        }
+    }
+
+    fn result(&mut self, cpu: CpuId, call: CallRef, looked_at: bool) {
+        let view = if looked_at { View::ResultUsed { call } } else { View::ResultDropped { call } };
+        self.kernel.machine_mut().emit(cpu, view);
+    }
+
+    fn between(&mut self) -> bool {
+        if self.kernel.machine_mut().recorder().pending() >= BATCH_EVENTS {
+            self.flush();
+        }
+        !self.stopped
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+impl KernelWorld<'_> {
+    fn read_side(&mut self, cpu: CpuId, begin: bool) {
+        let flavour = RcuFlavour::Normal;
+        self.kernel.machine_mut().emit(cpu, View::ReadSide { flavour, begin });
+    }
+}
+
+/// What an interrupt handler can reach: the machine alone.
+struct OnMachine<'m, 'a> {
+    machine: &'m mut Machine,
+    places: Places<'a>,
+}
+
+impl Bare for OnMachine<'_, '_> {
+    fn at(&mut self, place: Span) {
+        let origin = self.places.origin(place);
+        self.machine.recorder().set_origin(Some(origin));
+    }
+
+    fn op(
+        &mut self,
+        cpu: CpuId,
+        op: &Name,
+        args: &[Arg],
+        env: &dyn Environment,
+    ) -> Result<(), Stop> {
+        execute(self.machine, cpu, op, args, env)
+    }
+
+    fn publish(&mut self, cpu: CpuId, name: &str, value: Value) -> Result<(), Stop> {
+        self.machine.publish(cpu, name, value.bits());
+        Ok(())
+    }
+}
+
+/// Carries out one instruction.
+fn execute(
+    machine: &mut Machine,
+    cpu: CpuId,
+    op: &Name,
+    args: &[Arg],
+    env: &dyn Environment,
+) -> Result<(), Stop> {
+    let arch = machine.arch();
+    let Some(row) = ops::resolve(arch, &op.value) else {
+        let message = format!("{arch} has no instruction `{}`", op.value);
+        return Err(Stop::Input(diagnostic(message, op.span, "not here", None)));
+    };
+    let operand = match args {
+        [] => 0,
+        [one] => plain(one, env, op.span)?,
+        [_, second, ..] => {
+            let message = "an instruction takes one operand at most here".to_owned();
+            let span = arg_span(second).unwrap_or(op.span);
+            return Err(Stop::Input(diagnostic(message, span, "one too many", None)));
+        }
+    };
+    machine.op(cpu, row, operand).map_err(|error| op_stopped(error, op))
+}
+
+fn op_stopped(error: OpError, op: &Name) -> Stop {
+    match error {
+        OpError::Fault(fault) => Stop::Died(format!("{}: {fault}", op.value)),
+        OpError::NotModelled { .. } | OpError::NoCpu(_) => Stop::NotModelled(error.to_string()),
+        other => Stop::Input(diagnostic(other.to_string(), op.span, "here", None)),
+    }
+}
+
+fn call_stopped(error: CallError, span: Span) -> Stop {
+    match error {
+        CallError::NotModelled { call, what } => Stop::NotModelled(format!("{call}: {what}")),
+        CallError::Died { call, how, virt } => {
+            Stop::Died(format!("{call}: the kernel dies: {how} at {virt}"))
+        }
+        CallError::Machine { call, error } => match machine_stopped(*error) {
+            Stop::NotModelled(what) => Stop::NotModelled(format!("{call}: {what}")),
+            other => other,
+        },
+        CallError::Unknown { .. } | CallError::Absent { .. } | CallError::Arguments { .. } => {
+            Stop::Input(diagnostic(error.to_string(), span, "here", None))
+        }
+    }
+}
+
+fn machine_stopped(error: MachineError) -> Stop {
+    match error {
+        MachineError::OutOfMemory { .. } => {
+            Stop::Limit(format!("the modelled machine's memory is used up: {error}"))
+        }
+        MachineError::Fault(fault) => Stop::Died(fault.to_string()),
+        other => Stop::NotModelled(other.to_string()),
+    }
+}

@@ -1,0 +1,397 @@
+//! Which kernel a log is of: architecture, version, page size, address layout.
+//!
+//! Found from the files beside the log, from names of functions that one architecture alone has,
+//! and from the addresses that occur. What the user says wins; what is found twice must agree; what
+//! is not found is an error that names the option to give.
+//!
+//! Not modelled: page sizes other than 4 KiB and (powerpc) 64 KiB; addresses under KASLR are taken
+//! from page tables or not at all.
+
+use crate::ftrace::{self, Parsed};
+use crate::functions::{self, Hit, On};
+use crate::side::SideFiles;
+use std::collections::BTreeSet;
+use std::fmt;
+use textbed_arch::Arch;
+use textbed_arch::paging::Format;
+
+/// What the user said.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Architecture (`--arch`).
+    pub arch: Option<Arch>,
+    /// Kernel version (`--kernel`).
+    pub kernel: Option<String>,
+    /// `log2` of the base page.
+    pub page_shift: Option<u8>,
+    /// Do not look at files beside the log.
+    pub no_side_files: bool,
+    /// Stop before the first marker with this text.
+    pub stop_at_marker: Option<String>,
+}
+
+/// Why it cannot be said which kernel a log is of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DetectError {
+    /// Nothing says the architecture.
+    #[error("cannot tell the architecture of this log: give --arch (x86_64, arm64, ppc64le)")]
+    UnknownArch,
+    /// Two things say different architectures.
+    #[error("{first} says {first_arch}, {second} says {second_arch}: give --arch")]
+    ContradictoryArch {
+        /// What says the first.
+        first: String,
+        /// The first.
+        first_arch: Arch,
+        /// What says the second.
+        second: String,
+        /// The second.
+        second_arch: Arch,
+    },
+    /// Nothing says the kernel's version.
+    #[error(
+        "cannot tell the kernel version of this log (no file `version` beside it): give --kernel"
+    )]
+    UnknownKernel,
+    /// What should be a version is none.
+    #[error("{what} has no kernel version in it: '{text}': give --kernel")]
+    BadVersion {
+        /// Where it is from.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// Two things say different versions.
+    #[error("{first} says kernel {first_version}, {second} says {second_version}: give --kernel")]
+    ContradictoryKernel {
+        /// What says the first.
+        first: &'static str,
+        /// The first.
+        first_version: String,
+        /// What says the second.
+        second: &'static str,
+        /// The second.
+        second_version: String,
+    },
+    /// Page tables of that kind are not modelled.
+    #[error("{arch} with pages of {bytes} bytes is not modelled")]
+    NotModelled {
+        /// The architecture.
+        arch: Arch,
+        /// The base page.
+        bytes: u64,
+    },
+}
+
+/// A kernel version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Major and minor: (6, 12).
+    pub number: (u16, u16),
+    /// As written: `6.12.117+deb12-amd64`.
+    pub text: String,
+}
+
+impl Version {
+    /// Reads `6.12`, `6.12.117+deb12-amd64`, `v6.13-rc2`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = text.trim().trim_start_matches('v');
+        let mut parts = word.split('.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?;
+        let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+        let minor = minor.get(..end)?.parse().ok()?;
+        Some(Self { number: (major, minor), text: word.to_string() })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What the first lines of a log (or all of them) say.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// Lines looked at.
+    pub lines: u64,
+    /// Events among them.
+    pub events: u64,
+    /// Functions and tracepoints that occur.
+    pub entries: BTreeSet<&'static str>,
+    /// Functions whose return occurs.
+    pub returns: BTreeSet<&'static str>,
+    /// Number of CPUs by the header.
+    pub cpus: Option<u32>,
+    /// Highest CPU seen.
+    pub highest_cpu: u32,
+    /// A function that one architecture alone has: its name and architecture.
+    pub by_function: Vec<(&'static str, Arch)>,
+    /// An address that one architecture alone has.
+    pub by_address: Option<(u64, Arch)>,
+    /// Ends of mapped ranges seen, and of these not a multiple of 64 KiB.
+    pub ranges: (u64, u64),
+}
+
+impl Evidence {
+    /// Looks at a line.
+    pub fn add(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let event = match ftrace::parse(line) {
+            Parsed::Event(e) => e,
+            Parsed::Comment(ftrace::Comment::Entries { cpus, .. }) => {
+                self.cpus = cpus;
+                return;
+            }
+            _ => return,
+        };
+        self.events += 1;
+        self.highest_cpu = self.highest_cpu.max(event.cpu);
+        let function = match functions::classify(&event) {
+            Hit::Entry(f) => {
+                self.entries.insert(f.name);
+                f
+            }
+            Hit::Return(f) => {
+                self.returns.insert(f.name);
+                f
+            }
+            Hit::Inside(_) | Hit::Unknown => return,
+        };
+        let arch = match function.on {
+            On::X86 => Some(Arch::X86_64),
+            On::Arm64 => Some(Arch::Arm64),
+            On::Power => Some(Arch::Ppc64le),
+            On::All | On::X86Arm64 => None,
+        };
+        if let Some(arch) = arch
+            && self.by_function.iter().all(|(_, a)| *a != arch)
+        {
+            self.by_function.push((function.name, arch));
+        }
+        if function.meaning == functions::Meaning::MapPages {
+            for key in [&b"start"[..], b"end"] {
+                if let Some(value) = event.number(key) {
+                    self.ranges.0 += 1;
+                    self.ranges.1 += u64::from(value & 0xffff != 0);
+                }
+            }
+        }
+        if self.by_address.is_none() {
+            self.by_address = event
+                .args()
+                .filter_map(|a| ftrace::number(a.value))
+                .find_map(|a| Some((a, arch_of_address(a)?)));
+        }
+    }
+}
+
+/// The architecture whose kernel has this address, where one alone has. Sources: x86
+/// `Documentation/arch/x86/x86_64/mm.rst`, arm64 `Documentation/arch/arm64/memory.rst`, powerpc
+/// `book3s/64/radix.h`; linux-semantics as read at 6.12.
+fn arch_of_address(address: u64) -> Option<Arch> {
+    match address >> 48 {
+        0xc000 | 0xc008 | 0xc00a | 0xc00c => Some(Arch::Ppc64le),
+        // The lower half of the arm64 kernel's 48 bits: its linear map.
+        0xffff if address & (1 << 47) == 0 => Some(Arch::Arm64),
+        // x86 text and modules. (Its direct map and vmalloc lie where an arm64 kernel's image may
+        // be under KASLR.)
+        0xffff if (0xffff_ffff_8000_0000..0xffff_ffff_ff00_0000).contains(&address) => {
+            Some(Arch::X86_64)
+        }
+        _ => None,
+    }
+}
+
+/// The architecture that a name (`version`, file name of the configuration) has in it.
+fn arch_of_text(text: &str) -> Option<Arch> {
+    const WORDS: &[(&str, Arch)] = &[
+        ("x86_64", Arch::X86_64),
+        ("amd64", Arch::X86_64),
+        ("aarch64", Arch::Arm64),
+        ("arm64", Arch::Arm64),
+        ("powerpc64le", Arch::Ppc64le),
+        ("ppc64le", Arch::Ppc64le),
+        ("ppc64el", Arch::Ppc64le),
+        ("powerpc64", Arch::Ppc64),
+        ("ppc64", Arch::Ppc64),
+    ];
+    WORDS.iter().find(|(w, _)| text.contains(w)).map(|(_, a)| *a)
+}
+
+/// The kernel that a log is of.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Its architecture.
+    pub arch: Arch,
+    /// Its version.
+    pub version: Version,
+    /// Its page-table format.
+    pub format: &'static Format,
+    /// Whether addresses are where the documentation has them (`nokaslr`).
+    pub nokaslr: bool,
+    /// Whether the command line takes protection of aliases away (`rodata=on`, `off`, `noalias`:
+    /// arm64 then leaves its linear map alone).
+    pub rodata_less: bool,
+    /// How each was found, for the report.
+    pub because: Vec<String>,
+}
+
+/// Finds the kernel.
+///
+/// # Errors
+/// [`DetectError`].
+pub fn kernel(
+    options: &Options,
+    side: &SideFiles,
+    evidence: &Evidence,
+) -> Result<Kernel, DetectError> {
+    let mut because = Vec::new();
+    let arch = arch(options, side, evidence, &mut because)?;
+    let version = version(options, side, &mut because)?;
+    let page_shift = page_shift(options, side, evidence, arch, &mut because);
+    let format =
+        Format::for_kernel(arch, u32::from(page_shift)).ok_or(DetectError::NotModelled {
+            arch,
+            bytes: 1u64.checked_shl(page_shift.into()).unwrap_or(0),
+        })?;
+    let nokaslr =
+        side.cmdline.as_deref().is_some_and(|c| c.split_whitespace().any(|word| word == "nokaslr"));
+    if nokaslr {
+        because.push("addresses: nokaslr (cmdline)".to_string());
+    }
+    let rodata = side.cmdline.as_deref().and_then(|c| {
+        c.split_whitespace().filter_map(|word| word.strip_prefix("rodata=")).next_back()
+    });
+    let rodata_less = rodata.is_some_and(|value| value != "full");
+    if let Some(value) = rodata {
+        because.push(format!("rodata={value} (cmdline)"));
+    }
+    Ok(Kernel { arch, version, format, nokaslr, rodata_less, because })
+}
+
+fn arch(
+    options: &Options,
+    side: &SideFiles,
+    evidence: &Evidence,
+    because: &mut Vec<String>,
+) -> Result<Arch, DetectError> {
+    let mut said: Vec<(String, Arch)> = Vec::new();
+    if let Some(arch) = side.version.as_deref().and_then(arch_of_text) {
+        said.push(("the file version".to_string(), arch));
+    }
+    if let Some(arch) = side.config_name.as_deref().and_then(arch_of_text) {
+        said.push(("the name of the configuration".to_string(), arch));
+    }
+    for (name, arch) in &evidence.by_function {
+        said.push((format!("the function {name}"), *arch));
+    }
+    if let Some((address, arch)) = evidence.by_address {
+        said.push((format!("the address {address:#x}"), arch));
+    }
+    if let Some(arch) = options.arch {
+        because.push(format!("architecture {arch}: as given"));
+        for (what, other) in said.iter().filter(|(_, a)| !same_family(*a, arch)) {
+            because.push(format!("but {what} says {other}"));
+        }
+        return Ok(arch);
+    }
+    let Some((first, first_arch)) = said.first().cloned() else {
+        return Err(DetectError::UnknownArch);
+    };
+    if let Some((second, second_arch)) = said.iter().find(|(_, a)| !same_family(*a, first_arch)) {
+        return Err(DetectError::ContradictoryArch {
+            first,
+            first_arch,
+            second: second.clone(),
+            second_arch: *second_arch,
+        });
+    }
+    let all: Vec<&str> = said.iter().map(|(what, _)| what.as_str()).collect();
+    because.push(format!("architecture {first_arch}: {}", all.join(", ")));
+    Ok(first_arch)
+}
+
+/// Functions and addresses do not tell one Power from another.
+fn same_family(a: Arch, b: Arch) -> bool {
+    a == b || (a.is_powerpc() && b.is_powerpc())
+}
+
+fn version(
+    options: &Options,
+    side: &SideFiles,
+    because: &mut Vec<String>,
+) -> Result<Version, DetectError> {
+    if let Some(text) = &options.kernel {
+        because.push(format!("kernel {text}: as given"));
+        return Version::parse(text)
+            .ok_or_else(|| DetectError::BadVersion { what: "--kernel", text: text.clone() });
+    }
+    let mut found: Vec<(&'static str, Version)> = Vec::new();
+    if let Some(text) = &side.version {
+        let word = text.strip_prefix("Linux version ").unwrap_or(text);
+        let word = word.split_whitespace().next().unwrap_or_default();
+        let version = Version::parse(word).ok_or_else(|| DetectError::BadVersion {
+            what: "the file version",
+            text: text.clone(),
+        })?;
+        found.push(("the file version", version));
+    }
+    let config = side.config_name.as_deref().and_then(|n| n.strip_prefix("config-"));
+    if let Some(version) = config.and_then(Version::parse) {
+        found.push(("the name of the configuration", version));
+    }
+    if let [(first, a), (second, b)] = found.as_slice()
+        && a.number != b.number
+    {
+        return Err(DetectError::ContradictoryKernel {
+            first,
+            first_version: a.text.clone(),
+            second,
+            second_version: b.text.clone(),
+        });
+    }
+    let (what, version) = found.into_iter().next().ok_or(DetectError::UnknownKernel)?;
+    because.push(format!("kernel {version}: {what}"));
+    Ok(version)
+}
+
+fn page_shift(
+    options: &Options,
+    side: &SideFiles,
+    evidence: &Evidence,
+    arch: Arch,
+    because: &mut Vec<String>,
+) -> u8 {
+    if let Some(shift) = options.page_shift {
+        because.push(format!("pages of 1 << {shift} bytes: as given"));
+        return shift;
+    }
+    const OPTIONS: &[(&str, u8)] = &[
+        ("CONFIG_PAGE_SIZE_4KB", 12),
+        ("CONFIG_PAGE_SIZE_16KB", 14),
+        ("CONFIG_PAGE_SIZE_64KB", 16),
+        ("CONFIG_PPC_4K_PAGES", 12),
+        ("CONFIG_PPC_64K_PAGES", 16),
+        ("CONFIG_ARM64_4K_PAGES", 12),
+        ("CONFIG_ARM64_16K_PAGES", 14),
+        ("CONFIG_ARM64_64K_PAGES", 16),
+    ];
+    let by_config = OPTIONS.iter().find(|(o, _)| side.config_pages.iter().any(|c| c == o));
+    if let Some((option, shift)) = by_config {
+        because.push(format!("pages of 1 << {shift} bytes: {option}"));
+        return *shift;
+    }
+    // Powerpc comes in both: enough ranges that are all multiples of 64 KiB decide.
+    let (ranges, odd) = evidence.ranges;
+    if arch.is_powerpc() && ranges >= 16 && odd == 0 {
+        because.push(format!("pages of 64 KiB: {ranges} addresses are multiples of it"));
+        return 16;
+    }
+    because.push("pages of 4 KiB: nothing says otherwise".to_string());
+    12
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! Logs recorded on real kernels, read as they are.
+//!
+//! Two layers. The first knows the *format* and nothing of the kernel: [`reader`] streams lines
+//! out of a file, a pipe or a compressed stream, [`ftrace`] takes the lines of tracefs `trace` and
+//! `trace_pipe` apart, [`accounting`] answers for every line.
+//!
+//! Not read here: `trace.dat`, `perf.data`, function-graph output, bpftrace output. A line of such
+//! a format is counted as not understood, never dropped.
+
+pub mod accounting;
+pub mod areas;
+pub mod calls;
+pub mod coverage;
+pub mod detect;
+pub mod ftrace;
+pub mod functions;
+mod lower;
+pub mod mappings;
+pub mod perms;
+pub mod reader;
+pub mod replay;
+pub mod side;
+pub mod summary;
+pub mod tables;
+
+pub use detect::Options;
+pub use replay::{ReplayError, Replayed, replay};
+pub use summary::Summary;

@@ -1,0 +1,453 @@
+//! From lines to events: the state of a replay and the dispatch by [`Meaning`].
+//!
+//! What the log shows is emitted as recorded; what follows from it (the end of a patcher's window,
+//! the receivers of a cross-call, an alias walked by the kernel) as inferred; what only the
+//! kernel's rules say (arm64's TLB invalidations) as modelled. Physical addresses are used where a
+//! log has them (direct map aliases) and are otherwise unknown, never guessed.
+//!
+//! Topics: [`areas`] what is mapped, [`change`] permissions, [`text`] patching, [`sync`] order
+//! between CPUs, [`owners`] who has executable memory.
+
+mod areas;
+mod change;
+mod owners;
+mod sync;
+mod text;
+
+use crate::accounting::{Accounting, Class, Reason};
+use crate::areas::Areas;
+use crate::calls::{Calls, Frame, Stack};
+use crate::coverage::{Probed, Seen};
+use crate::detect::Kernel;
+use crate::ftrace::{Comment, Context, Event as LogEvent, Parsed, number};
+use crate::functions::{self, Function, Hit, Meaning};
+use crate::mappings::{Changed, Mappings};
+use crate::perms::Bits;
+use crate::reader::Line;
+use crate::summary::{Counts, MARKERS};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
+use textbed_event::{
+    CallRef, Context as EventContext, Event, Flags, Header, Kind, LeafChange, NameId, Order,
+    Origin, Provenance, Recorder, Sink, View,
+};
+
+/// A batch goes out when it has this many events.
+const BATCH_EVENTS: usize = 4096;
+/// Names beyond this many are not told apart: a log must not grow the state without bound.
+const MAX_NAMES: usize = 1 << 16;
+
+/// Where and when the current event happened.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    stack: Stack,
+    cpu: CpuId,
+    at_ns: u64,
+    flags: Flags,
+}
+
+/// The state of a replay.
+pub(crate) struct Lower<'s> {
+    pub(crate) kernel: Kernel,
+    header: Header,
+    probed: Probed,
+    seen: Seen,
+    sink: &'s mut dyn Sink,
+    rec: Recorder,
+    names: FxHashMap<String, NameId>,
+    file: NameId,
+    /// The sink wants no more.
+    pub(crate) stopped: bool,
+    pub(crate) mappings: Mappings,
+    pub(crate) areas: Areas,
+    calls: Calls,
+    now: Now,
+    changed: Vec<Changed>,
+    change: change::State,
+    sync: sync::State,
+    text: text::State,
+    owners: owners::State,
+    pub(crate) accounting: Accounting,
+    pub(crate) counts: Counts,
+    events: [u64; Kind::ALL.len()],
+    pub(crate) markers: Vec<(u64, String)>,
+    pub(crate) marker_count: u64,
+    pub(crate) time_ns: Option<(u64, u64)>,
+    stop_at: Option<String>,
+    pub(crate) stopped_at: Option<u64>,
+    line: u64,
+}
+
+impl<'s> Lower<'s> {
+    pub(crate) fn new(
+        input: &str,
+        kernel: Kernel,
+        header: Header,
+        probed: Probed,
+        sink: &'s mut dyn Sink,
+    ) -> Self {
+        let mut rec = Recorder::new();
+        let file = rec.name(input);
+        let stopped = sink.begin(&header).is_break();
+        let arch = kernel.arch;
+        let now = Now {
+            stack: Stack::default(),
+            cpu: CpuId(0),
+            at_ns: Event::NO_TIME,
+            flags: Flags::default(),
+        };
+        Self {
+            mappings: Mappings::new(Bits::new(kernel.format)),
+            kernel,
+            header,
+            seen: probed.seen(arch),
+            probed,
+            sink,
+            rec,
+            names: FxHashMap::default(),
+            file,
+            stopped,
+            areas: Areas::default(),
+            calls: Calls::default(),
+            now,
+            changed: Vec::new(),
+            change: change::State::default(),
+            sync: sync::State::default(),
+            text: text::State::default(),
+            owners: owners::State::default(),
+            accounting: Accounting::default(),
+            counts: Counts::default(),
+            events: [0; Kind::ALL.len()],
+            markers: Vec::new(),
+            marker_count: 0,
+            time_ns: None,
+            stop_at: None,
+            stopped_at: None,
+            line: 0,
+        }
+    }
+
+    /// Stops before the first marker with this text.
+    pub(crate) fn stop_at(&mut self, marker: Option<String>) {
+        self.stop_at = marker;
+    }
+
+    /// Takes a line: counts it and emits what it means.
+    pub(crate) fn line(&mut self, line: Line<'_>) {
+        self.line = line.number;
+        let class = if line.terminated {
+            self.parsed(line)
+        } else {
+            Class::NotUnderstood(Reason::Unterminated)
+        };
+        self.accounting.bytes += line.taken;
+        self.accounting.add(class, line.number, line.bytes);
+        self.send_if_full();
+    }
+
+    fn send_if_full(&mut self) {
+        if self.rec.pending() >= BATCH_EVENTS {
+            self.send();
+        }
+    }
+
+    fn parsed(&mut self, line: Line<'_>) -> Class {
+        match crate::ftrace::parse(line.bytes) {
+            Parsed::Event(e) => {
+                self.rec.set_origin(Some(Origin {
+                    file: self.file,
+                    line: u32::try_from(line.number).unwrap_or(u32::MAX),
+                    offset: line.offset,
+                    len: u32::try_from(line.bytes.len()).unwrap_or(u32::MAX),
+                }));
+                self.event(&e)
+            }
+            Parsed::Comment(Comment::Entries { in_buffer, written, .. }) if written > in_buffer => {
+                self.gap(u64::MAX);
+                Class::Lost(Some(written - in_buffer))
+            }
+            Parsed::Comment(Comment::BufferStarted(cpu)) => {
+                self.gap(1u64 << cpu.min(63));
+                Class::Lost(None)
+            }
+            Parsed::Comment(_) | Parsed::Blank => Class::Comment,
+            Parsed::Lost(cpu, count) => {
+                self.gap(cpu.map_or(u64::MAX, |c| 1u64 << c.min(63)));
+                Class::Lost(count)
+            }
+            Parsed::Stack | Parsed::Printk => Class::NotNeeded,
+            Parsed::Unknown => Class::NotUnderstood(Reason::NoEvent),
+        }
+    }
+
+    fn gap(&mut self, cpus: u64) {
+        let kinds = self.header.records;
+        self.emit(View::Gap { cpus, kinds }, Provenance::Recorded);
+    }
+
+    fn event(&mut self, e: &LogEvent<'_>) -> Class {
+        self.moment(e);
+        let hit = functions::classify(e);
+        self.settle(e, &hit);
+        match hit {
+            Hit::Entry(f) => self.entry(f, e),
+            Hit::Return(f) => self.returned(f, e),
+            Hit::Inside(_) => Class::NotNeeded,
+            // A line of the function tracer, without an event's name.
+            Hit::Unknown if e.name.is_empty() => Class::NotNeeded,
+            Hit::Unknown => Class::NotUnderstood(Reason::UnknownEvent),
+        }
+    }
+
+    /// Takes over who, where and when.
+    fn moment(&mut self, e: &LogEvent<'_>) {
+        let at_ns = e.time.nanos().unwrap_or(Event::NO_TIME);
+        let mut flags = Flags::default();
+        if let Some(f) = e.flags {
+            flags = flags.in_context(match f.context {
+                Context::Task => EventContext::Task,
+                Context::Softirq => EventContext::SoftIrq,
+                Context::Irq | Context::IrqInSoftirq => EventContext::Irq,
+                Context::Nmi | Context::NmiInIrq => EventContext::Nmi,
+            });
+            // A kprobe on arm64 is a breakpoint, which masks interrupts: the flag is always set.
+            let by_probe = self.kernel.arch == Arch::Arm64 && e.location().is_some();
+            if f.irqs_off && !by_probe {
+                flags = flags.with(Flags::IRQS_OFF);
+            }
+        }
+        if at_ns != Event::NO_TIME {
+            let (first, last) = self.time_ns.unwrap_or((at_ns, at_ns));
+            if at_ns < last {
+                self.counts.time_backwards += 1;
+            }
+            self.time_ns = Some((first, last.max(at_ns)));
+        }
+        // Once the clock went backwards, lines of different CPUs have no order that can be trusted.
+        if self.counts.time_backwards > 0 {
+            flags = flags.ordered(Order::PerCpu);
+        }
+        let cpu = CpuId(u16::try_from(e.cpu).unwrap_or(u16::MAX));
+        self.now = Now { stack: Stack::of(e), cpu, at_ns, flags };
+    }
+
+    fn entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+        if f.meaning == Meaning::NotNeeded {
+            return Class::NotNeeded;
+        }
+        if f.meaning == Meaning::Marker {
+            return self.marker(e);
+        }
+        if e.location().is_some() {
+            self.enter(f, e);
+        }
+        let done = match f.meaning {
+            Meaning::VmallocRange
+            | Meaning::AllocArea
+            | Meaning::MapPages
+            | Meaning::UnmapPages
+            | Meaning::RemoveArea
+            | Meaning::PurgeCall
+            | Meaning::Purged
+            | Meaning::Vmap => self.area_entry(f.meaning, e),
+            Meaning::SetMemory(_)
+            | Meaning::CpaCall
+            | Meaning::CpaWalk
+            | Meaning::CpaFlush
+            | Meaning::ChangeMemoryCall
+            | Meaning::ChangeMemoryApply
+            | Meaning::AttrCall
+            | Meaning::AttrPage
+            | Meaning::DirectMap(_) => self.change_entry(f, e),
+            Meaning::TextPoke
+            | Meaning::StoreDirect
+            | Meaning::PatchTrap
+            | Meaning::TextCopy
+            | Meaning::IcacheRange
+            | Meaning::StopMachine => self.text_entry(f, e),
+            Meaning::CrossCall
+            | Meaning::IpiSend
+            | Meaning::Remote(_)
+            | Meaning::LocalFlushAll
+            | Meaning::LocalFlushOne
+            | Meaning::BroadcastFlush => return self.sync_entry(f, e),
+            Meaning::ModuleStep => self.module_step(e),
+            Meaning::ExecAlloc(_)
+            | Meaning::ExecmemAlloc
+            | Meaning::ExecPiece(_)
+            | Meaning::ExecPage(_)
+            | Meaning::Call
+            | Meaning::Marker
+            | Meaning::NotNeeded => Some(()),
+        };
+        done.map_or(Class::NotUnderstood(Reason::BadArguments), |()| Class::Used)
+    }
+
+    /// Begins a call, or counts it where no return will end it.
+    fn enter(&mut self, f: &'static Function, e: &LogEvent<'_>) {
+        if !self.probed.returns.contains(f.name) {
+            self.calls.seen(f);
+            return;
+        }
+        let args: Vec<Option<u64>> = f.args.iter().map(|k| e.number(k.as_bytes())).collect();
+        let call = self.rec.new_call();
+        let name = self.name(f.name);
+        let words: Vec<u8> =
+            args.iter().flat_map(|a| a.unwrap_or(u64::MAX).to_le_bytes()).collect();
+        let bytes = self.rec.bytes(&words);
+        self.emit(View::CallEntered { call, name, args: bytes }, Provenance::Recorded);
+        let frame = Frame { call, function: f, args };
+        self.calls.enter(self.now.stack, frame);
+    }
+
+    fn returned(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+        let raw = e.number(b"ret").or_else(|| e.args().find_map(|a| number(a.value)));
+        let Some(raw) = raw else {
+            self.calls.leave(self.now.stack, f, false);
+            return Class::NotUnderstood(Reason::BadArguments);
+        };
+        let (value, failed) = f.ret.read(raw);
+        self.before_return(f, failed);
+        if f.meaning == Meaning::TextCopy {
+            self.close_call_windows();
+        }
+        let Some(frame) = self.calls.leave(self.now.stack, f, failed) else { return Class::Used };
+        self.area_return(&frame, raw, failed);
+        self.owner_return(&frame, e, raw, failed);
+        let call = frame.call;
+        self.emit(View::CallReturned { call, value, failed }, Provenance::Recorded);
+        self.change_return(&frame, failed);
+        Class::Used
+    }
+
+    fn marker(&mut self, e: &LogEvent<'_>) -> Class {
+        let text = String::from_utf8_lossy(e.body).into_owned();
+        if self.stop_at.as_ref() == Some(&text) {
+            self.stopped_at = Some(self.line);
+            self.stopped = true;
+            return Class::Used;
+        }
+        let name = self.name(&text);
+        self.emit(View::Marker { name }, Provenance::Recorded);
+        self.marker_count += 1;
+        if self.markers.len() < MARKERS {
+            self.markers.push((self.line, text));
+        }
+        Class::Used
+    }
+
+    /// A name, interned; beyond [`MAX_NAMES`] all are one.
+    fn name(&mut self, text: &str) -> NameId {
+        if let Some(id) = self.names.get(text) {
+            return *id;
+        }
+        if self.names.len() >= MAX_NAMES {
+            return self.rec.name("(more names)");
+        }
+        let id = self.rec.name(text);
+        self.names.insert(text.to_string(), id);
+        id
+    }
+
+    /// Emits an event of the current moment.
+    fn emit(&mut self, view: View, known_by: Provenance) {
+        self.emit_flagged(view, known_by, Flags::default());
+    }
+
+    fn emit_flagged(&mut self, view: View, known_by: Provenance, more: Flags) {
+        let cause = self.calls.cause(self.now.stack);
+        self.emit_of(self.now.cpu, cause, view, known_by, more);
+    }
+
+    fn emit_of(
+        &mut self,
+        cpu: CpuId,
+        cause: CallRef,
+        view: View,
+        known_by: Provenance,
+        more: Flags,
+    ) {
+        let flags = self.now.flags.known_by(known_by).with(more);
+        let event = Event { at_ns: self.now.at_ns, cause, flags, ..Event::new(cpu, view) };
+        if let Some(n) = self.events.get_mut(event.kind as usize) {
+            *n += 1;
+        }
+        if let Some(n) = self.counts.by_provenance.get_mut(known_by as usize) {
+            *n += 1;
+        }
+        self.rec.push(event);
+    }
+
+    /// Emits what [`Mappings`] changed.
+    fn emit_changed(&mut self, known_by: Provenance) {
+        let changed = std::mem::take(&mut self.changed);
+        for c in &changed {
+            self.emit_leaf(c, known_by);
+        }
+        self.changed = changed;
+        self.changed.clear();
+    }
+
+    fn emit_leaf(&mut self, c: &Changed, known_by: Provenance) {
+        let page = self.mappings.page_shift();
+        // A part of a large leaf can only be said in base pages.
+        let whole = c.len.trailing_zeros() >= u32::from(c.shift) && c.shift < 48;
+        let shift = if whole { c.shift } else { page };
+        let old_shift = if whole { c.old_shift } else { page };
+        let leaves = c.len >> shift;
+        let known_by = if c.assumed { Provenance::Modelled } else { known_by };
+        self.counts.leaves_assumed += u64::from(c.assumed);
+        let (phys, more) = match c.phys {
+            Some(p) => (p, Flags::default()),
+            None => (0, Flags::PHYS_UNKNOWN),
+        };
+        match c.phys {
+            Some(_) => self.counts.leaves_with_phys += 1,
+            None => self.counts.leaves_without_phys += 1,
+        }
+        let mut done = 0u64;
+        while done < leaves {
+            let count = u32::try_from(leaves - done).unwrap_or(u32::MAX);
+            let change = LeafChange { count, shift, old_shift, old: c.old, new: c.new };
+            let virt = VirtAddr(c.virt).offset(done << shift);
+            let phys =
+                PhysAddr(if c.phys.is_some() { phys.wrapping_add(done << shift) } else { 0 });
+            self.emit_flagged(View::Leaf { virt, phys, change }, known_by, more);
+            done += u64::from(count);
+        }
+    }
+
+    /// A physical address and the flag that says whether it means anything; where it does not, the
+    /// virtual one stands in its place.
+    fn phys_or_virt(&self, virt: u64, len: u64) -> (PhysAddr, Flags) {
+        match self.mappings.phys(virt, len) {
+            Some(p) => (PhysAddr(p), Flags::default()),
+            None => (PhysAddr(virt), Flags::PHYS_UNKNOWN),
+        }
+    }
+
+    /// Events by kind, those that occurred.
+    pub(crate) fn event_counts(&self) -> BTreeMap<Kind, u64> {
+        Kind::ALL.into_iter().zip(self.events).filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn send(&mut self) {
+        let batch = self.rec.take();
+        if !batch.is_empty() && !self.stopped && self.sink.batch(&batch).is_break() {
+            self.stopped = true;
+        }
+    }
+
+    /// Ends what is open and sends the rest.
+    pub(crate) fn finish(&mut self) -> BTreeMap<&'static str, crate::calls::CallCount> {
+        let at_marker = self.stopped_at.is_some();
+        self.settle_all();
+        if at_marker {
+            // Stopping was our own wish: the sink still gets what came before.
+            self.stopped = false;
+        }
+        self.send();
+        std::mem::take(&mut self.calls).finish()
+    }
+}

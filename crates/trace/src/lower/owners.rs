@@ -1,0 +1,138 @@
+//! Who has executable memory: modules, BPF programs and trampolines, kprobes, ftrace.
+//!
+//! A module's memory is allocated before its name is known: the allocations of a task wait until
+//! that task does something to a module by name. Who asked is the `type` of `execmem_alloc` (6.10
+//! and later), or the caller that a return probe shows. A BPF program has no name in these logs; it
+//! is numbered in order of appearance. Not modelled: names of single functions.
+
+use super::Lower;
+use crate::calls::{Frame, Stack};
+use crate::ftrace::{Event as LogEvent, Location};
+use crate::functions::{Meaning, Owner};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use textbed_arch::VirtAddr;
+use textbed_event::{Provenance, View};
+
+/// Tasks whose nameless allocations are kept.
+const MAX_TASKS: usize = 1024;
+/// Distinct (owner, name) pairs that are counted.
+const MAX_OWNERS: usize = 4096;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    nameless: FxHashMap<Stack, Vec<(u64, u64)>>,
+    numbered: BTreeMap<Owner, u64>,
+    last: Option<(u64, u64, Owner)>,
+    pub(super) counts: BTreeMap<(String, String), u64>,
+}
+
+/// `enum execmem_type` (`include/linux/execmem.h`): EXECMEM_DEFAULT is MODULE_TEXT.
+fn owner_of_type(number: u64) -> Option<Owner> {
+    Some(match number {
+        0 | 4 => Owner::Module,
+        1 => Owner::Kprobes,
+        2 => Owner::Ftrace,
+        3 => Owner::Bpf,
+        _ => return None,
+    })
+}
+
+/// By the function into which an allocator returns.
+fn owner_of_caller(symbol: &[u8]) -> Option<Owner> {
+    const CALLERS: &[(&[u8], Owner)] = &[
+        (b"load_module", Owner::Module),
+        (b"move_module", Owner::Module),
+        (b"layout_and_allocate", Owner::Module),
+        (b"module_memory_alloc", Owner::Module),
+        (b"bpf_jit_alloc_exec", Owner::Bpf),
+        (b"bpf_prog_pack_alloc", Owner::Bpf),
+        (b"bpf_jit_binary_alloc", Owner::Bpf),
+        (b"arch_alloc_bpf_trampoline", Owner::BpfTrampoline),
+        (b"alloc_insn_page", Owner::Kprobes),
+        (b"__get_insn_slot", Owner::Kprobes),
+        (b"create_trampoline", Owner::Ftrace),
+        (b"arch_ftrace_update_trampoline", Owner::Ftrace),
+    ];
+    CALLERS.iter().find(|(name, _)| symbol.starts_with(name)).map(|(_, o)| *o)
+}
+
+impl Lower<'_> {
+    /// Regions of areas that were there before the log began, by the words of `vmallocinfo`.
+    pub(crate) fn owner_before(&mut self, virt: u64, len: u64, words: &str) {
+        if let Some(owner) = owner_of_caller(words.as_bytes()) {
+            let name = if owner == Owner::Module { "loaded before the log" } else { "" };
+            self.region(virt, len, owner, name);
+        }
+    }
+
+    pub(crate) fn take_owners(&mut self) -> BTreeMap<(String, String), u64> {
+        std::mem::take(&mut self.owners.counts)
+    }
+
+    pub(super) fn module_step(&mut self, e: &LogEvent<'_>) -> Option<()> {
+        let name = String::from_utf8_lossy(e.arg(b"name")?).into_owned();
+        let Some(pieces) = self.owners.nameless.remove(&self.now.stack) else { return Some(()) };
+        for (virt, len) in pieces {
+            self.region(virt, len, Owner::Module, &name);
+        }
+        Some(())
+    }
+
+    pub(super) fn owner_return(
+        &mut self,
+        frame: &Frame,
+        e: &LogEvent<'_>,
+        address: u64,
+        failed: bool,
+    ) {
+        if failed {
+            return;
+        }
+        let caller = match e.location() {
+            Some(Location::Return { to, .. }) => owner_of_caller(to),
+            _ => None,
+        };
+        let page = 1u64 << self.mappings.page_shift();
+        let size = frame.arg("size");
+        let (owner, len) = match frame.function.meaning {
+            Meaning::ExecmemAlloc => {
+                (caller.or_else(|| owner_of_type(frame.arg("type")?)), size.unwrap_or(0))
+            }
+            Meaning::ExecAlloc(owner) => (owner.or(caller), size.unwrap_or(0)),
+            Meaning::ExecPiece(owner) => (Some(owner), size.unwrap_or(0)),
+            Meaning::ExecPage(owner) => (Some(owner), page),
+            _ => return,
+        };
+        let Some(owner) = owner.filter(|_| len > 0) else { return };
+        if owner == Owner::Module {
+            if self.owners.nameless.len() < MAX_TASKS {
+                let pieces = self.owners.nameless.entry(self.now.stack).or_default();
+                pieces.push((address, len));
+            }
+            return;
+        }
+        // The inner allocator showed the same piece already.
+        if self.owners.last == Some((address, len, owner)) {
+            return;
+        }
+        self.owners.last = Some((address, len, owner));
+        let number = self.owners.numbered.entry(owner).or_default();
+        *number += 1;
+        let name = format!("{} #{number}", owner.text());
+        self.region(address, len, owner, &name);
+    }
+
+    fn region(&mut self, virt: u64, len: u64, owner: Owner, name: &str) {
+        let id = self.name(owner.text());
+        let name_id = self.name(name);
+        let view = View::Region { virt: VirtAddr(virt), len, owner: id, name: name_id };
+        self.emit(view, Provenance::Recorded);
+        // Numbered pieces are counted together.
+        let name = if owner == Owner::Module { name } else { "" };
+        let key = (owner.text().to_string(), name.to_string());
+        if self.owners.counts.len() < MAX_OWNERS || self.owners.counts.contains_key(&key) {
+            *self.owners.counts.entry(key).or_default() += 1;
+        }
+    }
+}

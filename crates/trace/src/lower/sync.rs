@@ -1,0 +1,232 @@
+//! Order between CPUs: cross-calls sent, taken and done, translations dropped, contexts
+//! synchronised.
+//!
+//! A cross-call is known by the function that it makes others run (`do_sync_core`): its callers may
+//! be inlined. Receivers are all other CPUs, for the functions in the table are sent so. A receiver
+//! takes the newest call of that function that it has not taken. A CPU that runs it outside an
+//! interrupt (polling idle) gets no synchronisation from it.
+//!
+//! Interrupt entry is context synchronising on arm64 and powerpc, return from it on all three
+//! (architecture-rules; x86 `iret`). Not modelled: interrupts that are not cross-calls.
+
+use super::Lower;
+use super::text::Open;
+use crate::accounting::{Class, Reason};
+use crate::ftrace::{Event as LogEvent, number};
+use crate::functions::{self, Function, Meaning, Runs};
+use std::collections::VecDeque;
+use textbed_arch::effect::{Reach, SyncCause, TlbScope};
+use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_event::{Context, Provenance, View};
+
+/// Calls that are kept until all receivers took them; older ones are given up.
+const MAX_PENDING: usize = 64;
+
+#[derive(Debug, Clone)]
+struct Pending {
+    ipi: u32,
+    function: &'static str,
+    sender: CpuId,
+    /// Receivers that have not taken it.
+    waiting: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    pending: VecDeque<Pending>,
+    sent: u32,
+    /// The inner half of a cross-call whose outer half was just seen: sender and function.
+    outer: Option<(CpuId, &'static str)>,
+}
+
+impl Lower<'_> {
+    pub(super) fn sync_entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+        let bad = Class::NotUnderstood(Reason::BadArguments);
+        match f.meaning {
+            Meaning::CrossCall => self.cross_call(f, e),
+            Meaning::IpiSend => self.ipi_send(e),
+            Meaning::Remote(runs) => {
+                let range = e.number(b"start").zip(e.number(b"end"));
+                if runs == Runs::FlushRange && range.is_none() {
+                    return bad;
+                }
+                self.remote(f, runs, range);
+                Class::Used
+            }
+            Meaning::LocalFlushAll => {
+                self.flush(TlbScope::All, Reach::Local, 0, 0, Provenance::Recorded);
+                Class::Used
+            }
+            Meaning::LocalFlushOne => {
+                let Some(addr) = e.number(b"addr") else { return bad };
+                let page = 1u64 << self.mappings.page_shift();
+                self.flush(TlbScope::Address, Reach::Local, addr, page, Provenance::Recorded);
+                Class::Used
+            }
+            Meaning::BroadcastFlush => {
+                // Radix drops all of the kernel's PID, whatever the range.
+                self.flush(TlbScope::All, Reach::Broadcast, 0, 0, Provenance::Inferred);
+                Class::Used
+            }
+            _ => Class::Used,
+        }
+    }
+
+    fn flush(&mut self, scope: TlbScope, reach: Reach, virt: u64, len: u64, known_by: Provenance) {
+        let virt = VirtAddr(virt);
+        self.emit(View::TlbInvalidate { scope, reach, virt, len, asid: 0 }, known_by);
+    }
+
+    fn cross_call(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+        let Some(func) = e.arg(b"func") else { return Class::NotUnderstood(Reason::BadArguments) };
+        let target = functions::by_name(functions::pointer_symbol(func));
+        let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
+            return Class::NotNeeded;
+        };
+        let inner = self.sync.outer == Some((self.now.cpu, target.name));
+        self.sync.outer = None;
+        if f.name == "smp_call_function_many_cond" && inner {
+            return Class::NotNeeded;
+        }
+        if f.name != "smp_call_function_many_cond" {
+            self.sync.outer = Some((self.now.cpu, target.name));
+        }
+        // kick_all_cpus_sync waits, and shows no argument that says so.
+        let waits =
+            e.number(b"wait").map_or(target.meaning == Meaning::Remote(Runs::Nothing), |w| w != 0);
+        let others = self.other_cpus();
+        self.send_ipi(target, others, waits.then_some(f.name), Provenance::Inferred);
+        Class::Used
+    }
+
+    /// All CPUs but this one; all bits but this CPU's where their number is not known.
+    fn other_cpus(&self) -> u64 {
+        let own = View::cpu_bit(self.now.cpu);
+        match self.header.cpus {
+            n @ 1..=63 => ((1u64 << n) - 1) & !own,
+            _ => !own,
+        }
+    }
+
+    fn send_ipi(
+        &mut self,
+        target: &'static Function,
+        targets: u64,
+        waits: Option<&'static str>,
+        known_by: Provenance,
+    ) {
+        self.sync.sent = self.sync.sent.wrapping_add(1);
+        let ipi = self.sync.sent;
+        self.counts.ipis_sent += 1;
+        let function = self.name(target.name);
+        self.emit(View::IpiSent { ipi, function, targets }, known_by);
+        if self.sync.pending.len() >= MAX_PENDING {
+            self.sync.pending.pop_front();
+        }
+        self.sync.pending.push_back(Pending {
+            ipi,
+            function: target.name,
+            sender: self.now.cpu,
+            waiting: targets,
+        });
+        if let Some(creator) = waits {
+            self.leave_open(Open::Wait { ipi, cpu: self.now.cpu, creator });
+        }
+    }
+
+    /// A tracepoint that says who is sent to. Where the callback is a function of the table and no
+    /// function probe showed the call, it is the call.
+    fn ipi_send(&mut self, e: &LogEvent<'_>) -> Class {
+        if self.seen.cross_call {
+            return Class::NotNeeded;
+        }
+        let target = e.arg(b"callback").map(functions::pointer_symbol).and_then(functions::by_name);
+        let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
+            return Class::NotNeeded;
+        };
+        let one = e.number(b"cpu").map(|c| 1u64 << c.min(63));
+        let Some(targets) = one.or_else(|| e.arg(b"cpumask").and_then(cpu_list)) else {
+            return Class::NotUnderstood(Reason::BadArguments);
+        };
+        self.send_ipi(target, targets, None, Provenance::Recorded);
+        Class::Used
+    }
+
+    fn remote(&mut self, f: &'static Function, runs: Runs, range: Option<(u64, u64)>) {
+        let by_interrupt = self.now.flags.context() == Context::Irq;
+        let own = View::cpu_bit(self.now.cpu);
+        let cpu = self.now.cpu;
+        let taken = self
+            .sync
+            .pending
+            .iter_mut()
+            .rev()
+            .find(|p| p.function == f.name && p.sender != cpu && p.waiting & own != 0)
+            .map(|p| {
+                p.waiting &= !own;
+                p.ipi
+            });
+        if let Some(ipi) = taken {
+            self.counts.ipis_taken += 1;
+            self.emit(View::IpiTaken { ipi, by_interrupt }, Provenance::Inferred);
+            if by_interrupt && self.kernel.arch != Arch::X86_64 {
+                let cause = SyncCause::ExceptionEntry;
+                self.emit(View::ContextSync { cause }, Provenance::Inferred);
+            }
+        } else if !self.sync.pending.iter().any(|p| p.function == f.name && p.sender == cpu) {
+            self.counts.remote_without_call += 1;
+        }
+        match runs {
+            Runs::SyncCore => {
+                let cause = SyncCause::Serialising;
+                self.emit(View::ContextSync { cause }, Provenance::Recorded);
+            }
+            Runs::Isync => {
+                let cause = SyncCause::Instruction;
+                self.emit(View::ContextSync { cause }, Provenance::Recorded);
+            }
+            Runs::FlushAll => self.flush(TlbScope::All, Reach::Local, 0, 0, Provenance::Recorded),
+            Runs::FlushRange => {
+                let (start, end) = range.unwrap_or((0, 0));
+                let len = end.saturating_sub(start);
+                self.flush(TlbScope::Address, Reach::Local, start, len, Provenance::Recorded);
+            }
+            Runs::Nothing => {}
+        }
+        if let Some(ipi) = taken {
+            self.emit(View::IpiDone { ipi, waited: false }, Provenance::Inferred);
+            if by_interrupt {
+                let cause = SyncCause::ExceptionReturn;
+                self.emit(View::ContextSync { cause }, Provenance::Inferred);
+            }
+        }
+    }
+}
+
+/// `0,2-3` as a mask; CPUs from 63 on share the top bit.
+fn cpu_list(text: &[u8]) -> Option<u64> {
+    let mut mask = 0u64;
+    for part in text.split(|c| *c == b',') {
+        let (first, last) = match memchr::memchr(b'-', part) {
+            Some(dash) => (number(part.get(..dash)?)?, number(part.get(dash + 1..)?)?),
+            None => (number(part)?, number(part)?),
+        };
+        for cpu in first..=last.min(first.saturating_add(4096)) {
+            mask |= 1u64 << cpu.min(63);
+        }
+    }
+    Some(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpu_list;
+
+    #[test]
+    fn lists_of_cpus() {
+        assert_eq!(cpu_list(b"0,2-3"), Some(0b1101));
+        assert_eq!(cpu_list(b"62-70"), Some(3 << 62));
+        assert_eq!(cpu_list(b"x"), None);
+        assert_eq!(cpu_list(b""), None);
+    }
+}

@@ -1,0 +1,277 @@
+//! A log from its file to a sink: what a caller uses.
+//!
+//! The first lines (or, for a file without a list of probes beside it, all of them) are looked at
+//! before anything is emitted, to find the kernel and what was probed: the header comes first in a
+//! stream. The log itself is then read once, line by line; memory does not grow with its length.
+
+use crate::coverage::Probed;
+use crate::detect::{self, DetectError, Evidence, Kernel, Options};
+use crate::functions;
+use crate::lower::Lower;
+use crate::mappings::Mappings;
+use crate::reader::{Line, LineReader, ReadError};
+use crate::side::SideFiles;
+use crate::summary::Summary;
+use crate::tables::{self, TablesError};
+use std::collections::VecDeque;
+use std::path::Path;
+use textbed_arch::{Arch, Features};
+use textbed_event::{Facts, Header, Sink, Source};
+
+/// Lines looked at before the first event is emitted.
+const AHEAD_LINES: usize = 8192;
+/// The same in bytes.
+const AHEAD_BYTES: usize = 4 << 20;
+
+/// Why a log cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It, or a file beside it, cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It cannot be said of which kernel it is.
+    #[error("{input}: {source}")]
+    Detect {
+        /// The log as named by the user.
+        input: String,
+        /// Why not.
+        source: DetectError,
+    },
+    /// Page tables beside it cannot be used.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// Not one line of it is an event.
+    #[error("{input}: no ftrace log: none of its first {lines} lines is an event")]
+    NoEvents {
+        /// The log as named by the user.
+        input: String,
+        /// Lines looked at.
+        lines: u64,
+    },
+}
+
+/// What a replay leaves behind.
+#[derive(Debug)]
+pub struct Replayed {
+    /// What was read.
+    pub summary: Summary,
+    /// What is mapped at the end.
+    pub mappings: Mappings,
+    /// Areas alive at the end: first address and bytes without guard page.
+    pub areas: Vec<(u64, u64)>,
+}
+
+struct Kept {
+    number: u64,
+    offset: u64,
+    bytes: Vec<u8>,
+    taken: u64,
+    terminated: bool,
+}
+
+/// Replays the log at `path` (`-` for standard input) into `sink`.
+///
+/// # Errors
+/// [`ReplayError`]. Events already sent before an error in the middle of a log stay sent.
+pub fn replay(
+    path: &Path,
+    options: &Options,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, ReplayError> {
+    let stdin = path.as_os_str() == "-";
+    let side = match stdin || options.no_side_files {
+        true => SideFiles::default(),
+        false => SideFiles::beside(path)?,
+    };
+    let mut evidence = None;
+    if !stdin && !side.has_probes {
+        evidence = Some(scan(LineReader::open(path)?)?);
+    }
+    replay_reader(LineReader::open(path)?, options, side, evidence, sink)
+}
+
+/// Replays what a reader yields, with what is known beside it. Without `evidence` the first lines
+/// tell.
+///
+/// # Errors
+/// [`ReplayError`].
+pub fn replay_reader(
+    mut reader: LineReader,
+    options: &Options,
+    side: SideFiles,
+    evidence: Option<Evidence>,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, ReplayError> {
+    let input = reader.input().to_string();
+    let mut ahead = VecDeque::new();
+    let evidence = match evidence {
+        Some(e) => e,
+        None => look_ahead(&mut reader, &mut ahead)?,
+    };
+    if evidence.events == 0 {
+        return Err(ReplayError::NoEvents { input, lines: evidence.lines });
+    }
+    let kernel = detect::kernel(options, &side, &evidence)
+        .map_err(|source| ReplayError::Detect { input: input.clone(), source })?;
+    let probed = probed(&side, &evidence);
+    let header = header(&kernel, &probed, &evidence);
+    let records = header.records;
+    let mut not_seen = probed.not_seen(kernel.arch);
+    for (name, missed) in &side.missed {
+        not_seen.push(format!("{missed} hits of the probe {name}, missed by the kernel"));
+    }
+    let arch = kernel.arch;
+    let version = kernel.version.text.clone();
+    let because = kernel.because.clone();
+    let mut lower = Lower::new(&input, kernel, header, probed, sink);
+    lower.stop_at(options.stop_at_marker.clone());
+    let tables = lower.begin(&side)?;
+    while let Some(kept) = ahead.pop_front() {
+        if lower.stopped {
+            break;
+        }
+        let Kept { number, offset, bytes, taken, terminated } = kept;
+        lower.line(Line { number, offset, bytes: &bytes, taken, terminated });
+    }
+    while !lower.stopped {
+        let Some(line) = reader.next_line()? else { break };
+        lower.line(line);
+    }
+    let calls = lower.finish();
+    if lower.direct_map().is_none() {
+        not_seen.push("where the direct map is: aliases in it have no physical address".into());
+    }
+    if tables.is_none() {
+        not_seen.push("what was mapped before the log began: no page tables beside it".into());
+    }
+    if lower.counts.leaves_without_phys > 0 {
+        not_seen.push(format!(
+            "physical addresses of {} of {} leaf changes: rules about aliases cannot be checked",
+            lower.counts.leaves_without_phys,
+            lower.counts.leaves_without_phys + lower.counts.leaves_with_phys
+        ));
+    }
+    let summary = Summary {
+        input,
+        arch,
+        kernel: version,
+        page_shift: lower.mappings.page_shift(),
+        because,
+        side_files: side.used,
+        accounting: std::mem::take(&mut lower.accounting),
+        time_ns: lower.time_ns,
+        events: lower.event_counts(),
+        markers: std::mem::take(&mut lower.markers),
+        marker_count: lower.marker_count,
+        areas: lower.areas.counts(),
+        calls,
+        owners: lower.take_owners(),
+        counts: lower.counts,
+        tables,
+        records,
+        not_seen,
+        stopped_at: lower.stopped_at,
+    };
+    let areas = lower.areas.iter().map(|(v, a)| (v, a.len)).collect();
+    Ok(Replayed { summary, mappings: lower.mappings, areas })
+}
+
+/// Reads a whole log for its evidence.
+fn scan(mut reader: LineReader) -> Result<Evidence, ReadError> {
+    let mut evidence = Evidence::default();
+    while let Some(line) = reader.next_line()? {
+        evidence.add(line.bytes);
+    }
+    Ok(evidence)
+}
+
+fn look_ahead(reader: &mut LineReader, ahead: &mut VecDeque<Kept>) -> Result<Evidence, ReadError> {
+    let mut evidence = Evidence::default();
+    let mut bytes = 0;
+    while ahead.len() < AHEAD_LINES && bytes < AHEAD_BYTES {
+        let Some(line) = reader.next_line()? else { break };
+        evidence.add(line.bytes);
+        bytes += line.bytes.len();
+        ahead.push_back(Kept {
+            number: line.number,
+            offset: line.offset,
+            bytes: line.bytes.to_vec(),
+            taken: line.taken,
+            terminated: line.terminated,
+        });
+    }
+    Ok(evidence)
+}
+
+fn probed(side: &SideFiles, evidence: &Evidence) -> Probed {
+    let mut probed =
+        Probed { entries: evidence.entries.clone(), returns: evidence.returns.clone() };
+    let known = |name: &String| functions::by_name(name.as_bytes()).map(|f| f.name);
+    probed.entries.extend(side.entry_probes.iter().filter_map(known));
+    probed.returns.extend(side.return_probes.iter().filter_map(known));
+    for name in &side.events {
+        match name.strip_suffix("__ret").and_then(|n| functions::by_name(n.as_bytes())) {
+            Some(f) => probed.returns.insert(f.name),
+            None => match functions::by_name(name.as_bytes()) {
+                Some(f) => probed.entries.insert(f.name),
+                None => false,
+            },
+        };
+    }
+    probed
+}
+
+fn header(kernel: &Kernel, probed: &Probed, evidence: &Evidence) -> Header {
+    let mut features = Features::default_for(kernel.arch);
+    if kernel.arch.is_powerpc() && probed.entries.contains("radix__flush_tlb_kernel_range") {
+        features |= Features::PPC_RADIX;
+    }
+    let cpus = evidence.cpus.unwrap_or(0);
+    let line = if kernel.arch.is_powerpc() { 128 } else { 64 };
+    Header {
+        arch: kernel.arch,
+        kernel: Some(kernel.version.text.clone()),
+        source: Source::Log,
+        cpus: u16::try_from(cpus).unwrap_or(u16::MAX),
+        page_shift: kernel.format.page_shift as u8,
+        features,
+        dline_bytes: line,
+        iline_bytes: line,
+        records: probed.kinds(kernel.arch),
+        facts: Facts::TOTAL_ORDER,
+    }
+}
+
+/// Where the direct map is, without page tables: only where addresses are as documented.
+pub(crate) fn documented_direct_map(kernel: &Kernel, first_ram: Option<u64>) -> Option<u64> {
+    match kernel.arch {
+        Arch::X86_64 => kernel.nokaslr.then_some(0xffff_8880_0000_0000),
+        // PAGE_OFFSET is where memory starts, rounded down to 1 GiB (ARM64_MEMSTART_ALIGN).
+        Arch::Arm64 => {
+            let start = first_ram? & !((1 << 30) - 1);
+            kernel.nokaslr.then(|| 0xffff_0000_0000_0000u64.wrapping_sub(start))
+        }
+        Arch::Ppc64le | Arch::Ppc64 => Some(0xc000_0000_0000_0000),
+        Arch::Ppc32 => None,
+    }
+}
+
+impl Lower<'_> {
+    /// Emits what was there before the first line.
+    fn begin(&mut self, side: &SideFiles) -> Result<Option<tables::TablesSummary>, ReplayError> {
+        let mut found = None;
+        if let Some(path) = &side.tables {
+            let summary = tables::read(path, self.kernel.arch, &mut self.mappings)?;
+            self.emit_mapped();
+            found = Some(summary);
+        }
+        let documented = documented_direct_map(&self.kernel, side.first_ram);
+        self.set_direct_map(found.and_then(|t| t.direct_map).or(documented));
+        self.platform_windows();
+        let page = 1u64 << self.mappings.page_shift();
+        for (virt, len, words) in &side.areas {
+            self.area_before(*virt, len.saturating_sub(page), words);
+        }
+        Ok(found)
+    }
+}

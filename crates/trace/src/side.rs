@@ -1,0 +1,183 @@
+//! Files that lie beside a log: what the kernel was, what was probed, what was mapped before.
+//!
+//! Known by name in the log's own directory: `version` (`/proc/version`), `cmdline`, `config*`,
+//! `kprobe_events`, `kprobe_profile*`, `event-counts.tsv`, `iomem*`, `vmallocinfo.pre` and
+//! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
+//! began. Text files may be packed as the log may. All are optional; one that cannot be read is an
+//! error, for a log must not be read with half of its frame.
+
+use crate::reader::{LineReader, ReadError};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What was found. Fields are empty where there was no file.
+#[derive(Debug, Clone, Default)]
+pub struct SideFiles {
+    /// Contents of `version`, first line.
+    pub version: Option<String>,
+    /// Contents of `cmdline`, first line.
+    pub cmdline: Option<String>,
+    /// Name of the `config*` file.
+    pub config_name: Option<String>,
+    /// Lines of it that start with `CONFIG_` and mention page sizes.
+    pub config_pages: Vec<String>,
+    /// Functions with a probe at their entry, by `kprobe_events`.
+    pub entry_probes: BTreeSet<String>,
+    /// Functions with a probe at their return.
+    pub return_probes: BTreeSet<String>,
+    /// Names of events that occurred, by `event-counts.tsv`.
+    pub events: BTreeSet<String>,
+    /// Whether `kprobe_events` was there.
+    pub has_probes: bool,
+    /// Missed hits by `kprobe_profile*`: event and count, where not 0.
+    pub missed: Vec<(String, u64)>,
+    /// Address of the first "System RAM" of `iomem*`.
+    pub first_ram: Option<u64>,
+    /// Areas of `vmallocinfo.pre`: first address, bytes with guard page, the line's words.
+    pub areas: Vec<(u64, u64, String)>,
+    /// Page tables taken before the log.
+    pub tables: Option<PathBuf>,
+    /// Names of the files used, in order.
+    pub used: Vec<String>,
+}
+
+impl SideFiles {
+    /// Looks beside the log at `path`.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a file that is there cannot be read.
+    pub fn beside(path: &Path) -> Result<Self, ReadError> {
+        let mut side = Self::default();
+        let Some(dir) = path.parent() else { return Ok(side) };
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let Ok(entries) = std::fs::read_dir(dir) else { return Ok(side) };
+        let mut names: Vec<String> = entries
+            .filter_map(|e| {
+                let e = e.ok()?;
+                let file = e.path().metadata().ok()?.is_file();
+                file.then(|| e.file_name().into_string().ok())?
+            })
+            .filter(|n| path.file_name().is_none_or(|p| p.to_str() != Some(n)))
+            .collect();
+        names.sort();
+        for name in names {
+            let file = dir.join(&name);
+            let base = name.trim_end_matches(".zst").trim_end_matches(".gz");
+            let known = match base {
+                "version" => side.take_line(&file, |s, l| s.version = Some(l)),
+                "cmdline" => side.take_line(&file, |s, l| s.cmdline = Some(l)),
+                "kprobe_events" => side.take_probes(&file),
+                "event-counts.tsv" => side.take_counts(&file),
+                "vmallocinfo.pre" => side.take_areas(&file),
+                "ptpages.pre.bin" => {
+                    side.tables = Some(file);
+                    Ok(())
+                }
+                _ if base.starts_with("config") => side.take_config(&file, base),
+                _ if base.starts_with("iomem") => side.take_iomem(&file),
+                _ if base.starts_with("kprobe_profile") => side.take_profile(&file),
+                _ => continue,
+            };
+            match known {
+                // An empty file says nothing.
+                Ok(()) | Err(ReadError::Empty { .. }) => side.used.push(name),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(side)
+    }
+
+    fn take_line(&mut self, path: &Path, set: fn(&mut Self, String)) -> Result<(), ReadError> {
+        let mut reader = LineReader::open(path)?;
+        if let Some(line) = reader.next_line()? {
+            set(self, String::from_utf8_lossy(line.bytes).trim().to_string());
+        }
+        Ok(())
+    }
+
+    fn take_probes(&mut self, path: &Path) -> Result<(), ReadError> {
+        self.has_probes = true;
+        lines(path, |line| {
+            // `p:group/event symbol+0 args`, `r64:group/event symbol args`
+            let mut words = line.split(' ');
+            let (Some(kind), Some(symbol)) = (words.next(), words.next()) else { return };
+            let symbol = symbol.split(['+', '.']).next().unwrap_or(symbol);
+            let set = match kind.as_bytes().first() {
+                Some(b'p') => &mut self.entry_probes,
+                Some(b'r') => &mut self.return_probes,
+                // `f:` is an fprobe, at the return if `%return` stands behind the symbol.
+                Some(b'f') if symbol.ends_with("%return") => &mut self.return_probes,
+                Some(b'f') => &mut self.entry_probes,
+                _ => return,
+            };
+            set.insert(symbol.trim_end_matches("%return").to_string());
+        })
+    }
+
+    fn take_counts(&mut self, path: &Path) -> Result<(), ReadError> {
+        lines(path, |line| {
+            if let Some((count, name)) = line.split_once('\t')
+                && count != "0"
+            {
+                self.events.insert(name.to_string());
+            }
+        })
+    }
+
+    fn take_profile(&mut self, path: &Path) -> Result<(), ReadError> {
+        lines(path, |line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let [name, _, missed] = words[..]
+                && let Ok(missed) = missed.parse::<u64>()
+                && missed > 0
+            {
+                self.missed.push((name.to_string(), missed));
+            }
+        })
+    }
+
+    fn take_config(&mut self, path: &Path, base: &str) -> Result<(), ReadError> {
+        self.config_name = Some(base.to_string());
+        lines(path, |line| {
+            if line.starts_with("CONFIG_") && line.contains("PAGE") && line.ends_with("=y") {
+                self.config_pages.push(line.trim_end_matches("=y").to_string());
+            }
+        })
+    }
+
+    fn take_iomem(&mut self, path: &Path) -> Result<(), ReadError> {
+        lines(path, |line| {
+            if self.first_ram.is_none()
+                && line.ends_with(" : System RAM")
+                && let Some((first, _)) = line.trim_start().split_once('-')
+            {
+                self.first_ram = u64::from_str_radix(first, 16).ok();
+            }
+        })
+    }
+
+    fn take_areas(&mut self, path: &Path) -> Result<(), ReadError> {
+        lines(path, |line| {
+            let Some((range, rest)) = line.split_once(char::is_whitespace) else { return };
+            let Some((first, last)) = range.split_once('-') else { return };
+            let hex = |t: &str| u64::from_str_radix(t.trim_start_matches("0x"), 16).ok();
+            let (Some(first), Some(end)) = (hex(first), hex(last)) else { return };
+            let words = rest.trim_start().split_once(' ').map_or("", |(_, w)| w);
+            // Under kptr_restrict the addresses are hashes, which are no kernel addresses.
+            if let Some(len) = end.checked_sub(first)
+                && len > 0
+                && first >> 63 == 1
+            {
+                self.areas.push((first, len, words.to_string()));
+            }
+        })
+    }
+}
+
+fn lines(path: &Path, mut each: impl FnMut(&str)) -> Result<(), ReadError> {
+    let mut reader = LineReader::open(path)?;
+    while let Some(line) = reader.next_line()? {
+        each(&String::from_utf8_lossy(line.bytes));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! What was read out of a log, and what could not be seen in it.
+
+use crate::accounting::Accounting;
+use crate::areas::AreaCounts;
+use crate::calls::CallCount;
+use crate::tables::TablesSummary;
+use std::collections::BTreeMap;
+use textbed_arch::Arch;
+use textbed_event::{Kind, KindSet};
+
+/// Markers that are kept with their text; more are counted.
+pub const MARKERS: usize = 1000;
+
+/// Counts of what the log showed, beside lines, calls and areas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Leaf changes of which the physical address is known.
+    pub leaves_with_phys: u64,
+    /// Leaf changes without.
+    pub leaves_without_phys: u64,
+    /// Leaf changes of mappings made before the log began, taken to have been PAGE_KERNEL.
+    pub leaves_assumed: u64,
+    /// Walks over entries whose masks no call around them shows: not applied.
+    pub masks_unknown: u64,
+    /// Permission changes that failed.
+    pub changes_failed: u64,
+    /// Changes of a direct map page whose address cannot be derived.
+    pub direct_map_unplaced: u64,
+    /// Derived addresses of direct map pages that contradict each other.
+    pub direct_map_conflicts: u64,
+    /// Windows of patchers.
+    pub windows: u64,
+    /// Cross-calls sent.
+    pub ipis_sent: u64,
+    /// Of these, taken by another CPU (each once).
+    pub ipis_taken: u64,
+    /// Cross-called functions run on a CPU that no recorded call reached.
+    pub remote_without_call: u64,
+    /// Lines whose time stamp is before that of the line above.
+    pub time_backwards: u64,
+    /// Events by provenance: recorded, inferred, modelled.
+    pub by_provenance: [u64; 3],
+}
+
+/// What came out of a log.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The log as named by the user.
+    pub input: String,
+    /// Architecture.
+    pub arch: Arch,
+    /// Kernel version.
+    pub kernel: String,
+    /// `log2` of the base page.
+    pub page_shift: u8,
+    /// How these were found.
+    pub because: Vec<String>,
+    /// Files beside the log that were used.
+    pub side_files: Vec<String>,
+    /// Account of all lines.
+    pub accounting: Accounting,
+    /// First and last time stamp, in nanoseconds.
+    pub time_ns: Option<(u64, u64)>,
+    /// Events by kind.
+    pub events: BTreeMap<Kind, u64>,
+    /// Steps of the workload: line and text; the first [`MARKERS`].
+    pub markers: Vec<(u64, String)>,
+    /// How many there were.
+    pub marker_count: u64,
+    /// Areas.
+    pub areas: AreaCounts,
+    /// Calls by function.
+    pub calls: BTreeMap<&'static str, CallCount>,
+    /// Pieces of executable memory handed out, by kind of owner and name.
+    pub owners: BTreeMap<(String, String), u64>,
+    /// Other counts.
+    pub counts: Counts,
+    /// Page tables read before the log.
+    pub tables: Option<TablesSummary>,
+    /// Kinds of event that the log records.
+    pub records: KindSet,
+    /// What could not be seen, in sentences.
+    pub not_seen: Vec<String>,
+    /// The marker at which reading stopped, if it was asked to and did.
+    pub stopped_at: Option<u64>,
+}
+
+impl Summary {
+    /// All events.
+    pub fn event_count(&self) -> u64 {
+        self.events.values().sum()
+    }
+}

@@ -1,0 +1,257 @@
+//! One step: an instruction fetched, decoded, and carried out by whom its plan names.
+
+use textbed_arch::{
+    Arch, Features, SpaceId, VirtAddr,
+    effect::Effect,
+    insn::{self, Insn},
+};
+use textbed_event::{Flags, MemOrder, OpId, View};
+use textbed_machine::{CpuError, Fault, Machine, Step};
+use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
+
+use crate::{
+    native::Native,
+    special::{self, Order, Plan},
+    traps::Trap,
+    vcpu::{RETURN_ADDRESS, Vcpu},
+    x86,
+};
+
+/// A fetched instruction.
+struct Site<'a> {
+    /// Its address.
+    pc: u64,
+    /// The address behind it.
+    next: u64,
+    /// Its bytes.
+    bytes: &'a [u8],
+    /// Its row of the table, with operands, if it is in the table.
+    insn: Option<Insn>,
+}
+
+impl Site<'_> {
+    fn op(&self) -> OpId {
+        self.insn.map_or(OpId::NONE, |insn| OpId(insn.row.id.0))
+    }
+}
+
+impl Vcpu {
+    /// Fetches and carries out the instruction at `pc`.
+    pub(crate) fn step_at(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
+        let bytes = match self.fetch(m, pc) {
+            Ok(bytes) => bytes,
+            Err(fault) => return Ok(self.faulted(m, fault)),
+        };
+        let next = pc.wrapping_add(bytes.len() as u64);
+        let insn = insn::decode(self.arch, &bytes);
+        self.execute(m, &Site { pc, next, bytes: &bytes, insn })
+    }
+
+    /// The bytes of the instruction at `pc`, as the modelled instruction side gives them.
+    fn fetch(&self, m: &mut Machine, pc: u64) -> Result<Vec<u8>, Fault> {
+        let virt = VirtAddr(pc);
+        let fetched = if self.arch == Arch::X86_64 {
+            m.fetch_with(self.id, virt, &mut x86::length)?
+        } else {
+            m.fetch(self.id, virt, 4)?
+        };
+        Ok(fetched.bytes)
+    }
+
+    fn execute(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
+        let plan = match &site.insn {
+            Some(insn) => special::plan(self.arch, insn, site.bytes),
+            None => special::plan_other(self.arch, site.bytes),
+        };
+        match plan {
+            Plan::Engine(order) => match self.native(m, site.pc, site.bytes, order)? {
+                Native::Done => self.branched(m, site)?,
+                other => return self.ended(m, site, other),
+            },
+            Plan::Machine { first } => return self.by_machine(m, site, first),
+            Plan::Trap(trap) => return self.trap(m, site, trap),
+            Plan::Hint => self.engine.set_pc(site.next)?,
+            Plan::ZeroBlock(size) => {
+                let address = VirtAddr(self.zero_block_address(site.bytes)? & !(size - 1));
+                let zeros = vec![0; size as usize];
+                match m.store(self.id, address, &zeros, MemOrder::Plain) {
+                    Ok(()) => self.engine.set_pc(site.next)?,
+                    Err(fault) => return Ok(self.faulted(m, fault)),
+                }
+            }
+            Plan::CacheType => {
+                let register = site.bytes.first().copied().unwrap_or(0) & 0x1f;
+                self.set_general(register, cache_type(m))?;
+                self.engine.set_pc(site.next)?;
+            }
+            Plan::Iretq => return self.iretq(m, site),
+            Plan::EngineReturn => return self.engine_return(m, site),
+            Plan::NotModelled => return Err(self.unknown(site.bytes)),
+        }
+        self.after()
+    }
+
+    /// The machine carries out the effect, with `first` after the engine.
+    fn by_machine(
+        &mut self,
+        m: &mut Machine,
+        site: &Site<'_>,
+        first: Option<Order>,
+    ) -> Result<Step, CpuError> {
+        let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
+        let operands = match self.operands(m, insn, site.next)? {
+            Ok(operands) => operands,
+            Err(fault) => return Ok(self.faulted(m, fault)),
+        };
+        if let Some(order) = first {
+            match self.native(m, site.pc, site.bytes, order)? {
+                Native::Done => {}
+                other => return self.ended(m, site, other),
+            }
+        }
+        if let Some(fault) = self.operate(m, insn, &operands)? {
+            return Ok(self.faulted(m, fault));
+        }
+        if first.is_none() {
+            self.engine.set_pc(site.next)?;
+        }
+        self.after()
+    }
+
+    /// Ends a step: returned, or went on.
+    fn after(&mut self) -> Result<Step, CpuError> {
+        if self.engine.pc()? != RETURN_ADDRESS.0 {
+            return Ok(Step::Ran);
+        }
+        self.running = false;
+        Ok(Step::Returned(self.general(self.convention.result)?))
+    }
+
+    /// Ends a step by how the engine's part ended.
+    fn ended(
+        &mut self,
+        m: &mut Machine,
+        site: &Site<'_>,
+        native: Native,
+    ) -> Result<Step, CpuError> {
+        match native {
+            Native::Done => self.after(),
+            Native::Faulted(fault) => Ok(self.faulted(m, fault)),
+            Native::Trapped(trap) => self.trap(m, site, trap),
+        }
+    }
+
+    /// Takes the exception of a fault. The machine has emitted it.
+    fn faulted(&self, m: &mut Machine, fault: Fault) -> Step {
+        m.exception_entry(self.id);
+        Step::Faulted(fault)
+    }
+
+    /// Takes an exception: emits it, synchronises where the architecture does, and stops there.
+    fn trap(&mut self, m: &mut Machine, site: &Site<'_>, trap: Trap) -> Result<Step, CpuError> {
+        self.engine.set_pc(if trap.after { site.next } else { site.pc })?;
+        let (virt, vector) = (VirtAddr(site.pc), trap.vector);
+        let view = View::Trap { virt, vector };
+        m.emit_in(self.id, SpaceId::KERNEL, Flags::default(), site.op(), view);
+        m.exception_entry(self.id);
+        Ok(Step::Trapped { virt, vector, name: trap.name.to_owned() })
+    }
+
+    /// An instruction that the model does not have, by its name if it has one, and its bytes.
+    pub(crate) fn unknown(&self, bytes: &[u8]) -> CpuError {
+        let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = hex.join(" ");
+        CpuError::NotModelled(match insn::decode(self.arch, bytes) {
+            Some(insn) => format!("{} instruction '{}' [{hex}]", self.arch, insn.row.name),
+            None => format!("{} instruction [{hex}]", self.arch),
+        })
+    }
+
+    /// Emits a taken branch.
+    fn branched(&self, m: &mut Machine, site: &Site<'_>) -> Result<(), CpuError> {
+        let Some(insn) = site.insn.filter(|i| i.row.effect == Effect::Branch) else {
+            return Ok(());
+        };
+        let to = self.engine.pc()?;
+        if to != site.next {
+            let indirect = insn.operands.target(site.pc).is_none();
+            let view = View::Branch { from: VirtAddr(site.pc), to: VirtAddr(to), indirect };
+            m.emit_in(self.id, SpaceId::KERNEL, Flags::default(), site.op(), view);
+        }
+        Ok(())
+    }
+
+    /// `iretq` to the same privilege: pops the frame from the modelled stack.
+    fn iretq(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
+        let mut bytes = [0; x86::IRET_FRAME_BYTES];
+        let stack = self.stack_pointer()?;
+        if let Err(fault) = m.load(self.id, stack, &mut bytes) {
+            return Ok(self.faulted(m, fault));
+        }
+        let frame = x86::IretFrame::from_bytes(&bytes);
+        let current = |r: RegisterX86| self.engine.register(r as i32);
+        let (cs, ss) = (current(RegisterX86::CS)?, current(RegisterX86::SS)?);
+        if (frame.cs, frame.ss) != (cs, ss) {
+            let text = format!("iretq to other segments (CS {:#x}, SS {:#x})", frame.cs, frame.ss);
+            return Err(CpuError::NotModelled(text));
+        }
+        self.engine.set_register(RegisterX86::RFLAGS as i32, frame.rflags)?;
+        self.engine.set_register(RegisterX86::RSP as i32, frame.rsp)?;
+        self.engine.set_pc(frame.rip)?;
+        self.returned(m, site)
+    }
+
+    /// `eret` and `rfid`: the engine has the registers that they return from.
+    fn engine_return(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
+        let before = self.mode()?;
+        match self.native(m, site.pc, site.bytes, Order::PLAIN)? {
+            Native::Done => {}
+            other => return self.ended(m, site, other),
+        }
+        if self.mode()? != before {
+            self.engine.restore()?;
+            let name = site.insn.map_or("return", |insn| insn.row.name);
+            let text = format!("'{name}' to another privilege, width or byte order");
+            return Err(CpuError::NotModelled(text));
+        }
+        self.returned(m, site)
+    }
+
+    /// What an exception return does on the machine.
+    fn returned(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
+        let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
+        match self.operate(m, insn, &[])? {
+            Some(fault) => Ok(self.faulted(m, fault)),
+            None => self.after(),
+        }
+    }
+
+    /// What an exception return must leave as it is: PSTATE.M (bits 4:0) on arm64; SF, HV, PR and
+    /// LE of the MSR on powerpc.
+    fn mode(&self) -> Result<u64, CpuError> {
+        Ok(match self.arch {
+            Arch::Arm64 => self.engine.register(RegisterARM64::PSTATE as i32)? & 0x1f,
+            _ => {
+                let kept = 1 << 63 | 1 << 60 | 1 << 14 | 1;
+                self.engine.register(RegisterPPC::MSR as i32)? & kept
+            }
+        })
+    }
+}
+
+/// CTR_EL0 of the modelled caches (DDI 0487 D24.2.34): line sizes, IDC and DIC from the features,
+/// a PIPT instruction cache, granules as large as a line.
+fn cache_type(m: &Machine) -> u64 {
+    let header = m.header();
+    let words = |bytes: u64| u64::from((bytes.max(4) / 4).ilog2());
+    let bit = |feature, n: u32| u64::from(m.features().contains(feature)) << n;
+    let (dline, iline) = (words(header.dline_bytes.into()), words(header.iline_bytes.into()));
+    iline
+        | 0b11 << 14
+        | dline << 16
+        | dline << 20
+        | dline << 24
+        | bit(Features::ARM_IDC, 28)
+        | bit(Features::ARM_DIC, 29)
+        | 1 << 31
+}

@@ -1,0 +1,23 @@
+//! CPUs that run real machine code, as CPUs of a modelled machine.
+//!
+//! A [`Vcpu`] executes x86-64, arm64 and 64-bit powerpc (both byte orders) one instruction at a
+//! time on Unicorn. What it executes is what the machine's instruction side gives, stale or not;
+//! what it loads and stores goes through the machine's TLB; maintenance, barriers, invalidations,
+//! traps and returns are recognised in the instruction table and act on the machine. Unicorn
+//! supplies arithmetic, not memory: its own caches of code and translations decide nothing.
+//!
+//! Not modelled: ppc32, exception delivery, interrupts, user privilege, and what [`vcpu`] names.
+
+mod engine;
+mod exec_view;
+mod execute;
+mod native;
+mod operate;
+mod registers;
+mod special;
+mod traps;
+pub mod vcpu;
+mod windows;
+mod x86;
+
+pub use vcpu::{RETURN_ADDRESS, Vcpu};

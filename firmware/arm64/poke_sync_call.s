@@ -1,0 +1,21 @@
+// poke_sync_call(site, word, function): stores one word of code, makes it fetchable, calls.
+// Arguments: where, the 32-bit word, function to call. Result: what the function returns.
+// Memory: one store of 4 bytes, maintenance of its line; saves on the stack.
+// The whole chain on one CPU: store, clean, invalidate, complete, synchronise (DDI 0487 B2.7.4.2;
+// Power ISA Book II 4.4); on x86-64 a serialising instruction.
+
+        .text
+        .globl  poke_sync_call
+        .type   poke_sync_call, %function
+poke_sync_call:
+        str     w1, [x0]
+        dc      cvau, x0
+        dsb     ish
+        ic      ivau, x0
+        dsb     ish
+        isb
+        stp     x29, x30, [sp, #-16]!
+        blr     x2
+        ldp     x29, x30, [sp], #16
+        ret
+        .size   poke_sync_call, . - poke_sync_call

@@ -1,0 +1,17 @@
+# cachesync(address): makes the code in one cache line fetchable by this CPU.
+# Arguments: an address in the line. Result: 0. Memory: maintenance only, no access.
+# The sequence of the manuals for one line (DDI 0487 B2.7.4.2; Power ISA Book II 4.4). x86-64 keeps
+# its instruction caches coherent: what is left there is to serialise, here by `cpuid`.
+
+        .text
+        .globl  cachesync
+        .type   cachesync, @function
+cachesync:
+        dcbst   0, %r3
+        sync
+        icbi    0, %r3
+        sync
+        isync
+        li      %r3, 0
+        blr
+        .size   cachesync, . - cachesync

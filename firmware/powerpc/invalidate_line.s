@@ -1,0 +1,13 @@
+# invalidate_line(address): only the invalidation of `cachesync`, and the wait for it.
+# Arguments: an address in the line. Result: 0. Memory: maintenance only, no access.
+# No context synchronisation. Nothing to do on x86-64.
+
+        .text
+        .globl  invalidate_line
+        .type   invalidate_line, @function
+invalidate_line:
+        icbi    0, %r3
+        sync
+        li      %r3, 0
+        blr
+        .size   invalidate_line, . - invalidate_line

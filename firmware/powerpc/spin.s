@@ -1,0 +1,9 @@
+# spin(): never returns; a limit has to end it.
+# Arguments: none. Result: none. Memory: none.
+
+        .text
+        .globl  spin
+        .type   spin, @function
+spin:
+1:      b       1b
+        .size   spin, . - spin

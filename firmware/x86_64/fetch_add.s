@@ -1,0 +1,13 @@
+# fetch_add(address, addend): adds to a 32-bit word and tells what it was, atomically.
+# Arguments: address, addend. Result: the word before. Memory: one atomic access of 4 bytes.
+# One instruction on x86-64 (`lock xadd`) and arm64 (`ldaddal`, FEAT_LSE); a reservation loop on
+# powerpc.
+
+        .text
+        .globl  fetch_add
+        .type   fetch_add, @function
+fetch_add:
+        mov     %esi, %eax
+        lock xadd %eax, (%rdi)
+        ret
+        .size   fetch_add, . - fetch_add
