@@ -6,8 +6,8 @@
 
 # --- what `make run` shows ----------------------------------------------------------------------
 
-# The stories of the 2022 mail on all architectures, as a table and as diagnostics.
-RUN_STORIES = run scenarios --arch all
+# The stories of the 2022 mail on the architectures that each names (three, but for one story).
+RUN_STORIES = run scenarios
 # Logs recorded on real kernels, replayed through the same checker.
 RUN_LOGS = replay $(sort $(wildcard tests/logs/*/trace.txt.zst))
 # What every scenario file expects, under several policies and seeds.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use textbed_arch::Cite;
+use textbed_event::Kind;
 
 use crate::finding::{Blame, ChainStep, Finding, Site, Window};
 use crate::fingerprint::Fingerprint;
@@ -55,7 +56,14 @@ impl Draft {
         hash.field(self.rule.name());
         hash.field(arch);
         for site in std::iter::once(&self.at).chain(&self.because) {
-            hash.field(site.symbol.as_deref().unwrap_or(""));
+            let symbol = site.symbol.as_deref().unwrap_or("");
+            // Instructions of one routine that are stale for one reason are one finding: where a
+            // fetch window is wrong, the store tells the code apart, not the instruction.
+            let fetched = site.kind == Kind::Fetch && self.because.is_some();
+            hash.field(match symbol.rsplit_once('+') {
+                Some((region, _)) if fetched => region,
+                _ => symbol,
+            });
             site.calls.iter().for_each(|c| hash.field(c));
             hash.field(&format!("{:?}", site.kind));
         }

@@ -4,7 +4,7 @@ use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
 };
-use textbed_event::{ControlRegister, CpuState, Facts, Kind, LeafChange, OpId, View};
+use textbed_event::{ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, OpId, View};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
@@ -94,6 +94,13 @@ impl Live {
             }
         }
         self.fetches.mapping_changed();
+        if change.new.writable() || change.new.executable() {
+            // The pair of grants is looked for, also where there is none.
+            self.occasions.looked(RuleId::WxMapping);
+            if !now.event.flags.has(Flags::PHYS_UNKNOWN) {
+                self.occasions.looked(RuleId::WxAlias);
+            }
+        }
         for frames in review {
             self.review_frames(frames, &mark);
         }

@@ -278,7 +278,9 @@ impl Live {
     }
 
     fn open_part(&mut self, span: Span, pair: &Pair, mark: &Mark) {
-        self.occasions.looked(pair.rule);
+        if pair.rule == RuleId::WxStaleTranslation {
+            self.occasions.looked(pair.rule);
+        }
         let outer = self.calls.outermost(mark.cause);
         let write_at = span.first.wrapping_add(pair.write.delta);
         let exec_at = span.first.wrapping_add(pair.exec.delta);

@@ -189,7 +189,7 @@ fn aliases_need_known_frames_and_one_mapping_does_not() {
     assert_eq!(rules(&report), [RuleId::WxMapping]);
     assert_eq!(report.windows[0].pfn, None);
     assert!(matches!(coverage(&report, RuleId::WxAlias), Coverage::NotCheckable(_)));
-    assert_eq!(coverage(&report, RuleId::WxMapping), Coverage::Checked(1));
+    assert_eq!(coverage(&report, RuleId::WxMapping), Coverage::Checked(3));
 }
 
 #[test]

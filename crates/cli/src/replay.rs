@@ -156,6 +156,11 @@ fn lines(s: &Summary) -> Vec<String> {
         "  areas: {} known before, {} made, {} removed, {} alive at the end",
         areas.before, areas.made, areas.removed, areas.alive
     ));
+    let windows = s.counts.windows;
+    out.push(format!(
+        "  authorised temporary aliases of patchers (status protocol): {windows}; the alias itself \
+         is in no log"
+    ));
     for (text, count) in [
         ("removals of areas whose making was not seen", areas.removed_unknown),
         ("areas replaced (their removal was missed)", areas.replaced),

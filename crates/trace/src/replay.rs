@@ -261,13 +261,15 @@ impl Lower<'_> {
     fn begin(&mut self, side: &SideFiles) -> Result<Option<tables::TablesSummary>, ReplayError> {
         let mut found = None;
         if let Some(path) = &side.tables {
-            let summary = tables::read(path, self.kernel.arch, &mut self.mappings)?;
-            self.emit_mapped();
-            found = Some(summary);
+            found = Some(tables::read(path, self.kernel.arch, &mut self.mappings)?);
         }
         let documented = documented_direct_map(&self.kernel, side.first_ram);
         self.set_direct_map(found.and_then(|t| t.direct_map).or(documented));
+        // What the platform allows is said before the mappings that it allows.
         self.platform_windows();
+        if found.is_some() {
+            self.emit_mapped();
+        }
         let page = 1u64 << self.mappings.page_shift();
         for (virt, len, words) in &side.areas {
             self.area_before(*virt, len.saturating_sub(page), words);

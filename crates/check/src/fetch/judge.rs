@@ -1,8 +1,8 @@
 //! The verdict at a fetch: does the window hold a version that this CPU must not meet, and which
 //! arrow of the chain is the first that is missing?
 //!
-//! - *stale*: the window reaches below a version of which the CPU's data side knows. The first arrow
-//!   that is missing names the rule.
+//! - *stale*: the window reaches below a version of which the CPU's data side knows. The first
+//!   arrow that is missing names the rule.
 //! - *race*: nothing tells the CPU of the last store. Legal only where both instructions are in the
 //!   architecture's list (`--cmodx`), or where a calibration row says so.
 //!

@@ -18,7 +18,7 @@ pub fn run_report(run: &Run, style: Style) -> String {
         let _ = writeln!(out, "{}", wrap(&text, style.width, 4));
     }
     for line in &run.summary {
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", wrap(line, style.width, 6));
     }
     for f in &run.report.findings {
         let shown = match f.level {

@@ -1,0 +1,238 @@
+//! The command as a user meets it: exit statuses, messages with places, reports, the same bytes
+//! twice.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn textbed(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_textbed"))
+        .args(args)
+        .current_dir(root())
+        .env_remove("NO_COLOR")
+        .output()
+        .expect("the command starts")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs over a file with this content and this name.
+fn over(name: &str, content: &[u8], command: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).expect("writing the input");
+    let mut args = command.to_vec();
+    let path = path.display().to_string();
+    args.push(&path);
+    textbed(&args)
+}
+
+const LOG: &str = "tests/logs/amd64-6.12/trace.txt.zst";
+
+#[test]
+fn input_that_cannot_be_used_is_exit_2_with_place_and_reason() {
+    let scenario = |text: &str| format!("scenario \"x\"\narch x86_64\n{text}\n");
+    let cases = [
+        (scenario("cpu 0 {\n  awiat x\n}"), "awiat", ":4:"),
+        (scenario("cpu 0 {\n  set_memory_rp(0, 1)\n}"), "set_memory_rp", ":4:"),
+        (scenario("cpu 0 {\n  a = vmalloc(4K"), "", ":"),
+        ("scenario \"x\"\narch vax\ncpu 0 { }\n".to_owned(), "vax", ":2:6"),
+        ("\0\u{1}\u{2}".to_owned(), "", ":1:1"),
+        (String::new(), "", ""),
+    ];
+    for (text, word, place) in cases {
+        let output = over("story.tb", text.as_bytes(), &["run"]);
+        assert_eq!(status(&output), 2, "{text:?}");
+        let said = stderr(&output);
+        assert!(said.starts_with("error: ") && said.contains("story.tb"), "{said}");
+        assert!(said.contains(word) && said.contains(place), "{word} {place} in {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+    let noise = over("story.tb", &[0xff, 0xfe, 0x00, 0x80], &["run"]);
+    assert_eq!(status(&noise), 2);
+    assert!(stderr(&noise).contains("UTF-8"), "{}", stderr(&noise));
+}
+
+#[test]
+fn logs_that_cannot_be_used_are_exit_2() {
+    let whole = std::fs::read(root().join(LOG)).expect("a committed log");
+    let cases: [(&str, &[u8], &str); 4] = [
+        ("trace.txt", b"", "empty"),
+        ("trace.txt.zst", &whole[..whole.len() / 2], "trace.txt.zst"),
+        ("trace.txt", &[0x7f, 0x00, 0xff, 0x0a, 0x80, 0x0a], "trace.txt"),
+        ("trace.txt", b"no event here\nnor here\n", "no ftrace log"),
+    ];
+    for (name, content, word) in cases {
+        let output = over(name, content, &["replay", "--arch", "x86_64", "--kernel", "6.12"]);
+        let said = stderr(&output);
+        assert_eq!(status(&output), 2, "{word}: {said}");
+        assert!(said.contains(word), "{word} in {said}");
+    }
+}
+
+#[test]
+fn arguments_that_cannot_be_used_are_exit_2() {
+    let story = "scenarios/bpf-prog-pack.tb";
+    for (args, word) in [
+        (&["run", "no/such/file.tb"][..], "no/such/file.tb"),
+        (&["replay", "no/such/log"], "no/such/log"),
+        (&["run", story, "--arch", "vax"], "vax"),
+        (&["run", story, "--kernel", "six"], "six"),
+        (&["run", story, "--reading", "loose"], "loose"),
+        (&["run", story, "--deny", "no-such-rule"], "no-such-rule"),
+        (&["run", story, "--format", "yaml"], "yaml"),
+        (&["run", story, "--cpu", "idc"], "idc"),
+        (&["run", story, "--cpu", "warp=9"], "warp"),
+        (&["explain", "no-such-rule"], "no-such-rule"),
+        (&["frobnicate"], "frobnicate"),
+        (&["run"], "FILE"),
+    ] {
+        let output = textbed(args);
+        assert_eq!(status(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(word), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn one_unusable_input_does_not_stop_the_others() {
+    let output = textbed(&["run", "no/such/file.tb", "scenarios/bpf-prog-pack-fixed.tb"]);
+    assert_eq!(status(&output), 2);
+    assert!(stdout(&output).contains("bpf-prog-pack-fixed"));
+}
+
+#[test]
+fn tables_of_facts_can_be_listed_and_explained() {
+    let rules = stdout(&textbed(&["list", "rules"]));
+    let names: Vec<&str> =
+        rules.lines().skip(2).filter_map(|l| l.split_whitespace().next()).collect();
+    assert!(names.len() >= 12, "{rules}");
+    for name in names {
+        let page = textbed(&["explain", name]);
+        assert_eq!(status(&page), 0, "{name}");
+        assert!(stdout(&page).contains(name) && stdout(&page).lines().count() > 10, "{name}");
+    }
+    for what in ["scenarios", "calls", "ops", "options"] {
+        let list = textbed(&["list", what]);
+        assert_eq!(status(&list), 0, "{what}: {}", stderr(&list));
+        assert!(stdout(&list).lines().count() > 5, "{what}");
+    }
+    let caps = stdout(&textbed(&["caps", "--arch", "arm64", "--kernel", "6.12"]));
+    assert!(caps.contains("huge-area-refusal") && !caps.contains("x86_64, kernel"), "{caps}");
+    let schema: Value = serde_json::from_slice(&textbed(&["schema"]).stdout).expect("JSON");
+    assert_eq!(schema["$id"], "textbed-report/1");
+}
+
+#[test]
+fn a_recorded_log_is_accounted_for_line_by_line() {
+    let output = textbed(&["replay", LOG, "--format", "json"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let run = &report["runs"][0];
+    assert_eq!((&run["arch"], &run["kernel"]), (&"x86_64".into(), &"6.12.117+deb12-amd64".into()));
+    let coverage = run["coverage"].as_array().expect("coverage");
+    let state =
+        |rule: &str| coverage.iter().find(|c| c["rule"] == rule).expect(rule)["state"].clone();
+    assert_eq!(state("wx-mapping"), "checked");
+    assert_eq!(state("missing-trap-fill"), "not-checkable");
+    assert!(run["windows"].as_array().expect("windows").iter().all(|w| w["status"] != "violation"));
+}
+
+#[cfg(feature = "vcpu")]
+mod with_cpus {
+    use super::*;
+
+    fn rules_by_arch(story: &str) -> Vec<(String, Vec<String>, Vec<String>)> {
+        let path = format!("scenarios/{story}.tb");
+        let output = textbed(&["run", &path, "--arch", "all", "--format", "json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let runs = report["runs"].as_array().expect("runs");
+        assert_eq!(runs.len(), 3);
+        runs.iter()
+            .map(|run| {
+                let at = |level: &str| -> Vec<String> {
+                    let findings = run["findings"].as_array().expect("findings").iter();
+                    let of_level = findings.filter(|f| f["level"] == level);
+                    of_level.map(|f| f["rule"].as_str().expect("a name").to_owned()).collect()
+                };
+                (run["arch"].as_str().expect("a name").to_owned(), at("deny"), at("warn"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_story_of_the_mail_differs_by_architecture() {
+        for (arch, denied, _) in rules_by_arch("bpf-prog-pack") {
+            let has = |rule: &str| denied.iter().any(|r| r == rule);
+            let powerpc = arch == "ppc64le";
+            assert_eq!(has("huge-mapping-refused"), powerpc, "{arch}");
+            assert_eq!(has("ignored-error"), arch != "x86_64", "{arch}");
+            assert_eq!(has("missing-trap-fill"), !powerpc, "{arch}");
+        }
+    }
+
+    #[test]
+    fn the_mended_story_has_nothing_at_deny_level() {
+        for (arch, denied, _) in rules_by_arch("bpf-prog-pack-fixed") {
+            assert!(denied.is_empty(), "{arch}: {denied:?}");
+        }
+        let output = textbed(&["run", "scenarios/bpf-prog-pack-fixed.tb"]);
+        assert_eq!(status(&output), 0);
+        assert_eq!(stdout(&output).matches("call(entry) returned 42").count(), 3);
+    }
+
+    #[test]
+    fn two_runs_give_the_same_bytes() {
+        for args in [
+            &["run", "scenarios", "--format", "json"][..],
+            &["run", "scenarios", "--policy", "random", "--seed", "7"],
+            &["replay", "tests/logs/ppc64el-6.12/trace.txt.zst"],
+        ] {
+            let (first, second) = (textbed(args), textbed(args));
+            assert!(!first.stdout.is_empty());
+            assert_eq!(first.stdout, second.stdout, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn flags_change_levels_in_the_order_given() {
+        let story = "scenarios/bpf-prog-pack-fixed.tb";
+        let run = |more: &[&str]| {
+            let mut args = vec!["run", story, "--arch", "x86_64"];
+            args.extend(more);
+            status(&textbed(&args))
+        };
+        assert_eq!(run(&[]), 0);
+        assert_eq!(run(&["--deny", "missing-context-sync"]), 1);
+        let rule = "missing-context-sync";
+        assert_eq!(run(&["--deny", rule, "--allow", rule]), 0);
+        assert_eq!(run(&["--allow", rule, "--deny", rule]), 1);
+        assert_eq!(run(&["--reading", "fresh", "--deny", rule]), 0);
+    }
+
+    #[test]
+    fn a_difference_from_what_is_expected_is_exit_1() {
+        let text = std::fs::read_to_string(root().join("scenarios/bpf-prog-pack-fixed.tb"))
+            .expect("a committed story");
+        let spoilt = text.replace("expect arm64: none", "expect arm64: wx-mapping");
+        assert_ne!(text, spoilt);
+        let output = over("story.tb", spoilt.as_bytes(), &["test"]);
+        assert_eq!(status(&output), 1);
+        assert!(stderr(&output).contains("expected and not found: wx-mapping on arm64"));
+        assert!(stdout(&output).ends_with("0 passed, 1 failed\n"));
+    }
+}
