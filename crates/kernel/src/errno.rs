@@ -1,6 +1,9 @@
 //! Error numbers, by the names that scenarios and reports use.
 //!
-//! Only numbers that a modelled call can return; `ENOTSUPP` is the kernel's own, not POSIX's.
+//! Source (read): Linux `include/uapi/asm-generic/errno-base.h` (1 to 34) and `errno.h` (the rest);
+//! 512 and above: `include/linux/errno.h`, which the kernel keeps to itself. The modelled
+//! architectures use the generic numbers for all names below. Not here: names that an architecture
+//! numbers differently (`EDEADLOCK` on powerpc), and what no memory, BPF or patching call returns.
 
 /// Operation not permitted.
 pub const EPERM: i64 = 1;
@@ -24,14 +27,63 @@ pub const MAX_ERRNO: i64 = 4095;
 
 /// Names and numbers, by number.
 pub const ERRNOS: &[(&str, i64)] = &[
-    ("EPERM", EPERM),
-    ("ENOMEM", ENOMEM),
-    ("EFAULT", EFAULT),
-    ("EBUSY", EBUSY),
-    ("EINVAL", EINVAL),
-    ("ERANGE", ERANGE),
-    ("EOPNOTSUPP", EOPNOTSUPP),
-    ("ENOTSUPP", ENOTSUPP),
+    ("EPERM", 1),
+    ("ENOENT", 2),
+    ("ESRCH", 3),
+    ("EINTR", 4),
+    ("EIO", 5),
+    ("ENXIO", 6),
+    ("E2BIG", 7),
+    ("ENOEXEC", 8),
+    ("EBADF", 9),
+    ("ECHILD", 10),
+    ("EAGAIN", 11),
+    ("ENOMEM", 12),
+    ("EACCES", 13),
+    ("EFAULT", 14),
+    ("ENOTBLK", 15),
+    ("EBUSY", 16),
+    ("EEXIST", 17),
+    ("EXDEV", 18),
+    ("ENODEV", 19),
+    ("ENOTDIR", 20),
+    ("EISDIR", 21),
+    ("EINVAL", 22),
+    ("ENFILE", 23),
+    ("EMFILE", 24),
+    ("ENOTTY", 25),
+    ("ETXTBSY", 26),
+    ("EFBIG", 27),
+    ("ENOSPC", 28),
+    ("ESPIPE", 29),
+    ("EROFS", 30),
+    ("EMLINK", 31),
+    ("EPIPE", 32),
+    ("EDOM", 33),
+    ("ERANGE", 34),
+    ("EDEADLK", 35),
+    ("ENAMETOOLONG", 36),
+    ("ENOLCK", 37),
+    ("ENOSYS", 38),
+    ("ENOTEMPTY", 39),
+    ("ELOOP", 40),
+    ("ENODATA", 61),
+    ("EPROTO", 71),
+    ("EBADMSG", 74),
+    ("EOVERFLOW", 75),
+    ("EILSEQ", 84),
+    ("EOPNOTSUPP", 95),
+    ("ENOBUFS", 105),
+    ("ETIMEDOUT", 110),
+    ("EALREADY", 114),
+    ("EINPROGRESS", 115),
+    ("ESTALE", 116),
+    ("ECANCELED", 125),
+    ("EKEYREJECTED", 129),
+    ("EHWPOISON", 133),
+    ("ERESTARTSYS", 512),
+    ("EPROBE_DEFER", 517),
+    ("ENOTSUPP", 524),
 ];
 
 /// The number of `ENOMEM` and the like.
@@ -50,4 +102,38 @@ pub fn name(number: i64) -> Option<&'static str> {
 #[must_use]
 pub fn is_err_pointer(value: i64) -> bool {
     (-MAX_ERRNO..0).contains(&value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_unique_and_in_range() {
+        for pair in ERRNOS.windows(2) {
+            assert!(pair[0].1 < pair[1].1, "{pair:?}");
+        }
+        for (text, value) in ERRNOS {
+            assert!((1..=MAX_ERRNO).contains(value));
+            assert_eq!(number(text), Some(*value));
+            assert_eq!(name(*value), Some(*text));
+        }
+    }
+
+    #[test]
+    fn numbers_agree_with_the_standard_library() {
+        use std::io::{Error, ErrorKind as K};
+        for (text, kind) in [
+            ("ENOENT", K::NotFound),
+            ("ENOMEM", K::OutOfMemory),
+            ("EINVAL", K::InvalidInput),
+            ("EBUSY", K::ResourceBusy),
+            ("ENOSYS", K::Unsupported),
+            ("EOPNOTSUPP", K::Unsupported),
+            ("ETIMEDOUT", K::TimedOut),
+        ] {
+            let value = i32::try_from(number(text).unwrap()).unwrap();
+            assert_eq!(Error::from_raw_os_error(value).kind(), kind, "{text}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ mod powerpc;
 mod promise;
 mod set_memory;
 mod stores;
-mod suggest;
+pub mod suggest;
 mod version;
 mod vfree;
 mod vmalloc;

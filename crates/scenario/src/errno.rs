@@ -1,120 +1,22 @@
-//! Error numbers by name, as `fail ... with ENOMEM` and `-EINVAL` use them.
-//!
-//! Source (read): Linux `include/uapi/asm-generic/errno-base.h` (1 to 34) and `errno.h` (the rest);
-//! 512 and above: `include/linux/errno.h`, which the kernel keeps to itself. The modelled
-//! architectures use the generic numbers for all names below. Not here: names that an architecture
-//! numbers differently (`EDEADLOCK` on powerpc), and what no memory, BPF or patching call returns.
+//! Error numbers by name, as `fail ... with ENOMEM` and `-EINVAL` use them: the kernel's table, in
+//! the width of the language's values.
 
-/// The largest number that a negative return value can hold as an error (`MAX_ERRNO` of
-/// `include/linux/err.h`).
-pub const MAX_ERRNO: u16 = 4095;
+use textbed_kernel::errno;
 
-/// Names and numbers, by number.
-pub const ERRNOS: &[(&str, u16)] = &[
-    ("EPERM", 1),
-    ("ENOENT", 2),
-    ("ESRCH", 3),
-    ("EINTR", 4),
-    ("EIO", 5),
-    ("ENXIO", 6),
-    ("E2BIG", 7),
-    ("ENOEXEC", 8),
-    ("EBADF", 9),
-    ("ECHILD", 10),
-    ("EAGAIN", 11),
-    ("ENOMEM", 12),
-    ("EACCES", 13),
-    ("EFAULT", 14),
-    ("ENOTBLK", 15),
-    ("EBUSY", 16),
-    ("EEXIST", 17),
-    ("EXDEV", 18),
-    ("ENODEV", 19),
-    ("ENOTDIR", 20),
-    ("EISDIR", 21),
-    ("EINVAL", 22),
-    ("ENFILE", 23),
-    ("EMFILE", 24),
-    ("ENOTTY", 25),
-    ("ETXTBSY", 26),
-    ("EFBIG", 27),
-    ("ENOSPC", 28),
-    ("ESPIPE", 29),
-    ("EROFS", 30),
-    ("EMLINK", 31),
-    ("EPIPE", 32),
-    ("EDOM", 33),
-    ("ERANGE", 34),
-    ("EDEADLK", 35),
-    ("ENAMETOOLONG", 36),
-    ("ENOLCK", 37),
-    ("ENOSYS", 38),
-    ("ENOTEMPTY", 39),
-    ("ELOOP", 40),
-    ("ENODATA", 61),
-    ("EPROTO", 71),
-    ("EBADMSG", 74),
-    ("EOVERFLOW", 75),
-    ("EILSEQ", 84),
-    ("EOPNOTSUPP", 95),
-    ("ENOBUFS", 105),
-    ("ETIMEDOUT", 110),
-    ("EALREADY", 114),
-    ("EINPROGRESS", 115),
-    ("ESTALE", 116),
-    ("ECANCELED", 125),
-    ("EKEYREJECTED", 129),
-    ("EHWPOISON", 133),
-    ("ERESTARTSYS", 512),
-    ("EPROBE_DEFER", 517),
-    ("ENOTSUPP", 524),
-];
+/// The largest number that a negative return value can hold as an error.
+pub const MAX_ERRNO: u16 = errno::MAX_ERRNO as u16;
 
 /// The number behind a name.
 pub fn number(name: &str) -> Option<u16> {
-    ERRNOS.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
+    errno::number(name).and_then(|number| u16::try_from(number).ok())
 }
 
-/// The name of a number, if it has one here.
+/// The name of a number, if it has one.
 pub fn name(number: u16) -> Option<&'static str> {
-    ERRNOS.iter().find(|(_, n)| *n == number).map(|(name, _)| *name)
+    errno::name(i64::from(number))
 }
 
 /// All names, for suggestions.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ERRNOS.iter().map(|(name, _)| *name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_sorted_unique_and_in_range() {
-        for pair in ERRNOS.windows(2) {
-            assert!(pair[0].1 < pair[1].1, "{pair:?}");
-        }
-        for (text, value) in ERRNOS {
-            assert!((1..=MAX_ERRNO).contains(value));
-            assert_eq!(number(text), Some(*value));
-            assert_eq!(name(*value), Some(*text));
-        }
-    }
-
-    #[test]
-    fn numbers_agree_with_the_standard_library() {
-        use std::io::{Error, ErrorKind as K};
-        for (text, kind) in [
-            ("ENOENT", K::NotFound),
-            ("ENOMEM", K::OutOfMemory),
-            ("EINVAL", K::InvalidInput),
-            ("EBUSY", K::ResourceBusy),
-            ("ENOSYS", K::Unsupported),
-            ("EOPNOTSUPP", K::Unsupported),
-            ("ETIMEDOUT", K::TimedOut),
-        ] {
-            let value = number(text).unwrap();
-            assert_eq!(Error::from_raw_os_error(i32::from(value)).kind(), kind, "{text}");
-        }
-    }
+    errno::ERRNOS.iter().map(|(name, _)| *name)
 }
