@@ -184,7 +184,8 @@ pub struct WxWindow {
     pub status: WindowStatus,
     /// First frame, if frames are known.
     pub pfn: Option<Pfn>,
-    /// How many 4 KiB frames.
+    /// How many 4 KiB frames, summed over the windows merged here (`count`): a frame that was open
+    /// twice counts twice.
     pub frames: u64,
     /// The writable address.
     pub write_at: VirtAddr,

@@ -407,6 +407,7 @@ impl Live {
             && let Some(known) = self.wx.closed.get_mut(*known)
         {
             known.count = known.count.saturating_add(1);
+            known.frames = known.frames.saturating_add(window.bytes.div_ceil(4096));
             known.longest_ns = known.longest_ns.max(length);
             return;
         }

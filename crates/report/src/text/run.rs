@@ -77,7 +77,8 @@ pub fn windows(run: &Run, style: Style) -> String {
         return "W+X windows: none\n".to_owned();
     }
     let mut out = "W+X windows by status\n".to_owned();
-    let mut table = Table::new(["status", "windows", "frames", "longest", "where", "owner"]);
+    let mut table =
+        Table::new(["status", "windows", "frames", "longest", "where (one of them)", "owner"]);
     for (status, count) in run.windows_by_status() {
         let mine = || run.report.windows.iter().filter(|w| w.status == status);
         let frames: u64 = mine().map(|w| w.frames).fold(0, u64::saturating_add);
