@@ -88,7 +88,7 @@ lint-shell:
 
 doc: set-up ## the documentation of all packages, warnings denied
 	@RUSTDOCFLAGS='-D warnings' $(STAGE) 'documentation' \
-	    $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
+	    $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 ci: ## what a change has to pass: make test, lint, doc; prints times and totals
 	@.ci/run

@@ -2,7 +2,7 @@
 //!
 //! Rows: maintenance, barriers, TLB invalidation, traps, returns, serialising and live-patchable
 //! instructions, control flow, exclusives and atomics of x86-64, arm64 and powerpc. Each row has an
-//! encoding, an effect and a citation; [`decode`] gives the row and its operands.
+//! encoding, an effect and a citation; [`decode()`] gives the row and its operands.
 //!
 //! Not in the table: ordinary computation, loads and stores. [`decode`] returns `None` for those,
 //! and their length on x86 comes from elsewhere. Not modelled: 32-bit Arm and x86, Thumb.
