@@ -9,8 +9,8 @@ use textbed_check::{Level, Options, Report, Site};
 use textbed_event::NameTable;
 use textbed_report::text::Table;
 use textbed_report::{Excerpt, Input, InputKind, Outcome, Run};
+use textbed_trace::Summary;
 use textbed_trace::reader::LineReader;
-use textbed_trace::{ReplayError, Summary};
 
 use crate::args::ReplayArgs;
 use crate::output::{self, Out};
@@ -65,7 +65,7 @@ fn one(
 ) -> Result<Run> {
     let (reading, cmodx) = (check.reading.name().to_owned(), check.cmodx);
     let mut watch = Watch::new(check.clone());
-    let replayed = textbed_trace::replay(path, log, &mut watch).map_err(readable)?;
+    let replayed = textbed_trace::replay(path, log, &mut watch)?;
     let (report, names) = watch.finish();
     let shown = path.display().to_string();
     let stdin = shown == "-";
@@ -93,11 +93,6 @@ fn one(
         names,
         excerpts,
     })
-}
-
-/// The error with its causes, each said once.
-fn readable(error: ReplayError) -> anyhow::Error {
-    anyhow::Error::new(error)
 }
 
 /// The lines that findings and windows name, read from the log once more.
