@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Replay logs recorded on real kernels.
     Replay(ReplayArgs),
+    /// Print the recorder for a kernel: a shell script for tracefs, or a bpftrace program.
+    Record(RecordArgs),
     /// Explain a rule.
     Explain {
         /// The rule's name, as printed in brackets by a finding.
@@ -124,6 +126,34 @@ pub(crate) struct ReplayArgs {
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordArgs {
+    /// The architecture of the machine that will be recorded.
+    #[arg(long, value_name = "A")]
+    pub(crate) arch: String,
+
+    /// Its kernel version (6.12); without it the probes of every version are tried.
+    #[arg(long, value_name = "V")]
+    pub(crate) kernel: Option<String>,
+
+    /// What the recorder is to be made for.
+    #[arg(long, value_name = "MEANS", default_value = "tracefs")]
+    pub(crate) via: Means,
+
+    /// Print no recorder: say what will be missing by this copy of /proc/kallsyms, System.map or
+    /// the kernel's configuration (plain, gzip or zstd; - for standard input).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) check: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Means {
+    /// A POSIX shell script; needs root and nothing else.
+    Tracefs,
+    /// A bpftrace program.
+    Bpftrace,
 }
 
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ mod inputs;
 mod list;
 mod options;
 mod output;
+mod record;
 mod replay;
 mod scenarios;
 mod status;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(args) => scenarios::run(args, &mut out),
         Command::Test(args) => scenarios::test(args, &mut out),
         Command::Replay(args) => replay::replay(args, &mut out),
+        Command::Record(args) => record::record(args, &mut out),
         Command::Explain { rule } => list::explain(rule, &mut out),
         Command::List { what } => list::list(*what, &mut out),
         Command::Caps(args) => caps::caps(args, &mut out),

@@ -236,3 +236,31 @@ mod with_cpus {
         assert!(stdout(&output).ends_with("0 passed, 1 failed\n"));
     }
 }
+
+#[test]
+fn the_recorder_is_printed_and_what_a_kernel_lacks_is_said() {
+    let script = textbed(&["record", "--arch", "x86_64", "--kernel", "6.12"]);
+    assert_eq!(status(&script), 0);
+    assert!(stdout(&script).starts_with("#!/bin/sh\n"));
+    let program = textbed(&["record", "--arch", "arm64", "--via", "bpftrace"]);
+    assert_eq!(status(&program), 0);
+    assert!(stdout(&program).contains("kprobe:change_memory_common {"));
+
+    let config = "tests/logs/amd64-6.12/config-6.12.117+deb12-amd64.zst";
+    let found = textbed(&["record", "--arch", "amd64", "--kernel", "6.12", "--check", config]);
+    assert_eq!(status(&found), 0);
+    assert!(stdout(&found).contains(" of 6 things that a recording asks of a configuration"));
+    let none = over(
+        "config",
+        b"# CONFIG_KPROBE_EVENTS is not set\nCONFIG_FTRACE=y\n",
+        &["record", "--arch", "x86_64", "--check"],
+    );
+    assert_eq!(status(&none), 3);
+    assert!(stdout(&none).contains("this kernel cannot be recorded"));
+    let text = over("notes", b"nothing of the kind\n", &["record", "--arch", "x86_64", "--check"]);
+    assert_eq!(status(&text), 2);
+    assert!(stderr(&text).contains("neither a list of symbols"));
+    let version = textbed(&["record", "--arch", "x86_64", "--kernel", "new"]);
+    assert_eq!(status(&version), 2);
+    assert!(stderr(&version).contains("takes a version like 6.12"));
+}

@@ -18,6 +18,7 @@ mod lower;
 pub mod mappings;
 pub mod perms;
 pub mod reader;
+pub mod record;
 pub mod replay;
 pub mod side;
 pub mod summary;

@@ -114,7 +114,8 @@ pub fn replay_reader(
     let kernel = detect::kernel(options, &side, &evidence)
         .map_err(|source| ReplayError::Detect { input: input.clone(), source })?;
     let probed = probed(&side, &evidence);
-    let header = header(&kernel, &probed, &evidence);
+    let cpus = cpus(&side, &evidence);
+    let header = header(&kernel, &probed, cpus.0);
     let records = header.records;
     let mut not_seen = probed.not_seen(kernel.arch);
     for (name, missed) in &side.missed {
@@ -122,7 +123,8 @@ pub fn replay_reader(
     }
     let arch = kernel.arch;
     let version = kernel.version.text.clone();
-    let because = kernel.because.clone();
+    let mut because = kernel.because.clone();
+    because.push(format!("{} CPUs: {}", cpus.0, cpus.1));
     let mut lower = Lower::new(&input, kernel, header, probed, sink);
     lower.stop_at(options.stop_at_marker.clone());
     let tables = lower.begin(&side)?;
@@ -221,12 +223,21 @@ fn probed(side: &SideFiles, evidence: &Evidence) -> Probed {
     probed
 }
 
-fn header(kernel: &Kernel, probed: &Probed, evidence: &Evidence) -> Header {
+/// The number of CPUs, and who says so. A CPU that neither says nor shows is not taken to exist: a
+/// finding about it would rest on nothing.
+fn cpus(side: &SideFiles, evidence: &Evidence) -> (u32, &'static str) {
+    match (evidence.cpus, side.cpus) {
+        (Some(n), _) => (n, "the log's header"),
+        (None, Some(n)) => (n, "the file cpus"),
+        (None, None) => (evidence.highest_cpu + 1, "the first lines show no other"),
+    }
+}
+
+fn header(kernel: &Kernel, probed: &Probed, cpus: u32) -> Header {
     let mut features = Features::default_for(kernel.arch);
     if kernel.arch.is_powerpc() && probed.entries.contains("radix__flush_tlb_kernel_range") {
         features |= Features::PPC_RADIX;
     }
-    let cpus = evidence.cpus.unwrap_or(0);
     let line = if kernel.arch.is_powerpc() { 128 } else { 64 };
     Header {
         arch: kernel.arch,

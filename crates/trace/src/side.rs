@@ -1,7 +1,8 @@
 //! Files that lie beside a log: what the kernel was, what was probed, what was mapped before.
 //!
 //! Known by name in the log's own directory: `version` (`/proc/version`), `cmdline`, `config*`,
-//! `kprobe_events`, `kprobe_profile*`, `event-counts.tsv`, `iomem*`, `vmallocinfo.pre` and
+//! `cpus` (`/sys/devices/system/cpu/online`), `kprobe_events`, `kprobe_profile*`,
+//! `event-counts.tsv`, `iomem*`, `vmallocinfo.pre` and
 //! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
 //! began. Text files may be packed as the log may. All are optional; one that cannot be read is an
 //! error, for a log must not be read with half of its frame.
@@ -17,6 +18,8 @@ pub struct SideFiles {
     pub version: Option<String>,
     /// Contents of `cmdline`, first line.
     pub cmdline: Option<String>,
+    /// Number of CPUs by `cpus`, a list like `0-3,8`.
+    pub cpus: Option<u32>,
     /// Name of the `config*` file.
     pub config_name: Option<String>,
     /// Lines of it that start with `CONFIG_` and mention page sizes.
@@ -66,6 +69,7 @@ impl SideFiles {
             let known = match base {
                 "version" => side.take_line(&file, |s, l| s.version = Some(l)),
                 "cmdline" => side.take_line(&file, |s, l| s.cmdline = Some(l)),
+                "cpus" => side.take_line(&file, |s, l| s.cpus = highest_cpu(&l).map(|n| n + 1)),
                 "kprobe_events" => side.take_probes(&file),
                 "event-counts.tsv" => side.take_counts(&file),
                 "vmallocinfo.pre" => side.take_areas(&file),
@@ -174,10 +178,36 @@ impl SideFiles {
     }
 }
 
+/// The highest number of a list like `0-3,8`.
+fn highest_cpu(list: &str) -> Option<u32> {
+    let last = list.trim().rsplit([',', '-']).next()?.parse().ok()?;
+    (last < 8192).then_some(last)
+}
+
 fn lines(path: &Path, mut each: impl FnMut(&str)) -> Result<(), ReadError> {
     let mut reader = LineReader::open(path)?;
     while let Some(line) = reader.next_line()? {
         each(&String::from_utf8_lossy(line.bytes));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cpus_gives_their_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let cpus = |text: &str| {
+            std::fs::write(dir.path().join("cpus"), text).unwrap();
+            SideFiles::beside(&dir.path().join("trace.txt")).unwrap().cpus
+        };
+        assert_eq!(cpus("0-1\n"), Some(2));
+        assert_eq!(cpus("0"), Some(1));
+        assert_eq!(cpus("0-3,8\n"), Some(9));
+        assert_eq!(cpus("none\n"), None);
+        assert_eq!(cpus("0-99999999999\n"), None);
+        assert_eq!(cpus(""), None);
+    }
 }

@@ -221,3 +221,13 @@ fn what_is_not_understood_is_counted_by_reason() {
         ]
     );
 }
+
+#[test]
+fn a_cpu_that_nothing_names_is_not_taken_to_exist() {
+    let log = text(&[(T, 0, ON, POKE), ("<idle>-0", 2, "d.h1.", SYNC)]);
+    let log: String =
+        log.lines().filter(|l| !l.starts_with('#')).map(|l| format!("{l}\n")).collect();
+    let cpus = |side: SideFiles| run_as(Arch::X86_64, "6.12", side, &log).1.header.unwrap().cpus;
+    assert_eq!(cpus(SideFiles::default()), 3);
+    assert_eq!(cpus(SideFiles { cpus: Some(8), ..SideFiles::default() }), 8);
+}
