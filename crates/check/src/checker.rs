@@ -59,6 +59,7 @@ impl Checker {
                 notes,
             };
         };
+        live.finish_entries();
         let windows = live.finish_windows();
         let mut notes = notes(&live);
         if self.invalid > 0 {
@@ -161,15 +162,22 @@ impl Live {
         }
         match now.event.view() {
             // The hot ones first.
-            View::Fetch { virt, phys, len } => self.fetch(now, virt, phys, len),
+            View::Fetch { virt, phys, len } => {
+                self.entry_used(now, virt, true);
+                self.fetch(now, virt, phys, len);
+            }
             View::Store { virt, phys, bytes, order } => {
+                self.entry_used(now, virt, false);
                 self.store(now, virt, phys, u64::from(bytes.len), order);
             }
             View::Barrier { barrier, domain } => {
                 self.complete_translations(now, barrier, domain);
                 self.order_barrier(now, barrier, domain);
             }
-            View::Load { virt, phys, len, order } => self.load(now, virt, phys, len, order),
+            View::Load { virt, phys, len, order } => {
+                self.entry_used(now, virt, false);
+                self.load(now, virt, phys, len, order);
+            }
             View::Leaf { virt, phys, change } => self.leaf(now, virt, phys, change),
 
             View::CallEntered { call, name, .. } => self.calls.entered(call, name, now.event.cause),
@@ -182,6 +190,7 @@ impl Live {
                 }
                 self.judge_windows(call);
                 self.judge_became_exec(call);
+                self.judge_entries(call);
             }
             View::ResultUsed { call } => {
                 self.calls.used(call);
@@ -215,7 +224,10 @@ impl Live {
                 }
             }
             View::Region { virt, len, owner, name } => self.symbols.add(virt.0, len, owner, name),
-            View::AreaRemoved { virt, len } => self.symbols.forget(virt.0, len),
+            View::AreaRemoved { virt, len } => {
+                self.watch.given_back(Span::of(virt.0, len), None);
+                self.symbols.forget(virt.0, len);
+            }
 
             View::SpaceLoaded { asid, no_flush, .. } => {
                 self.space_loaded(now, asid, no_flush);
@@ -224,7 +236,10 @@ impl Live {
             View::TlbInvalidate { scope, reach, virt, len, asid } => {
                 self.tlb_invalidate(now, scope, reach, (virt, len), asid);
             }
-            View::Fault { virt, .. } => self.fault(now, virt),
+            View::Fault { virt, .. } => {
+                self.faulted(now, virt);
+                self.fault(now, virt);
+            }
             View::Cpu { state } => self.cpu_state(now, state),
 
             View::Fill { virt, phys, what } => {
@@ -241,13 +256,19 @@ impl Live {
                 }
             }
             View::FrameAlloc { pfn, count, zeroed } => self.frame_alloc(now, pfn, count, zeroed),
-            View::FrameFree { pfn, count } => self.frame_free(now, pfn, count),
+            View::FrameFree { pfn, count } => {
+                self.watch.given_back(None, Span::of(pfn.addr().0, count.saturating_mul(4096)));
+                self.frame_free(now, pfn, count);
+            }
 
             View::CacheClean { scope, virt, phys } => self.cache_clean(now, scope, virt, phys),
             View::IcacheInvalidate { scope, reach, virt, phys } => {
                 self.icache_invalidate(now, scope, reach, virt, phys);
             }
-            View::ContextSync { cause } => self.context_sync(now, cause),
+            View::ContextSync { cause } => {
+                self.watch.context_sync(now.cpu());
+                self.context_sync(now, cause);
+            }
             View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
             View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
             View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
@@ -255,7 +276,11 @@ impl Live {
             View::LockReleased { lock } => self.lock_released(now, lock),
             View::Publish { slot, value } => self.publish(now, slot, value),
             View::Observe { slot, value } => self.observe(now, slot, value),
-            View::StopMachine { .. } | View::GracePeriod { .. } => self.everybody_meets(now),
+            View::StopMachine { begin } => {
+                self.watch.stopped = begin;
+                self.everybody_meets(now);
+            }
+            View::GracePeriod { .. } => self.everybody_meets(now),
             View::FetchLate { virt, phys, len } => self.fetch_late(now, virt, phys, len),
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),

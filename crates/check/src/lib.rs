@@ -60,6 +60,7 @@ mod book;
 mod calls;
 mod checker;
 mod coverage;
+mod entries;
 mod fetch;
 pub mod finding;
 mod fingerprint;

@@ -19,7 +19,8 @@ use crate::refusals::Waiting;
 use crate::rules::RuleId;
 use crate::symbols::Symbols;
 use crate::tables::{Tables, UNKNOWN_PHYS};
-use crate::translation::{Stale, complete::Issued};
+use crate::span::Span;
+use crate::translation::{Stale, complete::Issued, watch::Watch};
 use crate::words;
 use crate::wx::{Authorised, WxWindows};
 
@@ -106,6 +107,9 @@ pub(crate) struct Live {
     pub(crate) tables: Tables,
     pub(crate) stale: Stale,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
+    pub(crate) watch: Watch,
+    /// Ranges whose invalidation came before their change was visible, by the outermost call.
+    pub(crate) early: Vec<(CallRef, SpaceId, Span)>,
     pub(crate) frames: Frames,
     pub(crate) became_exec: Vec<BecameExec>,
     pub(crate) authorised: Authorised,
@@ -134,6 +138,8 @@ impl Live {
             tables: Tables::default(),
             stale: Stale::default(),
             issued: FxHashMap::default(),
+            watch: Watch::default(),
+            early: Vec::new(),
             frames: Frames::default(),
             became_exec: Vec::new(),
             authorised: Authorised::default(),

@@ -56,6 +56,7 @@ impl Live {
             before.push((span, told));
         }
         let present = change.new.contains(textbed_arch::Perm::PRESENT);
+        self.watch_entries(now, (space, span), base, &before, change, &mark);
         for (part, old) in &before {
             let at = base.wrapping_add(part.first - span.first);
             let moved = !present || old.phys != at;
@@ -139,6 +140,7 @@ impl Live {
             unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
             made_at: old.since.seq,
             since: mark.about(span.first),
+            early: None,
         };
         self.stale.add(space, span, answer);
         if by_hand {
@@ -187,6 +189,7 @@ impl Live {
     /// A barrier, as far as translations are concerned.
     pub(crate) fn complete_translations(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
         let arch = self.arch();
+        self.watch.barrier(arch, now.cpu(), barrier);
         let Some(issued) = self.issued.get_mut(&now.cpu()) else { return };
         let completed = issued.barrier(arch, barrier, domain);
         self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);
@@ -200,7 +203,11 @@ impl Live {
             Reach::Local => View::cpu_bit(now.cpu()),
             Reach::Broadcast => u64::MAX,
         };
-        let frames = self.stale.close(target, cpus, issued);
+        let mark = self.mark(now);
+        let (frames, early) = self.stale.close(target, cpus, issued, &mark);
+        self.early.extend(early.into_iter().map(|(space, span)| {
+            (self.calls.outermost(mark.cause), space, span)
+        }));
         self.review_all(now, frames);
     }
 

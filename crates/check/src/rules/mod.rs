@@ -3,6 +3,7 @@
 //! A name is a rule's id for ever. A rule has a row only if its mechanism is built; names that the
 //! design fixes without a mechanism here (torn-patch, break-before-make, ...) get theirs with it.
 
+pub(crate) mod breaks;
 pub(crate) mod calls;
 pub(crate) mod contents;
 pub(crate) mod fetch;
@@ -49,6 +50,12 @@ pub enum RuleId {
     IgnoredError,
     /// A change of permissions was refused because the mapping is a huge one.
     HugeMappingRefused,
+    /// A valid entry was replaced by one that needs the old one to be gone first.
+    BreakBeforeMake,
+    /// A table store was not ordered before what relies on it.
+    MissingPteOrder,
+    /// A mapping in use was invalid for a while.
+    LiveMappingHole,
 }
 
 /// What a rule is about.
@@ -112,7 +119,7 @@ pub struct RuleRow {
 
 impl RuleId {
     /// Every rule, in table order.
-    pub const ALL: [RuleId; 13] = [
+    pub const ALL: [RuleId; 16] = [
         RuleId::WxMapping,
         RuleId::WxAlias,
         RuleId::WxStaleTranslation,
@@ -126,6 +133,9 @@ impl RuleId {
         RuleId::BrokenPromise,
         RuleId::IgnoredError,
         RuleId::HugeMappingRefused,
+        RuleId::BreakBeforeMake,
+        RuleId::MissingPteOrder,
+        RuleId::LiveMappingHole,
     ];
 
     /// Its row.

@@ -19,6 +19,15 @@ const ARM_TLB: Cite = Cite::read("Arm ARM DDI 0487 D8.17.5, D8.17.8, K11.5.3");
 const POWER_TLB: Cite =
     Cite::read("Power ISA tlbsync, tlbiel (paraphrase read); Linux 6.19 book3s/64/radix_tlb.c");
 
+const ARM_BBM: Cite = Cite::read("Arm ARM DDI 0487 D8.17.1 RWHZWS, RDDMVT");
+const ARM_PTE_ORDER: Cite =
+    Cite::read("Arm ARM DDI 0487 D8.2.6.1 RSPVBD, D8.17 IWZCBG (context synchronisation)");
+const ARM_HOLE: Cite = Cite::deduced("Arm ARM DDI 0487 D8.17.1: permissions are not in RWHZWS");
+const POWER_BREAK: Cite =
+    Cite::read("Linux 6.19 powerpc radix.h, radix_tlb.c, tlbflush.h (Power ISA 3.1B 6.10.1.2)");
+const POWER_HOLE: Cite =
+    Cite::read("linuxppc-dev 2021, set_memory on running code; Linux 6.12 powerpc pageattr.c");
+
 static WX: [Cite; 3] = [
     Cite::deduced("Intel SDM 3A 4.6 (access rights); Arm ARM D8.4; Power ISA Book III radix"),
     SDM_TLB,
@@ -207,5 +216,44 @@ pub static RULES: &[RuleRow] = &[
             Cite::read("Linux 6.1 to 7.0, arch/arm64/mm/pageattr.c"),
         ],
         explain: include_str!("pages/huge-mapping-refused.md"),
+    },
+    RuleRow {
+        id: RuleId::BreakBeforeMake,
+        name: "break-before-make",
+        family: Family::Translations,
+        summary: "a valid entry was replaced by one that the old one must be gone for",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Leaf, Kind::TlbInvalidate]),
+        facts: Facts::PHYS,
+        sure: Facts::MAINTENANCE.union(Facts::TOTAL_ORDER),
+        cites: &[ARM_BBM, POWER_BREAK, APM_TLB],
+        explain: include_str!("pages/break-before-make.md"),
+    },
+    RuleRow {
+        id: RuleId::MissingPteOrder,
+        name: "missing-pte-order",
+        family: Family::Translations,
+        summary: "a table store was not ordered before the invalidation or the use that needs it",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Leaf, Kind::TlbInvalidate, Kind::Barrier]),
+        facts: Facts::MAINTENANCE,
+        sure: Facts::TOTAL_ORDER,
+        cites: &[ARM_PTE_ORDER, POWER_BREAK],
+        explain: include_str!("pages/missing-pte-order.md"),
+    },
+    RuleRow {
+        id: RuleId::LiveMappingHole,
+        name: "live-mapping-hole",
+        family: Family::Translations,
+        summary: "a mapping that is in use was invalid while its permissions were changed",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Leaf, Kind::CallReturned]),
+        facts: Facts::empty(),
+        sure: Facts::TOTAL_ORDER,
+        cites: &[SDM_TLB, ARM_HOLE, POWER_HOLE],
+        explain: include_str!("pages/live-mapping-hole.md"),
     },
 ];

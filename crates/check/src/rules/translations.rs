@@ -7,7 +7,7 @@ use crate::book::Draft;
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
-use crate::rules::{RuleId, calls};
+use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
 use crate::translation::Old;
 use crate::words;
@@ -38,6 +38,10 @@ pub(crate) fn stale_translation(
         }
     }
     let Some((first, bytes, old)) = found else { return };
+    if old.early.is_some() && live.checkable(RuleId::MissingPteOrder) {
+        breaks::early_invalidation(live, space, first, &old);
+        return;
+    }
     let name = live.call_name(call);
     let who = live.cpus_text(old.cpus);
     let tables = live.tables.lookup(space, first).map_or(Perm::empty(), |(_, m)| m.perm);

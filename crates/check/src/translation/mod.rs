@@ -4,11 +4,14 @@
 //! CPUs that may still hold it. A completed invalidation takes CPUs off it ([`complete`] says by
 //! architecture when one is complete); with no CPU left the answer is forgotten.
 //!
-//! Judged in the order of the stream. Not modelled: stale upper levels by themselves, conflicts of
-//! overlapping leaf sizes (break-before-make), narrower answers after an upgrade (they grant less),
-//! and CPUs from number 63 on one by one: they share a bit.
+//! [`watch`] has what concerns entries that are being changed: their order, breaks and holes.
+//!
+//! Judged in the order of the stream. Not modelled: stale upper levels by themselves, narrower
+//! answers after an upgrade (they grant less), and CPUs from number 63 on one by one: they share a
+//! bit.
 
 pub(crate) mod complete;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +35,9 @@ pub(crate) struct Old {
     pub(crate) made_at: u64,
     /// The change that made it old.
     pub(crate) since: Mark,
+    /// An invalidation that named it completed here, but had been issued before walks were bound to
+    /// see the change.
+    pub(crate) early: Option<Mark>,
 }
 
 /// The old answers for one range, oldest first.
@@ -121,20 +127,33 @@ impl Stale {
     }
 
     /// Takes `cpus` off what `target` hits and no walk could find when event `issued` asked for it
-    /// (`MAX` = whatever the walks). Returns the frames that were concerned.
-    pub(crate) fn close(&mut self, target: &Target, cpus: u64, issued: u64) -> Vec<Span> {
-        let mut frames = Vec::new();
+    /// (`MAX` = whatever the walks). Returns the frames that were concerned, and the ranges for which
+    /// the invalidation came too early.
+    pub(crate) fn close(
+        &mut self,
+        target: &Target,
+        cpus: u64,
+        issued: u64,
+        mark: &Mark,
+    ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
+        let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
             for (span, shift) in spans_of(target, map) {
                 map.update(span, |part, olds| {
                     let mut olds = olds?.clone();
                     for old in &mut olds.0 {
                         let whole = shift.is_none_or(|s| s == old.shift);
-                        if whole && target.hits(*space, old.perm) && old.unwalkable_at <= issued {
+                        if !whole || !target.hits(*space, old.perm) {
+                            continue;
+                        }
+                        if old.unwalkable_at <= issued {
                             old.cpus &= !cpus;
                             if old.cpus == 0 {
                                 frames.extend(Span::of(old.phys, part.len()));
                             }
+                        } else if old.cpus & cpus != 0 && old.since.seq < issued {
+                            old.early = Some(*mark);
+                            early.push((*space, part));
                         }
                     }
                     olds.0.retain(|old| old.cpus != 0);
@@ -142,7 +161,7 @@ impl Stale {
                 });
             }
         }
-        frames
+        (frames, early)
     }
 
     /// The changes that `cpu` made up to now are visible to every later walk.

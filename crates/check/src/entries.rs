@@ -1,0 +1,183 @@
+//! Events that concern entries in the making: told to [`crate::translation::watch`], judged by
+//! [`crate::rules::breaks`].
+
+use textbed_arch::{Perm, SpaceId, VirtAddr};
+use textbed_event::{CallRef, Facts, LeafChange};
+
+use crate::live::{Live, Now};
+use crate::mark::Mark;
+use crate::rules::{RuleId, breaks};
+use crate::span::Span;
+use crate::tables::{Mapping, UNKNOWN_PHYS};
+use crate::translation::complete;
+use crate::translation::watch::{Answer, needs_break};
+
+/// Early invalidations kept until their call returns.
+const MAX_EARLY: usize = 4096;
+
+impl Live {
+    /// Leaves are about to change: `before` is what the tables said, `base` where the first byte of
+    /// the range leads afterwards.
+    pub(crate) fn watch_entries(
+        &mut self,
+        now: Now<'_>,
+        (space, span): (SpaceId, Span),
+        base: u64,
+        before: &[(Span, Mapping)],
+        change: LeafChange,
+        mark: &Mark,
+    ) {
+        let present = change.new.contains(Perm::PRESENT);
+        let outer = self.calls.outermost(mark.cause);
+        if !present {
+            self.watch.unmade(space, span);
+            let checkable = self.checkable(RuleId::LiveMappingHole);
+            for (part, m) in before.iter().filter(|_| checkable) {
+                let old = Answer { phys: m.phys, perm: m.perm, shift: m.shift };
+                self.watch.broke(space, *part, old, *mark);
+            }
+            return;
+        }
+        for (part, hole) in self.watch.mended(space, span, base) {
+            breaks::live_mapping_hole(self, space, part, &hole, mark);
+        }
+        let by_hand = self.header.facts.contains(Facts::MAINTENANCE)
+            && !complete::walks_see_stores(self.arch());
+        // What is mapped outside calls is taken as given: sources set up their world so.
+        let given = outer == CallRef::NONE;
+        if by_hand && !given && before.is_empty() && self.checkable(RuleId::MissingPteOrder) {
+            self.watch.made(space, span, *mark);
+        }
+        if self.checkable(RuleId::BreakBeforeMake) && now.phys(textbed_arch::PhysAddr(base)).is_some()
+        {
+            self.judge_break((space, span), base, before, change, mark);
+        }
+    }
+
+    /// Whether a new valid entry replaces one that CPUs may hold, where that needs a break.
+    fn judge_break(
+        &mut self,
+        (space, span): (SpaceId, Span),
+        base: u64,
+        before: &[(Span, Mapping)],
+        change: LeafChange,
+        mark: &Mark,
+    ) {
+        let holding = self.cpus.holding(space);
+        if holding == 0 || base >= UNKNOWN_PHYS {
+            return;
+        }
+        self.occasions.looked(RuleId::BreakBeforeMake);
+        let (arch, features) = (self.arch(), self.header.features);
+        let new_at = |at: u64| Answer {
+            phys: base.wrapping_add(at - span.first),
+            perm: change.new,
+            shift: change.shift,
+        };
+        let mut found: Option<(Span, breaks::Unbroken)> = None;
+        for (part, m) in before {
+            let old = Answer { phys: m.phys, perm: m.perm, shift: change.old_shift };
+            if let Some((row, which, sure)) = needs_break(arch, features, old, new_at(part.first)) {
+                let granted = m.perm.letters();
+                let (old, held) = (m.since, 0);
+                let unbroken = breaks::Unbroken { row, change: which, sure, old, granted, held };
+                found = Some((*part, unbroken));
+                break;
+            }
+        }
+        if found.is_none() {
+            for (part, olds) in self.stale.within(space, span) {
+                // What is valid right before was judged above.
+                if before.iter().any(|(b, _)| b.meet(part).is_some()) {
+                    continue;
+                }
+                for o in olds.0.iter().filter(|o| o.cpus & holding != 0) {
+                    let old = Answer { phys: o.phys, perm: o.perm, shift: o.shift };
+                    let Some((row, which, sure)) =
+                        needs_break(arch, features, old, new_at(part.first))
+                    else {
+                        continue;
+                    };
+                    let (granted, held) = (o.perm.letters(), o.cpus & holding);
+                    let old = o.since;
+                    let u = breaks::Unbroken { row, change: which, sure, old, granted, held };
+                    found = Some((part, u));
+                    break;
+                }
+            }
+        }
+        if let Some((part, unbroken)) = found {
+            breaks::break_before_make(self, part, &unbroken, mark);
+        }
+    }
+
+    /// Somebody used an address: is its entry new, or was it gone?
+    pub(crate) fn entry_used(&mut self, now: Now<'_>, virt: VirtAddr, exec: bool) {
+        let space = self.space_at(now, virt);
+        if exec {
+            self.watch.runs(now.cpu(), space, virt.0);
+        }
+        if !self.watch.concerns(space, virt.0) {
+            return;
+        }
+        let mark = self.mark(now);
+        self.watch.used(space, virt.0, &mark);
+        let Some((span, fresh)) = self.watch.fresh_at(space, virt.0) else { return };
+        self.occasions.looked(RuleId::MissingPteOrder);
+        // After its barrier only fetches of the maker wait for a context synchronisation.
+        if !fresh.visible || exec && fresh.made.cpu == now.cpu() {
+            breaks::new_entry_used(self, virt.0, &fresh, &mark);
+            self.watch.unmade(space, span);
+        }
+    }
+
+    /// An access was refused: a hole, if there is one, was met.
+    pub(crate) fn faulted(&mut self, now: Now<'_>, virt: VirtAddr) {
+        let space = self.space_at(now, virt);
+        if self.watch.concerns(space, virt.0) {
+            let mark = self.mark(now);
+            self.watch.used(space, virt.0, &mark);
+        }
+    }
+
+    /// The space that an address belongs to on the event's CPU.
+    fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
+        if virt.0 >> 63 == 1 { SpaceId::KERNEL } else { self.cpus.space_of(now.cpu()) }
+    }
+
+    /// A call returned: were its invalidations that came too early made good?
+    pub(crate) fn judge_entries(&mut self, call: CallRef) {
+        self.early.truncate(MAX_EARLY);
+        if !self.early.iter().any(|(outer, _, _)| *outer == call) {
+            return;
+        }
+        let (mine, others) = self.early.drain(..).partition(|(outer, _, _)| *outer == call);
+        self.early = others;
+        let mine: Vec<(CallRef, SpaceId, Span)> = mine;
+        for (_, space, span) in mine {
+            self.judge_early(space, span);
+        }
+    }
+
+    /// The end of the stream: early invalidations outside calls.
+    pub(crate) fn finish_entries(&mut self) {
+        for (_, space, span) in std::mem::take(&mut self.early) {
+            self.judge_early(space, span);
+        }
+    }
+
+    fn judge_early(&mut self, space: SpaceId, span: Span) {
+        if !self.checkable(RuleId::MissingPteOrder) {
+            return;
+        }
+        self.occasions.looked(RuleId::MissingPteOrder);
+        let open: Vec<_> = self
+            .stale
+            .within(space, span)
+            .filter_map(|(at, olds)| Some((at.first, *olds.0.iter().find(|o| o.early.is_some())?)))
+            .collect();
+        for (first, old) in open {
+            breaks::early_invalidation(self, space, first, &old);
+        }
+    }
+}

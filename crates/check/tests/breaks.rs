@@ -1,0 +1,340 @@
+//! break-before-make, missing-pte-order, live-mapping-hole: what triggers each, what does not, and
+//! the calibration by architecture.
+
+mod common;
+
+use common::*;
+use textbed_arch::{
+    Arch, Features, PhysAddr, VirtAddr,
+    effect::{Barrier, Reach},
+};
+use textbed_check::rules::RuleId;
+use textbed_event::{Access, FaultReason, LeafChange, Promise, View};
+
+const P: u64 = 0x20_0000;
+const Q: u64 = 0x40_0000;
+const PAGE: u64 = 0x1000;
+
+fn flush(s: &mut Story) {
+    match s.arch() {
+        Arch::X86_64 => {
+            s.tlbi(0, Reach::Local, AREA, PAGE);
+            s.tlbi(1, Reach::Local, AREA, PAGE);
+        }
+        Arch::Arm64 => {
+            s.barrier(0, Barrier::DsbStore);
+            s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+            s.dsb(0);
+        }
+        _ => {
+            s.barrier(0, Barrier::Ptesync);
+            s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+            s.barrier(0, Barrier::Eieio);
+            s.barrier(0, Barrier::Tlbsync);
+            s.barrier(0, Barrier::Ptesync);
+        }
+    }
+}
+
+/// What makes a new entry visible to walks and to the fetches of its maker.
+fn order(s: &mut Story) {
+    match s.arch() {
+        Arch::X86_64 => {}
+        Arch::Arm64 => {
+            s.barrier(0, Barrier::DsbStore);
+            s.sync(0);
+        }
+        _ => s.barrier(0, Barrier::Ptesync),
+    }
+}
+
+const WITH_BREAKS: [Arch; 3] = [Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+
+#[test]
+fn another_frame_needs_a_break_but_not_on_x86() {
+    for arch in Arch::ALL {
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 1, NONE, RW);
+        order(&mut s);
+        s.leaf(0, AREA, Q, 1, RW, RW);
+        flush(&mut s);
+        let report = s.run();
+        if arch == Arch::X86_64 {
+            assert!(report.findings.is_empty(), "{:#?}", report.findings);
+            continue;
+        }
+        let f = only(&report, RuleId::BreakBeforeMake);
+        assert!(certain(f), "{arch}");
+        assert!(f.message.contains("another frame"), "{}", f.message);
+        assert!(f.missing[0].contains("before the new entry"), "{:?}", f.missing);
+    }
+}
+
+#[test]
+fn every_step_of_a_break_is_needed() {
+    for arch in WITH_BREAKS {
+        // 0: the whole sequence; 1: no invalidation; 2: nothing completes it.
+        for left_out in 0..3 {
+            let mut s = Story::new(arch);
+            s.leaf(0, AREA, P, 1, NONE, RW);
+            order(&mut s);
+            s.leaf(0, AREA, P, 1, RW, NONE);
+            let power = arch != Arch::Arm64;
+            s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbStore });
+            if left_out != 1 {
+                s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+            }
+            if left_out != 2 {
+                if power {
+                    s.barrier(0, Barrier::Tlbsync);
+                }
+                s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbFull });
+            }
+            s.leaf(0, AREA, Q, 1, NONE, RW);
+            order(&mut s);
+            let report = s.run();
+            let found = rules(&report).contains(&RuleId::BreakBeforeMake);
+            assert_eq!(found, left_out != 0, "{arch} {left_out}: {:#?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_change_of_permissions_needs_no_break() {
+    for arch in Arch::ALL {
+        for (old, new) in [(RW, RO), (RO, RW), (RO, ROX), (ROX, RO)] {
+            let mut s = Story::new(arch);
+            s.leaf(0, AREA, P, 1, NONE, old);
+            order(&mut s);
+            s.leaf(0, AREA, P, 1, old, new);
+            flush(&mut s);
+            assert!(s.run().findings.is_empty(), "{arch} {old:?} {new:?}");
+        }
+    }
+}
+
+#[test]
+fn read_only_frames_are_possible_on_arm64() {
+    let mut s = Story::new(Arch::Arm64);
+    s.leaf(0, AREA, P, 1, NONE, RO);
+    order(&mut s);
+    s.leaf(0, AREA, Q, 1, RO, RO);
+    flush(&mut s);
+    assert!(!certain(only(&s.run(), RuleId::BreakBeforeMake)));
+}
+
+/// A large leaf is split; the parts say `new`.
+fn split(arch: Arch, on: Features, new: textbed_arch::Perm) -> Vec<RuleId> {
+    let mut s = Story::with(arch, on, Features::empty());
+    s.huge_leaf(0, AREA, P, 21, 1, RW);
+    order(&mut s);
+    let change = LeafChange { count: 512, shift: 12, old_shift: 21, old: RW, new };
+    s.emit(0, View::Leaf { virt: VirtAddr(AREA), phys: PhysAddr(P), change });
+    flush(&mut s);
+    rules(&s.run())
+}
+
+#[test]
+fn sizes_by_architecture() {
+    let none = Features::empty();
+    assert_eq!(split(Arch::Arm64, none, RW), [RuleId::BreakBeforeMake]);
+    assert_eq!(split(Arch::Arm64, Features::ARM_BBML2_NOABORT, RW), []);
+    assert_eq!(split(Arch::X86_64, none, RW), []);
+    assert_eq!(split(Arch::X86_64, none, RO), []);
+    // AMD: what says the same is what kernels do; with other rights the table must not be there.
+    assert_eq!(split(Arch::X86_64, Features::X86_AMD, RW), []);
+    assert_eq!(split(Arch::X86_64, Features::X86_AMD, RO), [RuleId::BreakBeforeMake]);
+}
+
+#[test]
+fn an_invalidation_before_the_store_is_visible_is_no_invalidation() {
+    for arch in WITH_BREAKS {
+        for ordered in [true, false] {
+            for promised in [true, false] {
+                let mut s = Story::new(arch);
+                s.leaf(0, AREA, P, 1, NONE, RW);
+                order(&mut s);
+                s.call(0, "protect", |s, call| {
+                    s.leaf(0, AREA, P, 1, RW, RO);
+                    if ordered {
+                        order(s);
+                    }
+                    s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+                    s.barrier(0, Barrier::Tlbsync);
+                    let power = arch != Arch::Arm64;
+                    s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbFull });
+                    if promised {
+                        s.promise(0, call, Promise::NoWrite, AREA, PAGE);
+                    }
+                });
+                let report = s.run();
+                if ordered {
+                    assert!(report.findings.is_empty(), "{arch}: {:#?}", report.findings);
+                } else {
+                    let f = only(&report, RuleId::MissingPteOrder);
+                    assert!(certain(f), "{arch} {promised}");
+                    assert_eq!(report.findings.len(), 1, "{arch} {promised}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_invalidation_makes_an_early_one_good() {
+    let mut s = Story::new(Arch::Arm64);
+    s.leaf(0, AREA, P, 1, NONE, RW);
+    order(&mut s);
+    s.call(0, "protect", |s, _| {
+        s.leaf(0, AREA, P, 1, RW, RO);
+        s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+        s.dsb(0);
+        s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+        s.dsb(0);
+    });
+    assert!(s.run().findings.is_empty());
+}
+
+#[test]
+fn a_new_entry_is_ordered_before_its_use() {
+    // (barrier, synchronisation, cpu that uses it, execution) -> found
+    for arch in WITH_BREAKS {
+        for (barrier, sync, cpu, exec) in [
+            (true, true, 0, true),
+            (true, false, 0, false),
+            (true, false, 0, true),
+            (true, false, 1, true),
+            (false, true, 1, false),
+            (false, false, 0, true),
+        ] {
+            let mut s = Story::new(arch);
+            let call = s.enter(0, "map");
+            s.leaf(0, AREA, P, 1, NONE, ROX);
+            let power = arch != Arch::Arm64;
+            if barrier {
+                s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbStore });
+            }
+            if sync {
+                s.sync(0);
+            }
+            s.leave(0, call, 0);
+            if exec {
+                s.fetch(cpu, AREA, P, 4);
+            } else {
+                let (virt, phys) = (VirtAddr(AREA), PhysAddr(P));
+                let order = textbed_event::MemOrder::Plain;
+                s.emit(cpu, View::Load { virt, phys, len: 4, order });
+            }
+            let found = rules(&s.run()).contains(&RuleId::MissingPteOrder);
+            let own_fetch = exec && cpu == 0 && !sync && !power;
+            assert_eq!(found, !barrier || own_fetch, "{arch} {barrier} {sync} {cpu} {exec}");
+        }
+    }
+}
+
+#[test]
+fn x86_needs_no_order_for_new_entries() {
+    let mut s = Story::new(Arch::X86_64);
+    s.call(0, "map", |s, _| {
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+    });
+    s.fetch(0, AREA, P, 4);
+    assert!(!rules(&s.run()).contains(&RuleId::MissingPteOrder));
+}
+
+/// Permissions of executable memory changed through an invalid entry; `inside` runs meanwhile.
+fn hole(arch: Arch, inside: impl FnOnce(&mut Story), after: impl FnOnce(&mut Story)) -> Story {
+    let mut s = Story::new(arch);
+    s.leaf(0, AREA, P, 1, NONE, ROX);
+    order(&mut s);
+    s.call(0, "change", |s, _| {
+        s.leaf(0, AREA, P, 1, ROX, NONE);
+        flush(s);
+        inside(s);
+        s.leaf(0, AREA, P, 1, NONE, RO);
+        order(s);
+    });
+    after(&mut s);
+    s
+}
+
+fn fault(s: &mut Story, cpu: u16) {
+    let (access, reason) = (Access::Exec, FaultReason::NotPresent);
+    s.emit(cpu, View::Fault { virt: VirtAddr(AREA), access, reason });
+}
+
+#[test]
+fn a_hole_that_somebody_met() {
+    for arch in Arch::ALL {
+        let report = hole(arch, |s| fault(s, 1), |_| {}).run();
+        let f = only(&report, RuleId::LiveMappingHole);
+        assert!(certain(f), "{arch}");
+        assert!(f.message.contains("cpu 1 used"), "{}", f.message);
+        // Its own CPU knows what it does.
+        assert!(hole(arch, |s| fault(s, 0), |_| {}).run().findings.is_empty(), "{arch}");
+        // Nobody there, nobody hurt.
+        assert!(hole(arch, |_| {}, |_| {}).run().findings.is_empty(), "{arch}");
+        // With everybody else stopped there is no hole.
+        let stopped = |s: &mut Story| {
+            s.emit(0, View::StopMachine { begin: false });
+            s.emit(0, View::StopMachine { begin: true });
+            fault(s, 1);
+        };
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        order(&mut s);
+        s.emit(0, View::StopMachine { begin: true });
+        s.call(0, "change", |s, _| {
+            s.leaf(0, AREA, P, 1, ROX, NONE);
+            flush(s);
+            stopped(s);
+            s.leaf(0, AREA, P, 1, NONE, RO);
+            order(s);
+        });
+        assert!(!rules(&s.run()).contains(&RuleId::LiveMappingHole), "{arch}");
+    }
+}
+
+#[test]
+fn a_hole_under_a_cpu_that_executes_there_is_possible() {
+    for arch in Arch::ALL {
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        order(&mut s);
+        s.fetch(1, AREA, P, 4);
+        s.call(0, "change", |s, _| {
+            s.leaf(0, AREA, P, 1, ROX, NONE);
+            flush(s);
+            s.leaf(0, AREA, P, 1, NONE, ROX);
+            order(s);
+        });
+        assert!(!certain(only(&s.run(), RuleId::LiveMappingHole)), "{arch}");
+    }
+}
+
+#[test]
+fn what_stays_unmapped_or_gets_another_frame_is_no_hole() {
+    for arch in Arch::ALL {
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        order(&mut s);
+        s.fetch(1, AREA, P, 4);
+        s.call(0, "free", |s, _| {
+            s.leaf(0, AREA, P, 1, ROX, NONE);
+            flush(s);
+            s.free(0, P, 1);
+        });
+        fault(&mut s, 1);
+        s.call(0, "again", |s, _| {
+            s.leaf(0, AREA, P, 1, NONE, ROX);
+            order(s);
+            s.leaf(0, AREA, P, 1, ROX, NONE);
+            flush(s);
+        });
+        s.call(0, "allocate", |s, _| {
+            s.leaf(0, AREA, Q, 1, NONE, ROX);
+            order(s);
+        });
+        assert!(!rules(&s.run()).contains(&RuleId::LiveMappingHole), "{arch}");
+    }
+}
