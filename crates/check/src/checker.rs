@@ -243,6 +243,7 @@ impl Live {
             View::Cpu { state } => self.cpu_state(now, state),
 
             View::Fill { virt, phys, what } => {
+                self.entry_used(now, virt, false);
                 let bytes = now.batch.bytes(what);
                 let len = bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
                 if let Some(len) = len {

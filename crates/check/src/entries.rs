@@ -48,7 +48,8 @@ impl Live {
         if by_hand && !given && before.is_empty() && self.checkable(RuleId::MissingPteOrder) {
             self.watch.made(space, span, *mark);
         }
-        if self.checkable(RuleId::BreakBeforeMake) && now.phys(textbed_arch::PhysAddr(base)).is_some()
+        if self.checkable(RuleId::BreakBeforeMake)
+            && now.phys(textbed_arch::PhysAddr(base)).is_some()
         {
             self.judge_break((space, span), base, before, change, mark);
         }

@@ -205,9 +205,9 @@ impl Live {
         };
         let mark = self.mark(now);
         let (frames, early) = self.stale.close(target, cpus, issued, &mark);
-        self.early.extend(early.into_iter().map(|(space, span)| {
-            (self.calls.outermost(mark.cause), space, span)
-        }));
+        self.early.extend(
+            early.into_iter().map(|(space, span)| (self.calls.outermost(mark.cause), space, span)),
+        );
         self.review_all(now, frames);
     }
 

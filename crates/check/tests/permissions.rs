@@ -135,9 +135,7 @@ fn each_step_of_the_flush_is_needed() {
             let found = rules(&s.run());
             // Without the first barrier of arm64 and powerpc the invalidation came too early.
             let want: &[RuleId] = match dropped {
-                0 if arch != Arch::X86_64 => {
-                    &[RuleId::WxStaleTranslation, RuleId::MissingPteOrder]
-                }
+                0 if arch != Arch::X86_64 => &[RuleId::WxStaleTranslation, RuleId::MissingPteOrder],
                 n if n < steps.len() => &[RuleId::WxStaleTranslation],
                 _ => &[],
             };

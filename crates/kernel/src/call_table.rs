@@ -10,7 +10,10 @@ use crate::calls::ParamKind::{Addr, Byte, Bytes, Code, Flag, Flags, Insn, Pages}
 use crate::calls::{Body, CallSpec, NotModelled, Param, ParamKind, Returns};
 use crate::facts::{OPT_IN, V6_2, V6_7, V6_9, V6_10};
 use crate::version::Version;
-use crate::{arm64, bpf, generic, module_memory, powerpc, set_memory, stores, vfree, vmalloc, x86};
+use crate::{
+    arm64, bpf, generic, module_memory, page_table, powerpc, set_memory, stores, vfree, vmalloc,
+    x86,
+};
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
@@ -71,6 +74,10 @@ const PATCHING: Cite = Cite::read("Linux 5.19, 6.12 arch/arm64/kernel/patching.c
 const CODE_PATCHING: Cite = Cite::read("Linux 6.1, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
 const CORE: Cite = Cite::read("Linux 5.19, 6.12 kernel/bpf/core.c");
 const JIT: Cite = Cite::read("Linux 5.19, 6.12 arch/*/net/bpf_jit_comp*.c, kernel/bpf/core.c");
+const PGTABLE: Cite = Cite::read(
+    "Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/book3s/64/radix.h",
+);
+const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
 const SIZE: &[Param] = &[p("size", Bytes)];
 const ADDR: &[Param] = &[p("addr", Addr)];
 const ADDR_PAGES: &[Param] = &[p("addr", Addr), p("numpages", Pages)];
@@ -529,6 +536,36 @@ pub const CALLS: &[CallSpec] = &[
         "plain stores",
         Cite::deduced("ordinary stores"),
         stores::memcpy,
+    ),
+    call(
+        "set_pte",
+        ENTRY,
+        Returns::Void,
+        ALL,
+        "stores one kernel entry: addr gets the frame that an area has at page",
+        PGTABLE,
+        page_table::set_pte,
+    ),
+    since(
+        call(
+            "__set_pte_nosync",
+            ENTRY,
+            Returns::Void,
+            ARM64,
+            "as set_pte, with its barriers left to the caller",
+            Cite::read("arm64/mm: batch dsb and isb when populating pgtables (6.10)"),
+            page_table::set_pte_nosync,
+        ),
+        Some(V6_10),
+    ),
+    call(
+        "pte_clear",
+        ADDR,
+        Returns::Void,
+        ALL,
+        "makes one kernel entry invalid, with neither barrier nor flush",
+        PGTABLE,
+        page_table::pte_clear,
     ),
     call(
         "synchronize_rcu",

@@ -29,6 +29,7 @@ mod generic;
 mod kernel;
 mod layout;
 mod module_memory;
+mod page_table;
 mod powerpc;
 mod promise;
 mod set_memory;

@@ -69,7 +69,7 @@ pub(crate) fn vmalloc_node_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Res
 }
 
 /// The permission behind one name of [`PROTS`]; no name is `PAGE_KERNEL`.
-fn perm_of(mask: u64) -> Option<Perm> {
+pub(crate) fn perm_of(mask: u64) -> Option<Perm> {
     let names: Vec<&str> = PROTS.iter().filter(|(_, b)| mask & b != 0).map(|(n, _)| *n).collect();
     match names.as_slice() {
         [] | ["PAGE_KERNEL"] => Some(Perm::KERNEL_RW),

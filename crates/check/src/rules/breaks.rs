@@ -83,7 +83,8 @@ pub(crate) fn break_before_make(live: &mut Live, span: Span, u: &Unbroken, mark:
         );
     }
     draft.notes.push(format!("{}: {}", u.row.rule.id, u.row.rule.text));
-    draft.help = Some(format!("make the entry invalid, {flush}, and store the new entry then"));
+    draft.help =
+        Some(format!("make the entry invalid, then `{flush}`, and only then store the new entry"));
     live.report(draft);
 }
 
@@ -106,7 +107,10 @@ pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &M
         format!("{} on {made}", store_barrier(live.arch()))
     };
     let message = if fresh.visible {
-        format!("{} executes at {at} through a new entry that its fetches may not see yet", mark.cpu)
+        format!(
+            "{} executes at {at} through a new entry that its fetches may not see yet",
+            mark.cpu
+        )
     } else {
         format!("{} uses {at} through a new entry that walks may not see yet", mark.cpu)
     };
@@ -168,9 +172,9 @@ pub(crate) fn live_mapping_hole(
     let Some((cpu, at, used)) = user else { return };
     let place = live.address(at);
     let message = match used {
-        Some(_) => format!(
-            "{cpu} used {place} while the mapping was invalid for a change of permissions"
-        ),
+        Some(_) => {
+            format!("{cpu} used {place} while the mapping was invalid for a change of permissions")
+        }
         None => format!(
             "{cpu} executes at {place}, and the mapping was invalid meanwhile for a change of \
              permissions"

@@ -1,7 +1,7 @@
 //! The rules: what each is called, what it needs to see, and the page that explains it.
 //!
 //! A name is a rule's id for ever. A rule has a row only if its mechanism is built; names that the
-//! design fixes without a mechanism here (torn-patch, break-before-make, ...) get theirs with it.
+//! design fixes without a mechanism here (torn-patch, verify-mismatch, ...) get theirs with it.
 
 pub(crate) mod breaks;
 pub(crate) mod calls;

@@ -229,11 +229,15 @@ impl Watch {
     }
 
     /// CPUs other than `but` whose last fetch lay in `span`, lowest first.
-    pub(crate) fn running_in(&self, space: SpaceId, span: Span, but: CpuId) -> Option<(CpuId, u64)> {
+    pub(crate) fn running_in(
+        &self,
+        space: SpaceId,
+        span: Span,
+        but: CpuId,
+    ) -> Option<(CpuId, u64)> {
         let inside = |at: u64| span.first <= at && at <= span.last;
-        let cpus = self.running.iter().filter(|(c, (s, at))| {
-            **c != but && *s == space && inside(*at)
-        });
+        let cpus =
+            self.running.iter().filter(|(c, (s, at))| **c != but && *s == space && inside(*at));
         cpus.map(|(c, (_, at))| (*c, *at)).min()
     }
 

@@ -1,0 +1,74 @@
+//! Single entries of the kernel's page tables, stored by hand: what code that manages mappings
+//! itself does (fixed maps, patchers, drivers, and bugs in these).
+//!
+//! Modelled: one small page of the vmalloc and module ranges, its frame named by any address of an
+//! area that owns it; the barriers that each architecture puts behind a new valid kernel entry
+//! (arm64 `dsb ishst; isb` unless the caller defers them; powerpc `ptesync`), and none behind a
+//! cleared one. From: Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/
+//! book3s/64/radix.h, arch/x86/include/asm/pgtable_64.h. Not modelled: user entries, large leaves,
+//! page-table checks, deferred barriers as a mode of a task.
+
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, PhysAddr, SpaceId, VirtAddr};
+
+use crate::call::Args;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::vmalloc::perm_of;
+
+/// `set_pte(addr, page, prot)`.
+pub(crate) fn set_pte(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.store_entry(cpu, args)?;
+    k.after_new_mapping(cpu)?;
+    Ok(0)
+}
+
+/// `__set_pte_nosync(addr, page, prot)`.
+pub(crate) fn set_pte_nosync(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.store_entry(cpu, args)?;
+    Ok(0)
+}
+
+/// `pte_clear(addr)`.
+pub(crate) fn pte_clear(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let virt = k.small_page(args.addr(0))?;
+    k.machine.unmap(cpu, SpaceId::KERNEL, virt, FRAME_BYTES)?;
+    Ok(0)
+}
+
+impl Kernel {
+    /// An address of a vmalloc or module range that no large leaf maps, rounded to its page.
+    fn small_page(&self, addr: VirtAddr) -> Result<VirtAddr, Stop> {
+        let virt = addr.align_down(FRAME_SHIFT);
+        if !self.layout.is_vmalloc_or_module(virt) {
+            return Err(Stop::not_modelled("entries outside the vmalloc and module ranges"));
+        }
+        match self.machine.lookup(SpaceId::KERNEL, virt) {
+            Some(leaf) if leaf.shift != FRAME_SHIFT => {
+                Err(Stop::not_modelled("a single entry inside a large leaf"))
+            }
+            _ => Ok(virt),
+        }
+    }
+
+    /// The frame that an area has at an address, mapped there or not.
+    fn frame_behind(&self, addr: VirtAddr) -> Result<PhysAddr, Stop> {
+        let owned = self.areas.find(addr).and_then(|a| a.frame_at(addr)).map(|pfn| pfn.addr());
+        owned.ok_or_else(|| Stop::not_modelled("the frame of an address that no area owns"))
+    }
+
+    /// Stores a valid entry, over an old one or where none was.
+    fn store_entry(&mut self, cpu: CpuId, args: &Args) -> Result<(), Stop> {
+        let virt = self.small_page(args.addr(0))?;
+        let phys = self.frame_behind(args.addr(1))?;
+        let perm = perm_of(args.get(2)).ok_or_else(|| {
+            Stop::not_modelled("a protection that is not exactly one of the named")
+        })?;
+        let there = self.machine.lookup(SpaceId::KERNEL, virt).is_some();
+        if there {
+            self.machine.replace(cpu, SpaceId::KERNEL, virt, phys, FRAME_SHIFT, perm)?;
+        } else {
+            self.machine.map(cpu, SpaceId::KERNEL, virt, phys, FRAME_BYTES, FRAME_SHIFT, perm)?;
+        }
+        Ok(())
+    }
+}
