@@ -127,8 +127,8 @@ impl Stale {
     }
 
     /// Takes `cpus` off what `target` hits and no walk could find when event `issued` asked for it
-    /// (`MAX` = whatever the walks). Returns the frames that were concerned, and the ranges for which
-    /// the invalidation came too early.
+    /// (`MAX` = whatever the walks). Returns the frames that were concerned, and the ranges for
+    /// which the invalidation came too early.
     pub(crate) fn close(
         &mut self,
         target: &Target,
