@@ -275,6 +275,8 @@ proptest! {
     ) {
         let mut bytes = EVERYTHING.as_bytes().to_vec();
         for (index, byte, how) in cuts {
+            // Cut to one byte and that removed: nothing is left to damage.
+            if bytes.is_empty() { break; }
             let i = index.index(bytes.len());
             match how {
                 0 => { bytes.remove(i); }
