@@ -52,6 +52,13 @@ pub(crate) enum Command {
     Caps(CapsArgs),
     /// Print the JSON schema of reports.
     Schema,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
 }
 
 #[derive(Args, Debug)]
@@ -169,13 +176,14 @@ pub(crate) struct CapsArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// How to read the architecture where readings differ.
-    #[arg(long, value_name = "READING", default_value = "mapped")]
-    pub(crate) reading: String,
+    /// How to read the architecture where readings differ: strict, mapped or fresh [default:
+    /// mapped].
+    #[arg(long, value_name = "READING")]
+    pub(crate) reading: Option<String>,
 
-    /// Whether the architecture's rules for live patching are in force.
-    #[arg(long, value_name = "on|off", default_value = "on")]
-    pub(crate) cmodx: Switch,
+    /// Whether the architecture's rules for live patching are in force [default: on].
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    pub(crate) cmodx: Option<Switch>,
 
     /// Report a rule at deny level (order of these three options counts).
     #[arg(long, value_name = "RULE")]
@@ -192,9 +200,19 @@ pub(crate) struct CheckArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct OutputArgs {
-    /// Format of the report, to standard output or a file; may be repeated.
-    #[arg(long, value_name = "text|json[=FILE]")]
+    /// Format of the report (text, json, sarif, junit or ktap), to standard output or a file; may
+    /// be repeated.
+    #[arg(long, value_name = "FORMAT[=FILE]")]
     pub(crate) format: Vec<String>,
+
+    /// Write what happened on a time axis, as a Chrome trace (for Perfetto or chrome://tracing).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) timeline: Option<PathBuf>,
+
+    /// Findings of this earlier JSON report are known: they are shown only with -v, and fail
+    /// nothing.
+    #[arg(long, value_name = "REPORT")]
+    pub(crate) baseline: Option<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,9 @@
 //! the exit status ([`status`]) and one file for each command. No verdict is made here.
 
 mod args;
+mod baseline;
 mod caps;
+mod config;
 mod inputs;
 mod list;
 mod options;
@@ -15,10 +17,10 @@ mod scenarios;
 mod status;
 mod watch;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 use crate::output::Out;
@@ -43,6 +45,12 @@ fn main() -> ExitCode {
         Command::Explain { rule } => list::explain(rule, &mut out),
         Command::List { what } => list::list(*what, &mut out),
         Command::Caps(args) => caps::caps(args, &mut out),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "textbed", &mut text);
+            out.text(&String::from_utf8_lossy(&text)).map(|()| Status::Clean)
+        }
+        Command::Man => manual().and_then(|text| out.text(&text)).map(|()| Status::Clean),
         Command::Schema => out.text(textbed_report::json::SCHEMA).map(|()| Status::Clean),
     };
     match result.and_then(|status| out.flush().map(|()| status)) {
@@ -54,6 +62,24 @@ fn main() -> ExitCode {
             ExitCode::from(Status::Unusable.code())
         }
     }
+}
+
+/// The manual page, with a section for each subcommand.
+fn manual() -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+        writeln!(text, ".SH \"TEXTBED {}\"", sub.get_name().to_uppercase())?;
+        let page = clap_mangen::Man::new(sub.clone());
+        let mut part = Vec::new();
+        page.render_description_section(&mut part)?;
+        page.render_options_section(&mut part)?;
+        // Its sections become subsections of its own.
+        text.extend(String::from_utf8_lossy(&part).replace(".SH ", ".SS ").bytes());
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -2,27 +2,74 @@
 
 use anyhow::{Result, anyhow, bail};
 use textbed_arch::Arch;
+use textbed_check::rules::RuleId;
 use textbed_check::{Level, Options, rules};
 use textbed_kernel::Version;
 
 use crate::args::{CheckArgs, Switch};
+use crate::config;
 
-/// The checker's options. The levels of `--deny`, `--warn`, `--allow` are applied in the order in
-/// which they stand on the command line.
+/// The checker's options, before and after what an input allows.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    /// Reading, live patching, and the levels of `textbed.toml`.
+    base: Options,
+    /// `--deny`, `--warn`, `--allow` in the order in which they stand on the command line.
+    flags: Vec<(RuleId, Level)>,
+}
+
+impl Check {
+    /// The options for an input that allows these rules: `textbed.toml` < the input < flags.
+    pub(crate) fn with(&self, allowed: impl IntoIterator<Item = RuleId>) -> Options {
+        let mut options = self.base.clone();
+        for rule in allowed {
+            options.levels.set(rule, Level::Allow);
+        }
+        for (rule, level) in &self.flags {
+            options.levels.set(*rule, *level);
+        }
+        options
+    }
+
+    /// What a scenario's expectations are held against: nobody's own levels.
+    pub(crate) fn plain() -> Self {
+        Self { base: Options::default(), flags: Vec::new() }
+    }
+}
+
+/// The options of the command line and of the nearest `textbed.toml`.
 ///
 /// # Errors
-/// An unknown reading or rule.
-pub(crate) fn check(args: &CheckArgs) -> Result<Options> {
-    let mut options = Options {
-        reading: args.reading.parse().map_err(|e| anyhow!("--reading: {e}"))?,
-        cmodx: args.cmodx == Switch::On,
-        ..Options::default()
-    };
-    for (flag, rule) in levels_in_order(args) {
-        let row = rules::by_name(rule).ok_or_else(|| unknown_rule(rule))?;
-        options.levels.set(row.id, flag);
+/// An unknown reading, rule or level.
+pub(crate) fn check(args: &CheckArgs) -> Result<Check> {
+    let config = config::nearest()?;
+    let from = || config.path.display();
+    let mut base = Options::default();
+    if let Some(word) = &args.reading {
+        base.reading = word.parse().map_err(|e| anyhow!("--reading: {e}"))?;
+    } else if let Some(word) = &config.reading {
+        base.reading = word.parse().map_err(|e| anyhow!("{}: {e}", from()))?;
     }
-    Ok(options)
+    base.cmodx = match (args.cmodx, config.cmodx.as_deref()) {
+        (Some(switch), _) => switch == Switch::On,
+        (None, None | Some("on")) => true,
+        (None, Some("off")) => false,
+        (None, Some(word)) => bail!("{}: cmodx = '{word}': expected on or off", from()),
+    };
+    for (name, level) in &config.levels {
+        let row = rules::by_name(name)
+            .ok_or_else(|| unknown_rule(name).context(format!("{}: [levels]", from())))?;
+        let level = [Level::Deny, Level::Warn, Level::Allow]
+            .into_iter()
+            .find(|l| l.name() == level)
+            .ok_or_else(|| anyhow!("{}: {name} = '{level}': not deny, warn or allow", from()))?;
+        base.levels.set(row.id, level);
+    }
+    let mut flags = Vec::new();
+    for (level, name) in levels_in_order(args) {
+        flags.push((rules::by_name(name).ok_or_else(|| unknown_rule(name))?.id, level));
+    }
+    Ok(Check { base, flags })
 }
 
 /// The message for a rule that does not exist.

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use textbed_report::text::{Problem, Style, problem};
-use textbed_report::{Run, json, text};
+use textbed_report::timeline::{self, Timeline};
+use textbed_report::{Run, json, junit, ktap, sarif, text};
 
 use crate::args::{Cli, Colour};
 
@@ -66,6 +67,12 @@ impl Out {
         let _ = io::stderr().write_all(problem(what, self.error_style).as_bytes());
     }
 
+    /// Prints a remark to standard error.
+    pub(crate) fn note(&mut self, message: &str) {
+        let _ = self.stdout.flush();
+        let _ = writeln!(io::stderr(), "note: {message}");
+    }
+
     /// Prints an error without a place to standard error.
     pub(crate) fn error(&mut self, message: &str) {
         let _ = self.stdout.flush();
@@ -73,10 +80,70 @@ impl Out {
     }
 }
 
+/// The timelines of a command's runs, if they were asked for.
+pub(crate) struct Timelines {
+    file: Option<PathBuf>,
+    kept: Vec<Timeline>,
+    given: u32,
+}
+
+impl Timelines {
+    /// For that file.
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
+        Self { file, kept: Vec::new(), given: 0 }
+    }
+
+    /// One for the next run.
+    pub(crate) fn next(&mut self) -> Option<Timeline> {
+        self.file.as_ref()?;
+        self.given += 1;
+        Some(Timeline::new(self.given - 1))
+    }
+
+    /// Takes it back, with what was found.
+    pub(crate) fn keep(&mut self, timeline: Option<Timeline>, run: &Run) {
+        self.kept.extend(timeline.map(|mut timeline| {
+            timeline.finish(run);
+            timeline
+        }));
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn write(&self) -> Result<()> {
+        match &self.file {
+            Some(path) => write_file(path, &timeline::document(&self.kept)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A form of the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Text,
+    Json,
+    Sarif,
+    Junit,
+    Ktap,
+}
+
+impl Form {
+    const ALL: [(&'static str, Form); 5] = [
+        ("text", Form::Text),
+        ("json", Form::Json),
+        ("sarif", Form::Sarif),
+        ("junit", Form::Junit),
+        ("ktap", Form::Ktap),
+    ];
+}
+
 /// One report that was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Format {
-    json: bool,
+    form: Form,
     file: Option<PathBuf>,
 }
 
@@ -92,15 +159,14 @@ pub(crate) fn formats(given: &[String]) -> Result<Vec<Format>> {
             Some((name, file)) => (name, Some(PathBuf::from(file))),
             None => (word.as_str(), None),
         };
-        let json = match name {
-            "text" => false,
-            "json" => true,
-            _ => bail!("--format {word}: unknown format '{name}' (known: text, json)"),
+        let Some((_, form)) = Form::ALL.into_iter().find(|(known, _)| *known == name) else {
+            let known = Form::ALL.map(|(known, _)| known).join(", ");
+            bail!("--format {word}: unknown format '{name}' (known: {known})");
         };
-        formats.push(Format { json, file });
+        formats.push(Format { form, file });
     }
     if formats.is_empty() {
-        formats.push(Format { json: false, file: None });
+        formats.push(Format { form: Form::Text, file: None });
     }
     if formats.iter().filter(|f| f.file.is_none()).count() > 1 {
         bail!("--format: two reports cannot share standard output; give one a file");
@@ -118,14 +184,27 @@ pub(crate) fn reports(runs: &[Run], formats: &[Format], out: &mut Out) -> Result
             Some(_) => Style { colour: false, width: 100, ..out.style() },
             None => out.style(),
         };
-        let report = if format.json { json::document(runs)? } else { text_report(runs, style) };
+        let report = match format.form {
+            Form::Text => text_report(runs, style),
+            Form::Json => json::document(runs)?,
+            Form::Sarif => sarif::document(runs)?,
+            Form::Junit => junit::document(runs)?,
+            Form::Ktap => ktap::document(runs),
+        };
         match &format.file {
-            Some(path) => fs::write(path, report)
-                .with_context(|| format!("cannot write the report to {}", path.display()))?,
+            Some(path) => write_file(path, &report)?,
             None => out.text(&report)?,
         }
     }
     Ok(())
+}
+
+/// Writes a report to a file.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write to {}", path.display()))
 }
 
 /// A table first if there are several runs, then each run.
@@ -153,9 +232,9 @@ mod tests {
     fn formats_are_read_and_wrong_ones_refused() {
         let read =
             |words: &[&str]| formats(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
-        assert_eq!(read(&[]).unwrap(), [Format { json: false, file: None }]);
+        assert_eq!(read(&[]).unwrap(), [Format { form: Form::Text, file: None }]);
         let both = read(&["text", "json=a/b.json"]).unwrap();
-        assert_eq!(both[1], Format { json: true, file: Some("a/b.json".into()) });
+        assert_eq!(both[1], Format { form: Form::Json, file: Some("a/b.json".into()) });
         for wrong in [&["yaml"][..], &["json="], &["json", "text"]] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }

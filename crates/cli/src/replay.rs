@@ -6,13 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use textbed_arch::Arch;
 use textbed_check::{Level, Options, Report, Site};
-use textbed_event::NameTable;
+use textbed_event::{NameTable, Tee};
 use textbed_report::text::Table;
+use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Outcome, Run};
 use textbed_trace::Summary;
 use textbed_trace::reader::LineReader;
 
 use crate::args::ReplayArgs;
+use crate::baseline::Baseline;
 use crate::output::{self, Out};
 use crate::status::Status;
 use crate::watch::Watch;
@@ -35,11 +37,16 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     let mut overrides = Vec::new();
     overrides.extend(args.arch.as_ref().map(|a| format!("--arch {a}")));
     overrides.extend(args.kernel.as_ref().map(|k| format!("--kernel {k}")));
+    let mut baseline = Baseline::read(args.output.baseline.as_deref())?;
+    let mut timelines = output::Timelines::new(args.output.timeline.clone());
     let mut status = Status::Clean;
     let mut runs = Vec::new();
     for path in &args.inputs {
-        match one(path, &log, &check, &overrides) {
-            Ok(run) => {
+        let mut timeline = timelines.next();
+        match one(path, &log, &check.with([]), &overrides, timeline.as_mut()) {
+            Ok(mut run) => {
+                baseline.apply(&mut run);
+                timelines.keep(timeline, &run);
                 if run.denied() {
                     status = status.and(Status::Findings);
                 }
@@ -54,6 +61,10 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     if !runs.is_empty() {
         output::reports(&runs, &formats, out)?;
     }
+    timelines.write()?;
+    if let Some(stale) = baseline.stale() {
+        out.note(&stale);
+    }
     Ok(status)
 }
 
@@ -62,10 +73,14 @@ fn one(
     log: &textbed_trace::Options,
     check: &Options,
     overrides: &[String],
+    timeline: Option<&mut Timeline>,
 ) -> Result<Run> {
     let (reading, cmodx) = (check.reading.name().to_owned(), check.cmodx);
     let mut watch = Watch::new(check.clone());
-    let replayed = textbed_trace::replay(path, log, &mut watch)?;
+    let replayed = match timeline {
+        Some(timeline) => textbed_trace::replay(path, log, &mut Tee(&mut watch, timeline)),
+        None => textbed_trace::replay(path, log, &mut watch),
+    }?;
     let (report, names) = watch.finish();
     let shown = path.display().to_string();
     let stdin = shown == "-";

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use textbed_arch::Arch;
-use textbed_check::{Confidence, Level, Options, Report, rules};
+use textbed_check::{Confidence, Level, Report, rules};
+use textbed_event::Tee;
 use textbed_kernel::Version;
 use textbed_report::text::Problem;
+use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Note, Outcome, Run};
 use textbed_scenario::diagnostic::{Diagnostic, Severity};
 use textbed_scenario::syntax::ast::Reading;
@@ -16,6 +18,8 @@ use textbed_scenario::{
 };
 
 use crate::args::{MachineArgs, PolicyArg, ScenarioArgs, TestArgs};
+use crate::baseline::Baseline;
+use crate::options::Check;
 use crate::output::{self, Out};
 use crate::status::Status;
 use crate::watch::Watch;
@@ -34,13 +38,18 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
         PolicyArg::Stalest => PolicyChoice::Stalest,
         PolicyArg::Random => PolicyChoice::Random(args.seed),
     };
+    let mut baseline = Baseline::read(args.output.baseline.as_deref())?;
+    let mut timelines = output::Timelines::new(args.output.timeline.clone());
     let mut status = Status::Clean;
     let mut runs = Vec::new();
     for input in &args.inputs {
         for loaded in load_all(input, out, &mut status) {
             for (arch, kernel) in machine.of(&loaded) {
-                match one(&loaded, arch, kernel, policy, &machine, &check) {
-                    Ok((run, _)) => {
+                let mut timeline = timelines.next();
+                match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
+                    Ok((mut run, _)) => {
+                        baseline.apply(&mut run);
+                        timelines.keep(timeline, &run);
                         status = status.and(status_of(&run));
                         runs.push(run);
                     }
@@ -54,6 +63,10 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     }
     if !runs.is_empty() {
         output::reports(&runs, &formats, out)?;
+    }
+    timelines.write()?;
+    if let Some(stale) = baseline.stale() {
+        out.note(&stale);
     }
     Ok(status)
 }
@@ -113,8 +126,8 @@ fn test_one(
     machine: &Machines,
     differences: &mut Vec<Problem>,
 ) {
-    let check = Options::default();
-    let (run, end) = match one(loaded, arch, kernel, policy, machine, &check) {
+    let check = Check::plain();
+    let (run, end) = match one(loaded, arch, kernel, policy, machine, &check, None) {
         Ok(done) => done,
         Err(problems) => return differences.extend(problems),
     };
@@ -132,7 +145,7 @@ fn test_one(
             count: 1,
         })
         .collect();
-    let reading = Reading::by_name(check.reading.name()).unwrap_or(Reading::Mapped);
+    let reading = Reading::by_name(&run.reading).unwrap_or(Reading::Mapped);
     let ended = end.outcome.end();
     for d in textbed_scenario::compare(loaded, arch, kernel, reading, ended, &found) {
         differences.push(Problem {
@@ -240,7 +253,8 @@ fn one(
     kernel: Version,
     policy: PolicyChoice,
     machine: &Machines,
-    check: &Options,
+    check: &Check,
+    timeline: Option<&mut Timeline>,
 ) -> std::result::Result<(Run, RunEnd), Vec<Problem>> {
     let fail = |error: RunError| match error {
         RunError::Input(all) => {
@@ -263,19 +277,17 @@ fn one(
         policy,
         max_steps: MAX_STEPS,
     };
-    let mut check = check.clone();
-    for (name, _reason) in loaded.allows() {
-        // Flags win over what the file allows.
-        if let Some(row) = rules::by_name(name)
-            && check.levels.get(row.id).is_none()
-        {
-            check.levels.set(row.id, Level::Allow);
-        }
-    }
+    let allows = loaded.allows();
+    let allowed = allows.iter().filter_map(|(name, _reason)| rules::by_name(name)).map(|r| r.id);
+    let check = check.with(allowed);
     let reading = check.reading.name().to_owned();
     let cmodx = check.cmodx;
     let mut watch = Watch::new(check);
-    let end = textbed_scenario::run(loaded, &options, &mut watch).map_err(fail)?;
+    let end = match timeline {
+        Some(timeline) => textbed_scenario::run(loaded, &options, &mut Tee(&mut watch, timeline)),
+        None => textbed_scenario::run(loaded, &options, &mut watch),
+    }
+    .map_err(fail)?;
     let (report, names) = watch.finish();
     let place = |line: u32| Some((loaded.path().to_owned(), line));
     let notes =

@@ -264,3 +264,104 @@ fn the_recorder_is_printed_and_what_a_kernel_lacks_is_said() {
     assert_eq!(status(&version), 2);
     assert!(stderr(&version).contains("takes a version like 6.12"));
 }
+
+#[test]
+fn every_format_and_the_timeline_go_to_files_side_by_side() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let formats = ["json", "sarif", "junit", "ktap"].map(|f| format!("--format={f}={}", at(f)));
+    let timeline = format!("--timeline={}", at("trace"));
+    let mut args = vec!["run", "scenarios/bpf-prog-pack.tb", "--format=text", &timeline];
+    args.extend(formats.iter().map(String::as_str));
+    let done = textbed(&args);
+    assert_eq!(status(&done), 1, "{}", stderr(&done));
+    let read = |name: &str| std::fs::read_to_string(at(name)).expect("the file was written");
+    let json: Value = serde_json::from_str(&read("json")).expect("JSON");
+    let sarif: Value = serde_json::from_str(&read("sarif")).expect("JSON");
+    let fingerprints = |v: &Value, runs: &str, key: &str| {
+        let mut all: Vec<String> = v["runs"]
+            .as_array()
+            .expect("runs")
+            .iter()
+            .flat_map(|r| r[runs].as_array().expect("findings").clone())
+            .map(|f| f.pointer(key).expect("a fingerprint").to_string())
+            .collect();
+        all.sort();
+        all
+    };
+    let found = fingerprints(&json, "findings", "/fingerprint");
+    assert!(found.len() >= 5);
+    assert_eq!(found, fingerprints(&sarif, "results", "/partialFingerprints/textbed~11"));
+    assert!(read("junit").contains("<testsuites name=\"textbed\" tests=\"3\""));
+    assert!(read("ktap").starts_with("KTAP version 1\n1..1\n"));
+    let trace: Value = serde_json::from_str(&read("trace")).expect("JSON");
+    assert!(trace["traceEvents"].as_array().expect("entries").len() > 100);
+
+    // What an earlier report had is known; what it alone had is said.
+    let known = textbed(&["run", "scenarios/bpf-prog-pack.tb", "--baseline", &at("json")]);
+    assert_eq!(status(&known), 0, "{}", stdout(&known));
+    assert!(stdout(&known).contains("findings are known: the baseline has them"));
+    assert!(!stdout(&known).contains("error["));
+    let other = textbed(&["run", "scenarios/bpf-prog-pack-fixed.tb", "--baseline", &at("json")]);
+    assert!(stderr(&other).contains("of the baseline were not found again"), "{}", stderr(&other));
+    let wrong = textbed(&["run", "scenarios/bpf-prog-pack.tb", "--baseline", &at("sarif")]);
+    assert_eq!(status(&wrong), 2);
+    assert!(stderr(&wrong).contains("no JSON report of textbed"), "{}", stderr(&wrong));
+}
+
+/// The command in a folder with that `textbed.toml`, over a story of the repository.
+fn configured(toml: &str, more: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("textbed.toml"), toml).expect("writing the configuration");
+    let story = root().join("scenarios/bpf-prog-pack.tb").display().to_string();
+    Command::new(env!("CARGO_BIN_EXE_textbed"))
+        .args(["run", &story, "--arch", "x86_64", "--format", "json"])
+        .args(more)
+        .current_dir(folder.path())
+        .output()
+        .expect("the command starts")
+}
+
+#[test]
+fn levels_come_from_the_nearest_configuration_and_flags_win() {
+    let level = |output: &Output| {
+        let json: Value = serde_json::from_str(&stdout(output)).expect("JSON");
+        let findings = json["runs"][0]["findings"].as_array().expect("findings").clone();
+        let fill = findings.iter().find(|f| f["rule"] == "missing-trap-fill").expect("the rule");
+        fill["level"].as_str().expect("a level").to_owned()
+    };
+    let soft = "[levels]\nmissing-trap-fill = \"warn\"\n";
+    let done = configured(soft, &[]);
+    assert_eq!((status(&done), level(&done)), (0, "warn".to_owned()));
+    let done = configured(soft, &["--deny", "missing-trap-fill"]);
+    assert_eq!((status(&done), level(&done)), (1, "deny".to_owned()));
+    let fresh = configured("reading = \"fresh\"\n", &[]);
+    assert!(stdout(&fresh).contains("\"reading\": \"fresh\""));
+    let over = configured("reading = \"fresh\"\n", &["--reading", "strict"]);
+    assert!(stdout(&over).contains("\"reading\": \"strict\""));
+    for (wrong, said) in [
+        ("[levels]\nno-such-rule = \"warn\"\n", "unknown rule 'no-such-rule'"),
+        ("[levels]\nwx-alias = \"loud\"\n", "not deny, warn or allow"),
+        ("reading = \"quick\"\n", "unknown reading 'quick'"),
+        ("cmodx = \"maybe\"\n", "expected on or off"),
+        ("level = 3\n", "unknown field"),
+        ("[levels\n", "textbed.toml"),
+    ] {
+        let done = configured(wrong, &[]);
+        assert_eq!(status(&done), 2, "{wrong}");
+        assert!(stderr(&done).contains(said), "{wrong}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn the_manual_and_completions_name_every_command() {
+    let manual = stdout(&textbed(&["man"]));
+    let bash = stdout(&textbed(&["completions", "bash"]));
+    for command in ["run", "test", "replay", "record", "explain", "list", "caps", "schema"] {
+        assert!(
+            manual.contains(&format!(".SH \"TEXTBED {}\"", command.to_uppercase())),
+            "{command}"
+        );
+        assert!(bash.contains(command), "{command}");
+    }
+}

@@ -127,6 +127,22 @@ impl Run {
         self.report.findings.iter().filter(|f| f.level == level).count()
     }
 
+    /// Which run of its input it is: architecture, kernel, policy and seed.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let mut title = format!("{} on {}", self.name, self.arch);
+        if let Some(kernel) = &self.kernel {
+            title += &format!(", kernel {kernel}");
+        }
+        if let Some(policy) = &self.policy {
+            title += &format!(", policy {policy}");
+        }
+        if let Some(seed) = self.seed {
+            title += &format!(" (seed {seed})");
+        }
+        title
+    }
+
     /// Whether anything was found at deny level.
     #[must_use]
     pub fn denied(&self) -> bool {
@@ -155,4 +171,16 @@ impl Run {
             counts
         })
     }
+}
+
+/// The runs by input, in the order in which the inputs first come.
+pub(crate) fn by_input(runs: &[Run]) -> Vec<(&str, Vec<&Run>)> {
+    let mut inputs: Vec<(&str, Vec<&Run>)> = Vec::new();
+    for run in runs {
+        match inputs.iter_mut().find(|(path, _)| *path == run.input.path) {
+            Some((_, all)) => all.push(run),
+            None => inputs.push((&run.input.path, vec![run])),
+        }
+    }
+    inputs
 }

@@ -47,16 +47,7 @@ pub fn run_report(run: &Run, style: Style) -> String {
 }
 
 fn headline(run: &Run) -> String {
-    let mut out = format!("{}: {} on {}", run.input.path, run.name, run.arch);
-    if let Some(kernel) = &run.kernel {
-        let _ = write!(out, ", kernel {kernel}");
-    }
-    if let Some(policy) = &run.policy {
-        let _ = write!(out, ", policy {policy}");
-    }
-    if let Some(seed) = run.seed {
-        let _ = write!(out, " (seed {seed})");
-    }
+    let mut out = format!("{}: {}", run.input.path, run.title());
     if !run.overrides.is_empty() {
         let _ = write!(out, " [{}]", run.overrides.join(", "));
     }
@@ -65,7 +56,14 @@ fn headline(run: &Run) -> String {
         Outcome::Findings => writeln!(out, ": {denied} denied, {warned} possible"),
         Outcome::Limit(what) => writeln!(out, ": a limit was reached: {what}"),
         Outcome::NotModelled(what) => writeln!(out, ": not modelled: {what}"),
-        other => writeln!(out, ": {}", other.text()),
+        other => match run.coverage_counts()[2] {
+            0 => writeln!(out, ": {}", other.text()),
+            // What could not be looked at is no part of the verdict.
+            n => {
+                let rules = run.report.coverage.len();
+                writeln!(out, ": {}, but {n} of {rules} rules could not be checked", other.text())
+            }
+        },
     };
     out
 }

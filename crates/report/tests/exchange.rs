@@ -1,0 +1,163 @@
+//! The formats of other tools: SARIF, JUnit, KTAP and Chrome traces of the made-up run.
+//!
+//! SARIF was also held against its publisher's validator and JUnit against `junitparser`:
+//! docs/outputs.md says how. Here: what these formats ask for, and what may not get lost.
+
+mod fixture;
+
+use fixture::run;
+use serde_json::Value;
+use textbed_arch::{Arch, CpuId, Perm, PhysAddr, VirtAddr};
+use textbed_check::Level;
+use textbed_event::{Batch, LeafChange, Recorder, Sink, View};
+use textbed_report::timeline::{self, Timeline};
+use textbed_report::{Outcome, Run, junit, ktap, sarif};
+
+fn clean() -> Run {
+    let mut run = run();
+    run.arch = Arch::X86_64;
+    run.report.findings.clear();
+    run.outcome = Outcome::Clean;
+    run
+}
+
+fn not_modelled() -> Run {
+    Run { outcome: Outcome::NotModelled("jit #1".into()), ..clean() }
+}
+
+#[test]
+fn sarif_says_what_was_found_where_and_what_could_not_be_checked() {
+    let log: Value = serde_json::from_str(&sarif::document(&[run(), clean()]).unwrap()).unwrap();
+    assert_eq!(log["version"], "2.1.0");
+    let sarif_run = &log["runs"][0];
+    let results = sarif_run["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1);
+    let result = &results[0];
+    assert_eq!(result["level"], "error");
+    let index = result["ruleIndex"].as_u64().unwrap() as usize;
+    let rules = &sarif_run["tool"]["driver"]["rules"];
+    assert_eq!(rules[index]["id"], "missing-context-sync");
+    assert_eq!(result["partialFingerprints"]["textbed/1"], "0123456789abcdef");
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "a.tb");
+    assert_eq!(place["region"]["startLine"], 3);
+    assert_eq!(result["relatedLocations"][0]["physicalLocation"]["region"]["startLine"], 2);
+    // Conflict, two steps of the chain, and where it shows.
+    let flow = &result["codeFlows"][0]["threadFlows"][0]["locations"];
+    assert_eq!(flow.as_array().unwrap().len(), 4);
+    assert!(flow[2]["location"]["message"]["text"].as_str().unwrap().starts_with("missing: "));
+    let invocation = &sarif_run["invocations"][0];
+    assert_eq!(invocation["executionSuccessful"], true);
+    let said = invocation["toolExecutionNotifications"].to_string();
+    assert!(said.contains("could not be checked: no frames"), "{said}");
+
+    let log: Value = serde_json::from_str(&sarif::document(&[not_modelled()]).unwrap()).unwrap();
+    assert_eq!(log["runs"][0]["invocations"][0]["executionSuccessful"], false);
+    let mut allowed = run();
+    allowed.report.findings[0].level = Level::Allow;
+    let log: Value = serde_json::from_str(&sarif::document(&[allowed]).unwrap()).unwrap();
+    assert_eq!(log["runs"][0]["results"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn junit_counts_failures_and_errors_and_escapes_what_xml_reserves() {
+    let mut broken = run();
+    broken.report.findings[0].message = "a < b && \"c\"".into();
+    let xml = junit::document(&[broken, clean(), not_modelled()]).unwrap();
+    assert!(xml.contains("tests=\"3\""), "{xml}");
+    assert!(xml.contains("failures=\"1\"") && xml.contains("errors=\"1\""), "{xml}");
+    assert!(xml.contains("a &lt; b &amp;&amp;"), "{xml}");
+    assert!(xml.contains("type=\"missing-context-sync\""));
+    assert!(xml.contains("not modelled: jit #1"));
+    // The same input gives the same bytes: no time, no random number.
+    assert_eq!(xml, {
+        let mut again = run();
+        again.report.findings[0].message = "a < b && \"c\"".into();
+        junit::document(&[again, clean(), not_modelled()]).unwrap()
+    });
+}
+
+#[test]
+fn ktap_plans_are_kept_and_names_hold_no_directive() {
+    let text = ktap::document(&[run(), clean(), not_modelled()]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[..5],
+        ["KTAP version 1", "1..1", "  KTAP version 1", "  # Subtest: a.tb", "  1..3",]
+    );
+    let results = |prefix: &str| {
+        lines
+            .iter()
+            .filter(|l| {
+                l.starts_with(&format!("{prefix}ok ")) || l.starts_with(&format!("{prefix}not ok "))
+            })
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    let inner = results("  ");
+    assert_eq!(inner.len(), 3, "{text}");
+    assert!(inner[0].starts_with("  not ok 1 a story on arm64"));
+    assert!(inner[1].starts_with("  ok 2 a story on x86_64"));
+    assert!(inner[2].ends_with("# SKIP not modelled: jit #1"));
+    assert_eq!(results(""), ["not ok 1 a.tb"]);
+    assert!(text.contains("  # error[missing-context-sync] at a.tb:3: CPU 1 runs code"));
+    let mut odd = clean();
+    odd.name = "a # SKIP everything".into();
+    assert!(ktap::document(&[odd]).contains("  ok 1 a - SKIP everything"));
+}
+
+/// A call, a leaf that becomes executable, and an interrupt that another CPU takes.
+fn events() -> Batch {
+    let mut recorder = Recorder::new();
+    let name = recorder.name("set_memory_x");
+    let call = recorder.new_call();
+    let args = recorder.bytes(&[]);
+    recorder.emit(CpuId(0), View::AreaMade { virt: VirtAddr(0x4000), len: 0x2000, shift: 12 });
+    let leaf = |old, new| View::Leaf {
+        virt: VirtAddr(0x4000),
+        phys: PhysAddr(0x9000),
+        change: LeafChange { count: 2, shift: 12, old_shift: 12, old, new },
+    };
+    recorder.emit(CpuId(0), leaf(Perm::empty(), Perm::KERNEL_RW));
+    recorder.emit(CpuId(0), View::CallEntered { call, name, args });
+    recorder.emit(CpuId(0), View::IpiSent { ipi: 5, function: name, targets: 2 });
+    recorder.emit(CpuId(1), View::IpiTaken { ipi: 5, by_interrupt: true });
+    recorder.emit(CpuId(0), leaf(Perm::KERNEL_RW, Perm::KERNEL_RWX));
+    recorder.emit(CpuId(0), View::CallReturned { call, value: 0, failed: false });
+    recorder.take()
+}
+
+#[test]
+fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
+    let mut one = Timeline::new(0);
+    let mut two = Timeline::new(1);
+    for timeline in [&mut one, &mut two] {
+        let _ = timeline.batch(&events());
+        timeline.finish(&run());
+    }
+    let trace: Value = serde_json::from_str(&timeline::document(&[one, two])).unwrap();
+    let entries = trace["traceEvents"].as_array().unwrap();
+    let of = |ph: &str, pid: u64| {
+        entries.iter().filter(|e| e["ph"] == ph && e["pid"] == pid).collect::<Vec<_>>()
+    };
+    let calls = of("X", 1);
+    assert_eq!(calls.len(), 1);
+    assert_eq!((&calls[0]["name"], &calls[0]["dur"]), (&"set_memory_x".into(), &4.0.into()));
+    assert_eq!((of("s", 1)[0]["tid"].clone(), of("f", 1)[0]["tid"].clone()), (0.into(), 1.into()));
+    assert_eq!(of("s", 1)[0]["id"], of("f", 1)[0]["id"]);
+    let spans = of("X", 2);
+    assert_eq!(
+        spans.iter().map(|s| s["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["rw-", "rwx"]
+    );
+    assert_eq!(spans[1]["cname"], "terrible");
+    assert!(of("i", 1).iter().any(|e| e["name"] == "missing-context-sync"));
+    assert_eq!(of("X", 3).len(), 2);
+    // The second run has process numbers of its own.
+    assert_eq!(of("X", 12).len(), 2);
+    assert_eq!(trace["otherData"]["entries left off"], "0");
+    for e in entries {
+        assert!(e["ph"].is_string() && e["pid"].is_u64() && e["tid"].is_u64(), "{e}");
+        assert!(e["ph"] == "M" || e["ts"].is_number(), "{e}");
+    }
+}
