@@ -1,7 +1,8 @@
 //! Control bits that change what an entry grants.
 //!
-//! Modelled: the bits listed. Not modelled: SMAP, PAN and KUAP (switched around every user access;
-//! they concern user pages, not kernel code), protection keys, MBEC, and TCR_ELx.TBI.
+//! Modelled: the bits listed. SMAP, PAN and KUAP are off in [`Controls::LINUX`]: the kernel switches
+//! them around every access to user pages, and they concern no kernel code. Not modelled: keys of
+//! the supervisor, MBEC, and TCR_ELx.TBI.
 
 /// Control register bits. [`Controls::LINUX`] is how Linux sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,10 +13,16 @@ pub struct Controls {
     pub x86_nxe: bool,
     /// x86 CR4.SMEP: the kernel does not execute user pages.
     pub x86_smep: bool,
+    /// x86 CR4.SMAP in force (EFLAGS.AC = 0): the kernel does not access user data.
+    pub x86_smap: bool,
+    /// x86 CR4.PKE on, with this PKRU.
+    pub x86_pkru: Option<u32>,
     /// x86 MAXPHYADDR: address bits at and above are reserved.
     pub x86_pa_bits: u32,
     /// arm64 SCTLR_EL1.WXN: what is writable is not executable.
     pub arm_wxn: bool,
+    /// arm64 PSTATE.PAN: the kernel does not access what EL0 may.
+    pub arm_pan: bool,
     /// arm64 TCR_EL1.HD: hardware makes pages with DBM writable by itself.
     pub arm_hd: bool,
     /// arm64 TCR_EL1.HA: hardware sets the Access flag by itself.
@@ -24,6 +31,8 @@ pub struct Controls {
     pub arm_hpd: bool,
     /// powerpc: IAMR key 0 set so that the kernel does not execute user pages (KUEP).
     pub ppc_kuep: bool,
+    /// powerpc: AMR key 0 set so that the kernel does not access user data (KUAP).
+    pub ppc_kuap: bool,
 }
 
 impl Controls {
@@ -33,12 +42,16 @@ impl Controls {
         x86_wp: true,
         x86_nxe: true,
         x86_smep: true,
+        x86_smap: false,
+        x86_pkru: None,
         x86_pa_bits: 52,
         arm_wxn: false,
+        arm_pan: false,
         arm_hd: true,
         arm_ha: true,
         arm_hpd: false,
         ppc_kuep: true,
+        ppc_kuap: false,
     };
 }
 

@@ -11,6 +11,7 @@
 //! pages; powerpc hash tables, 32-bit Power, partition-scoped (second) translation, AMR and IAMR
 //! keys other than key 0. Memory types stay raw bits.
 
+mod access;
 mod arm64;
 mod codec;
 mod controls;
@@ -25,6 +26,7 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::cite::Cite;
 use crate::isa::Arch;
 
+pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
 pub use arm64::ARM64_4K;
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
@@ -136,6 +138,12 @@ impl Format {
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Format> {
         FORMATS.into_iter().find(|f| f.name == name)
+    }
+
+    /// This format with other fields: what a wrong table would say. For tests of the tables.
+    #[must_use]
+    pub const fn with_fields(&self, fields: &'static [Field]) -> Format {
+        Format { fields, shapes: shape::shapes(fields), ..*self }
     }
 
     /// Index of the last level.

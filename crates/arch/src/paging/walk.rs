@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::codec::{Entry, Why};
-use super::{Controls, Format, MAX_LEVELS};
+use super::{Attempt, Controls, Format, MAX_LEVELS, Privilege};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -35,6 +35,8 @@ pub struct Translation {
     pub level: usize,
     /// What all levels and the controls together grant.
     pub perm: Perm,
+    /// What all levels together grant, before the control bits.
+    pub rights: Perm,
     /// What the leaf grants by itself.
     pub leaf_perm: Perm,
     /// The leaf.
@@ -171,6 +173,7 @@ impl Format {
                             shift,
                             level,
                             perm: self.effective(va, perm, limits, controls),
+                            rights: self.rights(va, perm, limits, controls),
                             leaf_perm: perm,
                             raw,
                         })
@@ -190,36 +193,45 @@ impl Format {
         flag == 0 || raw & flag != 0 || controls.arm_ha
     }
 
-    /// What a leaf that grants `leaf` gives at `va` below tables that left `limits` possible.
+    /// What a leaf that grants `leaf` gives at `va` below tables that left `limits` possible: READ,
+    /// WRITE and EXEC are the kernel's, USER says that a process may load, USER_EXEC that it may
+    /// fetch.
     #[must_use]
     pub fn effective(&self, va: VirtAddr, leaf: Perm, limits: Perm, controls: &Controls) -> Perm {
-        let hierarchical = self.arch != Arch::Arm64 || !controls.arm_hpd;
-        let mut perm = if hierarchical { leaf & limits } else { leaf };
-        match self.arch {
-            Arch::X86_64 => {
-                if !controls.x86_wp {
-                    perm |= Perm::WRITE;
-                }
-                if controls.x86_smep && perm.contains(Perm::USER) {
-                    perm -= Perm::EXEC;
-                }
-            }
-            Arch::Arm64 => {
-                // What EL0 may write, EL1 may not execute.
-                if perm.contains(Perm::USER | Perm::WRITE) {
-                    perm -= Perm::EXEC;
-                }
-                if controls.arm_wxn && perm.contains(Perm::WRITE) {
-                    perm -= Perm::EXEC | Perm::USER_EXEC;
-                }
-            }
-            Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => {
-                if controls.ppc_kuep && perm.contains(Perm::USER) {
-                    perm -= Perm::EXEC;
-                }
-                perm.set(Perm::GLOBAL, va.0 >> 62 == 3);
-            }
-        }
+        let rights = self.rights(va, leaf, limits, controls);
+        let rwx = Perm::READ | Perm::WRITE | Perm::EXEC;
+        // No leaf: keys are not part of what a mapping is said to grant.
+        let no_keys = Controls { x86_pkru: None, ..*controls };
+        let level = self.last_level();
+        let kernel = self.granted(level, 0, rights, Privilege::Kernel, &no_keys);
+        let user = self.granted(level, 0, rights, Privilege::User, &no_keys);
+        let mut perm = rights.difference(rwx).union(kernel);
+        perm.set(Perm::USER_EXEC, user.contains(Perm::EXEC));
         perm
+    }
+
+    /// What all levels together grant, before control bits.
+    fn rights(&self, va: VirtAddr, leaf: Perm, limits: Perm, controls: &Controls) -> Perm {
+        let hierarchical = self.arch != Arch::Arm64 || !controls.arm_hpd;
+        let mut rights = if hierarchical { leaf & limits } else { leaf };
+        if self.arch.is_powerpc() {
+            rights.set(Perm::GLOBAL, va.0 >> 62 == 3);
+        }
+        rights
+    }
+
+    /// One access: the physical address that it reaches, or `None` if it faults.
+    pub fn access(
+        &self,
+        root: PhysAddr,
+        va: VirtAddr,
+        who: Privilege,
+        what: Attempt,
+        controls: &Controls,
+        read: &mut dyn FnMut(PhysAddr) -> Option<u64>,
+    ) -> Option<PhysAddr> {
+        let t = self.walk_with(root, va, controls, read).result.ok()?;
+        let granted = self.granted(t.level, t.raw, t.rights, who, controls);
+        granted.contains(what.needs()).then_some(t.phys)
     }
 }
