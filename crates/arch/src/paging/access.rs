@@ -138,7 +138,8 @@ impl Format {
             && rights.contains(Perm::USER)
         {
             let key = self.field("PKEY").filter(|f| f.is_in(level, true)).map_or(0, |f| f.get(raw));
-            let (no_access, no_write) = (pkru >> (2 * key) & 1 == 1, pkru >> (2 * key + 1) & 1 == 1);
+            let (no_access, no_write) =
+                (pkru >> (2 * key) & 1 == 1, pkru >> (2 * key + 1) & 1 == 1);
             if no_access {
                 perm -= DATA;
             } else if no_write && (who == Privilege::User || controls.x86_wp) {

@@ -1,0 +1,204 @@
+//! Unicorn's arm64 MMU: stage 1 of EL1&0, 4 KiB granule, real accesses at EL1 and EL0.
+//!
+//! Not asked: what QEMU 5.0.1 does not check (reserved descriptor bits, blocks at level 0) or lacks
+//! (hardware management of the Access flag and of dirty state, LPA2, permission indirection).
+
+use textbed_arch::paging::{Attempt, Controls, Privilege};
+use unicorn_engine::{Arch, Mode, Prot, RegisterARM64, RegisterARM64CP, Unicorn};
+
+use crate::cases::{Case, FRAMES, LEVELS, Mmu, Rng, TABLES, VA, WHAT, WHO, choose};
+
+const MEMORY: u64 = 16 << 20;
+const CODE_TABLES: [u64; 2] = [0x5_0000, 0x6_0000];
+const CODE: u64 = 0x8000;
+/// The model with every feature.
+const MODEL: i32 = 3;
+const LDR: u32 = 0xf940_0020;
+const STR: u32 = 0xf900_0020;
+const NOP: u32 = 0xd503_201f;
+const PAN: u64 = 1 << 22;
+
+pub(crate) struct Cpu {
+    uc: Unicorn<'static, ()>,
+    set: Option<(Controls, Privilege)>,
+}
+
+/// Marks of the frame at `phys`: an instruction that loads part of its address into X0.
+fn marked(phys: u64) -> [u8; 8] {
+    let movz = 0xd280_0000 | (phys >> 8 & 0xffff) as u32 * 32;
+    (u64::from(movz) | u64::from(NOP) << 32).to_le_bytes()
+}
+
+impl Cpu {
+    pub(crate) fn new() -> Self {
+        let mut uc = Unicorn::new(Arch::ARM64, Mode::LITTLE_ENDIAN).unwrap();
+        uc.ctl_set_cpu_model(MODEL).unwrap();
+        uc.ctl_set_page_size(4096).unwrap();
+        uc.mem_map(0, MEMORY, Prot::ALL).unwrap();
+        let code = u64::from(LDR) | u64::from(STR) << 32;
+        uc.mem_write(CODE, &code.to_le_bytes()).unwrap();
+        for (i, tables) in CODE_TABLES.iter().enumerate() {
+            // Pages with AF, read-only; the first is EL1's alone, the second EL0's too.
+            let page = if i == 0 { 0x783 | 1 << 54 } else { 0x7c3 };
+            let mut put = |at: u64, value: u64| uc.mem_write(at, &u64::to_le_bytes(value)).unwrap();
+            put(TABLES[0] + 8 * i as u64, tables | 3);
+            put(*tables, (tables + 0x1000) | 3);
+            put(tables + 0x1000, (tables + 0x2000) | 3);
+            put(tables + 0x2000 + 8 * (CODE >> 12), CODE | page);
+        }
+        let mut cpu = Self { uc, set: None };
+        // EL1 is AArch64 and not secure: SCR_EL3.RW and NS, HCR_EL2.RW.
+        cpu.system_of(6, 1, 1, 0, 1 << 10 | 1);
+        cpu.system_of(4, 1, 1, 0, 1 << 31);
+        // MAIR: index 0 is normal memory. TTBR0 and TTBR1: the root.
+        cpu.system(10, 2, 0, 0xff);
+        cpu.system(2, 0, 0, TABLES[0]);
+        cpu.system(2, 0, 1, TABLES[0]);
+        cpu
+    }
+
+    /// Writes a system register of op0 = 3, op1 = 0.
+    fn system(&mut self, crn: u32, crm: u32, op2: u32, val: u64) {
+        self.system_of(0, crn, crm, op2, val);
+    }
+
+    fn system_of(&mut self, op1: u32, crn: u32, crm: u32, op2: u32, val: u64) {
+        let register = RegisterARM64CP { crn, crm, op0: 3, op1, op2, val };
+        self.uc.reg_write_arm64_coproc(&register).unwrap();
+    }
+
+    fn set_controls(&mut self, c: &Controls, who: Privilege) {
+        if self.set == Some((*c, who)) {
+            return;
+        }
+        let mode = if who == Privilege::User { 0 } else { 5 };
+        let pstate = mode | if c.arm_pan { PAN } else { 0 };
+        self.uc.reg_write(RegisterARM64::PSTATE, pstate).unwrap();
+        // 48 bits on both sides, 4 KiB granules, 48 bits of physical address, HPD0 and HPD1.
+        let hpd = if c.arm_hpd { 3 << 41 } else { 0 };
+        self.system(2, 0, 2, 16 | 16 << 16 | 2 << 30 | 5 << 32 | hpd);
+        // M, C, SA, I and what is RES1; WXN.
+        let wxn = u64::from(c.arm_wxn) << 19;
+        self.system(1, 0, 0, 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | wxn);
+        self.set = Some((*c, who));
+    }
+}
+
+impl Mmu for Cpu {
+    fn answer(&mut self, case: &Case) -> Option<u64> {
+        self.set_controls(&case.controls, case.who);
+        for level in 0..=case.leaf {
+            let at = TABLES[level] + (VA >> (39 - 9 * level) & 511) * 8;
+            self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
+        }
+        let reached = FRAMES[case.leaf] | VA & ((1 << (39 - 9 * case.leaf)) - 1);
+        self.uc.ctl_flush_tlb().unwrap();
+        let base = if case.who == Privilege::User { 1 << 39 } else { 0 };
+        self.uc.reg_write(RegisterARM64::X1, VA).unwrap();
+        let mark = marked(reached);
+        let (before, x0, start) = match case.what {
+            Attempt::Read => (mark, 0, base + CODE),
+            Attempt::Write => ([0; 8], u64::from_le_bytes(mark), base + CODE + 4),
+            Attempt::Exec => (mark, 0, VA),
+        };
+        self.uc.mem_write(reached, &before).unwrap();
+        self.uc.reg_write(RegisterARM64::X0, x0).unwrap();
+        if self.uc.emu_start(start, 0, 0, 1).is_err() {
+            return None;
+        }
+        // A fetch that faults ends the run with neither error nor progress.
+        if self.uc.reg_read(RegisterARM64::PC).unwrap() == start {
+            return None;
+        }
+        let x0 = self.uc.reg_read(RegisterARM64::X0).unwrap();
+        let seen = match case.what {
+            Attempt::Read => x0 == u64::from_le_bytes(mark),
+            Attempt::Write => self.uc.mem_read_as_vec(reached, 8).unwrap() == mark,
+            Attempt::Exec => x0 == reached >> 8 & 0xffff,
+        };
+        Some(if seen { reached } else { u64::MAX })
+    }
+}
+
+/// Permission bits of table entries: PXNTable, UXNTable, APTable.
+const TABLE_BITS: [u32; 4] = [59, 60, 61, 62];
+/// And of leaves: USER (AP\[1\]), RDONLY (AP\[2\]), AF, PXN, UXN, DBM.
+const LEAF_BITS: [u32; 6] = [6, 7, 10, 53, 54, 51];
+
+fn entries(leaf: usize, mut choice: u64) -> [u64; LEVELS] {
+    let mut all = [0; LEVELS];
+    for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
+        *entry = if level == leaf {
+            let kind = if leaf == 3 { 3 } else { 1 };
+            choose(FRAMES[leaf] | kind | 3 << 8, &LEAF_BITS, &mut choice)
+        } else {
+            choose(TABLES[level + 1] | 3, &TABLE_BITS, &mut choice)
+        };
+    }
+    all
+}
+
+fn controls(choice: usize) -> Controls {
+    Controls {
+        arm_wxn: choice & 1 != 0,
+        arm_pan: choice & 2 != 0,
+        arm_hpd: choice & 4 != 0,
+        // QEMU 5.0.1 has no hardware management of the two flags.
+        arm_ha: false,
+        arm_hd: false,
+        ..Controls::LINUX
+    }
+}
+
+/// Every combination of permission bits of every level, leaf size, control bits, privilege and
+/// access, all entries valid.
+pub(crate) fn every() -> impl Iterator<Item = Case> {
+    WHO.into_iter().flat_map(|who| {
+        (0..8).flat_map(move |c| {
+            (1..LEVELS).flat_map(move |leaf| {
+                (0..1u64 << (4 * leaf + 6)).flat_map(move |choice| {
+                    WHAT.into_iter().map(move |what| {
+                        let (entries, controls) = (entries(leaf, choice), controls(c));
+                        Case { leaf, entries, controls, who, what }
+                    })
+                })
+            })
+        })
+    })
+}
+
+/// Cases at random, most of them with few restrictions; some not valid, of the reserved type, or
+/// with other bits set.
+pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
+    let mut rng = Rng(0x7465_7874_6265_6402);
+    let mut setting = (controls(0), WHO[0]);
+    (0..n).map(move |i| {
+        if i % 64 == 0 {
+            setting = (controls(rng.below(8)), WHO[rng.below(2)]);
+        }
+        let leaf = 1 + rng.below(3);
+        // Restrictions of tables are seldom, so that those of leaves show.
+        let few = rng.next() & rng.next() & rng.next();
+        let mut all = entries(leaf, few);
+        let leaf_bits = rng.next();
+        all[leaf] = choose(all[leaf], &LEAF_BITS, &mut { leaf_bits });
+        if !rng.one_in(8) {
+            all[leaf] |= 1 << 10;
+        }
+        for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
+            if rng.one_in(32) {
+                *entry &= !1;
+            }
+            if rng.one_in(32) && level == 3 {
+                *entry &= !2;
+            }
+            if rng.one_in(8) {
+                let others =
+                    if level == leaf { [8, 9, 11, 52, 55, 58] } else { [2, 6, 7, 10, 53, 54] };
+                *entry ^= 1 << others[rng.below(others.len())];
+            }
+        }
+        let (controls, who) = setting;
+        Case { leaf, entries: all, controls, who, what: WHAT[rng.below(3)] }
+    })
+}

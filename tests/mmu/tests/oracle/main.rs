@@ -1,0 +1,117 @@
+//! Every access of a case against an MMU: does it fault, and which frame does it reach?
+//!
+//! A case is a leaf size, the entries of the levels down to it, control bits, a privilege and an
+//! access. The MMU is Unicorn's own (QEMU 5.0.1), with page tables in its physical memory and a
+//! real load, store or instruction at the address; ours is [`Format::access`] over the same
+//! entries. `ORACLE.md` says which feature is held against what.
+//!
+//! Wrong tables: `seeds` has formats with one wrong bit each, and each must be caught by the cases
+//! that the MMU answered.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod arm64;
+mod cases;
+mod seeds;
+mod x86;
+
+use std::collections::BTreeMap;
+
+use cases::{Answered, Case, Mmu, Rng};
+use textbed_arch::paging::{ARM64_4K, Format, X86_64_4LEVEL};
+
+/// What was compared, by column.
+#[derive(Default)]
+struct Tally(BTreeMap<String, (u64, u64)>);
+
+impl Tally {
+    fn add(&mut self, column: String, equal: bool) {
+        let cell = self.0.entry(column).or_default();
+        cell.0 += 1;
+        cell.1 += u64::from(equal);
+    }
+
+    fn report(&self, name: &str) -> (u64, u64) {
+        let (n, e) = self.0.values().fold((0, 0), |(n, e), v| (n + v.0, e + v.1));
+        for (column, (n, e)) in &self.0 {
+            println!("  {name} {column}: {n} compared, {e} equal");
+        }
+        println!("{name}: {n} compared, {e} equal");
+        (n, e)
+    }
+}
+
+/// Compares cases; returns them with the MMU's answers.
+fn compare(
+    format: &Format,
+    mmu: &mut dyn Mmu,
+    cases: impl Iterator<Item = Case>,
+    keep: usize,
+) -> Vec<Answered> {
+    let (mut tally, mut kept, mut wrong) = (Tally::default(), Vec::new(), Vec::new());
+    for case in cases {
+        let theirs = mmu.answer(&case);
+        let ours = case.predict(format, mmu.root());
+        tally.add(case.column(format), ours == theirs);
+        if ours != theirs && wrong.len() < 10 {
+            wrong.push(format!("{case:x?}: ours {ours:x?}, theirs {theirs:x?}"));
+        }
+        if kept.len() < keep {
+            kept.push(Answered { case, theirs });
+        }
+    }
+    let (compared, equal) = tally.report(format.name);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 0 && compared == equal);
+    kept
+}
+
+/// Cases of one format for the quick run: enough for every seed to be caught.
+const QUICK: usize = 60_000;
+
+/// Every wrong table must be caught by some answered case.
+fn catch(format: &'static Format, seeds: Vec<(String, Format)>, answered: &[Answered], root: u64) {
+    let mut caught = 0;
+    for (what, wrong) in &seeds {
+        let n = answered.iter().filter(|a| a.case.predict(wrong, root) != a.theirs).count();
+        println!("  {} with {what}: caught by {n} of {} cases", format.name, answered.len());
+        assert!(n > 0, "{}: no case tells a table with {what}", format.name);
+        caught += 1;
+    }
+    println!("{}: {} wrong tables, {caught} caught", format.name, seeds.len());
+}
+
+#[test]
+fn x86_64_4level_sample() {
+    let mut mmu = x86::Cpu::new();
+    let root = mmu.root();
+    let answered = compare(&X86_64_4LEVEL, &mut mmu, x86::sample(QUICK), usize::MAX);
+    catch(&X86_64_4LEVEL, seeds::x86(), &answered, root);
+}
+
+#[test]
+fn arm64_4k_sample() {
+    let mut mmu = arm64::Cpu::new();
+    let root = mmu.root();
+    let answered = compare(&ARM64_4K, &mut mmu, arm64::sample(QUICK), usize::MAX);
+    catch(&ARM64_4K, seeds::arm64(), &answered, root);
+}
+
+#[test]
+#[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
+fn x86_64_4level_every_combination() {
+    compare(&X86_64_4LEVEL, &mut x86::Cpu::new(), x86::every(), 0);
+}
+
+#[test]
+#[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
+fn arm64_4k_every_combination() {
+    compare(&ARM64_4K, &mut arm64::Cpu::new(), arm64::every(), 0);
+}
+
+#[test]
+fn the_generator_repeats_itself() {
+    let (mut a, mut b) = (Rng(7), Rng(7));
+    assert!((0..100).all(|_| a.next() == b.next()));
+}

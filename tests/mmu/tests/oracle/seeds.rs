@@ -1,0 +1,68 @@
+//! Formats with one wrong bit each.
+
+use textbed_arch::Perm;
+use textbed_arch::paging::{ARM64_4K, Field, Format, Role, X86_64_4LEVEL};
+
+/// A wrong table: which field (by name and level), and what is wrong with it.
+type Seed = (&'static str, usize, &'static str, fn(&mut Field));
+
+fn build(format: &'static Format, seeds: &[Seed]) -> Vec<(String, Format)> {
+    let make = |(name, level, what, edit): &Seed| {
+        let mut fields = format.fields.to_vec();
+        let is = |f: &Field| f.name == *name && f.levels & (1 << level) != 0;
+        let field = fields.iter_mut().find(|f| is(f)).unwrap();
+        edit(field);
+        // Leaked: a format refers to its fields for ever.
+        let wrong = format.with_fields(Vec::leak(fields));
+        (format!("{name} of level {level} {what}"), wrong)
+    };
+    seeds.iter().map(make).collect()
+}
+
+fn ignore(f: &mut Field) {
+    f.role = Role::Ignored;
+}
+
+const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
+const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
+
+/// Wrong x86-64 tables.
+pub(crate) fn x86() -> Vec<(String, Format)> {
+    let seeds: [Seed; 13] = [
+        ("P", 0, "at bit 5", |f| f.lo_bit = 5),
+        ("P", 3, "at levels 0 to 2 only", |f| f.levels = 0b0111),
+        ("RW", 0, "ignored", ignore),
+        ("RW", 0, "read at level 3 only", |f| f.levels = 0b1000),
+        ("RW", 3, "read the other way round", |f| f.role = Role::Deny(Perm::WRITE)),
+        ("US", 0, "ignored", ignore),
+        ("US", 0, "without its effect on fetches", |f| f.role = Role::Grant(Perm::USER)),
+        ("US", 0, "at bit 3", |f| f.lo_bit = 3),
+        ("US", 0, "not read at level 1", |f| f.levels = 0b1101),
+        ("NX", 0, "ignored", ignore),
+        ("NX", 0, "not read at level 0", |f| f.levels = 0b1110),
+        ("NX", 0, "for the kernel only", |f| f.role = Role::Deny(Perm::EXEC)),
+        ("PS (reserved)", 0, "ignored", ignore),
+    ];
+    build(&X86_64_4LEVEL, &seeds)
+}
+
+/// Wrong arm64 tables.
+pub(crate) fn arm64() -> Vec<(String, Format)> {
+    let seeds: [Seed; 14] = [
+        ("VALID", 0, "at bit 1", |f| f.lo_bit = 1),
+        ("TYPE", 3, "with 0 for a page", |f| f.role = Role::LeafIf(0)),
+        ("USER", 3, "ignored", ignore),
+        ("USER", 1, "at bit 5", |f| f.lo_bit = 5),
+        ("RDONLY", 3, "read the other way round", |f| f.role = Role::Grant(Perm::WRITE)),
+        ("RDONLY", 3, "not read at level 2", |f| f.levels = 0b1011),
+        ("AF", 3, "ignored", ignore),
+        ("DBM", 3, "granting without HD", |f| f.role = Role::Grant(Perm::WRITE)),
+        ("PXN", 3, "for EL0 too", |f| f.role = Role::Deny(EXECUTE)),
+        ("UXN", 3, "for EL1", |f| f.role = Role::Deny(Perm::EXEC)),
+        ("PXNTable", 0, "ignored", ignore),
+        ("UXNTable", 0, "not read at level 0", |f| f.levels = 0b0110),
+        ("APTable0", 0, "for fetches too", |f| f.role = Role::Deny(USER)),
+        ("APTable1", 0, "at bit 63", |f| f.lo_bit = 63),
+    ];
+    build(&ARM64_4K, &seeds)
+}
