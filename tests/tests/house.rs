@@ -345,9 +345,9 @@ fn packages_use_only_what_they_may() {
         };
         for dependency in &package.dependencies {
             let used = dependency.name.as_str();
-            let row = ONLY_IN.iter().find(|(n, only)| *n == used && *only != name);
+            let row = ONLY_IN.iter().find(|(n, only)| *n == used && !only.contains(&name));
             if let Some((_, only)) = row {
-                complaints.push(format!("{name} uses {used}, which only {only} may"));
+                complaints.push(format!("{name} uses {used}, which only {} may", only.join(", ")));
             }
             let counts = dependency.kind != DependencyKind::Development && ours.contains(used);
             if counts && allowed.is_some_and(|allowed| !allowed.contains(&used)) {
