@@ -1,8 +1,8 @@
 //! Control bits that change what an entry grants.
 //!
-//! Modelled: the bits listed. SMAP, PAN and KUAP are off in [`Controls::LINUX`]: the kernel switches
-//! them around every access to user pages, and they concern no kernel code. Not modelled: keys of
-//! the supervisor, MBEC, and TCR_ELx.TBI.
+//! Modelled: the bits listed. SMAP, PAN and KUAP are off in [`Controls::LINUX`]: the kernel
+//! switches them around every access to user pages, and they concern no kernel code. Not modelled:
+//! keys of the supervisor, MBEC, and TCR_ELx.TBI.
 
 /// Control register bits. [`Controls::LINUX`] is how Linux sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -25,7 +25,7 @@ pub(crate) struct Cpu {
 
 /// Marks of the frame at `phys`: an instruction that loads part of its address into X0.
 fn marked(phys: u64) -> [u8; 8] {
-    let movz = 0xd280_0000 | (phys >> 8 & 0xffff) as u32 * 32;
+    let movz = 0xd280_0000 | ((phys >> 8 & 0xffff) as u32) << 5;
     (u64::from(movz) | u64::from(NOP) << 32).to_le_bytes()
 }
 
@@ -87,8 +87,8 @@ impl Cpu {
 impl Mmu for Cpu {
     fn answer(&mut self, case: &Case) -> Option<u64> {
         self.set_controls(&case.controls, case.who);
-        for level in 0..=case.leaf {
-            let at = TABLES[level] + (VA >> (39 - 9 * level) & 511) * 8;
+        for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
+            let at = table + (VA >> (39 - 9 * level) & 511) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
         let reached = FRAMES[case.leaf] | VA & ((1 << (39 - 9 * case.leaf)) - 1);

@@ -114,8 +114,8 @@ impl Cpu {
 impl Mmu for Cpu {
     fn answer(&mut self, case: &Case) -> Option<u64> {
         self.set_controls(&case.controls, case.who);
-        for level in 0..=case.leaf {
-            let at = TABLES[level] + (VA >> (39 - 9 * level) & 511) * 8;
+        for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
+            let at = table + (VA >> (39 - 9 * level) & 511) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
         let frame = FRAMES[case.leaf];
