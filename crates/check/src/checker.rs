@@ -295,6 +295,10 @@ impl Live {
             | View::ReadSide { .. }
             | View::Branch { .. }
             | View::Trap { .. }
+            | View::TrapHandler { .. }
+            | View::Needs { .. }
+            | View::Compared { .. }
+            | View::TaskStands { .. }
             | View::Observed { .. } => {}
         }
     }

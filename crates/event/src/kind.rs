@@ -55,11 +55,15 @@ pub enum Kind {
     Fault,
     Trap,
     Observed,
+    TrapHandler,
+    Needs,
+    Compared,
+    TaskStands,
 }
 
 impl Kind {
     /// Every kind, in numeric order.
-    pub const ALL: [Kind; 48] = {
+    pub const ALL: [Kind; 52] = {
         use Kind::*;
         [
             Gap,
@@ -110,6 +114,10 @@ impl Kind {
             Fault,
             Trap,
             Observed,
+            TrapHandler,
+            Needs,
+            Compared,
+            TaskStands,
         ]
     };
 

@@ -26,8 +26,8 @@ pub use header::{Facts, Header, Source};
 pub use kind::{Kind, KindSet};
 pub use stream::{Collect, Recorder, Sink, Tee};
 pub use view::{
-    Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Promise, RcuFlavour,
-    RefusalReason, View, WarnReason, WindowPurpose,
+    Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Need, Promise,
+    RcuFlavour, RefusalReason, View, WarnReason, WindowPurpose,
 };
 
 use textbed_arch::{CpuId, SpaceId};

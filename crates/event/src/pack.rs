@@ -9,8 +9,8 @@ use textbed_arch::{
 };
 
 use crate::view::{
-    Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Promise, RcuFlavour,
-    RefusalReason, View, WarnReason, WindowPurpose,
+    Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Need, Promise,
+    RcuFlavour, RefusalReason, View, WarnReason, WindowPurpose,
 };
 use crate::{Bytes, CallRef, Kind, KindSet, NameId};
 
@@ -142,6 +142,17 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
         }
         V::Trap { virt, vector } => (Kind::Trap, [virt.0, u64::from(vector), 0]),
         V::Observed { virt, phys, behind } => (Kind::Observed, [virt.0, phys.0, u64::from(behind)]),
+        V::TrapHandler { virt, len, registered } => {
+            (Kind::TrapHandler, [virt.0, u64::from(len), u64::from(registered)])
+        }
+        V::Needs { call, what, lock } => (Kind::Needs, [two(call.0, lock.0), what as u64, 0]),
+        // Lengths of payloads are far below 2^30: the top bit of the length word is free.
+        V::Compared { virt, phys, bytes: b, equal } => {
+            (Kind::Compared, [virt.0, phys.0, bytes(b) ^ u64::from(equal) << 31])
+        }
+        V::TaskStands { task, virt, stands } => {
+            (Kind::TaskStands, [u64::from(task.0), virt.0, u64::from(stands)])
+        }
     }
 }
 
@@ -264,6 +275,19 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
         },
         Kind::Trap => V::Trap { virt: VirtAddr(a), vector: b as u16 },
         Kind::Observed => V::Observed { virt: VirtAddr(a), phys: PhysAddr(b), behind: low(c) },
+        Kind::TrapHandler => V::TrapHandler { virt: VirtAddr(a), len: low(b), registered: c != 0 },
+        Kind::Needs => {
+            V::Needs { call: CallRef(low(a)), what: Need::from_bits(b), lock: NameId(high(a)) }
+        }
+        Kind::Compared => V::Compared {
+            virt: VirtAddr(a),
+            phys: PhysAddr(b),
+            bytes: to_bytes(c & !(1 << 31)),
+            equal: c & 1 << 31 != 0,
+        },
+        Kind::TaskStands => {
+            V::TaskStands { task: NameId(low(a)), virt: VirtAddr(b), stands: c != 0 }
+        }
     }
 }
 

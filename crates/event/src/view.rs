@@ -406,6 +406,48 @@ pub enum View {
         /// How many stores to this code the fetched bytes are behind memory; 0 = newest.
         behind: u32,
     },
+    /// From here on a trap taken in this range is (or is no longer) known to whoever handles it: a
+    /// patcher published, or took back, what says how the trap is to be resolved.
+    TrapHandler {
+        /// First byte of the instruction that may trap.
+        virt: VirtAddr,
+        /// Bytes of it, below 2^32.
+        len: u32,
+        /// Known from here on; else forgotten.
+        registered: bool,
+    },
+    /// What a call's own contract asks of the context that it runs in. Emitted inside the call, at
+    /// the place where the contract counts.
+    Needs {
+        /// The call whose contract it is.
+        call: CallRef,
+        /// What it needs.
+        what: Need,
+        /// Which lock, for [`Need::LockHeld`].
+        lock: NameId,
+    },
+    /// A patcher or generator compared memory with what it expected there: before it replaces
+    /// code, or reading back what it wrote.
+    Compared {
+        /// First address.
+        virt: VirtAddr,
+        /// Where it lies.
+        phys: PhysAddr,
+        /// What was expected, below 2^30 bytes.
+        bytes: Bytes,
+        /// Whether memory held that.
+        equal: bool,
+    },
+    /// A task that does not run stands in code: it was preempted there, sleeps there, or will
+    /// return there; or it has left.
+    TaskStands {
+        /// Which task, as a name.
+        task: NameId,
+        /// Where it goes on.
+        virt: VirtAddr,
+        /// It stands there from here on; else it runs again from there.
+        stands: bool,
+    },
 }
 
 /// A change of leaf entries: how many, how large, from what to what.
@@ -595,6 +637,30 @@ numbered! {
         Write = 1 => "store",
         /// An instruction fetch.
         Exec = 2 => "instruction fetch",
+    }
+}
+
+numbered! {
+    /// What the contract of a call asks of its context.
+    Need {
+        /// The named lock is held by the CPU.
+        LockHeld = 0 => "a lock held",
+        /// It may wait: task context, interrupts on, no CPU stands still for it.
+        MaySleep = 1 => "a context that may sleep",
+        /// Interrupts are on.
+        IrqsOn = 2 => "interrupts on",
+        /// Interrupts are off.
+        IrqsOff = 3 => "interrupts off",
+        /// Not in a non-maskable interrupt.
+        NotInNmi = 4 => "no non-maskable interrupt",
+        /// A task, no interrupt of any kind.
+        TaskContext = 5 => "a task's context",
+        /// All other CPUs stand still.
+        OthersStopped = 6 => "all other CPUs standing still",
+        /// Before the other CPUs run.
+        AloneAtBoot = 7 => "no other CPU started yet",
+        /// Something that this list does not name.
+        Other = 8 => "another context",
     }
 }
 

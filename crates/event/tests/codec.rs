@@ -146,3 +146,16 @@ fn payload_is_reached_through_the_batch() {
     let outside = textbed_event::Bytes { offset: 2, len: u32::MAX };
     assert_eq!(batch.bytes(outside), []);
 }
+
+#[test]
+fn a_comparison_keeps_its_verdict_beside_its_payload() {
+    let mut r = Recorder::new();
+    r.bytes(&[9]);
+    let (virt, phys) = (textbed_arch::VirtAddr(0x1000), textbed_arch::PhysAddr(0x2000));
+    for equal in [true, false] {
+        let bytes = r.bytes(&[1, 2, 3]);
+        let view = View::Compared { virt, phys, bytes, equal };
+        assert_eq!(Event::new(CpuId(0), view).view(), view);
+        assert_eq!(bytes.len, 3);
+    }
+}

@@ -76,7 +76,35 @@ impl Machine {
         out: &mut [u8],
         order: MemOrder,
     ) -> Result<(), Fault> {
+        self.load_from(cpu, virt, out, order).map(|_| ())
+    }
+
+    /// Compares what a CPU loads at `virt` with `expected`, as a patcher does before it replaces
+    /// code or after it did; whether it is equal.
+    ///
+    /// # Errors
+    /// The fault of the load, which was also emitted; then nothing was compared.
+    pub fn compare(&mut self, cpu: CpuId, virt: VirtAddr, expected: &[u8]) -> Result<bool, Fault> {
+        let mut found = vec![0; expected.len()];
+        let phys = self.load_from(cpu, virt, &mut found, MemOrder::Plain)?;
+        let equal = found == expected;
+        let bytes = self.recorder.bytes(expected);
+        let space = self.space_of(cpu);
+        let view = View::Compared { virt, phys, bytes, equal };
+        self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
+        Ok(equal)
+    }
+
+    /// Loads bytes; where the first of them came from.
+    fn load_from(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        out: &mut [u8],
+        order: MemOrder,
+    ) -> Result<PhysAddr, Fault> {
         let (pieces, end) = self.pieces(cpu, virt, out.len() as u64, Access::Read);
+        let first = pieces.first().map_or(PhysAddr(0), |p| p.phys);
         let now = self.tick;
         let space = self.space_of(cpu);
         for p in pieces {
@@ -93,7 +121,7 @@ impl Machine {
             self.emit_load(cpu, space, at, p, order);
         }
         self.learned(cpu);
-        end
+        end.map(|()| first)
     }
 
     /// Load events carry at most 64 KiB - 1 each.

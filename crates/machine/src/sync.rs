@@ -1,11 +1,12 @@
-//! What orders CPUs among each other: locks, published values, their state; frames changing hands.
+//! What orders CPUs among each other: locks, published values, their state; frames changing hands;
+//! and what patchers say about their work (handlers of traps, needs of a call).
 //!
 //! Modelled: a lock is held or not; a published value is seen by whoever looks later, as by a
 //! load-acquire whose result decides a branch. Not modelled: lock contention and fairness, and
 //! looking at a slot without depending on it.
 
-use textbed_arch::{CpuId, FRAME_BYTES, Pfn};
-use textbed_event::{CpuState, View};
+use textbed_arch::{CpuId, FRAME_BYTES, Pfn, VirtAddr};
+use textbed_event::{CpuState, NameId, Need, View};
 
 use crate::{Machine, MachineError};
 
@@ -79,6 +80,29 @@ impl Machine {
     #[must_use]
     pub fn cpu_state(&self, cpu: CpuId) -> Option<CpuState> {
         self.cpus.get(cpu.index()).map(|c| c.state)
+    }
+
+    /// A patcher made known (or took back) how a trap in this range is to be resolved.
+    pub fn trap_handler(&mut self, cpu: CpuId, virt: VirtAddr, len: u32, registered: bool) {
+        self.emit(cpu, View::TrapHandler { virt, len, registered });
+    }
+
+    /// The innermost call of the CPU needs this of its context.
+    pub fn needs(&mut self, cpu: CpuId, what: Need) {
+        let call = self.current_call(cpu);
+        self.emit(cpu, View::Needs { call, what, lock: NameId::NONE });
+    }
+
+    /// The innermost call of the CPU needs this lock held.
+    pub fn needs_lock(&mut self, cpu: CpuId, lock: &str) {
+        let (call, lock) = (self.current_call(cpu), self.recorder.name(lock));
+        self.emit(cpu, View::Needs { call, what: Need::LockHeld, lock });
+    }
+
+    /// A task stands in code that it will go on with at `virt`, or runs again from there.
+    pub fn task_stands(&mut self, cpu: CpuId, task: &str, virt: VirtAddr, stands: bool) {
+        let task = self.recorder.name(task);
+        self.emit(cpu, View::TaskStands { task, virt, stands });
     }
 
     /// Takes `count` contiguous 4 KiB frames from the page allocator, aligned to

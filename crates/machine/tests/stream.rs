@@ -9,7 +9,7 @@ use common::{KERNEL, P0, P1, P2, Rig};
 use textbed_arch::effect::SyncCause;
 use textbed_arch::{Arch, Features, Perm, Pfn, VirtAddr};
 use textbed_event::{
-    Batch, CallRef, Context, CpuState, Event, Flags, Kind, MemOrder, NameTable, View,
+    Batch, CallRef, Context, CpuState, Event, Flags, Kind, MemOrder, NameTable, Need, View,
 };
 use textbed_machine::{CpuMask, MachineError, Newest, OpError, Policy, Random, Scripted, Stalest};
 
@@ -269,4 +269,50 @@ fn the_header_is_the_machine() {
     let h = r.m.header();
     assert_eq!((h.arch, h.cpus, h.page_shift, h.dline_bytes), (Arch::Ppc64le, 3, 12, 128));
     assert_eq!(h.features, Features::PPC_RADIX);
+}
+
+#[test]
+fn a_comparison_says_where_what_and_whether_it_is_equal() {
+    let mut r = rig(Box::new(Newest));
+    r.m.store(P0, r.alias.offset(0x40), &[1, 2, 3, 4], MemOrder::Plain).unwrap();
+    assert!(r.m.compare(P0, r.code.offset(0x40), &[1, 2, 3, 4]).unwrap());
+    assert!(!r.m.compare(P0, r.code.offset(0x40), &[1, 2, 3, 5]).unwrap());
+    let batch = r.m.take_batch();
+    let seen: Vec<_> = batch.events.iter().map(Event::view).collect();
+    let verdicts: Vec<(VirtAddr, bool, Vec<u8>)> = seen
+        .iter()
+        .filter_map(|v| match v {
+            View::Compared { virt, phys, bytes, equal } => {
+                assert_eq!(*phys, r.phys.offset(0x40));
+                Some((*virt, *equal, batch.bytes(*bytes).to_vec()))
+            }
+            _ => None,
+        })
+        .collect();
+    let at = r.code.offset(0x40);
+    assert_eq!(verdicts, [(at, true, vec![1, 2, 3, 4]), (at, false, vec![1, 2, 3, 5])]);
+    // Nothing is compared where nothing can be loaded.
+    assert!(r.m.compare(P0, VirtAddr(0x1000), &[0]).is_err());
+    assert!(r.m.take_batch().events.iter().all(|e| e.kind != Kind::Compared));
+}
+
+#[test]
+fn what_a_patcher_says_carries_its_call() {
+    let mut r = rig(Box::new(Newest));
+    let call = r.m.enter_call(P0, "patch", &[]);
+    r.m.needs(P0, Need::MaySleep);
+    r.m.needs_lock(P0, "text");
+    r.m.trap_handler(P0, r.code, 5, true);
+    r.m.task_stands(P1, "worker", r.code.offset(8), true);
+    let batch = r.m.take_batch();
+    let mut names = NameTable::default();
+    names.absorb(&batch);
+    let views: Vec<View> = batch.events.iter().skip(1).map(Event::view).collect();
+    let View::Needs { call: whose, what: Need::LockHeld, lock } = views[1] else { panic!() };
+    assert_eq!((whose, names.get(lock)), (call, "text"));
+    let may_sleep = View::Needs { call, what: Need::MaySleep, lock: textbed_event::NameId::NONE };
+    assert_eq!(views[0], may_sleep);
+    assert_eq!(views[2], View::TrapHandler { virt: r.code, len: 5, registered: true });
+    let View::TaskStands { task, virt, stands: true } = views[3] else { panic!() };
+    assert_eq!((names.get(task), virt), ("worker", r.code.offset(8)));
 }
