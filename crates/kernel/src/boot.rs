@@ -6,7 +6,7 @@
 //! arch/powerpc/mm/book3s64/radix_pgtable.c, and 5.19. Not modelled: how it gets there, KASLR, the
 //! kernel's data and bss, memory holes, NUMA, hash translation, more than one image section.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
@@ -17,10 +17,12 @@ use crate::bpf::Packs;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::{KernelError, Stop};
+use crate::facts::{V6_15, V6_18};
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::version::{Version, simulated};
 use crate::vmalloc::{PMD_BYTES, PMD_SHIFT, Request};
+use crate::x86::batch::Batch;
 
 /// What to boot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +62,13 @@ impl Kernel {
         if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
             return not(format!("hash translation on {arch}"));
         }
+        if arch == Arch::X86_64 && version >= V6_15 {
+            return not(format!("{arch} in {version}: collapsing of mappings and the ROX cache"));
+        }
+        if features.contains(Features::ARM_BBML2_NOABORT) && arch == Arch::Arm64 && version >= V6_18
+        {
+            return not(format!("splitting of live mappings (BBML2) in {version}"));
+        }
         let memory_bytes = config.count("memory_mib") << 20;
         let Some(layout) = Layout::new(version, arch, memory_bytes) else {
             return not(format!("the address-space layout of {arch}"));
@@ -97,6 +106,13 @@ impl Kernel {
             stacks: Vec::new(),
             packs: Packs::default(),
             reset_frames: Vec::new(),
+            under_way: BTreeMap::new(),
+            staged: VecDeque::new(),
+            value: None,
+            batch: Batch::default(),
+            patch_rounds: 0,
+            jump_entries: Vec::new(),
+            keys_on: BTreeSet::new(),
         };
         kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
         Ok(kernel)

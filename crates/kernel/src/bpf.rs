@@ -209,7 +209,7 @@ fn program_size(size: u64) -> Result<u64, Stop> {
 
 impl Kernel {
     /// One trap instruction as it lies in memory.
-    fn trap(&self) -> Vec<u8> {
+    fn trap_insn(&self) -> Vec<u8> {
         match self.arch {
             Arch::X86_64 => vec![0xcc],
             Arch::Arm64 => ARM64_BREAK_FAULT.to_le_bytes().to_vec(),
@@ -220,11 +220,11 @@ impl Kernel {
 
     /// `len` bytes of trap instructions.
     fn trap_bytes(&self, len: u64) -> Vec<u8> {
-        self.trap().into_iter().cycle().take(usize::try_from(len).unwrap_or(0)).collect()
+        self.trap_insn().into_iter().cycle().take(usize::try_from(len).unwrap_or(0)).collect()
     }
 
     fn fill_traps(&mut self, cpu: CpuId, addr: VirtAddr, len: u64) -> Result<(), Stop> {
-        let trap = self.trap();
+        let trap = self.trap_insn();
         let whole = len - len % (trap.len() as u64).max(1);
         self.fill_plain(cpu, addr, whole, &trap)
     }

@@ -1,14 +1,17 @@
 //! How a call is carried out: its arguments are checked against the table, its entry, result and
 //! promises become events, and failures are injected where asked for.
 
+use std::collections::VecDeque;
+
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
 use textbed_event::{Flags, View};
 
 use crate::area::Frames;
-use crate::calls::{CALLS, CallSpec, NOT_MODELLED, ParamKind, find_call};
+use crate::calls::{CALLS, CallNeed, CallSpec, NOT_MODELLED, ParamKind, find_call};
 use crate::errno;
 use crate::error::{CallError, Stop};
 use crate::kernel::{CallValue, Kernel};
+use crate::phases::UnderWay;
 use crate::promise::{Extent, PromiseRow, promises_of};
 use crate::suggest;
 use crate::version::Version;
@@ -20,7 +23,7 @@ pub enum Arg {
     Value(u64),
     /// Names of flags.
     Flags(Vec<String>),
-    /// Bytes of code.
+    /// Bytes of code; a parameter that takes code also takes one instruction as a [`Arg::Value`].
     Code(Vec<u8>),
 }
 
@@ -77,15 +80,20 @@ impl Kernel {
     /// An error code that the function returns is a [`CallValue`].
     pub fn call(&mut self, cpu: CpuId, name: &str, args: &[Arg]) -> Result<CallValue, CallError> {
         let spec = find_call(name, self.version, self.arch)?;
-        if cpu.0 >= self.cpus {
-            return Err(CallError::Arguments {
-                call: spec.name,
-                param: "cpu".to_owned(),
-                reason: format!("there is no {cpu}, the machine has {}", self.cpus),
-            });
-        }
-        let checked = check_args(spec, args)?;
+        self.check_cpu(cpu, spec)?;
+        let checked = check_args(spec, self.arch, args)?;
         self.perform(cpu, spec, &checked)
+    }
+
+    pub(crate) fn check_cpu(&self, cpu: CpuId, spec: &CallSpec) -> Result<(), CallError> {
+        if cpu.0 < self.cpus {
+            return Ok(());
+        }
+        Err(CallError::Arguments {
+            call: spec.name,
+            param: "cpu".to_owned(),
+            reason: format!("there is no {cpu}, the machine has {}", self.cpus),
+        })
     }
 
     /// Checks a call without making it: its name for this kernel, and its arguments.
@@ -99,7 +107,7 @@ impl Kernel {
         args: &[Arg],
     ) -> Result<&'static CallSpec, CallError> {
         let spec = find_call(name, version, arch)?;
-        check_args(spec, args).map(|_| spec)
+        check_args(spec, arch, args).map(|_| spec)
     }
 
     /// Makes the `nth` call (from 1) of `call` fail: with ENOMEM its first allocation, with another
@@ -161,38 +169,89 @@ impl Kernel {
         self.emit(cpu, Flags::default(), View::ResultDropped { call: value.call });
     }
 
+    /// Carries a call out whole.
     fn perform(
         &mut self,
         cpu: CpuId,
         spec: &'static CallSpec,
         args: &Args,
     ) -> Result<CallValue, CallError> {
+        let floor = self.under_way.get(&cpu).map_or(0, Vec::len);
+        let done = match self.open(cpu, spec, args) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => self.run_whole(cpu, floor),
+            Err(error) => Err(error),
+        };
+        if done.is_err()
+            && let Some(calls) = self.under_way.get_mut(&cpu)
+        {
+            calls.truncate(floor);
+        }
+        done
+    }
+
+    /// Enters a call and runs its body; `None` if that left steps behind.
+    pub(crate) fn open(
+        &mut self,
+        cpu: CpuId,
+        spec: &'static CallSpec,
+        args: &Args,
+    ) -> Result<Option<CallValue>, CallError> {
         let count = self.counts.entry(spec.name).or_insert(0);
         *count += 1;
         let nth = *count;
         let call = self.machine.enter_call(cpu, spec.name, &args.values);
+        for need in spec.needs {
+            match need {
+                CallNeed::Lock(name) => self.machine.needs_lock(cpu, name),
+                CallNeed::Context(what) => self.machine.needs(cpu, *what),
+            }
+        }
         let due = self.failures.iter().position(|f| f.call == spec.name && f.nth == nth && !f.used);
         let errno = due.and_then(|index| self.failures.get(index)).map(|f| f.errno);
         let forced = errno.filter(|e| *e != errno::ENOMEM).and_then(|e| spec.returns.failure(e));
-        let value = if let Some(value) = forced {
+        let mut under = UnderWay {
+            spec,
+            args: args.clone(),
+            call,
+            armed: None,
+            steps: VecDeque::new(),
+            value: 0,
+        };
+        if let Some(value) = forced {
             if let Some(failure) = due.and_then(|index| self.failures.get_mut(index)) {
                 failure.used = true;
             }
-            value
+            under.value = value;
         } else {
             let outer = std::mem::replace(&mut self.armed, due);
+            let staged = std::mem::take(&mut self.staged);
             let done = (spec.run)(self, cpu, args);
-            self.armed = outer;
-            done.map_err(|stop| stop.of(spec.name))?
-        };
-        let failed = spec.returns.failed(value);
+            under.armed = std::mem::replace(&mut self.armed, outer);
+            under.steps = std::mem::replace(&mut self.staged, staged);
+            match done {
+                Ok(value) => under.value = value,
+                Err(Stop::Later) => {
+                    self.under_way.entry(cpu).or_default().push(under);
+                    return Ok(None);
+                }
+                Err(stop) => return Err(stop.of(spec.name)),
+            }
+        }
+        Ok(Some(self.close(cpu, &under)))
+    }
+
+    /// Leaves a call: what it promises, and its result.
+    pub(crate) fn close(&mut self, cpu: CpuId, under: &UnderWay) -> CallValue {
+        let UnderWay { spec, args, call, value, .. } = under;
+        let failed = spec.returns.failed(*value);
         if !failed {
             for row in promises_of(spec.name, self.arch, self.version) {
                 self.promise(cpu, row, args);
             }
         }
-        self.machine.leave_call(cpu, call, value, failed);
-        Ok(CallValue { value, failed, call })
+        self.machine.leave_call(cpu, *call, *value, failed);
+        CallValue { value: *value, failed, call: *call }
     }
 
     fn promise(&mut self, cpu: CpuId, row: &PromiseRow, args: &Args) {
@@ -231,7 +290,11 @@ impl Kernel {
 }
 
 /// Checks arguments against the parameters.
-pub(crate) fn check_args(spec: &'static CallSpec, args: &[Arg]) -> Result<Args, CallError> {
+pub(crate) fn check_args(
+    spec: &'static CallSpec,
+    arch: Arch,
+    args: &[Arg],
+) -> Result<Args, CallError> {
     let wrong = |param: &str, reason: String| CallError::Arguments {
         call: spec.name,
         param: param.to_owned(),
@@ -276,11 +339,27 @@ pub(crate) fn check_args(spec: &'static CallSpec, args: &[Arg]) -> Result<Args, 
                 checked.code.clone_from(bytes);
                 bytes.len() as u64
             }
+            (ParamKind::Code, Arg::Value(number)) => {
+                checked.code = instruction_bytes(arch, *number);
+                checked.code.len() as u64
+            }
             (kind, _) => return Err(wrong(param.name, format!("takes {}", kind.text()))),
         };
         checked.values.push(value);
     }
     Ok(checked)
+}
+
+/// One instruction written as a number: on x86 its bytes in the order in which they are read (the
+/// first is never 0), elsewhere a word, with a prefix in the upper half.
+fn instruction_bytes(arch: Arch, number: u64) -> Vec<u8> {
+    if arch == Arch::X86_64 {
+        return number.to_be_bytes().into_iter().skip_while(|b| *b == 0).collect();
+    }
+    let (prefix, word) = ((number >> 32) as u32, number as u32);
+    let words = [prefix, word].into_iter().skip(usize::from(prefix == 0));
+    let big = matches!(arch, Arch::Ppc64 | Arch::Ppc32);
+    words.flat_map(|w| if big { w.to_be_bytes() } else { w.to_le_bytes() }).collect()
 }
 
 /// The nearest call name to one that is none.

@@ -4,21 +4,24 @@
 //! stores, grace periods. What each body does and leaves out stands in its own file.
 
 use textbed_arch::{Arch, Cite};
+use textbed_event::Need;
 
 use crate::area::vm_flags;
 use crate::calls::ParamKind::{Addr, Byte, Bytes, Code, Flag, Flags, Insn, Pages};
-use crate::calls::{Body, CallSpec, NotModelled, Param, ParamKind, Returns};
+use crate::calls::{Body, CallNeed, CallSpec, NotModelled, Param, ParamKind, Returns};
 use crate::facts::{OPT_IN, V6_2, V6_7, V6_9, V6_10};
 use crate::version::Version;
 use crate::{
-    arm64, bpf, generic, module_memory, page_table, powerpc, set_memory, stores, vfree, vmalloc,
-    x86,
+    arm64, bpf, generic, module_memory, page_table, powerpc, set_memory, stores, text_users, vfree,
+    vmalloc, x86,
 };
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
+const V6_3: Version = Version::candidate(6, 3, 1);
+const V6_11: Version = Version::candidate(6, 11, 1);
 const V5_19: Option<Version> = Some(Version::candidate(5, 19, 1));
 const SMP_NAMES: Option<Version> = Some(Version::candidate(6, 16, 1));
 
@@ -45,9 +48,30 @@ const fn call(
         doc,
         cite,
         counterfactual: None,
+        needs: &[],
+        takes: &[],
         run,
     }
 }
+
+/// With what a call needs of its context.
+const fn needs(mut spec: CallSpec, needs: &'static [CallNeed]) -> CallSpec {
+    spec.needs = needs;
+    spec
+}
+
+/// With locks that a call takes, for which it may have to wait (so it may sleep).
+const fn takes(mut spec: CallSpec, locks: &'static [&'static str]) -> CallSpec {
+    spec.takes = locks;
+    spec.needs = SLEEPS;
+    spec
+}
+
+const SLEEPS: &[CallNeed] = &[CallNeed::Context(Need::MaySleep)];
+const TEXT_MUTEX: &[CallNeed] = &[CallNeed::Lock("text_mutex")];
+const SYNCS_TEXT: &[CallNeed] = &[CallNeed::Lock("text_mutex"), CallNeed::Context(Need::IrqsOn)];
+const IRQS_ON: &[CallNeed] = &[CallNeed::Context(Need::IrqsOn)];
+const STOPPED: &[CallNeed] = &[CallNeed::Context(Need::OthersStopped)];
 
 const fn since(mut spec: CallSpec, since: Option<Version>) -> CallSpec {
     spec.since = since;
@@ -70,6 +94,7 @@ const SET_MEMORY: Cite = Cite::read(
      arch/powerpc/mm/pageattr.c",
 );
 const ALTERNATIVE: Cite = Cite::read("Linux 5.19, 6.12 arch/x86/kernel/alternative.c");
+const SMP_POKE: Cite = Cite::read("Linux 7.0 arch/x86/kernel/alternative.c");
 const PATCHING: Cite = Cite::read("Linux 5.19, 6.12 arch/arm64/kernel/patching.c");
 const CODE_PATCHING: Cite = Cite::read("Linux 6.1, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
 const CORE: Cite = Cite::read("Linux 5.19, 6.12 kernel/bpf/core.c");
@@ -78,10 +103,14 @@ const PGTABLE: Cite = Cite::read(
     "Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/book3s/64/radix.h",
 );
 const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
+const JUMP_LABEL: Cite = Cite::read("Linux 6.12 kernel/jump_label.c, arch/*/kernel/jump_label.c");
+const KEY: &[Param] = &[p("key", Bytes)];
+const KEY_LOCKS: &[&str] = &["jump_label_mutex", "text_mutex"];
 const SIZE: &[Param] = &[p("size", Bytes)];
 const ADDR: &[Param] = &[p("addr", Addr)];
 const ADDR_PAGES: &[Param] = &[p("addr", Addr), p("numpages", Pages)];
 const START_END: &[Param] = &[p("start", Addr), p("end", Addr)];
+const ADDR_INSN: &[Param] = &[p("addr", Addr), p("insn", Insn)];
 const ADDR_CODE: &[Param] = &[p("addr", Addr), p("code", Code)];
 
 /// Kinds of executable memory, as calls name them.
@@ -338,56 +367,212 @@ pub const CALLS: &[CallSpec] = &[
         ),
         generic::flush_icache_range,
     ),
-    call(
-        "kick_all_cpus_sync",
-        &[],
-        Returns::Void,
-        ALL,
-        "interrupts all other CPUs and waits",
-        Cite::read("Linux 6.12 kernel/smp.c"),
-        generic::kick_all_cpus_sync,
-    ),
-    call(
-        "text_poke",
-        ADDR_CODE,
-        Returns::PointerOrNull,
-        X86,
-        "writes to text through a private alias; two pages at most; text_mutex is the caller's",
-        ALTERNATIVE,
-        x86::text_poke::text_poke,
-    ),
-    call(
-        "text_poke_copy",
-        ADDR_CODE,
-        Returns::PointerOrNull,
-        X86,
-        "writes code of any length to text that is not the core kernel's",
-        ALTERNATIVE,
-        x86::text_poke::text_poke_copy,
-    ),
-    since(
+    needs(
         call(
-            "text_poke_set",
-            &[p("addr", Addr), p("c", Byte), p("len", Bytes)],
+            "kick_all_cpus_sync",
+            &[],
+            Returns::Void,
+            ALL,
+            "interrupts all other CPUs and waits",
+            Cite::read("Linux 6.12 kernel/smp.c"),
+            generic::kick_all_cpus_sync,
+        ),
+        IRQS_ON,
+    ),
+    needs(
+        call(
+            "text_poke",
+            ADDR_CODE,
             Returns::PointerOrNull,
             X86,
-            "fills text that is not the core kernel's with a byte",
+            "writes to text through a private alias; two pages at most; text_mutex is the caller's",
             ALTERNATIVE,
-            x86::text_poke::text_poke_set,
+            x86::text_poke::text_poke,
+        ),
+        TEXT_MUTEX,
+    ),
+    takes(
+        call(
+            "text_poke_copy",
+            ADDR_CODE,
+            Returns::PointerOrNull,
+            X86,
+            "writes code of any length to text that is not the core kernel's",
+            ALTERNATIVE,
+            x86::text_poke::text_poke_copy,
+        ),
+        &["text_mutex"],
+    ),
+    since(
+        takes(
+            call(
+                "text_poke_set",
+                &[p("addr", Addr), p("c", Byte), p("len", Bytes)],
+                Returns::PointerOrNull,
+                X86,
+                "fills text that is not the core kernel's with a byte",
+                ALTERNATIVE,
+                x86::text_poke::text_poke_set,
+            ),
+            &["text_mutex"],
         ),
         V5_19,
     ),
     until(
-        call(
-            "text_poke_sync",
-            &[],
-            Returns::Void,
-            X86,
-            "serialises all CPUs",
-            ALTERNATIVE,
-            x86::text_poke::text_poke_sync,
+        needs(
+            call(
+                "text_poke_sync",
+                &[],
+                Returns::Void,
+                X86,
+                "serialises all CPUs",
+                ALTERNATIVE,
+                x86::text_poke::text_poke_sync,
+            ),
+            IRQS_ON,
         ),
         SMP_NAMES,
+    ),
+    until(
+        needs(
+            call(
+                "text_poke_bp",
+                ADDR_CODE,
+                Returns::Void,
+                X86,
+                "replaces a live instruction in three phases behind INT3, all CPUs synchronised after each",
+                ALTERNATIVE,
+                x86::batch::single,
+            ),
+            SYNCS_TEXT,
+        ),
+        SMP_NAMES,
+    ),
+    since(
+        needs(
+            call(
+                "smp_text_poke_single",
+                ADDR_CODE,
+                Returns::Void,
+                X86,
+                "replaces a live instruction in three phases behind INT3, all CPUs synchronised after each",
+                SMP_POKE,
+                x86::batch::single,
+            ),
+            SYNCS_TEXT,
+        ),
+        SMP_NAMES,
+    ),
+    until(
+        needs(
+            call(
+                "text_poke_queue",
+                ADDR_CODE,
+                Returns::Void,
+                X86,
+                "adds an instruction to those that are replaced together",
+                ALTERNATIVE,
+                x86::batch::queue,
+            ),
+            TEXT_MUTEX,
+        ),
+        SMP_NAMES,
+    ),
+    since(
+        needs(
+            call(
+                "smp_text_poke_batch_add",
+                ADDR_CODE,
+                Returns::Void,
+                X86,
+                "adds an instruction to those that are replaced together",
+                SMP_POKE,
+                x86::batch::queue,
+            ),
+            TEXT_MUTEX,
+        ),
+        SMP_NAMES,
+    ),
+    until(
+        needs(
+            call(
+                "text_poke_finish",
+                &[],
+                Returns::Void,
+                X86,
+                "replaces all that were added, in three phases behind INT3",
+                ALTERNATIVE,
+                x86::batch::finish,
+            ),
+            IRQS_ON,
+        ),
+        SMP_NAMES,
+    ),
+    since(
+        needs(
+            call(
+                "smp_text_poke_batch_finish",
+                &[],
+                Returns::Void,
+                X86,
+                "replaces all that were added, in three phases behind INT3",
+                SMP_POKE,
+                x86::batch::finish,
+            ),
+            IRQS_ON,
+        ),
+        SMP_NAMES,
+    ),
+    since(
+        needs(
+            call(
+                "smp_text_poke_sync_each_cpu",
+                &[],
+                Returns::Void,
+                X86,
+                "serialises all CPUs",
+                SMP_POKE,
+                x86::text_poke::text_poke_sync,
+            ),
+            IRQS_ON,
+        ),
+        SMP_NAMES,
+    ),
+    call(
+        "text_poke_early",
+        ADDR_CODE,
+        Returns::Void,
+        X86,
+        "plain stores to text; this CPU alone is synchronised, if the text is executable",
+        ALTERNATIVE,
+        x86::text_poke::text_poke_early,
+    ),
+    needs(
+        call(
+            "text_poke_kgdb",
+            ADDR_CODE,
+            Returns::PointerOrNull,
+            X86,
+            "as text_poke, by a debugger that holds all other CPUs still",
+            ALTERNATIVE,
+            x86::text_poke::text_poke,
+        ),
+        STOPPED,
+    ),
+    since(
+        needs(
+            call(
+                "text_poke_copy_locked",
+                &[p("addr", Addr), p("code", Code), p("core_ok", Flag)],
+                Returns::PointerOrNull,
+                X86,
+                "as text_poke_copy, with text_mutex held by the caller; core_ok allows kernel text",
+                SMP_POKE,
+                x86::text_poke::text_poke_copy_locked,
+            ),
+            TEXT_MUTEX,
+        ),
+        Some(V6_2),
     ),
     since(
         call(
@@ -442,6 +627,138 @@ pub const CALLS: &[CallSpec] = &[
             powerpc::patching::patch_instructions,
         ),
         Some(V6_7),
+    ),
+    call(
+        "aarch64_insn_write",
+        ADDR_INSN,
+        Returns::Errno,
+        ARM64,
+        "writes one instruction to text, without any maintenance",
+        PATCHING,
+        arm64::patching::insn_write,
+    ),
+    since(
+        call(
+            "aarch64_insn_write_literal_u64",
+            &[p("addr", Addr), p("val", Insn)],
+            Returns::Errno,
+            ARM64,
+            "writes eight bytes of data in text, without any maintenance",
+            Cite::memory("with the call operations of ftrace, 6.3"),
+            arm64::patching::write_literal,
+        ),
+        Some(V6_3),
+    ),
+    needs(
+        call(
+            "aarch64_insn_patch_text",
+            ADDR_CODE,
+            Returns::Errno,
+            ARM64,
+            "writes instructions that follow each other while all other CPUs stand still",
+            PATCHING,
+            arm64::patching::patch_text,
+        ),
+        SLEEPS,
+    ),
+    call(
+        "caches_clean_inval_pou",
+        START_END,
+        Returns::Void,
+        ARM64,
+        "cleans to the point of unification and invalidates instruction caches; tells no CPU",
+        Cite::read("Linux 5.19, 6.12 arch/arm64/mm/cache.S"),
+        arm64::patching::clean_inval,
+    ),
+    call(
+        "raw_patch_instruction",
+        ADDR_INSN,
+        Returns::Errno,
+        POWER,
+        "writes one instruction in place",
+        CODE_PATCHING,
+        powerpc::patching::raw_patch_instruction,
+    ),
+    call(
+        "patch_branch",
+        &[p("addr", Addr), p("target", Addr), p("flags", Flag)],
+        Returns::Errno,
+        POWER,
+        "writes a branch to text; flags 1 makes it a call",
+        CODE_PATCHING,
+        powerpc::patching::patch_branch,
+    ),
+    since(
+        call(
+            "patch_uint",
+            ADDR_INSN,
+            Returns::Errno,
+            POWER,
+            "writes four bytes of data in text",
+            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            powerpc::patching::patch_uint,
+        ),
+        Some(V6_11),
+    ),
+    since(
+        call(
+            "patch_ulong",
+            ADDR_INSN,
+            Returns::Errno,
+            POWER,
+            "writes eight bytes of data in text",
+            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            powerpc::patching::patch_ulong,
+        ),
+        Some(V6_11),
+    ),
+    takes(
+        call(
+            "bpf_arch_text_poke",
+            &[p("ip", Addr), p("t", Flag), p("old_addr", Addr), p("new_addr", Addr)],
+            Returns::Errno,
+            ALL,
+            "replaces a no-operation, jump (t 0) or call (t 1) at an attach point by another",
+            JIT,
+            text_users::arch_text_poke,
+        ),
+        &["text_mutex"],
+    ),
+    never(
+        call(
+            "jump_entry",
+            &[p("key", Bytes), p("code", Addr), p("target", Addr)],
+            Returns::Void,
+            ALL,
+            "says that a static key has a site; the site holds a no-operation",
+            JUMP_LABEL,
+            text_users::jump_entry,
+        ),
+        "a row of the jump table of a module",
+    ),
+    takes(
+        call(
+            "static_key_enable",
+            KEY,
+            Returns::Void,
+            ALL,
+            "makes the sites of a static key jump",
+            JUMP_LABEL,
+            text_users::static_key_enable,
+        ),
+        KEY_LOCKS,
+    ),
+    takes(
+        call(
+            "static_key_disable",
+            KEY,
+            Returns::Void,
+            ALL,
+            "makes the sites of a static key no-operations",
+            JUMP_LABEL,
+            text_users::static_key_disable,
+        ),
+        KEY_LOCKS,
     ),
     call(
         "bpf_prog_pack_alloc",
@@ -593,22 +910,7 @@ const fn not(name: &'static str, what: &'static str) -> NotModelled {
 
 /// Calls of this subject that are known and not modelled.
 pub const NOT_MODELLED: &[NotModelled] = &[
-    not("text_poke_bp", "the three-phase INT3 protocol"),
-    not("text_poke_queue", "the three-phase INT3 protocol"),
-    not("text_poke_finish", "the three-phase INT3 protocol"),
-    not("smp_text_poke_single", "the three-phase INT3 protocol"),
-    not("text_poke_early", "patching while booting"),
-    not("text_poke_kgdb", "the debugger's patching"),
-    not("bpf_arch_text_poke", "attaching to a running program"),
-    not("aarch64_insn_patch_text", "patching under stop_machine"),
-    not("aarch64_insn_write_literal_u64", "patching of literals"),
-    not("patch_branch", "encoding of branches; use patch_instruction"),
-    not("patch_uint", "patching of data"),
-    not("patch_ulong", "patching of data"),
-    not("raw_patch_instruction", "patching while booting"),
     not("stop_machine", "stopping all CPUs"),
-    not("static_key_enable", "static keys"),
-    not("static_key_disable", "static keys"),
     not("static_call_update", "static calls"),
     not("vmap", "mapping of the caller's pages"),
     not("vunmap", "mapping of the caller's pages"),

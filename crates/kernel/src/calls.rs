@@ -4,6 +4,7 @@
 //! not modelled ([`NOT_MODELLED`]), so that asking for one says so.
 
 use textbed_arch::{Arch, Cite, CpuId};
+use textbed_event::Need;
 
 use crate::call::{Args, nearest_call};
 use crate::errno;
@@ -46,7 +47,7 @@ impl ParamKind {
             ParamKind::Insn => "an instruction as a number",
             ParamKind::Flag => "0 or 1",
             ParamKind::Flags(_) => "flags",
-            ParamKind::Code => "code",
+            ParamKind::Code => "code, or one instruction as a number",
         }
     }
 }
@@ -101,6 +102,15 @@ impl Returns {
     }
 }
 
+/// What a call asks of its context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallNeed {
+    /// A lock that the caller holds.
+    Lock(&'static str),
+    /// Anything else.
+    Context(Need),
+}
+
 /// What carries a call out.
 pub(crate) type Body = fn(&mut Kernel, CpuId, &Args) -> Result<i64, Stop>;
 
@@ -125,6 +135,10 @@ pub struct CallSpec {
     pub cite: Cite,
     /// Set where no kernel has it: what it stands for.
     pub counterfactual: Option<&'static str>,
+    /// What it asks of the context that it is called in.
+    pub needs: &'static [CallNeed],
+    /// Locks that it takes and releases; it waits for them before it begins.
+    pub takes: &'static [&'static str],
     pub(crate) run: Body,
 }
 
@@ -200,7 +214,7 @@ mod tests {
         assert!(absent.to_string().contains("6.2-rc1 and later"), "{absent}");
         let typo = find_call("set_memory_or", v6_12, Arch::Arm64).unwrap_err();
         assert!(typo.to_string().contains("did you mean"), "{typo}");
-        let bp = find_call("text_poke_bp", v6_12, Arch::X86_64).unwrap_err();
+        let bp = find_call("static_call_update", v6_12, Arch::X86_64).unwrap_err();
         assert!(matches!(bp, CallError::NotModelled { .. }), "{bp}");
         let other = find_call("patch_instruction", v6_12, Arch::X86_64).unwrap_err();
         assert!(matches!(other, CallError::Absent { .. }), "{other}");

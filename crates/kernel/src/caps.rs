@@ -121,6 +121,12 @@ facts! {
     PatchAlias = "patch-alias",
     /// patch_instructions stores with fault handling.
     PatchNofault = "patch-instructions-nofault",
+    /// The architecture has its own bpf_arch_text_poke.
+    TextPoke = "bpf-arch-text-poke",
+    /// arm64: changing a static key ends with an interrupt to all other CPUs.
+    JumpLabelKicks = "jump-label-kicks",
+    /// x86: the INT3 protocol can put a conditional jump in place.
+    PokesConditional = "int3-conditional-jump",
 }
 
 /// The facts of one version on one architecture.

@@ -106,6 +106,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::read("Linux 6.12 mm/vmalloc.c"),
     },
     OptionSpec {
+        name: "skip_text_poke_sync",
+        kind: OptionKind::Count { min: 0, max: 3 },
+        archs: ANY,
+        default: "0",
+        defaults: &[],
+        doc: "a mistake to seed: x86's INT3 protocol leaves out the synchronisation behind this \
+              phase (0: none is left out)",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+    OptionSpec {
         name: "memory_mib",
         kind: OptionKind::Count { min: 64, max: 65536 },
         archs: ANY,

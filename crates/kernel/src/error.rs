@@ -113,6 +113,8 @@ pub(crate) enum Stop {
     },
     /// The machine.
     Machine(MachineError),
+    /// No error: the call goes on by steps (see `phases`).
+    Later,
     /// An inner call already said it.
     Inner(Box<CallError>),
 }
@@ -135,6 +137,7 @@ impl Stop {
             Self::NotModelled(what) => CallError::NotModelled { call, what },
             Self::Died { how, virt } => CallError::Died { call, how, virt },
             Self::Machine(error) => CallError::Machine { call, error: Box::new(error) },
+            Self::Later => CallError::NotModelled { call, what: "steps inside a step".to_owned() },
             Self::Inner(error) => *error,
         }
     }

@@ -25,12 +25,15 @@ const V5_19: Version = Version::candidate(5, 19, 1);
 const V6_0: Version = Version::candidate(6, 0, 1);
 const V6_1: Version = Version::candidate(6, 1, 1);
 pub(crate) const V6_2: Version = Version::candidate(6, 2, 1);
+const V6_3: Version = Version::candidate(6, 3, 1);
 pub(crate) const V6_7: Version = Version::candidate(6, 7, 1);
 pub(crate) const V6_9: Version = Version::candidate(6, 9, 1);
 pub(crate) const V6_10: Version = Version::candidate(6, 10, 1);
+const V6_11: Version = Version::candidate(6, 11, 1);
 const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_16: Version = Version::candidate(6, 16, 1);
-const V6_18: Version = Version::candidate(6, 18, 1);
+pub(crate) const V6_15: Version = Version::candidate(6, 15, 1);
+pub(crate) const V6_18: Version = Version::candidate(6, 18, 1);
 const V6_19: Version = Version::candidate(6, 19, 1);
 
 const fn row(
@@ -44,6 +47,10 @@ const fn row(
     FactRow { fact, archs, since, until, value, cite }
 }
 
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const KICKS: Cite = Cite::memory(
+    "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs; since 6.11",
+);
 const OPT_IN_CITE: Cite = Cite::read(
     "559089e0a93d vmalloc: replace VM_NO_HUGE_VMAP with VM_ALLOW_HUGE_VMAP; push log of master \
      2022-04-20: b2d229d4ddb1 (5.18-rc3) to 559089e0a93d",
@@ -332,4 +339,29 @@ pub const FACTS: &[FactRow] = &[
     row(Fact::PatchNofault, NOT_POWER, None, None, No, Cite::deduced("a powerpc function")),
     row(Fact::PatchNofault, POWER, None, Some(V6_10), No, PPC_PATCH),
     row(Fact::PatchNofault, POWER, Some(V6_10), None, Yes, PPC_PATCH),
+    row(Fact::PokesConditional, NOT_X86, None, None, No, Cite::deduced("an x86 protocol")),
+    row(
+        Fact::PokesConditional,
+        X86,
+        None,
+        Some(V6_3),
+        No,
+        Cite::memory("ac0ee0a9560c came in the 6.3 merge window"),
+    ),
+    row(
+        Fact::PokesConditional,
+        X86,
+        Some(V6_3),
+        None,
+        Yes,
+        Cite::read("Linux 7.0 arch/x86/kernel/alternative.c __smp_text_poke_batch_add()"),
+    ),
+    row(Fact::TextPoke, X86, None, None, Yes, Cite::read("Linux 5.19 arch/x86/net")),
+    row(Fact::TextPoke, ARM64, None, Some(V6_0), No, Cite::deduced("6.1 has it, 5.19 not")),
+    row(Fact::TextPoke, ARM64, Some(V6_0), None, Yes, Cite::memory("Linux 6.1; since 6.0")),
+    row(Fact::TextPoke, POWER, None, Some(V6_13), No, Cite::deduced("Linux 6.12 has none")),
+    row(Fact::TextPoke, POWER, Some(V6_13), None, Yes, Cite::memory("Linux 6.14; since 6.13")),
+    row(Fact::JumpLabelKicks, ARM64, None, Some(V6_11), No, KICKS),
+    row(Fact::JumpLabelKicks, ARM64, Some(V6_11), None, Yes, KICKS),
+    row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
 ];

@@ -30,11 +30,7 @@ pub(crate) fn flush_tlb_kernel_range(k: &mut Kernel, cpu: CpuId, args: &Args) ->
 pub(crate) fn flush_icache_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let start = args.addr(0);
     let len = args.get(1).saturating_sub(args.get(0));
-    if len > MAX_MAINTAINED_BYTES {
-        return Err(Stop::not_modelled(format!(
-            "cache maintenance of {len:#x} bytes, line by line (at most {MAX_MAINTAINED_BYTES:#x})"
-        )));
-    }
+    k.check_maintained(len)?;
     match k.arch {
         Arch::X86_64 => {}
         Arch::Arm64 => k.arm64_flush_icache(cpu, start, len)?,
@@ -69,6 +65,16 @@ fn grace_period(k: &mut Kernel, cpu: CpuId, flavour: RcuFlavour) -> Result<i64, 
 }
 
 impl Kernel {
+    /// Whether so many bytes can be maintained line by line.
+    pub(crate) fn check_maintained(&self, len: u64) -> Result<(), Stop> {
+        if len <= MAX_MAINTAINED_BYTES {
+            return Ok(());
+        }
+        Err(Stop::not_modelled(format!(
+            "cache maintenance of {len:#x} bytes, line by line (at most {MAX_MAINTAINED_BYTES:#x})"
+        )))
+    }
+
     /// `flush_tlb_kernel_range` of the architecture.
     pub(crate) fn flush_kernel_range(
         &mut self,
@@ -114,7 +120,7 @@ impl Kernel {
     }
 
     /// `smp_call_function(function, wait)`.
-    fn on_other_cpus(
+    pub(crate) fn on_other_cpus(
         &mut self,
         cpu: CpuId,
         function: &str,

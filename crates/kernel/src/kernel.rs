@@ -4,7 +4,7 @@
 //! and scheduling; a call runs from its entry to its return without another CPU in between, except
 //! for the handlers of its own interrupts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::{Arch, CpuId, Features, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{CallRef, Flags, Promise, RefusalReason, View, WarnReason, WindowPurpose};
@@ -17,7 +17,10 @@ use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::Stop;
 use crate::layout::{Layout, Range};
+use crate::phases::{Step, UnderWay};
+use crate::text_users::JumpEntry;
 use crate::version::Version;
+use crate::x86::batch::Batch;
 
 /// What a call gave back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,19 @@ pub struct Kernel {
     pub(crate) packs: Packs,
     /// Frames of the area that the innermost vfree promised to have reset.
     pub(crate) reset_frames: Vec<Frames>,
+    /// Calls of several phases, by CPU, innermost last.
+    pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
+    /// Steps that the body or step that runs now leaves behind.
+    pub(crate) staged: VecDeque<Step>,
+    /// What the call of the step that runs now is to return.
+    pub(crate) value: Option<i64>,
+    /// x86: instructions that wait to be, or are being, replaced.
+    pub(crate) batch: Batch,
+    /// arm64: how often all CPUs stopped to be patched.
+    pub(crate) patch_rounds: u32,
+    /// Sites of static keys, and the keys that are on.
+    pub(crate) jump_entries: Vec<JumpEntry>,
+    pub(crate) keys_on: BTreeSet<u64>,
 }
 
 impl Kernel {

@@ -44,6 +44,7 @@ pub struct PromiseRow {
 }
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 
 const fn row(
@@ -115,6 +116,30 @@ pub const PROMISES: &[PromiseRow] = &[
         Promise::NoStaleCode,
         Extent::Bytes(0, 1),
         Cite::read("Linux 6.12 arch/arm64/net/bpf_jit_comp.c (aarch64_insn_set)"),
+    ),
+    row(
+        "text_poke_bp",
+        X86,
+        None,
+        Promise::NoStaleCode,
+        Extent::Code(0, 1),
+        Cite::read("Linux 6.12 arch/x86/kernel/alternative.c (text_poke_sync behind each phase)"),
+    ),
+    row(
+        "smp_text_poke_single",
+        X86,
+        None,
+        Promise::NoStaleCode,
+        Extent::Code(0, 1),
+        Cite::read("Linux 7.0 arch/x86/kernel/alternative.c (a synchronisation behind each phase)"),
+    ),
+    row(
+        "aarch64_insn_patch_text",
+        ARM64,
+        None,
+        Promise::NoStaleCode,
+        Extent::Code(0, 1),
+        Cite::read("Linux 5.19, 6.12 arch/arm64/kernel/patching.c (every other CPU executes isb)"),
     ),
 ];
 

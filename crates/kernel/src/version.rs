@@ -167,9 +167,9 @@ pub const KERNELS: &[KnownKernel] = &[
         ),
     ),
     known(Version::release(5, 19), false, "trap fill in packs", Cite::read("Linux 5.19")),
-    known(Version::release(6, 1), false, "x86 warns of W^X violations", Cite::read("Linux 6.1.20")),
+    known(Version::release(6, 1), true, "x86 warns of W^X violations", Cite::read("Linux 6.1.20")),
     known(Version::release(6, 4), false, "set_memory_rox", Cite::read("Linux 6.4")),
-    known(Version::release(6, 6), false, "BPF packs on riscv", Cite::read("Linux 6.6")),
+    known(Version::release(6, 6), true, "BPF packs on riscv", Cite::read("Linux 6.6")),
     known(Version::release(6, 8), false, "BPF packs on powerpc", Cite::read("Linux 6.8")),
     known(Version::candidate(6, 10, 1), false, "execmem", Cite::read("Linux 6.10-rc1")),
     known(
@@ -184,8 +184,8 @@ pub const KERNELS: &[KnownKernel] = &[
         "ROX cache there, switched off",
         Cite::read("Linux 6.14"),
     ),
-    known(Version::release(6, 18), false, "ROX cache in use", Cite::read("Linux 6.18.2")),
-    known(Version::release(7, 0), false, "newest tree read", Cite::read("Linux 7.0")),
+    known(Version::release(6, 18), true, "ROX cache in use on x86", Cite::read("Linux 6.18.2")),
+    known(Version::release(7, 0), true, "newest tree read", Cite::read("Linux 7.0")),
 ];
 
 /// The versions that can be simulated, oldest first.

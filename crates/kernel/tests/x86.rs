@@ -212,6 +212,7 @@ fn text_poke_copy_goes_by_two_pages_at_most() {
             &bed.trace(),
             "
         0 call text_poke_copy
+        0 needs MaySleep
         0 lock text_mutex
         0-window PatchPrivate 0x1000
         0-window PatchPrivate 0x1000
@@ -227,7 +228,9 @@ fn text_poke_copy_goes_by_two_pages_at_most() {
         0-window closed
         0-window closed
         0-load a+0xfa0 96
+        0-compared a+0xfa0 96 equal
         0-load a+0x1000 4096
+        0-compared a+0x1000 4096 equal
         0-window PatchPrivate 0x1000
         0-leaf alias+0x0 1x4K --->rw-
         0-space 1
@@ -238,6 +241,7 @@ fn text_poke_copy_goes_by_two_pages_at_most() {
         0-sync SpaceSwitch
         0-window closed
         0-load a+0x2000 1808
+        0-compared a+0x2000 1808 equal
         0 unlock text_mutex
         0 return a+0xfa0
             ",

@@ -458,9 +458,9 @@ fn mistakes_are_named_with_their_place() {
 
 #[test]
 fn what_is_not_modelled_is_said_by_name() {
-    let ran = run_on(Arch::X86_64, "6.12", "cpu 0 { p = vmalloc(4096)\ntext_poke_bp(p) }\n");
+    let ran = run_on(Arch::X86_64, "6.12", "cpu 0 { p = vmalloc(4096)\nstatic_call_update(p) }\n");
     let Outcome::NotModelled(what) = &ran.end.outcome else { panic!("{:?}", ran.end) };
-    assert!(what.contains("text_poke_bp"), "{what}");
+    assert!(what.contains("static_call_update"), "{what}");
     let ppc32 = try_run(&loaded("cpu 0 { }"), &options(Arch::Ppc32, "6.12")).unwrap();
     assert!(matches!(ppc32.end.outcome, Outcome::NotModelled(_)), "{:?}", ppc32.end);
 }
@@ -579,4 +579,31 @@ mod with_cpus {
             assert_eq!(calls.count(), 2, "{arch}: the other program ran");
         }
     }
+}
+
+#[cfg(feature = "vcpu")]
+/// A no-operation becomes a jump (`patched_site`) on CPU 0, while CPU 1 calls the function.
+fn patched_while_called(seed: u64) -> Ran {
+    let lines = "cpus 2\ncpu 0 {\n p = vmalloc(4096)\n memcpy(p, code(patched_site))\n \
+         set_memory_rox(p, 1)\n text_poke_sync()\n publish f = p\n with lock text_mutex {\n \
+         text_poke_bp(p + 5, 0xe901000000)\n }\n}\n\
+         cpu 1 {\n await f\n repeat 6 {\n r = call(f)\n }\n}\n";
+    let policy = PolicyChoice::Random(seed);
+    let options = RunOptions { policy, ..options(Arch::X86_64, "6.12") };
+    try_run(&loaded(lines), &options).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+#[cfg(feature = "vcpu")]
+#[test]
+fn a_cpu_that_runs_into_the_breakpoint_is_resumed_by_the_handler() {
+    let mut trapped = 0;
+    for seed in 0..60 {
+        let ran = patched_while_called(seed);
+        assert!(matches!(ran.end.outcome, Outcome::Ended), "{seed} {:?}", ran.end.outcome);
+        let texts: Vec<&str> = ran.end.notes.iter().map(|n| n.text.as_str()).collect();
+        assert!(texts.iter().all(|t| t.ends_with("returned 1") || t.ends_with("returned 2")));
+        let traps = ran.batches.iter().flat_map(|b| &b.events);
+        trapped += traps.filter(|e| matches!(e.view(), View::Trap { .. })).count();
+    }
+    assert!(trapped > 5, "only {trapped} traps in 60 runs");
 }

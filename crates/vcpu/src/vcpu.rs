@@ -101,6 +101,30 @@ impl Vcpu {
         }
     }
 
+    /// Whether an x86 condition code (0 to 15, as in Jcc; SDM vol 1 appendix B) holds for the flags.
+    ///
+    /// # Errors
+    /// The engine failed, or this is no x86 CPU.
+    pub fn condition_holds(&self, condition: u8) -> Result<bool, CpuError> {
+        if self.arch != Arch::X86_64 {
+            return Err(CpuError::NotModelled(format!("condition codes of {}", self.arch)));
+        }
+        let flags = self.engine.register(unicorn_engine::RegisterX86::RFLAGS as i32)?;
+        let flag = |n: u32| flags >> n & 1 == 1;
+        let (carry, parity, zero, sign, overflow) = (flag(0), flag(2), flag(6), flag(7), flag(11));
+        let holds = match condition >> 1 & 7 {
+            0 => overflow,
+            1 => carry,
+            2 => zero,
+            3 => carry || zero,
+            4 => sign,
+            5 => parity,
+            6 => sign != overflow,
+            _ => zero || sign != overflow,
+        };
+        Ok(holds != (condition & 1 == 1))
+    }
+
     fn no_register(&self, n: u8) -> CpuError {
         CpuError::NotModelled(format!("general register {n} of {}", self.arch))
     }

@@ -2,9 +2,9 @@
 //!
 //! Modelled: one page at FIX_TEXT_POKE0 for every CPU to see, under patch_lock with interrupts off,
 //! the store, its unmapping with a broadcast flush, cache maintenance through the executable
-//! address, the interrupt where there is one. From: Linux 5.19 and 6.12
-//! arch/arm64/kernel/patching.c. Not modelled: writing in place without STRICT_MODULE_RWX (before
-//! 6.1), patching of several instructions under stop_machine.
+//! address, the interrupt where there is one, patching with all CPUs stopped. From: Linux 5.19 and
+//! 6.12 arch/arm64/kernel/patching.c. Not modelled: writing in place without STRICT_MODULE_RWX
+//! (before 6.1); the threads and interrupts by which stop_machine gets hold of the CPUs.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, SpaceId, VirtAddr};
 use textbed_event::{Flags, View, WindowPurpose};
@@ -134,5 +134,86 @@ impl Kernel {
         self.arm64_flush_kernel_range(cpu, alias.0, alias.0 + FRAME_BYTES)?;
         self.close_window(cpu, window);
         Ok(())
+    }
+}
+
+/// `aarch64_insn_write(addr, insn)`: the store alone, no maintenance.
+pub(crate) fn insn_write(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    let insn = insn_bytes(args.get(1))?;
+    k.write_text(cpu, addr, &insn)?;
+    Ok(0)
+}
+
+/// `aarch64_insn_write_literal_u64(addr, val)`: the store alone, no maintenance.
+pub(crate) fn write_literal(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.write_text(cpu, args.addr(0), &args.get(1).to_le_bytes())?;
+    Ok(0)
+}
+
+/// `caches_clean_inval_pou(start, end)`.
+pub(crate) fn clean_inval(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let len = args.get(1).saturating_sub(args.get(0));
+    k.check_maintained(len)?;
+    k.arm64_clean_inval(cpu, args.addr(0), len)?;
+    Ok(0)
+}
+
+/// `aarch64_insn_patch_text(addrs, insns, cnt)`: every CPU stops; the last to arrive patches, the
+/// others synchronise when they see that it is done. Which CPU is last is free: here the caller.
+/// The addresses follow each other, one instruction each.
+pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (addr, code) = (args.addr(0), args.code().to_vec());
+    if code.is_empty() {
+        return Ok(-EINVAL);
+    }
+    if !code.len().is_multiple_of(4) {
+        return Err(Stop::not_modelled("a part of an instruction"));
+    }
+    if let Some(wait) = k.receivers_off(cpu) {
+        let crate::phases::Wait::Cpus(off) = wait else { return Ok(0) };
+        let names: Vec<String> = off.iter().map(ToString::to_string).collect();
+        let who = names.join(", ");
+        return Err(Stop::not_modelled(format!("stop_machine with interrupts off on {who}")));
+    }
+    let irqs = k.machine.irqs_on(cpu);
+    k.emit(cpu, Flags::default(), View::StopMachine { begin: true });
+    let everyone: Vec<CpuId> = (0..k.cpus).map(CpuId).collect();
+    for one in &everyone {
+        k.machine.set_irqs(*one, false);
+    }
+    let mut result = 0;
+    for (at, insn) in (addr.0..).step_by(4).zip(code.chunks(4)) {
+        let word = insn.try_into().map_or(0, u32::from_le_bytes);
+        let inner = Args::of(&[at, u64::from(word)]);
+        let done = k.inner(cpu, "aarch64_insn_patch_text_nosync", &inner)?;
+        result = k.used(cpu, done);
+        if result != 0 {
+            break;
+        }
+    }
+    k.patch_rounds += 1;
+    let slot = format!("stop_machine round {}", k.patch_rounds);
+    k.machine.publish(cpu, &slot, 1);
+    for other in everyone.iter().filter(|c| **c != cpu) {
+        k.machine.observe(*other, &slot);
+        k.machine.op_named(*other, "isb", 0)?;
+    }
+    for one in &everyone {
+        k.machine.set_irqs(*one, *one != cpu || irqs);
+    }
+    k.emit(cpu, Flags::default(), View::StopMachine { begin: false });
+    Ok(result)
+}
+
+impl Kernel {
+    /// `__aarch64_insn_write`: through the fixmap.
+    fn write_text(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<(), Stop> {
+        if addr.page_offset() + bytes.len() as u64 > FRAME_BYTES {
+            return Err(Stop::not_modelled("a write across two pages"));
+        }
+        let irqs = self.patch_lock(cpu)?;
+        self.through_fixmap(cpu, addr, Write::Bytes(bytes))?;
+        self.patch_unlock(cpu, irqs)
     }
 }

@@ -14,7 +14,7 @@ use textbed_event::{Flags, View, WindowPurpose};
 
 use crate::call::Args;
 use crate::caps::Fact;
-use crate::errno::{EINVAL, EPERM};
+use crate::errno::{EINVAL, EPERM, ERANGE};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
@@ -30,6 +30,48 @@ pub(crate) fn patch_instruction(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
     let site = View::PatchSite { virt: addr, old_len: len, new_len: len, handler: false };
     k.emit(cpu, Flags::default(), site);
     k.patch_memory(cpu, addr, &bytes)
+}
+
+/// `raw_patch_instruction(addr, instr)`: in place, with the same maintenance.
+pub(crate) fn raw_patch_instruction(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    k.patch_at(cpu, addr, addr, &insn_bytes(k.arch, args.get(1)))
+}
+
+/// `patch_branch(addr, target, flags)`: an I-form branch, -ERANGE beyond 32 MiB.
+pub(crate) fn patch_branch(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (addr, target, link) = (args.get(0), args.get(1), args.get(2));
+    let offset = target.wrapping_sub(addr) as i64;
+    if !(-0x200_0000..=0x1ff_fffc).contains(&offset) || offset & 3 != 0 {
+        return Ok(-ERANGE);
+    }
+    let insn = 0x4800_0000 | (offset as u64 & 0x03ff_fffc) | (link & 1);
+    let done = k.inner(cpu, "patch_instruction", &Args::of(&[addr, insn]))?;
+    Ok(k.used(cpu, done))
+}
+
+/// `patch_uint(addr, val)`: -EINVAL unless aligned.
+pub(crate) fn patch_uint(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let word = u32::try_from(args.get(1))
+        .map_err(|_| Stop::not_modelled("a value of more than 32 bits"))?;
+    let little = k.arch.is_little_endian();
+    let bytes = if little { word.to_le_bytes() } else { word.to_be_bytes() };
+    patch_value(k, cpu, args.addr(0), &bytes)
+}
+
+/// `patch_ulong(addr, val)`: -EINVAL unless aligned.
+pub(crate) fn patch_ulong(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let value = args.get(1);
+    let little = k.arch.is_little_endian();
+    let bytes = if little { value.to_le_bytes() } else { value.to_be_bytes() };
+    patch_value(k, cpu, args.addr(0), &bytes)
+}
+
+fn patch_value(k: &mut Kernel, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
+    if !addr.0.is_multiple_of(bytes.len() as u64) {
+        return Ok(-EINVAL);
+    }
+    k.patch_memory(cpu, addr, bytes)
 }
 
 /// `patch_instructions(addr, code, repeat_instr, len)`: `len` bytes of code, or its first

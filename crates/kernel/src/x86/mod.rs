@@ -1,5 +1,6 @@
 //! What Linux does on x86-64.
 
+pub(crate) mod batch;
 pub(crate) mod cpa;
 pub(crate) mod text_poke;
 pub(crate) mod tlb;

@@ -5,10 +5,10 @@
 //! stores, the read-back through the executable mapping, text_mutex. From: Linux 5.19 and 6.12
 //! arch/x86/kernel/alternative.c. Not modelled: hardware breakpoints, lazy TLB mode, whether the
 //! caller of text_poke holds text_mutex, the interrupt that a later flush may send to a CPU that
-//! poked before (before 6.14; it does nothing there), LASS, the INT3 protocol.
+//! poked before (before 6.14; it does nothing there), LASS. The INT3 protocol is in `batch`.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, PhysAddr, SpaceId, VirtAddr};
-use textbed_event::{WarnReason, WindowPurpose};
+use textbed_event::{Flags, View, WarnReason, WindowPurpose};
 use textbed_machine::{Machine, MachineError};
 
 use crate::call::Args;
@@ -21,7 +21,7 @@ pub(crate) const POKING_PCID: u16 = 2;
 
 /// What is written.
 #[derive(Clone, Copy)]
-enum What<'a> {
+pub(crate) enum What<'a> {
     Bytes(&'a [u8]),
     Fill(u8, u64),
 }
@@ -57,8 +57,40 @@ pub(crate) fn text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
         ));
     }
     if !args.code().is_empty() {
+        let len = u16::try_from(args.code().len()).unwrap_or(u16::MAX);
+        let site = View::PatchSite { virt: addr, old_len: len, new_len: len, handler: false };
+        k.emit(cpu, Flags::default(), site);
         k.poke(cpu, addr, What::Bytes(args.code()))?;
     }
+    Ok(addr.0 as i64)
+}
+
+/// `text_poke_early(addr, opcode, len)`: plain stores; where the code could be running, with
+/// interrupts off and a synchronisation of this CPU alone.
+pub(crate) fn text_poke_early(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    let mapped = k.machine.lookup(SpaceId::KERNEL, addr);
+    let fresh = k.layout.modules.contains(addr) && mapped.is_some_and(|m| !m.perm.executable());
+    if fresh {
+        k.store_plain(cpu, addr, args.code())?;
+        return Ok(0);
+    }
+    let irqs = k.machine.irqs_on(cpu);
+    k.machine.set_irqs(cpu, false);
+    k.store_plain(cpu, addr, args.code())?;
+    k.sync_core(cpu)?;
+    k.machine.set_irqs(cpu, irqs);
+    Ok(0)
+}
+
+/// `text_poke_copy_locked(addr, opcode, len, core_ok)`.
+pub(crate) fn text_poke_copy_locked(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    if args.get(2) == 0 && k.is_core_text(addr) {
+        k.warn_once(cpu, "text_poke_copy", WarnReason::BadArgument, addr);
+        return Ok(0);
+    }
+    k.poke_all(cpu, addr, What::Bytes(args.code()))?;
     Ok(addr.0 as i64)
 }
 
@@ -100,6 +132,16 @@ impl Kernel {
             return Err(Stop::not_modelled("text that wraps around the address space"));
         }
         self.lock(cpu, "text_mutex")?;
+        self.poke_all(cpu, addr, what)?;
+        self.unlock(cpu, "text_mutex")?;
+        Ok(addr.0 as i64)
+    }
+
+    /// Writes in chunks that end with their second page.
+    fn poke_all(&mut self, cpu: CpuId, addr: VirtAddr, what: What<'_>) -> Result<(), Stop> {
+        if addr.0.checked_add(what.len()).is_none() {
+            return Err(Stop::not_modelled("text that wraps around the address space"));
+        }
         let mut done = 0;
         while done < what.len() {
             let at = addr.offset(done);
@@ -107,12 +149,18 @@ impl Kernel {
             self.poke(cpu, at, what.part(done, chunk))?;
             done += chunk;
         }
-        self.unlock(cpu, "text_mutex")?;
-        Ok(addr.0 as i64)
+        Ok(())
+    }
+
+    /// `sync_core()` on this CPU: SERIALIZE, or a return to itself.
+    fn sync_core(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let serialize = self.features.contains(Features::X86_SERIALIZE);
+        self.machine.op_named(cpu, if serialize { "serialize" } else { "iretq" }, 0)?;
+        Ok(())
     }
 
     /// `__text_poke`: one chunk inside two pages.
-    fn poke(&mut self, cpu: CpuId, addr: VirtAddr, what: What<'_>) -> Result<(), Stop> {
+    pub(crate) fn poke(&mut self, cpu: CpuId, addr: VirtAddr, what: What<'_>) -> Result<(), Stop> {
         let first = addr.align_down(FRAME_SHIFT);
         let offset = addr.page_offset();
         let pages = (offset + what.len()).div_ceil(FRAME_BYTES);
@@ -171,9 +219,7 @@ impl Kernel {
     fn read_back(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<(), Stop> {
         let mut at = addr;
         for part in by_page(addr, bytes) {
-            let mut seen = vec![0; part.len()];
-            self.machine.load(cpu, at, &mut seen)?;
-            if seen != part {
+            if !self.machine.compare(cpu, at, part)? {
                 return Err(Stop::died("BUG_ON(memcmp) in __text_poke", at));
             }
             at = at.offset(part.len() as u64);

@@ -171,6 +171,17 @@ impl Bed {
                 format!("region {} {}", self.names.get(owner), self.names.get(name))
             }
             View::PatchSite { virt, .. } => format!("patch site {}", at(virt.0)),
+            View::Compared { virt, bytes, equal, .. } => {
+                let verdict = if equal { "equal" } else { "differs" };
+                format!("compared {} {} {verdict}", at(virt.0), batch.bytes(bytes).len())
+            }
+            View::Needs { what, lock, .. } => {
+                format!("needs {what:?} {}", self.names.get(lock)).trim_end().to_owned()
+            }
+            View::TrapHandler { virt, len, registered } => {
+                let what = if registered { "known" } else { "forgotten" };
+                format!("handler {} {len} {what}", at(virt.0))
+            }
             View::Fault { virt, access, reason } => {
                 format!("fault {} {access:?} {reason:?}", at(virt.0))
             }

@@ -2,7 +2,7 @@
 //!
 //! `setup` runs on CPU 0 before the others. Each CPU's program has variables of its own; those of
 //! `setup` are copied into each, and what is published is copied in by `await`. A statement is
-//! atomic: a call runs to its end before another CPU goes on. Which CPU goes next is the
+//! atomic, but for calls of several phases (text patching): others may run between these. Which CPU goes next is the
 //! [`Scheduler`]'s affair. `with stop_machine` holds all others still; a lock that another CPU
 //! holds is waited for; an IPI waits until its receivers take interrupts.
 //!
@@ -11,19 +11,18 @@
 //! compare. Not modelled, and said so: calls, `with` and IPIs inside a handler; what a trap handler
 //! would do (the guest's program ends at the trap).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use textbed_arch::{Arch, CpuId};
 
-use super::program::{After, Frame, Program, State, head, looked_at};
+use super::program::{After, Calling, Frame, Program, State, head, looked_at};
 use super::results::Results;
 use super::schedule::Scheduler;
-use super::world::{Bare, Inside, Scope, Stop, Variable, Variables, World};
+use super::world::{Bare, Called, Inside, Returned, Scope, Stop, Variable, Variables, World};
 use crate::arches;
 use crate::span::{Span, Spanned};
-use crate::syntax::ast::{
-    Block, Body, Call, Cond, Context, Expr, File, Name, Stmt, StmtKind, Targets,
-};
+use crate::syntax::ast::{Block, Body, Cond, Context, Expr, File, Name, Stmt, StmtKind, Targets};
 use crate::value::{self, Value};
 
 /// Something that a reader of the run wants to know.
@@ -189,7 +188,9 @@ impl<'a, W: World> Engine<'a, W> {
             match &program.state {
                 State::Ready => true,
                 State::Awaits(name, _) => self.published.contains_key(*name),
-                State::WantsLock(name, _) => !self.locks.contains_key(*name),
+                State::WantsLock(name, _) => {
+                    !self.locks.contains_key(name.as_ref()) && !self.world.holds(program.cpu, name)
+                }
                 State::WantsCpus(cpus, _) => !self.any_irqs_off(cpus, program.cpu),
                 State::Ended | State::Died => false,
             }
@@ -229,6 +230,13 @@ impl<'a, W: World> Engine<'a, W> {
         self.take_step()?;
         let program = self.program(index)?;
         program.state = State::Ready;
+        if let Some(calling) = program.calling {
+            let cpu = program.cpu;
+            self.place = calling.place;
+            self.world.at(calling.place);
+            let called = self.world.resume(cpu);
+            return self.called(index, calling, called);
+        }
         match program.upcoming() {
             Some(stmt) => self.statement(index, stmt),
             None => self.end_of_body(index),
@@ -289,8 +297,8 @@ impl<'a, W: World> Engine<'a, W> {
         let cpu = self.program(index)?.cpu;
         match kind {
             StmtKind::Call { propagate, assign, call } => {
-                self.program(index)?.advance();
-                return self.call(index, *propagate, assign.as_ref(), call, place);
+                let (propagate, assign) = (*propagate, assign.as_ref());
+                return self.call(index, Calling { propagate, assign, call, place });
             }
             StmtKind::Publish { name, value } => {
                 let value = self.eval(index, value)?;
@@ -412,21 +420,61 @@ impl<'a, W: World> Engine<'a, W> {
         }
     }
 
-    fn call(
-        &mut self,
-        index: usize,
-        propagate: bool,
-        assign: Option<&'a Name>,
-        call: &Call,
-        place: Span,
-    ) -> Result<(), Stop> {
+    fn call(&mut self, index: usize, calling: Calling<'a>) -> Result<(), Stop> {
         let page_bytes = self.world.page_bytes();
         let Some(program) = self.programs.get(index) else { return Ok(()) };
-        let cpu = program.cpu;
         let scope = Scope { variables: &program.variables, page_bytes };
-        let returned = self.world.call(cpu, call, &scope);
+        let called = self.world.call(program.cpu, calling.call, &scope);
+        self.called(index, calling, called)
+    }
+
+    /// What becomes of a call that returned, or did not yet.
+    fn called(
+        &mut self,
+        index: usize,
+        calling: Calling<'a>,
+        called: Result<Called, Stop>,
+    ) -> Result<(), Stop> {
         self.collect_notes();
-        let returned = returned?;
+        let program = self.program(index)?;
+        let begun = program.calling.take().is_some();
+        let called = called?;
+        let returned = match called {
+            Called::WantsLock { name, begun: false } => {
+                program.state = State::WantsLock(Cow::Owned(name), calling.place);
+                return Ok(());
+            }
+            Called::WantsLock { name, begun: true } => {
+                program.state = State::WantsLock(Cow::Owned(name), calling.place);
+                None
+            }
+            Called::WantsCpus(cpus) => {
+                program.state = State::WantsCpus(cpus, calling.place);
+                None
+            }
+            Called::More => None,
+            Called::Returned(returned) => Some(returned),
+        };
+        if !begun {
+            program.advance();
+        }
+        match returned {
+            Some(returned) => self.call_returned(index, calling, returned),
+            None => {
+                self.program(index)?.calling = Some(calling);
+                Ok(())
+            }
+        }
+    }
+
+    fn call_returned(
+        &mut self,
+        index: usize,
+        calling: Calling<'a>,
+        returned: Returned,
+    ) -> Result<(), Stop> {
+        let Calling { propagate, assign, call, place } = calling;
+        let cpu = self.program(index)?.cpu;
         let mut note = returned.note.map(|text| self.note(format!("cpu {}: {text}", cpu.0), place));
         if returned.failed {
             let text = format!("cpu {}: {call} returned {}", cpu.0, returned.value);

@@ -50,7 +50,7 @@ impl Guests {
     pub(super) fn call(&mut self, kernel: &mut Kernel, call: &GuestCall<'_>) -> Result<u64, Stop> {
         use std::collections::btree_map::Entry;
 
-        use textbed_machine::{CallEnd, Step};
+        use textbed_machine::{Cpu, Step};
 
         let cpu = match self.cpus.entry(call.cpu) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -63,26 +63,81 @@ impl Guests {
             .stack_of(call.cpu)
             .ok_or_else(|| Stop::NotModelled(format!("{} has no stack", call.cpu)))?;
         let machine = kernel.machine_mut();
-        let CallEnd { end, steps } =
-            textbed_machine::call(cpu, machine, call.entry, stack, call.args, call.max_steps)
-                .map_err(refused)?;
-        match end {
-            Step::Returned(value) => Ok(value),
-            Step::Faulted(fault) => {
-                Err(Stop::Died(format!("{}: guest fault: {fault}", call.written)))
-            }
-            Step::Trapped { name, virt, .. } if call.traps_handled => {
-                Err(Stop::NotModelled(format!("a trap handler (for {name} at {virt})")))
-            }
-            Step::Trapped { name, virt, vector } => Err(Stop::Died(format!(
-                "{}: guest trap: {name} (vector {vector}) at {virt}",
-                call.written
-            ))),
-            Step::Ran | Step::Limit => {
-                Err(Stop::Limit(format!("{} did not return in {steps} steps", call.written)))
+        cpu.start(machine, call.entry, stack, call.args).map_err(refused)?;
+        for _ in 0..call.max_steps {
+            match cpu.step(kernel.machine_mut()).map_err(refused)? {
+                Step::Ran => {}
+                Step::Returned(value) => return Ok(value),
+                Step::Faulted(fault) => {
+                    return Err(Stop::Died(format!("{}: guest fault: {fault}", call.written)));
+                }
+                Step::Trapped { name, virt, vector } => {
+                    if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
+                        let done = apply(cpu, kernel, resume).map_err(refused)?;
+                        match done {
+                            Ok(()) => continue,
+                            Err(fault) => {
+                                let text = format!("{}: guest fault: {fault}", call.written);
+                                return Err(Stop::Died(text));
+                            }
+                        }
+                    }
+                    if call.traps_handled {
+                        let what = format!("a trap handler (for {name} at {virt})");
+                        return Err(Stop::NotModelled(what));
+                    }
+                    let text =
+                        format!("{}: guest trap: {name} (vector {vector}) at {virt}", call.written);
+                    return Err(Stop::Died(text));
+                }
+                Step::Limit => break,
             }
         }
+        let steps = call.max_steps;
+        Err(Stop::Limit(format!("{} did not return in {steps} steps", call.written)))
     }
+}
+
+/// Carries out what the kernel's handler of a trap decided, and returns from it.
+#[cfg(feature = "vcpu")]
+fn apply(
+    cpu: &mut textbed_vcpu::Vcpu,
+    kernel: &mut Kernel,
+    resume: textbed_kernel::Resume,
+) -> Result<Result<(), textbed_machine::Fault>, textbed_machine::CpuError> {
+    use textbed_kernel::Resume;
+    use textbed_machine::CpuError;
+
+    /// x86's number of RSP.
+    const STACK_POINTER: u8 = 4;
+    let id = textbed_machine::Cpu::id(cpu);
+    let sp = cpu.stack_pointer()?;
+    match resume {
+        Resume::At(to) => cpu.set_pc(to)?,
+        Resume::Jump { condition, to, next } => {
+            cpu.set_pc(if cpu.condition_holds(condition)? { to } else { next })?;
+        }
+        Resume::Call { to, back } => {
+            let slot = VirtAddr(sp.0.wrapping_sub(8));
+            let bytes = back.0.to_le_bytes();
+            let plain = textbed_event::MemOrder::Plain;
+            if let Err(fault) = kernel.machine_mut().store(id, slot, &bytes, plain) {
+                return Ok(Err(fault));
+            }
+            cpu.set_general(STACK_POINTER, slot.0)?;
+            cpu.set_pc(to)?;
+        }
+        Resume::Return => {
+            let mut bytes = [0; 8];
+            if let Err(fault) = kernel.machine_mut().load(id, sp, &mut bytes) {
+                return Ok(Err(fault));
+            }
+            cpu.set_general(STACK_POINTER, sp.0.wrapping_add(8))?;
+            cpu.set_pc(VirtAddr(u64::from_le_bytes(bytes)))?;
+        }
+    }
+    kernel.return_from_trap(id).map_err(|e| CpuError::NotModelled(e.to_string()))?;
+    Ok(Ok(()))
 }
 
 #[cfg(feature = "vcpu")]

@@ -6,14 +6,14 @@ use textbed_arch::{CpuId, SpaceId, VirtAddr};
 use textbed_event::{
     Batch, CallRef, NameId, NameTable, Origin, OriginId, RcuFlavour, Sink, View, WarnReason,
 };
-use textbed_kernel::{CallError, Kernel, Returns, find_call};
+use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
 use textbed_machine::{CpuMask, Machine, MachineError, OpError};
 
 use super::arguments::{lower, place_of_argument, plain};
 use super::engine::Note;
 use super::guest::{GuestCall, Guests};
 use super::preflight::{arg_span, diagnostic};
-use super::world::{Bare, Inside, Returned, Stop, World};
+use super::world::{Bare, Called, Inside, Returned, Stop, World};
 use crate::loaded::Loaded;
 use crate::ops;
 use crate::span::{LineIndex, Span};
@@ -31,6 +31,8 @@ pub(super) struct KernelWorld<'a> {
     guests: Guests,
     max_steps: u64,
     traps_handled: bool,
+    /// Calls of several phases: what each returns, and where it is written.
+    under_way: BTreeMap<CpuId, (Returns, Span)>,
     /// Address spaces by the names that `with mm` gives them.
     spaces: BTreeMap<String, SpaceId>,
     /// What `with mm` goes back to: space and identifier, innermost last.
@@ -82,6 +84,7 @@ impl<'a> KernelWorld<'a> {
             guests: Guests::new(),
             max_steps,
             traps_handled,
+            under_way: BTreeMap::new(),
             spaces: BTreeMap::new(),
             loaded_before: BTreeMap::new(),
             irqs_before: BTreeMap::new(),
@@ -138,7 +141,7 @@ impl<'a> KernelWorld<'a> {
         cpu: CpuId,
         call: &Call,
         env: &dyn Environment,
-    ) -> Result<Returned, Stop> {
+    ) -> Result<Called, Stop> {
         let mut args = Vec::new();
         for arg in &call.args {
             args.push(plain(arg, env, call.name.span)?);
@@ -157,7 +160,7 @@ impl<'a> KernelWorld<'a> {
         };
         let value = Value::number(self.guests.call(&mut self.kernel, &guest)?);
         let note = Some(format!("{call} returned {value}"));
-        Ok(Returned { value, failed: false, call: None, note })
+        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
     }
 
     fn kernel_call(
@@ -165,7 +168,7 @@ impl<'a> KernelWorld<'a> {
         cpu: CpuId,
         call: &Call,
         env: &dyn Environment,
-    ) -> Result<Returned, Stop> {
+    ) -> Result<Called, Stop> {
         let (version, arch) = (self.kernel.version(), self.kernel.arch());
         let spec = find_call(&call.name.value, version, arch)
             .map_err(|error| call_stopped(error, call.name.span))?;
@@ -173,14 +176,36 @@ impl<'a> KernelWorld<'a> {
         for (i, arg) in call.args.iter().enumerate() {
             args.push(lower(spec, i, arg, env, arch)?);
         }
-        let value = self.kernel.call(cpu, &call.name.value, &args).map_err(|error| {
+        let began = self.kernel.begin(cpu, &call.name.value, &args).map_err(|error| {
             let place = place_of_argument(spec, call, &error);
             call_stopped(error, place)
         })?;
-        Ok(Returned {
+        if let Progress::Waits(Wait::Lock(name)) = &began
+            && !self.kernel.is_under_way(cpu)
+        {
+            return Ok(Called::WantsLock { name: name.clone(), begun: false });
+        }
+        Ok(self.progressed(cpu, (spec.returns, call.name.span), began))
+    }
+
+    /// How far a call of the kernel got, in the engine's words.
+    fn progressed(&mut self, cpu: CpuId, made: (Returns, Span), progress: Progress) -> Called {
+        self.under_way.remove(&cpu);
+        let value = match progress {
+            Progress::Done(value) => value,
+            unfinished => {
+                self.under_way.insert(cpu, made);
+                return match unfinished {
+                    Progress::Waits(Wait::Lock(name)) => Called::WantsLock { name, begun: true },
+                    Progress::Waits(Wait::Cpus(cpus)) => Called::WantsCpus(cpus),
+                    _ => Called::More,
+                };
+            }
+        };
+        Called::Returned(Returned {
             value: Value::returned(value.value),
             failed: value.failed,
-            call: (spec.returns != Returns::Void).then_some(value.call),
+            call: (made.0 != Returns::Void).then_some(value.call),
             note: None,
         })
     }
@@ -233,7 +258,7 @@ impl World for KernelWorld<'_> {
         1 << self.kernel.machine().config().page_shift
     }
 
-    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Returned, Stop> {
+    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
         let returned = match call.name.value.as_str() {
             "call" => self.guest_call(cpu, call, env),
             _ => self.kernel_call(cpu, call, env),
@@ -241,6 +266,26 @@ impl World for KernelWorld<'_> {
         // Warnings become notes, and those stand before the note about the result.
         self.flush();
         returned
+    }
+
+    fn resume(&mut self, cpu: CpuId) -> Result<Called, Stop> {
+        let Some(made) = self.under_way.get(&cpu).copied() else {
+            return Err(Stop::NotModelled(format!("no call is under way on {cpu}")));
+        };
+        let progress = self.kernel.resume(cpu);
+        let called = match progress {
+            Ok(progress) => Ok(self.progressed(cpu, made, progress)),
+            Err(error) => {
+                self.under_way.remove(&cpu);
+                Err(call_stopped(error, made.1))
+            }
+        };
+        self.flush();
+        called
+    }
+
+    fn holds(&self, cpu: CpuId, lock: &str) -> bool {
+        self.kernel.machine().lock_holder(lock).is_some_and(|by| by != cpu)
     }
 
     fn observe(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {

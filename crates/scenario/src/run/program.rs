@@ -1,12 +1,13 @@
 //! One CPU's program while it runs: where it is, what it has, what it waits for.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use textbed_arch::CpuId;
 
 use super::world::{Variable, Variables};
 use crate::span::{Span, Spanned};
-use crate::syntax::ast::{Arg, Body, Context, Stmt, StmtKind};
+use crate::syntax::ast::{Arg, Body, Call, Context, Name, Stmt, StmtKind};
 
 /// A program.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Program<'a> {
     pub(crate) gave_up: bool,
     /// How many `with irqs_off` and `with stop_machine` it is in.
     pub(crate) irqs_off: u32,
+    /// The call that is under way.
+    pub(crate) calling: Option<Calling<'a>>,
     /// Names that some `if`, `assert` or `try` of it reads, wherever that stands.
     pub(crate) looks_at: BTreeSet<&'a str>,
 }
@@ -31,13 +34,22 @@ pub(crate) enum State<'a> {
     /// It waits for a name to be published, at this place.
     Awaits(&'a str, Span),
     /// It waits for a lock.
-    WantsLock(&'a str, Span),
+    WantsLock(Cow<'a, str>, Span),
     /// It waits until these CPUs take interrupts again.
     WantsCpus(Vec<CpuId>, Span),
     /// It came to its end, or a `try` ended it.
     Ended,
     /// It could not go on.
     Died,
+}
+
+/// A call under way, and what is to become of its result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calling<'a> {
+    pub(crate) propagate: bool,
+    pub(crate) assign: Option<&'a Name>,
+    pub(crate) call: &'a Call,
+    pub(crate) place: Span,
 }
 
 /// A body that is being run.
@@ -75,6 +87,7 @@ impl<'a> Program<'a> {
             state: State::Ready,
             gave_up: false,
             irqs_off: 0,
+            calling: None,
             looks_at,
         }
     }

@@ -25,6 +25,19 @@ pub(crate) struct Returned {
     pub(crate) note: Option<String>,
 }
 
+/// How far a call got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Called {
+    /// It returned.
+    Returned(Returned),
+    /// It is under way: other programs may run before [`World::resume`].
+    More,
+    /// It waits for a lock. `begun`: it is under way; else it has to be called again.
+    WantsLock { name: String, begun: bool },
+    /// It is under way and waits until these CPUs take interrupts.
+    WantsCpus(Vec<CpuId>),
+}
+
 /// Why a statement did not end as usual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -82,8 +95,18 @@ pub(crate) trait World: Bare {
     /// The size of a base page in bytes.
     fn page_bytes(&self) -> u64;
 
-    /// Runs a call to its end.
-    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Returned, Stop>;
+    /// Runs a call to its end, or to where others may run.
+    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop>;
+
+    /// Goes on with the call that is under way on a CPU.
+    fn resume(&mut self, cpu: CpuId) -> Result<Called, Stop> {
+        Err(Stop::NotModelled(format!("going on on {cpu}, where no call is under way")))
+    }
+
+    /// Whether a call under way on another CPU holds a lock.
+    fn holds(&self, _cpu: CpuId, _lock: &str) -> bool {
+        false
+    }
 
     /// The load-acquire of a published value.
     fn observe(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop>;

@@ -13,8 +13,9 @@ impl<'a, W: World> Engine<'a, W> {
         let cpu = self.program(index)?.cpu;
         match context {
             Context::Lock(name) => {
-                if self.locks.contains_key(&name.value) {
-                    self.program(index)?.state = State::WantsLock(&name.value, place);
+                if self.locks.contains_key(&name.value) || self.world.holds(cpu, &name.value) {
+                    self.program(index)?.state =
+                        State::WantsLock(Cow::Borrowed(&name.value), place);
                     return Ok(false);
                 }
                 self.world.enter(cpu, Inside::Lock(&name.value))?;

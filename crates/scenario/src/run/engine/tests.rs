@@ -17,6 +17,9 @@ struct Scribe {
     log: Vec<String>,
     calls: u32,
     places: Vec<Span>,
+    /// Of the call `slow`: how often it has to be resumed, and its result.
+    phases: u32,
+    slow: Option<Returned>,
 }
 
 impl Scribe {
@@ -57,12 +60,7 @@ impl World for Scribe {
         4096
     }
 
-    fn call(
-        &mut self,
-        cpu: CpuId,
-        call: &Call,
-        env: &dyn Environment,
-    ) -> Result<super::super::world::Returned, Stop> {
+    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
         let name = call.name.value.as_str();
         let args = Self::args(&call.args, env)?;
         self.calls += 1;
@@ -75,7 +73,22 @@ impl World for Scribe {
             _ => (Value::number(call.args.len() as u64), false),
         };
         let instance = (name != "quiet").then_some(CallRef(self.calls));
-        Ok(super::super::world::Returned { value, failed, call: instance, note: None })
+        let returned = Returned { value, failed, call: instance, note: None };
+        if name == "slow" && self.phases == 0 {
+            self.phases = 2;
+            self.slow = Some(returned);
+            return Ok(Called::More);
+        }
+        Ok(Called::Returned(returned))
+    }
+
+    fn resume(&mut self, cpu: CpuId) -> Result<Called, Stop> {
+        self.log.push(format!("{} resume", cpu.0));
+        self.phases -= 1;
+        match self.slow.clone().filter(|_| self.phases == 0) {
+            Some(returned) => Ok(Called::Returned(returned)),
+            None => Ok(Called::More),
+        }
     }
 
     fn observe(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
@@ -426,4 +439,27 @@ fn mistakes_that_show_only_now() {
         input("cpu 0 { r = fails()\nquiet(r + 1) }"),
         "-EINVAL is an error, not a number to calculate with"
     );
+}
+
+#[test]
+fn others_run_between_the_phases_of_a_call() {
+    let lines = "cpu 0 {\n r = slow(1)\n assert r == 1\n quiet()\n}\ncpu 1 {\n quiet(2)\n}\n";
+    let orders: Vec<Vec<String>> = (0..40)
+        .map(|seed| run_with(lines, Scheduler::Random(SplitMix64(seed)), 100))
+        .map(|ran| {
+            assert_eq!(ran.finish, Finish::Ended);
+            ran.log
+        })
+        .collect();
+    let between = |log: &&Vec<String>| {
+        let at = |what: &str| log.iter().position(|l| l == what).unwrap();
+        let last = log.iter().rposition(|l| l == "0 resume").unwrap();
+        at("0 slow(1)") < at("1 quiet(2)") && at("1 quiet(2)") < last
+    };
+    assert!(orders.iter().any(|log| between(&log)), "{orders:?}");
+    for log in &orders {
+        assert_eq!(log.iter().filter(|l| *l == "0 resume").count(), 2, "{log:?}");
+        let end = log.iter().position(|l| l == "0 quiet()").unwrap();
+        assert!(log.iter().rposition(|l| l == "0 resume").unwrap() < end, "{log:?}");
+    }
 }

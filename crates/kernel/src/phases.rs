@@ -1,0 +1,216 @@
+//! Calls that other CPUs may run between: a call whose work has several phases is carried out step
+//! by step, and whoever runs the CPUs decides who goes on.
+//!
+//! Modelled: a body may leave steps behind instead of a value ([`Stop::Later`]); each step is
+//! atomic and says whether others may run now, or what it waits for. Calls inside such a call nest.
+//! A call that is not made of steps runs whole. Not modelled: preemption inside a step, and more
+//! than one call under way on a CPU (other than nested ones).
+
+use std::collections::VecDeque;
+
+use textbed_arch::CpuId;
+use textbed_event::CallRef;
+
+use crate::call::{Arg, Args, check_args};
+use crate::calls::{CallSpec, find_call};
+use crate::error::{CallError, Stop};
+use crate::kernel::{CallValue, Kernel};
+
+/// What a call waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// A lock that another CPU holds.
+    Lock(String),
+    /// Other CPUs whose interrupts are off.
+    Cpus(Vec<CpuId>),
+}
+
+/// How far a call got.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// It returned.
+    Done(CallValue),
+    /// It is under way; other CPUs may run before [`Kernel::resume`].
+    More,
+    /// It cannot go on before this is over. Where nothing of it was done yet (a lock at its
+    /// beginning) it has to be begun again; else it is resumed.
+    Waits(Wait),
+}
+
+/// What a step says.
+pub(crate) enum Turn {
+    /// The next step follows at once.
+    Next,
+    /// Others may run first.
+    Others,
+    /// The step did nothing and has to be tried again.
+    Wait(Wait),
+}
+
+/// A step of a call.
+pub(crate) type Step = Box<dyn FnMut(&mut Kernel, CpuId) -> Result<Turn, Stop>>;
+
+/// A step that runs once and lets the next follow at once.
+pub(crate) fn step(mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static) -> Step {
+    Box::new(move |k, cpu| run(k, cpu).map(|()| Turn::Next))
+}
+
+/// A step behind which others may run.
+pub(crate) fn step_then_others(
+    mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static,
+) -> Step {
+    Box::new(move |k, cpu| run(k, cpu).map(|()| Turn::Others))
+}
+
+/// A call under way.
+pub(crate) struct UnderWay {
+    pub(crate) spec: &'static CallSpec,
+    pub(crate) args: Args,
+    pub(crate) call: CallRef,
+    /// The injected failure that its next allocation meets.
+    pub(crate) armed: Option<usize>,
+    pub(crate) steps: VecDeque<Step>,
+    pub(crate) value: i64,
+}
+
+impl Kernel {
+    /// Begins a call on a CPU. What is not made of phases is done at once.
+    ///
+    /// # Errors
+    /// As [`Kernel::call`].
+    pub fn begin(&mut self, cpu: CpuId, name: &str, args: &[Arg]) -> Result<Progress, CallError> {
+        let spec = find_call(name, self.version, self.arch)?;
+        self.check_cpu(cpu, spec)?;
+        let checked = check_args(spec, self.arch, args)?;
+        if self.is_under_way(cpu) {
+            let what = format!("a call on {cpu} while another is under way there");
+            return Err(CallError::NotModelled { call: spec.name.to_owned(), what });
+        }
+        let held = |lock: &&&str| self.machine.lock_holder(lock).is_some_and(|by| by != cpu);
+        if let Some(lock) = spec.takes.iter().find(held) {
+            return Ok(Progress::Waits(Wait::Lock((*lock).to_owned())));
+        }
+        match self.open(cpu, spec, &checked)? {
+            Some(value) => Ok(Progress::Done(value)),
+            None => self.resume(cpu),
+        }
+    }
+
+    /// Goes on with the call that is under way on a CPU.
+    ///
+    /// # Errors
+    /// As [`Kernel::call`]; nothing under way counts as not modelled.
+    pub fn resume(&mut self, cpu: CpuId) -> Result<Progress, CallError> {
+        let done = self.advance(cpu, 0);
+        if done.is_err() {
+            self.under_way.remove(&cpu);
+        }
+        done
+    }
+
+    /// Whether a CPU has a call under way.
+    #[must_use]
+    pub fn is_under_way(&self, cpu: CpuId) -> bool {
+        self.under_way.get(&cpu).is_some_and(|calls| !calls.is_empty())
+    }
+
+    /// Runs the calls of a CPU above `floor` to their end without letting anybody in between.
+    pub(crate) fn run_whole(&mut self, cpu: CpuId, floor: usize) -> Result<CallValue, CallError> {
+        loop {
+            match self.advance(cpu, floor)? {
+                Progress::Done(value) => return Ok(value),
+                Progress::More => {}
+                Progress::Waits(wait) => {
+                    let name = self.under_way.get(&cpu).and_then(|c| c.last());
+                    let call = name.map_or("call", |u| u.spec.name).to_owned();
+                    return Err(CallError::NotModelled { call, what: waiting(&wait) });
+                }
+            }
+        }
+    }
+
+    /// Steps of the innermost call of a CPU, until others may run or the calls above `floor` ended.
+    fn advance(&mut self, cpu: CpuId, floor: usize) -> Result<Progress, CallError> {
+        loop {
+            let Some(mut top) = self.under_way.get_mut(&cpu).and_then(Vec::pop) else {
+                let what = format!("going on on {cpu}, where no call is under way");
+                return Err(CallError::NotModelled { call: "resume".to_owned(), what });
+            };
+            let Some(mut step) = top.steps.pop_front() else {
+                let value = self.close(cpu, &top);
+                let depth = self.under_way.get(&cpu).map_or(0, Vec::len);
+                if depth <= floor {
+                    return Ok(Progress::Done(value));
+                }
+                continue;
+            };
+            let name = top.spec.name;
+            let outer = std::mem::replace(&mut self.armed, top.armed);
+            let staged = std::mem::take(&mut self.staged);
+            let value = self.value.replace(top.value);
+            let depth = self.under_way.get(&cpu).map_or(0, Vec::len);
+            let turn = step(self, cpu);
+            top.armed = std::mem::replace(&mut self.armed, outer);
+            let mut more = std::mem::replace(&mut self.staged, staged);
+            top.value = std::mem::replace(&mut self.value, value).unwrap_or(0);
+            let turn = turn.map_err(|stop| stop.of(name))?;
+            let waits = match turn {
+                Turn::Wait(wait) => {
+                    more.push_back(step);
+                    Some(Progress::Waits(wait))
+                }
+                Turn::Others => Some(Progress::More),
+                Turn::Next => None,
+            };
+            more.append(&mut top.steps);
+            top.steps = more;
+            // Calls that the step began lie above this one.
+            self.under_way.entry(cpu).or_default().insert(depth, top);
+            if let Some(progress) = waits {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// Leaves steps behind for the call whose body or step runs now.
+    pub(crate) fn later(&mut self, steps: impl IntoIterator<Item = Step>) {
+        self.staged.extend(steps);
+    }
+
+    /// Ends a body whose steps were left behind; the call returns `value` unless a step says else.
+    pub(crate) fn with_steps(&mut self, steps: Vec<Step>) -> Result<i64, Stop> {
+        self.later(steps);
+        Err(Stop::Later)
+    }
+
+    /// Sets what the call of the step that runs now returns.
+    pub(crate) fn returns(&mut self, value: i64) {
+        self.value = Some(value);
+    }
+
+    /// A call made by a step: its own steps come before the next one of the caller.
+    pub(crate) fn step_call(&mut self, cpu: CpuId, name: &str, args: &Args) -> Result<(), Stop> {
+        let inner = |e| Stop::Inner(Box::new(e));
+        let spec = find_call(name, self.version, self.arch).map_err(inner)?;
+        self.open(cpu, spec, args).map_err(inner)?;
+        Ok(())
+    }
+
+    /// Receivers of a cross-call that do not take interrupts now.
+    pub(crate) fn receivers_off(&self, cpu: CpuId) -> Option<Wait> {
+        let others = (0..self.cpus).map(CpuId).filter(|c| *c != cpu);
+        let off: Vec<CpuId> = others.filter(|c| !self.machine.irqs_on(*c)).collect();
+        (!off.is_empty()).then_some(Wait::Cpus(off))
+    }
+}
+
+/// Why a call cannot go on, where nobody else can run.
+fn waiting(wait: &Wait) -> String {
+    match wait {
+        Wait::Lock(name) => format!("waiting for {name}"),
+        Wait::Cpus(cpus) => {
+            let names: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+            format!("a cross-call to {}, with interrupts off there", names.join(", "))
+        }
+    }
+}

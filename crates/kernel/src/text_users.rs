@@ -1,0 +1,256 @@
+//! Users of text patching that are calls of their own: static keys and BPF's attach points.
+//!
+//! Modelled: `bpf_arch_text_poke` with its comparison, its errors and "already done" by
+//! architecture, and what each does about other CPUs; static keys with the sites that a scenario
+//! names, patched as each architecture does it. From: Linux 6.12 arch/x86/net/bpf_jit_comp.c
+//! __bpf_arch_text_poke(), arch/arm64/net/bpf_jit_comp.c, 6.14 arch/powerpc/net/bpf_jit_comp.c;
+//! 6.12 kernel/jump_label.c, arch/*/kernel/jump_label.c. Not modelled: PLTs and long-branch stubs
+//! (a target out of reach is said by name), programs with ENDBR or BTI at their start (the site is
+//! the address given), reference counts of keys, keys while booting, jump entries in init text.
+
+use textbed_arch::{Arch, CpuId, VirtAddr};
+
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::errno::{EBUSY, EFAULT, EINVAL, ENOTSUPP, EOPNOTSUPP, ERANGE};
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::phases::step;
+
+/// A site of a static key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JumpEntry {
+    key: u64,
+    site: VirtAddr,
+    target: VirtAddr,
+}
+
+const ARM64_NOP: u32 = 0xd503_201f;
+const POWER_NOP: u32 = 0x6000_0000;
+const X86_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+
+/// `jump_entry(key, code, target)`: stands for a row of a module's jump table.
+pub(crate) fn jump_entry(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let entry = JumpEntry { key: args.get(0), site: args.addr(1), target: args.addr(2) };
+    k.branch(entry.site, Some(entry.target), false)?;
+    k.jump_entries.push(entry);
+    Ok(0)
+}
+
+/// `static_key_enable(key)`: the sites jump.
+pub(crate) fn static_key_enable(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    set_key(k, cpu, args.get(0), true)
+}
+
+/// `static_key_disable(key)`: the sites are no-operations.
+pub(crate) fn static_key_disable(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    set_key(k, cpu, args.get(0), false)
+}
+
+fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, Stop> {
+    if k.keys_on.contains(&key) == enable {
+        return Ok(0);
+    }
+    if enable {
+        k.keys_on.insert(key);
+    } else {
+        k.keys_on.remove(&key);
+    }
+    let mut entries: Vec<JumpEntry> =
+        k.jump_entries.iter().copied().filter(|e| e.key == key).collect();
+    entries.sort_by_key(|e| e.site);
+    k.lock(cpu, "jump_label_mutex")?;
+    if k.arch == Arch::X86_64 {
+        return k.x86_set_key(cpu, &entries, enable);
+    }
+    for entry in &entries {
+        let insn = k.branch(entry.site, enable.then_some(entry.target), false)?;
+        let (name, insn) = match k.arch {
+            Arch::Arm64 => ("aarch64_insn_patch_text_nosync", word(Arch::Arm64, &insn)),
+            _ => ("patch_instruction", word(k.arch, &insn)),
+        };
+        let done = k.inner(cpu, name, &Args::of(&[entry.site.0, insn]))?;
+        k.dropped(cpu, done);
+    }
+    if k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty() {
+        k.kick_all_cpus(cpu)?;
+    }
+    k.unlock(cpu, "jump_label_mutex")?;
+    Ok(0)
+}
+
+/// `bpf_arch_text_poke(ip, t, old_addr, new_addr)`; 0 as an address is none.
+pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (ip, call) = (args.addr(0), args.get(1) == 1);
+    let target = |n: usize| Some(args.addr(n)).filter(|a| a.0 != 0);
+    let (old, new) = (target(2), target(3));
+    let absent = match k.arch {
+        Arch::X86_64 => EINVAL,
+        Arch::Arm64 => ENOTSUPP,
+        _ => EOPNOTSUPP,
+    };
+    if !k.caps.yes(Fact::TextPoke) {
+        return Ok(-ENOTSUPP);
+    }
+    let known = k.is_core_text(ip) || k.areas.find(ip).is_some();
+    if !known {
+        return Ok(-absent);
+    }
+    let (Ok(old), Ok(new)) = (k.branch(ip, old, call), k.branch(ip, new, call)) else {
+        return if k.arch == Arch::X86_64 {
+            Ok(-ERANGE)
+        } else {
+            Err(Stop::not_modelled("a target that needs a PLT or a stub"))
+        };
+    };
+    if k.arch == Arch::X86_64 {
+        return k.x86_attach(cpu, ip, &old, &new);
+    }
+    // arm64 compares the two first: nothing to do is no error whatever lies there.
+    if k.arch == Arch::Arm64 && old == new {
+        return Ok(0);
+    }
+    k.lock(cpu, "text_mutex")?;
+    let result = k.attach(cpu, ip, &old, &new)?;
+    k.unlock(cpu, "text_mutex")?;
+    Ok(result)
+}
+
+/// An instruction as a number.
+fn word(arch: Arch, bytes: &[u8]) -> u64 {
+    let four = bytes.try_into().unwrap_or([0; 4]);
+    let big = matches!(arch, Arch::Ppc64 | Arch::Ppc32);
+    u64::from(if big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) })
+}
+
+impl Kernel {
+    /// A no-operation, or a branch or call from `site` to `target`.
+    fn branch(
+        &self,
+        site: VirtAddr,
+        target: Option<VirtAddr>,
+        call: bool,
+    ) -> Result<Vec<u8>, Stop> {
+        let offset = target.map(|t| t.0.wrapping_sub(site.0) as i64);
+        let far = || Stop::not_modelled(format!("a branch from {site} that reaches its target"));
+        Ok(match (self.arch, offset) {
+            (Arch::X86_64, None) => X86_NOP.to_vec(),
+            (Arch::X86_64, Some(offset)) => {
+                let disp = i32::try_from(offset - 5).map_err(|_| far())?;
+                let opcode = if call { 0xe8 } else { 0xe9 };
+                [&[opcode][..], &disp.to_le_bytes()].concat()
+            }
+            (Arch::Arm64, None) => ARM64_NOP.to_le_bytes().to_vec(),
+            (Arch::Arm64, Some(offset)) => {
+                let opcode: u32 = if call { 0x9400_0000 } else { 0x1400_0000 };
+                let fits = (-0x800_0000..0x800_0000).contains(&offset) && offset & 3 == 0;
+                let field = (offset >> 2) as u32 & 0x03ff_ffff;
+                fits.then_some(opcode | field).ok_or_else(far)?.to_le_bytes().to_vec()
+            }
+            (_, offset) => {
+                let insn = match offset {
+                    None => POWER_NOP,
+                    Some(offset) => {
+                        let fits = (-0x200_0000..0x200_0000).contains(&offset) && offset & 3 == 0;
+                        let field = offset as u32 & 0x03ff_fffc;
+                        fits.then_some(0x4800_0000 | field | u32::from(call)).ok_or_else(far)?
+                    }
+                };
+                let little = self.arch.is_little_endian();
+                if little { insn.to_le_bytes() } else { insn.to_be_bytes() }.to_vec()
+            }
+        })
+    }
+
+    /// Static keys on x86: all sites of the key in one vector, each checked for its old bytes.
+    fn x86_set_key(
+        &mut self,
+        cpu: CpuId,
+        entries: &[JumpEntry],
+        enable: bool,
+    ) -> Result<i64, Stop> {
+        let mut steps = Vec::new();
+        self.lock(cpu, "text_mutex")?;
+        for entry in entries {
+            let jump = self.branch(entry.site, Some(entry.target), false)?;
+            let (old, new) =
+                if enable { (X86_NOP.to_vec(), jump) } else { (jump, X86_NOP.to_vec()) };
+            if !self.machine.compare(cpu, entry.site, &old)? {
+                return Err(Stop::died("BUG in __jump_label_patch: unexpected op", entry.site));
+            }
+            let pending = self.batch_entry(entry.site, &new)?;
+            steps.extend(self.batch_add(pending));
+        }
+        let finish = self.smp_name("text_poke_finish", "smp_text_poke_batch_finish");
+        steps.push(step(move |k, cpu| k.step_call(cpu, finish, &Args::default())));
+        steps.push(step(|k, cpu| {
+            k.unlock(cpu, "text_mutex")?;
+            k.unlock(cpu, "jump_label_mutex")
+        }));
+        self.with_steps(steps)
+    }
+
+    /// The x86 name of a call before or from 6.16 on.
+    fn smp_name(&self, old: &'static str, new: &'static str) -> &'static str {
+        let there = crate::calls::find_call(new, self.version, self.arch).is_ok();
+        if there { new } else { old }
+    }
+
+    /// x86: -EBUSY if other bytes lie there, 1 if the new ones do already.
+    fn x86_attach(
+        &mut self,
+        cpu: CpuId,
+        ip: VirtAddr,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<i64, Stop> {
+        self.lock(cpu, "text_mutex")?;
+        let early = if !self.machine.compare(cpu, ip, old)? {
+            Some(-EBUSY)
+        } else if self.machine.compare(cpu, ip, new)? {
+            Some(1)
+        } else {
+            None
+        };
+        if let Some(value) = early {
+            self.unlock(cpu, "text_mutex")?;
+            return Ok(value);
+        }
+        let poke = self.smp_name("text_poke_bp", "smp_text_poke_single");
+        let args = Args::with_code(&[ip.0], new);
+        let steps = vec![
+            step(move |k, cpu| k.step_call(cpu, poke, &args)),
+            step(|k, cpu| {
+                k.unlock(cpu, "text_mutex")?;
+                k.returns(0);
+                Ok(())
+            }),
+        ];
+        self.with_steps(steps)
+    }
+
+    /// arm64 and powerpc: one word, compared first.
+    fn attach(&mut self, cpu: CpuId, ip: VirtAddr, old: &[u8], new: &[u8]) -> Result<i64, Stop> {
+        let arm = self.arch == Arch::Arm64;
+        let mut found = [0; 4];
+        if self.machine.load(cpu, ip, &mut found).is_err() {
+            return Ok(-EFAULT);
+        }
+        if !self.machine.compare(cpu, ip, old)? {
+            return Ok(if arm { -EFAULT } else { -EINVAL });
+        }
+        let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
+        let insn = word(self.arch, new);
+        let done = self.inner(cpu, name, &Args::of(&[ip.0, insn]))?;
+        let error = self.used(cpu, done);
+        let detaches = word(self.arch, old) != u64::from(POWER_NOP);
+        if !arm && error == 0 && detaches {
+            // A branch that was there may still be fetched ahead by others.
+            self.on_other_cpus(cpu, "do_isync", &mut |m, on| {
+                m.op_named(on, "isync", 0)?;
+                Ok(())
+            })?;
+        }
+        Ok(error)
+    }
+}
