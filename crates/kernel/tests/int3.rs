@@ -1,6 +1,8 @@
 //! The INT3 protocol on x86, its events in order and what its handler does, from Linux 7.0 and 5.19
 //! arch/x86/kernel/alternative.c.
 
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
 mod common;
 
 use common::{Bed, boot, expect};

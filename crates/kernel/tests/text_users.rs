@@ -1,6 +1,8 @@
 //! Text patching of arm64 and powerpc, static keys and BPF's attach points: results by
 //! architecture and what each does about other CPUs.
 
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
 mod common;
 
 use common::{Bed, boot, values};
