@@ -101,7 +101,8 @@ impl Vcpu {
         }
     }
 
-    /// Whether an x86 condition code (0 to 15, as in Jcc; SDM vol 1 appendix B) holds for the flags.
+    /// Whether an x86 condition code (0 to 15, as in Jcc; SDM vol 1 appendix B) holds for the
+    /// flags.
     ///
     /// # Errors
     /// The engine failed, or this is no x86 CPU.

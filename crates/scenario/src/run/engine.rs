@@ -2,9 +2,9 @@
 //!
 //! `setup` runs on CPU 0 before the others. Each CPU's program has variables of its own; those of
 //! `setup` are copied into each, and what is published is copied in by `await`. A statement is
-//! atomic, but for calls of several phases (text patching): others may run between these. Which CPU goes next is the
-//! [`Scheduler`]'s affair. `with stop_machine` holds all others still; a lock that another CPU
-//! holds is waited for; an IPI waits until its receivers take interrupts.
+//! atomic, but for calls of several phases (text patching): others may run between these. Which CPU
+//! goes next is the [`Scheduler`]'s affair. `with stop_machine` holds all others still; a lock that
+//! another CPU holds is waited for; an IPI waits until its receivers take interrupts.
 //!
 //! An interrupt handler runs on the receiver between two statements of its program, sees what
 //! `setup` and publications gave names to, and can execute instructions, publish, compute and
