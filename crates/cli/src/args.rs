@@ -116,7 +116,8 @@ pub(crate) struct MachineArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
-    /// Logs (ftrace text, plain, gzip or zstd), or `-` for standard input.
+    /// Logs (text of tracefs, trace-cmd, perf script, function_graph or bpftrace; plain, gzip or
+    /// zstd), or `-` for standard input.
     #[arg(required = true, value_name = "LOG|-")]
     pub(crate) inputs: Vec<PathBuf>,
 

@@ -7,8 +7,9 @@
 //! Not modelled: page sizes other than 4 KiB and (powerpc) 64 KiB; addresses under KASLR are taken
 //! from page tables or not at all.
 
+use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{self, Parsed};
-use crate::functions::{self, Hit, On};
+use crate::functions::{self, Hit, On, Symbols};
 use crate::side::SideFiles;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -132,23 +133,45 @@ pub struct Evidence {
     pub by_address: Option<(u64, Arch)>,
     /// Ends of mapped ranges seen, and of these not a multiple of 64 KiB.
     pub ranges: (u64, u64),
+    symbols: Symbols,
+    decoder: Decoder,
 }
 
 impl Evidence {
+    /// Nothing yet, on a machine with these symbols.
+    pub fn with(symbols: &Symbols) -> Self {
+        Self { symbols: symbols.clone(), ..Self::default() }
+    }
+
     /// Looks at a line.
     pub fn add(&mut self, line: &[u8]) {
         self.lines += 1;
-        let event = match ftrace::parse(line) {
-            Parsed::Event(e) => e,
-            Parsed::Comment(ftrace::Comment::Entries { cpus, .. }) => {
-                self.cpus = cpus;
-                return;
+        match ftrace::parse(line) {
+            Parsed::Event(event) => self.event(&event),
+            Parsed::Comment(ftrace::Comment::Entries { cpus, .. }) => self.cpus = cpus,
+            Parsed::Unknown => {
+                let mut decoder = std::mem::take(&mut self.decoder);
+                match decoder.line(line) {
+                    Foreign::Lines => {
+                        for text in decoder.lines() {
+                            if let Parsed::Event(event) = ftrace::parse(text) {
+                                self.event(&event);
+                            }
+                        }
+                    }
+                    Foreign::Cpus(cpus) => self.cpus = Some(cpus),
+                    _ => {}
+                }
+                self.decoder = decoder;
             }
-            _ => return,
-        };
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, event: &ftrace::Event<'_>) {
         self.events += 1;
         self.highest_cpu = self.highest_cpu.max(event.cpu);
-        let function = match functions::classify(&event) {
+        let function = match functions::classify(event, &self.symbols) {
             Hit::Entry(f) => {
                 self.entries.insert(f.name);
                 f

@@ -7,8 +7,10 @@
 //! columns are those of `trace_print_context` and `trace_print_lat_fmt` in
 //! `kernel/trace/trace_output.c` (from memory of 5.x and 6.x, and checked against recorded logs).
 //!
-//! Not read: function-graph columns, the verbose latency format, trace-cmd's own lines beside the
-//! events. They are [`Parsed::Unknown`].
+//! `trace-cmd report` and `perf script` have the same columns but for spaces, and are read too.
+//!
+//! Not read: the verbose latency format. It is [`Parsed::Unknown`], as are lines of other formats:
+//! see [`crate::foreign`].
 
 mod args;
 mod columns;
@@ -109,6 +111,8 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
     match line.first() {
         None => return Parsed::Blank,
         Some(b'#') => return Parsed::Comment(comment(line)),
+        // An object of JSON, which may hold a line of this format: see `crate::foreign`.
+        Some(b'{') if line.starts_with(b"{\"type\"") => return Parsed::Unknown,
         _ => {}
     }
     if let Some(event) = columns::event(line) {

@@ -11,7 +11,10 @@
 mod arm64;
 mod common;
 mod powerpc;
+mod symbols;
 mod x86;
+
+pub use symbols::Symbols;
 
 use crate::ftrace::{Event, Location};
 use crate::perms::Action;
@@ -21,7 +24,7 @@ use textbed_arch::{Arch, Cite};
 
 /// Probe offsets up to this many bytes are a function's entry: `endbr64` is 4 bytes, powerpc's
 /// two entries are 8 apart with up to 4 behind, arm64's `bti c` and patchable entry 4 to 12.
-const ENTRY_BYTES: u64 = 16;
+pub(crate) const ENTRY_BYTES: u64 = 16;
 
 /// Architectures that have a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,18 +303,21 @@ pub fn pointer_symbol(text: &[u8]) -> &[u8] {
     symbol(text).0
 }
 
-/// Finds the function behind an event.
-pub fn classify(event: &Event<'_>) -> Hit {
+/// Finds the function behind an event: by the symbol in its place, by the address there, by the
+/// name of the probe, by the name of the event.
+pub fn classify(event: &Event<'_>, symbols: &Symbols) -> Hit {
+    let name = || symbols.event(event.name).or_else(|| symbols::by_event_name(event.name));
     match event.location() {
-        Some(Location::Return { from, .. }) => {
-            let by_event = || event.name.strip_suffix(b"__ret").and_then(by_name);
-            by_name(symbol(from).0).or_else(by_event).map_or(Hit::Unknown, Hit::Return)
-        }
+        Some(Location::Return { from, .. }) => by_name(symbol(from).0)
+            .or_else(|| symbols.at(from).map(|(f, _)| f))
+            .or_else(name)
+            .map_or(Hit::Unknown, Hit::Return),
         Some(Location::At(place)) => {
-            let (name, offset) = symbol(place);
-            match by_name(name).or_else(|| by_name(event.name)) {
-                Some(f) if offset > ENTRY_BYTES => Hit::Inside(f),
-                Some(f) => Hit::Entry(f),
+            let (symbol, offset) = symbol(place);
+            let found = by_name(symbol).map(|f| (f, offset)).or_else(|| symbols.at(place));
+            match found.or_else(|| name().map(|f| (f, offset))) {
+                Some((f, offset)) if offset > ENTRY_BYTES => Hit::Inside(f),
+                Some((f, _)) => Hit::Entry(f),
                 None => Hit::Unknown,
             }
         }
@@ -353,7 +359,7 @@ mod tests {
         let hit = |body: &str| {
             let line = format!("            init-1       [001] ..... 1.000000: {body}");
             match parse(line.as_bytes()) {
-                Parsed::Event(e) => match classify(&e) {
+                Parsed::Event(e) => match classify(&e, &Symbols::default()) {
                     Hit::Entry(f) => format!("entry {}", f.name),
                     Hit::Return(f) => format!("return {}", f.name),
                     Hit::Inside(f) => format!("inside {}", f.name),
@@ -368,7 +374,49 @@ mod tests {
         assert_eq!(hit("x: (vfree.part.0+0x0/0x240) addr=0x0"), "entry vfree");
         assert_eq!(hit("vfree: (other+0x0/0x240) addr=0x0"), "entry vfree");
         assert_eq!(hit("nobody: (nobody+0x0/0x240) addr=0x0"), "unknown");
+        // As trace-cmd and perf print it, under the names that tools make.
+        for (name, wanted) in [
+            ("vfree", "entry vfree"),
+            ("vfree__entry", "entry vfree"),
+            ("p_vfree_0", "entry vfree"),
+            ("vfree_1", "entry vfree"),
+            ("vfree__nothing", "unknown"),
+            ("p_0", "unknown"),
+        ] {
+            assert_eq!(hit(&format!("{name}: (ffffffff81234560) addr=0x0")), wanted);
+        }
+        for name in ["vfree__ret", "vfree__return", "vfree__exit", "r_vfree_0"] {
+            let line = format!("{name}: (ffffffff81000000 <- ffffffff81234560) ret=0x0");
+            assert_eq!(hit(&line), "return vfree");
+        }
         assert_eq!(hit("alloc_vmap_area: va_start: 1 size=2"), "entry alloc_vmap_area");
+    }
+
+    #[test]
+    fn addresses_and_names_of_probes_are_looked_up() {
+        let mut symbols = Symbols::default();
+        symbols.add_symbol("ffffffff81234560 T vfree");
+        symbols.add_symbol("ffffffff81234580 t nobody");
+        symbols.add_symbol("ffffffff81234600 d vmap");
+        symbols.add_symbol("0000000000000000 T vunmap");
+        symbols.add_symbol("torn");
+        symbols.add_probe("mine", "remove_vm_area");
+        let hit = |body: &str| {
+            let line = format!("  a-1  [000]  1.5: {body}");
+            let Parsed::Event(e) = parse(line.as_bytes()) else { panic!("{line}") };
+            match classify(&e, &symbols) {
+                Hit::Entry(f) => format!("entry {}", f.name),
+                Hit::Return(f) => format!("return {}", f.name),
+                Hit::Inside(f) => format!("inside {}", f.name),
+                Hit::Unknown => "unknown".to_string(),
+            }
+        };
+        assert_eq!(hit("x: (ffffffff81234560) addr=0x0"), "entry vfree");
+        assert_eq!(hit("x: (ffffffff81234564) addr=0x0"), "entry vfree");
+        assert_eq!(hit("x: (ffffffff81234580) addr=0x0"), "unknown");
+        assert_eq!(hit("x: (ffffffff81234600) addr=0x0"), "unknown");
+        assert_eq!(hit("x: (ffffffff81000000 <- ffffffff81234560) ret=0x0"), "return vfree");
+        assert_eq!(hit("mine: (ffffffff81000000) addr=0x0"), "entry remove_vm_area");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //!
 //! Two layers. The first knows the *format* and nothing of the kernel: [`reader`] streams lines
 //! out of a file, a pipe or a compressed stream, [`ftrace`] takes the lines of tracefs `trace` and
-//! `trace_pipe` apart, [`accounting`] answers for every line.
+//! `trace_pipe`, `trace-cmd report` and `perf script` apart, [`foreign`] reads function-graph and
+//! bpftrace output, [`accounting`] answers for every line.
 //!
-//! Not read here: `trace.dat`, `perf.data`, function-graph output, bpftrace output. A line of such
-//! a format is counted as not understood, never dropped.
+//! Not read here: `trace.dat`, `perf.data` (their tools print them as text). A line of a format
+//! that is not read is counted as not understood, never dropped.
 
 pub mod accounting;
 pub mod areas;
 pub mod calls;
 pub mod coverage;
 pub mod detect;
+pub mod foreign;
 pub mod ftrace;
 pub mod functions;
 mod lower;

@@ -19,8 +19,9 @@ use crate::areas::Areas;
 use crate::calls::{Calls, Frame, Stack};
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
+use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{Comment, Context, Event as LogEvent, Parsed, number};
-use crate::functions::{self, Function, Hit, Meaning};
+use crate::functions::{self, Function, Hit, Meaning, Symbols};
 use crate::mappings::{Changed, Mappings};
 use crate::perms::Bits;
 use crate::reader::Line;
@@ -77,6 +78,9 @@ pub(crate) struct Lower<'s> {
     stop_at: Option<String>,
     pub(crate) stopped_at: Option<u64>,
     line: u64,
+    decoder: Decoder,
+    /// What is known of the machine's names.
+    pub(crate) symbols: Symbols,
 }
 
 impl<'s> Lower<'s> {
@@ -125,6 +129,8 @@ impl<'s> Lower<'s> {
             stop_at: None,
             stopped_at: None,
             line: 0,
+            decoder: Decoder::default(),
+            symbols: Symbols::default(),
         }
     }
 
@@ -155,12 +161,7 @@ impl<'s> Lower<'s> {
     fn parsed(&mut self, line: Line<'_>) -> Class {
         match crate::ftrace::parse(line.bytes) {
             Parsed::Event(e) => {
-                self.rec.set_origin(Some(Origin {
-                    file: self.file,
-                    line: u32::try_from(line.number).unwrap_or(u32::MAX),
-                    offset: line.offset,
-                    len: u32::try_from(line.bytes.len()).unwrap_or(u32::MAX),
-                }));
+                self.at(line);
                 self.event(&e)
             }
             Parsed::Comment(Comment::Entries { in_buffer, written, .. }) if written > in_buffer => {
@@ -177,8 +178,47 @@ impl<'s> Lower<'s> {
                 Class::Lost(count)
             }
             Parsed::Stack | Parsed::Printk => Class::NotNeeded,
-            Parsed::Unknown => Class::NotUnderstood(Reason::NoEvent),
+            Parsed::Unknown => self.foreign(line),
         }
+    }
+
+    /// Events come from this line, until another is named.
+    fn at(&mut self, line: Line<'_>) {
+        self.rec.set_origin(Some(Origin {
+            file: self.file,
+            line: u32::try_from(line.number).unwrap_or(u32::MAX),
+            offset: line.offset,
+            len: u32::try_from(line.bytes.len()).unwrap_or(u32::MAX),
+        }));
+    }
+
+    /// A line of another format: it counts as used if one of the events in it was.
+    fn foreign(&mut self, line: Line<'_>) -> Class {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let class = match decoder.line(line.bytes) {
+            Foreign::Lines => {
+                self.at(line);
+                let mut class = Class::NotUnderstood(Reason::NoEvent);
+                for text in decoder.lines() {
+                    if let Parsed::Event(e) = crate::ftrace::parse(text) {
+                        let new = self.event(&e);
+                        if class != Class::Used {
+                            class = new;
+                        }
+                    }
+                }
+                class
+            }
+            Foreign::Lost(count) => {
+                self.gap(u64::MAX);
+                Class::Lost(count)
+            }
+            Foreign::NotNeeded => Class::NotNeeded,
+            Foreign::Cpus(_) => Class::Comment,
+            Foreign::Unknown => Class::NotUnderstood(Reason::NoEvent),
+        };
+        self.decoder = decoder;
+        class
     }
 
     fn gap(&mut self, cpus: u64) {
@@ -188,7 +228,7 @@ impl<'s> Lower<'s> {
 
     fn event(&mut self, e: &LogEvent<'_>) -> Class {
         self.moment(e);
-        let hit = functions::classify(e);
+        let hit = functions::classify(e, &self.symbols);
         self.settle(e, &hit);
         match hit {
             Hit::Entry(f) => self.entry(f, e),

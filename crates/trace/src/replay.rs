@@ -85,7 +85,7 @@ pub fn replay(
     };
     let mut evidence = None;
     if !stdin && !side.has_probes {
-        evidence = Some(scan(LineReader::open(path)?)?);
+        evidence = Some(scan(LineReader::open(path)?, &side)?);
     }
     replay_reader(LineReader::open(path)?, options, side, evidence, sink)
 }
@@ -106,7 +106,7 @@ pub fn replay_reader(
     let mut ahead = VecDeque::new();
     let evidence = match evidence {
         Some(e) => e,
-        None => look_ahead(&mut reader, &mut ahead)?,
+        None => look_ahead(&mut reader, &side, &mut ahead)?,
     };
     if evidence.events == 0 {
         return Err(ReplayError::NoEvents { input, lines: evidence.lines });
@@ -126,6 +126,7 @@ pub fn replay_reader(
     let mut because = kernel.because.clone();
     because.push(format!("{} CPUs: {}", cpus.0, cpus.1));
     let mut lower = Lower::new(&input, kernel, header, probed, sink);
+    lower.symbols = side.symbols.clone();
     lower.stop_at(options.stop_at_marker.clone());
     let tables = lower.begin(&side)?;
     while let Some(kept) = ahead.pop_front() {
@@ -179,16 +180,20 @@ pub fn replay_reader(
 }
 
 /// Reads a whole log for its evidence.
-fn scan(mut reader: LineReader) -> Result<Evidence, ReadError> {
-    let mut evidence = Evidence::default();
+fn scan(mut reader: LineReader, side: &SideFiles) -> Result<Evidence, ReadError> {
+    let mut evidence = Evidence::with(&side.symbols);
     while let Some(line) = reader.next_line()? {
         evidence.add(line.bytes);
     }
     Ok(evidence)
 }
 
-fn look_ahead(reader: &mut LineReader, ahead: &mut VecDeque<Kept>) -> Result<Evidence, ReadError> {
-    let mut evidence = Evidence::default();
+fn look_ahead(
+    reader: &mut LineReader,
+    side: &SideFiles,
+    ahead: &mut VecDeque<Kept>,
+) -> Result<Evidence, ReadError> {
+    let mut evidence = Evidence::with(&side.symbols);
     let mut bytes = 0;
     while ahead.len() < AHEAD_LINES && bytes < AHEAD_BYTES {
         let Some(line) = reader.next_line()? else { break };

@@ -2,11 +2,12 @@
 //!
 //! Known by name in the log's own directory: `version` (`/proc/version`), `cmdline`, `config*`,
 //! `cpus` (`/sys/devices/system/cpu/online`), `kprobe_events`, `kprobe_profile*`,
-//! `event-counts.tsv`, `iomem*`, `vmallocinfo.pre` and
+//! `event-counts.tsv`, `iomem*`, `kallsyms*`, `vmallocinfo.pre` and
 //! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
 //! began. Text files may be packed as the log may. All are optional; one that cannot be read is an
 //! error, for a log must not be read with half of its frame.
 
+use crate::functions::Symbols;
 use crate::reader::{LineReader, ReadError};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub struct SideFiles {
     pub config_name: Option<String>,
     /// Lines of it that start with `CONFIG_` and mention page sizes.
     pub config_pages: Vec<String>,
+    /// What `kallsyms*` and `kprobe_events` tell of names.
+    pub symbols: Symbols,
     /// Functions with a probe at their entry, by `kprobe_events`.
     pub entry_probes: BTreeSet<String>,
     /// Functions with a probe at their return.
@@ -79,6 +82,9 @@ impl SideFiles {
                 }
                 _ if base.starts_with("config") => side.take_config(&file, base),
                 _ if base.starts_with("iomem") => side.take_iomem(&file),
+                _ if base.starts_with("kallsyms") => {
+                    lines(&file, |line| side.symbols.add_symbol(line))
+                }
                 _ if base.starts_with("kprobe_profile") => side.take_profile(&file),
                 _ => continue,
             };
@@ -114,7 +120,12 @@ impl SideFiles {
                 Some(b'f') => &mut self.entry_probes,
                 _ => return,
             };
-            set.insert(symbol.trim_end_matches("%return").to_string());
+            let symbol = symbol.trim_end_matches("%return");
+            set.insert(symbol.to_string());
+            if let Some((_, event)) = kind.split_once(':') {
+                let event = event.rsplit('/').next().unwrap_or(event);
+                self.symbols.add_probe(event, symbol);
+            }
         })
     }
 

@@ -20,7 +20,8 @@ pub enum Location<'a> {
 
 /// The place in front of the arguments and what follows it.
 pub(super) fn location(body: &[u8]) -> Option<(Location<'_>, &[u8])> {
-    let inner = body.strip_prefix(b"(")?;
+    // trace-cmd pads the event's name to a column.
+    let inner = body.trim_ascii_start().strip_prefix(b"(")?;
     let end = memchr::memchr(b')', inner)?;
     let (place, rest) = (inner.get(..end)?, inner.get(end + 1..)?);
     // Tracepoints may begin with a parenthesis too; after a probe's place stands a space.

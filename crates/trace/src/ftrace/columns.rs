@@ -3,7 +3,8 @@
 //! The task name may hold anything, also what looks like the columns behind it. The kernel writes
 //! it right-aligned into 16 columns (8 in the latency format), so the dash behind it has a fixed
 //! place: a line that has its dash there is read by that place; any other line (trimmed, or from
-//! trace-cmd, whose columns are wider) by the first place from which all the rest reads well.
+//! trace-cmd, whose columns are wider) by the first place from which all the rest reads well. `perf
+//! script` writes spaces where others have the dash (tools/perf/builtin-script.c, Linux 6.12).
 
 use super::Event;
 
@@ -96,10 +97,19 @@ fn default_format(line: &[u8], dash: Option<usize>) -> Option<Event<'_>> {
         let (before, tgid) = without_tgid(before);
         let digits_begin = before.iter().rposition(|c| !c.is_ascii_digit())?;
         let pid = i32::try_from(digits(before.get(digits_begin + 1..)?).0?).ok()?;
-        if before.get(digits_begin) != Some(&b'-') || dash.is_some_and(|d| d != digits_begin) {
-            return None;
-        }
-        let task = before.get(..digits_begin)?.trim_ascii_start();
+        let (task, tgid) = match before.get(digits_begin)? {
+            b'-' if dash.is_none_or(|d| d == digits_begin) => (before.get(..digits_begin)?, tgid),
+            // perf script: `TASK PID` or `TASK PID/TID`.
+            b' ' if dash.is_none() => (before.get(..digits_begin)?.trim_ascii_end(), tgid),
+            b'/' if dash.is_none() => {
+                let before = before.get(..digits_begin)?;
+                let end = before.iter().rposition(|c| !c.is_ascii_digit())?;
+                let process = i32::try_from(digits(before.get(end + 1..)?).0?).ok()?;
+                (before.get(..=end)?.strip_suffix(b" ")?.trim_ascii_end(), Some(process))
+            }
+            _ => return None,
+        };
+        let task = task.trim_ascii_start();
         let (name, body) = name_and_body(text);
         Some(Event { task, pid, tgid, cpu, flags, time, name, body })
     })

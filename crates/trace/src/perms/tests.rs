@@ -48,7 +48,11 @@ fn masks_agree_with_the_recorded_ones() {
             let crate::ftrace::Parsed::Event(e) = crate::ftrace::parse(line.bytes) else {
                 continue;
             };
-            let crate::functions::Hit::Entry(f) = crate::functions::classify(&e) else { continue };
+            let crate::functions::Hit::Entry(f) =
+                crate::functions::classify(&e, &Default::default())
+            else {
+                continue;
+            };
             match f.meaning {
                 crate::functions::Meaning::SetMemory(a) => {
                     last = e.number(b"addr").map(|addr| (a, addr));

@@ -141,7 +141,7 @@ fn bpftrace_lines_are_read_like_those_of_tracefs() {
         ),
     ] {
         let Parsed::Event(event) = parse(line.as_bytes()) else { panic!("{line}") };
-        let said = match classify(&event) {
+        let said = match classify(&event, &Default::default()) {
             Hit::Entry(f) if f.name == "set_memory_ro" => "entry",
             Hit::Return(f) if f.name == "set_memory_ro" => "return",
             _ => "other",

@@ -1,0 +1,231 @@
+//! The function-graph tracer: calls as a tree, `fn(args) {` … `} /* fn ret=0x0 */`.
+//!
+//! Read: the columns CPU, task (`funcgraph-proc`), absolute time (`funcgraph-abstime`), flags and
+//! duration, in the order in which the kernel prints them; arguments (`funcgraph-args`, since
+//! 6.15); results (`funcgraph-retval`, since 6.5) in both forms, `/* = 0x0 */` and `/* fn ret=0x0
+//! */`; events printed as comments; lines that say which task a CPU runs now. Sources: Linux 6.12
+//! Documentation/trace/ftrace.rst (functiongraph), kernel/trace/trace_functions_graph.c.
+//!
+//! What is not printed is not made up: without `funcgraph-abstime` there are no times, without
+//! `funcgraph-retval` no returns, without the task's name the task is the CPU's.
+
+use super::Foreign;
+use crate::functions;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+/// Functions open on a CPU at most; deeper ones are forgotten, their ends say nothing.
+const MAX_DEPTH: usize = 512;
+/// CPUs that are told apart at most.
+const MAX_CPUS: u32 = 8192;
+
+/// What the lines leave out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    cpus: BTreeMap<u32, Cpu>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Cpu {
+    /// `NAME-PID` of the task, where a line said it.
+    task: Option<String>,
+    /// Open functions, innermost last, by task: a switch leaves them open.
+    open: BTreeMap<Option<String>, Vec<String>>,
+}
+
+/// The columns before the function.
+#[derive(Debug, Clone, Copy)]
+struct Columns<'a> {
+    cpu: u32,
+    time: Option<&'a str>,
+    task: Option<&'a str>,
+    text: &'a str,
+}
+
+impl State {
+    /// Reads a line; `None` if it is none of this tracer's.
+    pub(super) fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<Foreign> {
+        let line = std::str::from_utf8(line).ok()?;
+        let bare = line.trim();
+        if bare.len() >= 8 && bare.bytes().all(|c| c == b'-') {
+            return Some(Foreign::NotNeeded);
+        }
+        if let Some((cpu, task)) = switch(line) {
+            self.cpu(cpu)?.task = Some(task.to_owned());
+            return Some(Foreign::NotNeeded);
+        }
+        let columns = columns(line)?;
+        let cpu = self.cpu(columns.cpu)?;
+        if let Some(task) = columns.task {
+            cpu.task = Some(task.to_owned());
+        }
+        let before = out.len();
+        cpu.text(&columns, out);
+        Some(if out.len() > before { Foreign::Lines } else { Foreign::NotNeeded })
+    }
+
+    fn cpu(&mut self, number: u32) -> Option<&mut Cpu> {
+        (number < MAX_CPUS).then(|| self.cpus.entry(number).or_default())
+    }
+}
+
+impl Cpu {
+    fn text(&mut self, columns: &Columns<'_>, out: &mut Vec<u8>) {
+        let text = columns.text;
+        let stack = self.open.entry(self.task.clone()).or_default();
+        let head = Head { columns: *columns, task: self.task.as_deref() };
+        if let Some(rest) = text.strip_prefix('}') {
+            let open = stack.pop();
+            let (named, result) = comment(rest);
+            let name = named.map(str::to_owned).or(open);
+            if let (Some(name), Some(result)) = (name, result) {
+                head.returned(&name, result, out);
+            }
+        } else if let Some(inner) = text.strip_prefix("/*") {
+            // An event, printed as a comment.
+            let inner = inner.trim_end().strip_suffix("*/").unwrap_or(inner).trim();
+            if let Some((name, body)) = inner.split_once(':')
+                && functions::by_name(name.as_bytes()).is_some()
+            {
+                head.event(name, body.trim_start(), out);
+            }
+        } else if let Some((name, rest)) = text.split_once('(') {
+            let name = name.split(' ').next().unwrap_or(name);
+            let Some(close) = rest.rfind(')') else { return };
+            let (args, behind) = (&rest[..close], rest[close + 1..].trim_start());
+            // A result's comment may hold parentheses of its own: the call ends at `)` and `;` or
+            // `{`, whichever comes first.
+            let (args, behind) = match (rest.find(");"), rest.find(") {")) {
+                (Some(a), None) => (&rest[..a], &rest[a + 1..]),
+                (None, Some(b)) => (&rest[..b], rest[b + 1..].trim_start()),
+                (Some(a), Some(b)) => (&rest[..a.min(b)], rest[a.min(b) + 1..].trim_start()),
+                (None, None) => (args, behind),
+            };
+            head.entered(name, args, out);
+            if behind.starts_with('{') {
+                if stack.len() < MAX_DEPTH {
+                    stack.push(name.to_owned());
+                }
+            } else if let Some(rest) = behind.strip_prefix(';')
+                && let (_, Some(result)) = comment(rest)
+            {
+                head.returned(name, result, out);
+            }
+        }
+    }
+}
+
+/// What stands in front of the lines that are written.
+struct Head<'a> {
+    columns: Columns<'a>,
+    task: Option<&'a str>,
+}
+
+impl Head<'_> {
+    fn start(&self, out: &mut Vec<u8>) {
+        let cpu = self.columns.cpu;
+        let time = self.columns.time.unwrap_or("0");
+        // Without a task's name its number is one that no task has.
+        let unknown = format!("cpu-{}", 4_000_000 + u64::from(cpu));
+        let task = self.task.unwrap_or(&unknown);
+        let _ = write!(out, "{task} [{cpu:03}] {time}: ");
+    }
+
+    fn entered(&self, name: &str, args: &str, out: &mut Vec<u8>) {
+        if functions::by_name(name.as_bytes()).is_none() {
+            return;
+        }
+        self.start(out);
+        let _ = write!(out, "{name}: ({name}+0x0/0x0)");
+        for arg in args.split(", ").filter(|a| !a.is_empty()) {
+            // The kernel's name where the recorder has another.
+            let arg = match arg.strip_prefix("vm_flags=") {
+                Some(value) => format!("vmflags={value}"),
+                None => arg.to_owned(),
+            };
+            let _ = write!(out, " {arg}");
+        }
+        out.push(b'\n');
+    }
+
+    fn returned(&self, name: &str, result: &str, out: &mut Vec<u8>) {
+        if functions::by_name(name.as_bytes()).is_none() {
+            return;
+        }
+        self.start(out);
+        let _ = writeln!(out, "{name}__ret: (0x0 <- {name}) ret={result}");
+    }
+
+    fn event(&self, name: &str, body: &str, out: &mut Vec<u8>) {
+        self.start(out);
+        let _ = writeln!(out, "{name}: {body}");
+    }
+}
+
+/// `/* fn ret=0x0 */`, `/* fn = 0x0 */`, `/* = 0x0 */`, `/* fn */`: the name and the result.
+fn comment(text: &str) -> (Option<&str>, Option<&str>) {
+    let inner = text.trim().trim_start_matches(';').trim();
+    let Some(inner) = inner.strip_prefix("/*").and_then(|t| t.strip_suffix("*/")) else {
+        return (None, None);
+    };
+    let mut name = None;
+    let mut result = None;
+    let mut words = inner.split_whitespace();
+    while let Some(word) = words.next() {
+        if word == "=" {
+            result = words.next();
+        } else if let Some(value) = word.strip_prefix("ret=") {
+            result = Some(value);
+        } else if name.is_none() && !word.starts_with('[') && !word.starts_with("<-") {
+            name = Some(word);
+        }
+    }
+    (name, result.map(|r| r.trim_end_matches(',')))
+}
+
+/// ` 0)   bash-123    =>    kworker-45`: the CPU and its next task.
+fn switch(line: &str) -> Option<(u32, &str)> {
+    let (before, after) = line.split_once("=>")?;
+    let (cpu, from) = before.trim_start().split_once(')')?;
+    let next = after.trim();
+    task(from.trim())?;
+    task(next)?;
+    Some((cpu.trim().parse().ok()?, next))
+}
+
+/// `NAME-PID`, as it is.
+fn task(text: &str) -> Option<&str> {
+    let (name, pid) = text.rsplit_once('-')?;
+    (!name.is_empty() && !pid.is_empty() && pid.bytes().all(|c| c.is_ascii_digit())).then_some(text)
+}
+
+fn columns(line: &str) -> Option<Columns<'_>> {
+    let bar = line.find("|  ").into_iter().chain(line.rfind('|')).collect::<Vec<_>>();
+    // The function stands behind the last bar that is followed by two spaces or by the text.
+    let at = line.match_indices('|').map(|(at, _)| at).take(4).last().or(bar.first().copied())?;
+    let text = line[at + 1..].trim();
+    let mut found = Columns { cpu: 0, time: None, task: None, text };
+    let mut has_cpu = false;
+    for segment in line[..at].split('|') {
+        for word in segment.split_whitespace() {
+            if let Some(number) = word.strip_suffix(')')
+                && let Ok(cpu) = number.parse()
+                && !has_cpu
+            {
+                found.cpu = cpu;
+                has_cpu = true;
+            } else if let Some((seconds, fraction)) = word.split_once('.')
+                && found.time.is_none()
+                && !has_cpu
+                && [seconds, fraction].iter().all(|p| p.bytes().all(|c| c.is_ascii_digit()))
+            {
+                found.time = Some(word);
+            }
+        }
+        let behind = segment.rsplit(')').next().unwrap_or(segment).trim();
+        if has_cpu && found.task.is_none() {
+            found.task = task(behind);
+        }
+    }
+    has_cpu.then_some(found)
+}
