@@ -21,6 +21,8 @@ pub(crate) mod views;
 pub(crate) mod x86;
 
 #[cfg(test)]
+mod random_programs;
+#[cfg(test)]
 mod worked_examples;
 
 use std::collections::BTreeMap;

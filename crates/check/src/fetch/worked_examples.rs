@@ -19,7 +19,7 @@ use super::views::View;
 use crate::mark::{ChainId, Mark};
 use crate::span::Span;
 
-const CONFIGURATIONS: [(&str, Caches); 3] = [
+pub(super) const CONFIGURATIONS: [(&str, Caches); 3] = [
     ("00", Caches { clean: true, invalidate: true, any_line: false, fetch_orders: true }),
     ("IDC", Caches { clean: false, invalidate: true, any_line: false, fetch_orders: true }),
     ("DIC", Caches { clean: false, invalidate: false, any_line: false, fetch_orders: true }),
@@ -36,8 +36,8 @@ fn word(at: u64) -> Span {
 }
 
 /// A litmus test as it runs.
-struct Litmus {
-    weak: Weak,
+pub(super) struct Litmus {
+    pub(super) weak: Weak,
     versions: Versions,
     next: u64,
     /// Windows: word, low, high; by the number of the fetch.
@@ -45,7 +45,7 @@ struct Litmus {
 }
 
 impl Litmus {
-    fn new(caches: Caches) -> Self {
+    pub(super) fn new(caches: Caches) -> Self {
         let (versions, windows) = Default::default();
         Self { weak: Weak::new(caches), versions, next: 0, windows }
     }
@@ -55,12 +55,12 @@ impl Litmus {
         self.next
     }
 
-    fn str(&mut self, p: u16, at: u64) {
+    pub(super) fn str(&mut self, p: u16, at: u64) {
         self.str_after(p, at, &View::default());
     }
 
     /// A store whose data or address a load fed.
-    fn str_after(&mut self, p: u16, at: u64, taint: &View) {
+    pub(super) fn str_after(&mut self, p: u16, at: u64, taint: &View) {
         let stamp = self.tick();
         let newest = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
         let newest = newest.as_ref().and_then(|v| v.view.as_ref());
@@ -87,10 +87,39 @@ impl Litmus {
     }
 
     /// A load that returns the newest version.
-    fn ldr(&mut self, p: u16, at: u64) -> View {
-        let from = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
+    pub(super) fn ldr(&mut self, p: u16, at: u64) -> View {
         let none = View::default();
-        self.weak.load(CpuId(p), word(at), MemOrder::Plain, from.as_deref(), Some(&none))
+        self.load(p, at, &none)
+    }
+
+    fn load(&mut self, p: u16, at: u64, taint: &View) -> View {
+        let from = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
+        self.weak.load(CpuId(p), word(at), MemOrder::Plain, from.as_deref(), Some(taint))
+    }
+
+    /// A load whose address an earlier load fed.
+    pub(super) fn ldr_after(&mut self, p: u16, at: u64, taint: &View) -> View {
+        let loaded = self.load(p, at, taint);
+        self.weak.address(CpuId(p), taint);
+        loaded
+    }
+
+    /// A clean, and an invalidation, of the 64-byte line around a word.
+    pub(super) fn dc_line(&mut self, p: u16, at: u64) {
+        let line = word(at).rounded(64);
+        self.weak.clean(CpuId(p), Some(line), &self.versions, &View::default());
+    }
+
+    pub(super) fn ic_line(&mut self, p: u16, at: u64) {
+        let line = word(at).rounded(64);
+        self.weak.invalidate(CpuId(p), Some(line), &self.versions, &View::default());
+    }
+
+    /// The window that a fetch would have now.
+    pub(super) fn would(&self, p: u16, at: u64) -> [usize; 2] {
+        let Some((_, h)) = self.versions.within(word(at)).next() else { return [0, 0] };
+        let low = h.number_at(self.weak.low(CpuId(p), word(at), &h));
+        [low as usize, h.newest_number() as usize]
     }
 
     /// A load and a branch on what it returned.
@@ -99,7 +128,7 @@ impl Litmus {
         self.weak.branch(CpuId(p), &taint);
     }
 
-    fn dc(&mut self, p: u16, at: u64) {
+    pub(super) fn dc(&mut self, p: u16, at: u64) {
         self.weak.clean(CpuId(p), Some(word(at)), &self.versions, &View::default());
     }
 
@@ -107,7 +136,7 @@ impl Litmus {
         self.weak.invalidate(CpuId(p), Some(word(at)), &self.versions, &View::default());
     }
 
-    fn barrier(&mut self, p: u16, barrier: Barrier) {
+    pub(super) fn barrier(&mut self, p: u16, barrier: Barrier) {
         self.weak.barrier(CpuId(p), barrier, Domain::Inner);
     }
 
@@ -115,7 +144,7 @@ impl Litmus {
         self.barrier(p, Barrier::DsbFull);
     }
 
-    fn isb(&mut self, p: u16) {
+    pub(super) fn isb(&mut self, p: u16) {
         self.weak.sync(CpuId(p));
     }
 
@@ -127,7 +156,7 @@ impl Litmus {
     }
 
     /// A fetch that returned this version; its number.
-    fn fetch(&mut self, p: u16, at: u64, returned: usize) -> u64 {
+    pub(super) fn fetch(&mut self, p: u16, at: u64, returned: usize) -> u64 {
         let id = self.tick();
         let history = self.versions.within(word(at)).next().map(|(_, h)| h);
         let low = history
@@ -140,7 +169,7 @@ impl Litmus {
         id
     }
 
-    fn window(&self, fetch: u64) -> [usize; 2] {
+    pub(super) fn window(&self, fetch: u64) -> [usize; 2] {
         let (_, low, high) = self.windows[&fetch];
         [low, high]
     }
