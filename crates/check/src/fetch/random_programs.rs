@@ -356,7 +356,7 @@ impl Model<'_> {
         (0..self.steps.len()).filter(of).collect()
     }
 
-    /// Order by what CPUs guarantee, by loads, coherence and what other fetches than `but` returned.
+    /// Order by what CPUs guarantee, by loads, by coherence and other fetches than `but`.
     fn base(&self, but: usize) -> Graph {
         let n = self.steps.len();
         let mut g = Graph(vec![0; n]);
