@@ -1,6 +1,8 @@
-//! arm64 VMSAv8-64 stage 1 at EL1&0: 4 KiB granule, 48 bits, four levels.
+//! arm64 VMSAv8-64 stage 1 at EL1&0, 48 bits: granules of 4, 16 and 64 KiB.
 //!
-//! Leaves: 4 KiB pages, 2 MiB and 1 GiB blocks. Source: Arm ARM DDI 0487 D8.3 'Translation table
+//! Leaves: 4 KiB pages, 2 MiB and 1 GiB blocks; 16 KiB pages and 32 MiB blocks; 64 KiB pages and
+//! 512 MiB blocks. The contiguous bit groups 16 entries with 4 KiB, 128 pages or 32 blocks with
+//! 16 KiB, 32 with 64 KiB granules. Source: Arm ARM DDI 0487 D8.3 'Translation table
 //! descriptor formats'; the kernel's names and software bits from `pgtable-hwdef.h` and
 //! `pgtable-prot.h`. WRITE is granted by RDONLY = 0; bit 51, which Linux calls PTE_WRITE and the
 //! manual DBM, grants it as well where TCR_EL1.HD is set, for then a store clears RDONLY itself.
@@ -43,6 +45,50 @@ pub static ARM64_4K: Format = Format {
     ),
 };
 
+/// 16 KiB granule.
+pub static ARM64_16K: Format = Format {
+    name: "arm64 16k 48-bit",
+    page_shift: 14,
+    levels: &[
+        wide("PGD", "level 0", 47, 1, false, true),
+        wide("PUD", "level 1", 36, 11, false, true),
+        wide("PMD", "level 2", 25, 11, true, true),
+        wide("PTE", "level 3", 14, 11, true, false),
+    ],
+    fields: FIELDS_16K,
+    shapes: shapes(FIELDS_16K),
+    ..OTHER
+};
+
+/// 64 KiB granule; the tree begins at level 1.
+pub static ARM64_64K: Format = Format {
+    name: "arm64 64k 48-bit",
+    page_shift: 16,
+    levels: &[
+        wide("PGD", "level 1", 42, 6, false, true),
+        wide("PMD", "level 2", 29, 13, true, true),
+        wide("PTE", "level 3", 16, 13, true, false),
+    ],
+    fields: FIELDS_64K,
+    shapes: shapes(FIELDS_64K),
+    ..OTHER
+};
+
+const OTHER: Format = Format {
+    name: "",
+    arch: Arch::Arm64,
+    page_shift: 0,
+    va_bits: 48,
+    pa_bits: 48,
+    big_endian: false,
+    levels: &[],
+    fields: &[],
+    style: STYLE,
+    shapes: shapes(&[]),
+    canonical: Canonical::AllEqual,
+    cite: Cite::deduced("Arm ARM DDI 0487 D8.3; held against QEMU 5.0.1 (ORACLE.md)"),
+};
+
 /// Kernel leaves are inner shareable with the Access flag; kernel tables have UXNTable.
 const STYLE: KernelStyle = KernelStyle {
     leaf_bits: 3 << 8 | 1 << 10,
@@ -59,7 +105,18 @@ const fn level(
     leaf_allowed: bool,
     table_allowed: bool,
 ) -> Level {
-    Level { name, manual_name, index_shift, index_bits: 9, leaf_allowed, table_allowed }
+    wide(name, manual_name, index_shift, 9, leaf_allowed, table_allowed)
+}
+
+const fn wide(
+    name: &'static str,
+    manual_name: &'static str,
+    index_shift: u32,
+    index_bits: u32,
+    leaf_allowed: bool,
+    table_allowed: bool,
+) -> Level {
+    Level { name, manual_name, index_shift, index_bits, leaf_allowed, table_allowed }
 }
 
 const ALL: u8 = 0b1111;
@@ -68,24 +125,69 @@ const PMD: u8 = 0b0100;
 const PTE: u8 = 0b1000;
 const UPPER: u8 = 0b0111;
 
+/// The fields of a granule: those that all have, and those that depend on the sizes of leaves.
+macro_rules! fields {
+    ($all:expr, $upper:expr, $last:expr; $($own:expr),+ $(,)?) => {
+        &[
+            $($own,)+
+            f("VALID", 0, 1, $all, Kinds::Both, Role::Valid, "valid", LINUX),
+            f("TYPE", 1, 1, $upper, Kinds::Both, Role::LeafIf(0),
+                "1 table, 0 block (no block at level 0)",
+                LINUX),
+            f("TYPE", 1, 1, $last, Kinds::Both, Role::LeafIf(1), "1 page, 0 reserved", LINUX),
+            f("ATTR", 2, 3, $all, Kinds::Leaf, Role::MemoryType,
+                "index into MAIR_EL1; 0 is normal memory",
+                LINUX),
+            f("NS", 5, 1, $all, Kinds::Leaf, Role::Attribute, "non-secure", ARM),
+            f("USER", 6, 1, $all, Kinds::Leaf, Role::Grant(Perm::USER),
+                "AP[1]: EL0 may read and write",
+                LINUX),
+            f("RDONLY", 7, 1, $all, Kinds::Leaf, Role::Deny(Perm::WRITE),
+                "AP[2]: read-only", LINUX),
+            f("SH", 8, 2, $all, Kinds::Leaf, Role::MemoryType, "shareability; 3 is inner", LINUX),
+            f("AF", 10, 1, $all, Kinds::Leaf, Role::Accessed, "Access flag", LINUX),
+            f("NG", 11, 1, $all, Kinds::Leaf, Role::Deny(Perm::GLOBAL),
+                "not global: tagged with the ASID",
+                LINUX),
+            f("IGNORED", 2, 10, $upper, Kinds::Table, Role::Ignored,
+                "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
+            f("RESERVED", 48, 2, $all, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
+            f("RESERVED", 48, 3, $upper, Kinds::Table, Role::Reserved,
+                "must be 0 without LPA", ARM),
+            f("GP", 50, 1, $all, Kinds::Leaf, Role::Attribute, "guarded page (FEAT_BTI)", LINUX),
+            f("DBM", 51, 1, $all, Kinds::Leaf, Role::GrantIfHardwareDirty(Perm::WRITE),
+                "dirty bit modifier; the kernel's WRITE", LINUX),
+            f("CONT", 52, 1, $all, Kinds::Leaf, Role::Contiguous,
+                "one of 16 entries that translate contiguously", CONTIGUOUS),
+            f("PXN", 53, 1, $all, Kinds::Leaf, Role::Deny(Perm::EXEC),
+                "EL1 may not execute", LINUX),
+            f("UXN", 54, 1, $all, Kinds::Leaf, Role::Deny(Perm::USER_EXEC),
+                "EL0 may not execute", LINUX),
+            f("DIRTY", 55, 1, $all, Kinds::Leaf, Role::Dirty, "software dirty", LINUX),
+            f("SPECIAL", 56, 1, $all, Kinds::Leaf, Role::Software, "special mapping", LINUX),
+            f("SOFTW", 57, 2, $all, Kinds::Leaf, Role::Software, "free for software", ARM),
+            f("PBHA", 59, 4, $all, Kinds::Leaf, Role::Ignored,
+                "page-based hardware attributes, or ignored",
+                ARM),
+            f("IGNORED", 63, 1, $all, Kinds::Leaf, Role::Ignored, "ignored", ARM),
+            f("IGNORED", 51, 8, $upper, Kinds::Table, Role::Ignored, "ignored", ARM),
+            f("PXNTable", 59, 1, $upper, Kinds::Table, Role::Deny(Perm::EXEC),
+                "nothing below is executable at EL1", LINUX),
+            f("UXNTable", 60, 1, $upper, Kinds::Table, Role::Deny(Perm::USER_EXEC),
+                "nothing below is executable at EL0", LINUX),
+            f("APTable0", 61, 1, $upper, Kinds::Table, Role::Deny(EL0_DATA),
+                "nothing below is accessible at EL0", ARM),
+            f("APTable1", 62, 1, $upper, Kinds::Table, Role::Deny(Perm::WRITE),
+                "nothing below is writable",
+                ARM),
+            f("NSTable", 63, 1, $upper, Kinds::Table, Role::Attribute,
+                "next table is non-secure", ARM),
+        ]
+    };
+}
+
 #[rustfmt::skip]
-const FIELDS: &[Field] = &[
-    f("VALID", 0, 1, ALL, Kinds::Both, Role::Valid, "valid", LINUX),
-    f("TYPE", 1, 1, UPPER, Kinds::Both, Role::LeafIf(0), "1 table, 0 block (no block at level 0)",
-        LINUX),
-    f("TYPE", 1, 1, PTE, Kinds::Both, Role::LeafIf(1), "1 page, 0 reserved", LINUX),
-    f("ATTR", 2, 3, ALL, Kinds::Leaf, Role::MemoryType, "index into MAIR_EL1; 0 is normal memory",
-        LINUX),
-    f("NS", 5, 1, ALL, Kinds::Leaf, Role::Attribute, "non-secure", ARM),
-    f("USER", 6, 1, ALL, Kinds::Leaf, Role::Grant(Perm::USER), "AP[1]: EL0 may read and write",
-        LINUX),
-    f("RDONLY", 7, 1, ALL, Kinds::Leaf, Role::Deny(Perm::WRITE), "AP[2]: read-only", LINUX),
-    f("SH", 8, 2, ALL, Kinds::Leaf, Role::MemoryType, "shareability; 3 is inner", LINUX),
-    f("AF", 10, 1, ALL, Kinds::Leaf, Role::Accessed, "Access flag", LINUX),
-    f("NG", 11, 1, ALL, Kinds::Leaf, Role::Deny(Perm::GLOBAL), "not global: tagged with the ASID",
-        LINUX),
-    f("IGNORED", 2, 10, UPPER, Kinds::Table, Role::Ignored,
-        "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
+const FIELDS: &[Field] = fields!(ALL, UPPER, PTE;
     f("ADDR", 12, 36, ALL, Kinds::Table, Role::Address, "next table", ARM),
     f("ADDR", 12, 36, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ARM),
     f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block without LPA",
@@ -95,33 +197,36 @@ const FIELDS: &[Field] = &[
     f("RESERVED", 17, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB block", ARM),
     f("ADDR", 21, 27, PMD, Kinds::Leaf, Role::Address, "2 MiB frame", ARM),
     f("RESERVED", 17, 13, PUD, Kinds::Leaf, Role::Reserved, "must be 0 in a 1 GiB block", ARM),
-    f("ADDR", 30, 18, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", ARM),
-    f("RESERVED", 48, 2, ALL, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
-    f("RESERVED", 48, 3, UPPER, Kinds::Table, Role::Reserved, "must be 0 without LPA", ARM),
-    f("GP", 50, 1, ALL, Kinds::Leaf, Role::Attribute, "guarded page (FEAT_BTI)", LINUX),
-    f("DBM", 51, 1, ALL, Kinds::Leaf, Role::GrantIfHardwareDirty(Perm::WRITE),
-        "dirty bit modifier; the kernel's WRITE", LINUX),
-    f("CONT", 52, 1, ALL, Kinds::Leaf, Role::Contiguous,
-        "one of 16 entries that translate contiguously", CONTIGUOUS),
-    f("PXN", 53, 1, ALL, Kinds::Leaf, Role::Deny(Perm::EXEC), "EL1 may not execute", LINUX),
-    f("UXN", 54, 1, ALL, Kinds::Leaf, Role::Deny(Perm::USER_EXEC), "EL0 may not execute", LINUX),
-    f("DIRTY", 55, 1, ALL, Kinds::Leaf, Role::Dirty, "software dirty", LINUX),
-    f("SPECIAL", 56, 1, ALL, Kinds::Leaf, Role::Software, "special mapping", LINUX),
-    f("SOFTW", 57, 2, ALL, Kinds::Leaf, Role::Software, "free for software", ARM),
-    f("PBHA", 59, 4, ALL, Kinds::Leaf, Role::Ignored, "page-based hardware attributes, or ignored",
-        ARM),
-    f("IGNORED", 63, 1, ALL, Kinds::Leaf, Role::Ignored, "ignored", ARM),
-    f("IGNORED", 51, 8, UPPER, Kinds::Table, Role::Ignored, "ignored", ARM),
-    f("PXNTable", 59, 1, UPPER, Kinds::Table, Role::Deny(Perm::EXEC),
-        "nothing below is executable at EL1", LINUX),
-    f("UXNTable", 60, 1, UPPER, Kinds::Table, Role::Deny(Perm::USER_EXEC),
-        "nothing below is executable at EL0", LINUX),
-    f("APTable0", 61, 1, UPPER, Kinds::Table, Role::Deny(EL0_DATA),
-        "nothing below is accessible at EL0", ARM),
-    f("APTable1", 62, 1, UPPER, Kinds::Table, Role::Deny(Perm::WRITE), "nothing below is writable",
-        ARM),
-    f("NSTable", 63, 1, UPPER, Kinds::Table, Role::Attribute, "next table is non-secure", ARM),
-];
+    f("ADDR", 30, 18, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", ARM)
+);
+
+/// Levels 0 to 3; blocks at level 2 only.
+#[rustfmt::skip]
+const FIELDS_16K: &[Field] = fields!(ALL, UPPER, PTE;
+    f("RESERVED", 12, 2, ALL, Kinds::Table, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("ADDR", 14, 34, ALL, Kinds::Table, Role::Address, "next table", ARM),
+    f("RESERVED", 12, 2, PTE, Kinds::Leaf, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("ADDR", 14, 34, PTE, Kinds::Leaf, Role::Address, "16 KiB frame", ARM),
+    f("RESERVED", 12, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("NT", 16, 1, PMD, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 8, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 32 MiB block", ARM),
+    f("ADDR", 25, 23, PMD, Kinds::Leaf, Role::Address, "32 MiB frame", ARM)
+);
+
+/// Levels 1 to 3 of the manual are 0 to 2 here.
+#[rustfmt::skip]
+const FIELDS_64K: &[Field] = fields!(0b111, 0b011, 0b100;
+    f("RESERVED", 12, 4, 0b111, Kinds::Table, Role::Reserved, "must be 0 without LPA", ARM),
+    f("ADDR", 16, 32, 0b111, Kinds::Table, Role::Address, "next table", ARM),
+    f("RESERVED", 12, 4, 0b100, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
+    f("ADDR", 16, 32, 0b100, Kinds::Leaf, Role::Address, "64 KiB frame", ARM),
+    f("RESERVED", 12, 4, 0b010, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
+    f("NT", 16, 1, 0b010, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 12, 0b010, Kinds::Leaf, Role::Reserved, "must be 0 in a 512 MiB block", ARM),
+    f("ADDR", 29, 19, 0b010, Kinds::Leaf, Role::Address, "512 MiB frame", ARM)
+);
 
 /// What APTable\[0\] takes away: data accesses at EL0. Execute-only pages stay fetchable.
 const EL0_DATA: Perm = Perm::USER;

@@ -3,12 +3,11 @@
 //! A [`Format`] is levels and [`Field`]s; its methods decode and encode entries from the fields'
 //! roles, follow a tree ([`Format::walk`]) and list its leaves ([`Format::for_each_leaf`]).
 //!
-//! Modelled: x86-64 4-level, arm64 with 4 KiB granule and 48 bits, powerpc radix with 4 KiB and
-//! 64 KiB base pages.
+//! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 48 bits, powerpc
+//! radix with 4 KiB and 64 KiB base pages. What each is held against: `tests/mmu/ORACLE.md`.
 //!
-//! Not modelled: x86 5-level and 32-bit paging, protection keys and shadow-stack pages; arm64
-//! 16 KiB and 64 KiB granules, 52-bit addresses (LPA2), permission indirection, stage 2, guarded
-//! pages; powerpc hash tables, 32-bit Power, partition-scoped (second) translation, AMR and IAMR
+//! Not modelled: x86 32-bit paging, supervisor keys and shadow-stack pages; arm64 52-bit addresses
+//! (LPA, LPA2), permission indirection, stage 2, guarded pages; powerpc hash tables, 32-bit Power, partition-scoped (second) translation, AMR and IAMR
 //! keys other than key 0. Memory types stay raw bits.
 
 mod access;
@@ -27,20 +26,21 @@ use crate::cite::Cite;
 use crate::isa::Arch;
 
 pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
-pub use arm64::ARM64_4K;
+pub use arm64::{ARM64_4K, ARM64_16K, ARM64_64K};
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
 pub use field::{Field, Kinds, Role};
 pub use radix::{RADIX_4K, RADIX_64K};
 pub use scan::{DEFAULT_ENTRY_LIMIT, Half, MappedLeaf, Scan, ScanEnd};
 pub use walk::{Step, Translation, Walk, WalkFault};
-pub use x86::X86_64_4LEVEL;
+pub use x86::{X86_64_4LEVEL, X86_64_5LEVEL};
 
 /// Most levels of any format here.
-pub const MAX_LEVELS: usize = 4;
+pub const MAX_LEVELS: usize = 5;
 
 /// Every format.
-pub static FORMATS: [&Format; 4] = [&X86_64_4LEVEL, &ARM64_4K, &RADIX_4K, &RADIX_64K];
+pub static FORMATS: [&Format; 7] =
+    [&X86_64_4LEVEL, &X86_64_5LEVEL, &ARM64_4K, &ARM64_16K, &ARM64_64K, &RADIX_4K, &RADIX_64K];
 
 /// One level of a tree of tables. Level 0 is the root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +122,7 @@ pub enum Canonical {
 
 impl Format {
     /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
-    /// where it is not modelled (ppc32, other granules).
+    /// where it is not modelled (ppc32, kernels with other granules).
     #[must_use]
     pub fn for_kernel(arch: Arch, page_shift: u32) -> Option<&'static Format> {
         Some(match (arch, page_shift) {

@@ -119,7 +119,7 @@ fn malformed_entries_are_named() {
     assert_eq!(why(p, 3, 0x8000_0000_0000_1000), Why::TableNotAllowed);
     assert_eq!(why(p, 0, 0xc000_0000_0000_010c), Why::LeafNotAllowed);
     for f in FORMATS {
-        for level in 0..4 {
+        for level in 0..f.levels.len() {
             assert_eq!(f.decode(level, 0), Entry::None);
         }
     }

@@ -1,8 +1,8 @@
-//! x86-64 4-level paging: 4 KiB, 2 MiB and 1 GiB leaves.
+//! x86-64 paging with 4 and 5 levels: 4 KiB, 2 MiB and 1 GiB leaves.
 //!
 //! Source: Intel SDM 3A 'Paging' tables 4-14 to 4-20 and AMD APM vol 2 chapter 5. Bits 9 to 11, 57
-//! and 58 are software's; the kernel's uses are from `pgtable_types.h`. Not modelled: 5-level
-//! paging, protection keys' effect, and the shadow-stack reading of D without R/W.
+//! and 58 are software's; the kernel's uses are from `pgtable_types.h`. Not
+//! modelled: memory encryption bits, and the shadow-stack reading of D without R/W.
 
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role};
@@ -38,6 +38,47 @@ pub static X86_64_4LEVEL: Format = Format {
     canonical: Canonical::SignExtended,
     cite: Cite::deduced("SDM 3A 4.5; leaves of real kernels compared with QEMU 7.2's listing"),
 };
+
+/// The format with CR4.LA57: one more level on top, of the same form as the one below it.
+pub static X86_64_5LEVEL: Format = Format {
+    name: "x86-64 5-level",
+    va_bits: 57,
+    levels: &[
+        level("PGD", "PML5E", 48, false, true),
+        level("P4D", "PML4E", 39, false, true),
+        level("PUD", "PDPTE", 30, true, true),
+        level("PMD", "PDE", 21, true, true),
+        level("PTE", "PTE", 12, true, false),
+    ],
+    fields: &FIELDS_5LEVEL,
+    shapes: shapes(&FIELDS_5LEVEL),
+    arch: Arch::X86_64,
+    page_shift: 12,
+    pa_bits: 52,
+    big_endian: false,
+    style: STYLE,
+    canonical: Canonical::SignExtended,
+    cite: Cite::deduced("SDM 3A 4.5 (5-level paging); held against QEMU 5.0.1 (ORACLE.md)"),
+};
+
+/// The fields with a level above: what every level has, it has too; what the root had, it and the
+/// level below it have.
+static FIELDS_5LEVEL: [Field; FIELDS.len()] = deeper(FIELDS);
+
+const fn deeper<const N: usize>(from: &[Field]) -> [Field; N] {
+    let mut fields = [from[0]; N];
+    let mut i = 0;
+    while i < N {
+        fields[i] = from[i];
+        fields[i].levels = match from[i].levels {
+            ALL => 0b1_1111,
+            PGD => 0b0_0011,
+            other => other << 1,
+        };
+        i += 1;
+    }
+    fields
+}
 
 /// Kernel leaves have A; kernel table entries (_KERNPG_TABLE) have P, RW, A and D and no US.
 const STYLE: KernelStyle = KernelStyle {

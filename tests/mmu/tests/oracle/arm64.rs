@@ -1,16 +1,17 @@
-//! Unicorn's arm64 MMU: stage 1 of EL1&0, 4 KiB granule, real accesses at EL1 and EL0.
+//! Unicorn's arm64 MMU: stage 1 of EL1&0 with each granule, real accesses at EL1 and EL0.
 //!
 //! Not asked: what QEMU 5.0.1 does not check (reserved descriptor bits, blocks at level 0) or lacks
 //! (hardware management of the Access flag and of dirty state, LPA2, permission indirection).
 
-use textbed_arch::paging::{Attempt, Controls, Privilege};
+use textbed_arch::VirtAddr;
+use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use unicorn_engine::{Arch, Mode, Prot, RegisterARM64, RegisterARM64CP, Unicorn};
 
-use crate::cases::{Case, FRAMES, LEVELS, Mmu, Rng, TABLES, VA, WHAT, WHO, choose};
+use crate::cases::{
+    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Mmu, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
+    reached, va,
+};
 
-const MEMORY: u64 = 16 << 20;
-const CODE_TABLES: [u64; 2] = [0x5_0000, 0x6_0000];
-const CODE: u64 = 0x8000;
 /// The model with every feature.
 const MODEL: i32 = 3;
 const LDR: u32 = 0xf940_0020;
@@ -20,6 +21,7 @@ const PAN: u64 = 1 << 22;
 
 pub(crate) struct Cpu {
     uc: Unicorn<'static, ()>,
+    format: &'static Format,
     set: Option<(Controls, Privilege)>,
 }
 
@@ -30,23 +32,24 @@ fn marked(phys: u64) -> [u8; 8] {
 }
 
 impl Cpu {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(format: &'static Format) -> Self {
         let mut uc = Unicorn::new(Arch::ARM64, Mode::LITTLE_ENDIAN).unwrap();
         uc.ctl_set_cpu_model(MODEL).unwrap();
         uc.ctl_set_page_size(4096).unwrap();
         uc.mem_map(0, MEMORY, Prot::ALL).unwrap();
         let code = u64::from(LDR) | u64::from(STR) << 32;
         uc.mem_write(CODE, &code.to_le_bytes()).unwrap();
-        for (i, tables) in CODE_TABLES.iter().enumerate() {
-            // Pages with AF, read-only; the first is EL1's alone, the second EL0's too.
-            let page = if i == 0 { 0x783 | 1 << 54 } else { 0x7c3 };
-            let mut put = |at: u64, value: u64| uc.mem_write(at, &u64::to_le_bytes(value)).unwrap();
-            put(TABLES[0] + 8 * i as u64, tables | 3);
-            put(*tables, (tables + 0x1000) | 3);
-            put(tables + 0x1000, (tables + 0x2000) | 3);
-            put(tables + 0x2000 + 8 * (CODE >> 12), CODE | page);
+        // Pages with AF, read-only, below entry 0 of the root: EL1's, and EL0's of the same bytes.
+        let last = format.last_level();
+        for level in 0..last {
+            let next = CODE_TABLES[level + 1] | 3;
+            uc.mem_write(CODE_TABLES[level], &next.to_le_bytes()).unwrap();
         }
-        let mut cpu = Self { uc, set: None };
+        for (at, flags) in [(CODE, 0x783 | 1u64 << 54), (CODE + USER_CODE, 0x7c3)] {
+            let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
+            uc.mem_write(entry, &(CODE | flags).to_le_bytes()).unwrap();
+        }
+        let mut cpu = Self { uc, format, set: None };
         // EL1 is AArch64 and not secure: SCR_EL3.RW and NS, HCR_EL2.RW.
         cpu.system_of(6, 1, 1, 0, 1 << 10 | 1);
         cpu.system_of(4, 1, 1, 0, 1 << 31);
@@ -74,9 +77,14 @@ impl Cpu {
         let mode = if who == Privilege::User { 0 } else { 5 };
         let pstate = mode | if c.arm_pan { PAN } else { 0 };
         self.uc.reg_write(RegisterARM64::PSTATE, pstate).unwrap();
-        // 48 bits on both sides, 4 KiB granules, 48 bits of physical address, HPD0 and HPD1.
+        // 48 bits on both sides, the granule, 48 bits of physical address, HPD0 and HPD1.
         let hpd = if c.arm_hpd { 3 << 41 } else { 0 };
-        self.system(2, 0, 2, 16 | 16 << 16 | 2 << 30 | 5 << 32 | hpd);
+        let (tg0, tg1) = match self.format.page_shift {
+            14 => (2, 1),
+            16 => (1, 3),
+            _ => (0, 2),
+        };
+        self.system(2, 0, 2, 16 | 16 << 16 | tg0 << 14 | tg1 << 30 | 5 << 32 | hpd);
         // M, C, SA, I and what is RES1; WXN.
         let wxn = u64::from(c.arm_wxn) << 19;
         self.system(1, 0, 0, 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | wxn);
@@ -87,19 +95,20 @@ impl Cpu {
 impl Mmu for Cpu {
     fn answer(&mut self, case: &Case) -> Option<u64> {
         self.set_controls(&case.controls, case.who);
+        let f = self.format;
         for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
-            let at = table + (VA >> (39 - 9 * level) & 511) * 8;
+            let at = table + f.index(level, VirtAddr(va(f))) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
-        let reached = FRAMES[case.leaf] | VA & ((1 << (39 - 9 * case.leaf)) - 1);
+        let (va, reached) = (va(f), reached(f, case.leaf));
         self.uc.ctl_flush_tlb().unwrap();
-        let base = if case.who == Privilege::User { 1 << 39 } else { 0 };
-        self.uc.reg_write(RegisterARM64::X1, VA).unwrap();
+        let base = if case.who == Privilege::User { USER_CODE } else { 0 };
+        self.uc.reg_write(RegisterARM64::X1, va).unwrap();
         let mark = marked(reached);
         let (before, x0, start) = match case.what {
             Attempt::Read => (mark, 0, base + CODE),
             Attempt::Write => ([0; 8], u64::from_le_bytes(mark), base + CODE + 4),
-            Attempt::Exec => (mark, 0, VA),
+            Attempt::Exec => (mark, 0, va),
         };
         self.uc.mem_write(reached, &before).unwrap();
         self.uc.reg_write(RegisterARM64::X0, x0).unwrap();
@@ -125,17 +134,22 @@ const TABLE_BITS: [u32; 4] = [59, 60, 61, 62];
 /// And of leaves: USER (AP\[1\]), RDONLY (AP\[2\]), AF, PXN, UXN, DBM.
 const LEAF_BITS: [u32; 6] = [6, 7, 10, 53, 54, 51];
 
-fn entries(leaf: usize, mut choice: u64) -> [u64; LEVELS] {
+fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
     let mut all = [0; LEVELS];
     for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
         *entry = if level == leaf {
-            let kind = if leaf == 3 { 3 } else { 1 };
-            choose(FRAMES[leaf] | kind | 3 << 8, &LEAF_BITS, &mut choice)
+            let kind = if leaf == f.last_level() { 3 } else { 1 };
+            choose(frame(f, leaf) | kind | 3 << 8, &LEAF_BITS, &mut choice)
         } else {
             choose(TABLES[level + 1] | 3, &TABLE_BITS, &mut choice)
         };
     }
     all
+}
+
+/// Levels of leaves.
+fn leaves(f: &'static Format) -> impl Iterator<Item = usize> {
+    (0..f.levels.len()).filter(|l| f.levels[*l].leaf_allowed)
 }
 
 fn controls(choice: usize) -> Controls {
@@ -152,13 +166,13 @@ fn controls(choice: usize) -> Controls {
 
 /// Every combination of permission bits of every level, leaf size, control bits, privilege and
 /// access, all entries valid.
-pub(crate) fn every() -> impl Iterator<Item = Case> {
-    WHO.into_iter().flat_map(|who| {
+pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
+    WHO.into_iter().flat_map(move |who| {
         (0..8).flat_map(move |c| {
-            (1..LEVELS).flat_map(move |leaf| {
+            leaves(f).flat_map(move |leaf| {
                 (0..1u64 << (4 * leaf + 6)).flat_map(move |choice| {
                     WHAT.into_iter().map(move |what| {
-                        let (entries, controls) = (entries(leaf, choice), controls(c));
+                        let (entries, controls) = (entries(f, leaf, choice), controls(c));
                         Case { leaf, entries, controls, who, what }
                     })
                 })
@@ -169,17 +183,18 @@ pub(crate) fn every() -> impl Iterator<Item = Case> {
 
 /// Cases at random, most of them with few restrictions; some not valid, of the reserved type, or
 /// with other bits set.
-pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
+pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
     let mut rng = Rng(0x7465_7874_6265_6402);
     let mut setting = (controls(0), WHO[0]);
     (0..n).map(move |i| {
         if i % 64 == 0 {
             setting = (controls(rng.below(8)), WHO[rng.below(2)]);
         }
-        let leaf = 1 + rng.below(3);
+        let sizes: Vec<usize> = leaves(f).collect();
+        let leaf = sizes[rng.below(sizes.len())];
         // Restrictions of tables are seldom, so that those of leaves show.
         let few = rng.next() & rng.next() & rng.next();
-        let mut all = entries(leaf, few);
+        let mut all = entries(f, leaf, few);
         let leaf_bits = rng.next();
         all[leaf] = choose(all[leaf], &LEAF_BITS, &mut { leaf_bits });
         if !rng.one_in(8) {
@@ -189,7 +204,7 @@ pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
             if rng.one_in(32) {
                 *entry &= !1;
             }
-            if rng.one_in(32) && level == 3 {
+            if rng.one_in(32) && level == f.last_level() {
                 *entry &= !2;
             }
             if rng.one_in(8) {

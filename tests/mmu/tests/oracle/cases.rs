@@ -4,16 +4,39 @@ use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use textbed_arch::{PhysAddr, VirtAddr};
 
 /// Most levels of a case.
-pub(crate) const LEVELS: usize = 4;
+pub(crate) const LEVELS: usize = 5;
 
-/// Physical addresses of the tables by level; level 0 is the root.
-pub(crate) const TABLES: [u64; LEVELS] = [0x1_0000, 0x2_0000, 0x3_0000, 0x4_0000];
+/// Physical addresses of the tables by level, as far apart as the largest table is large; level 0
+/// is the root.
+pub(crate) const TABLES: [u64; LEVELS] = [0x80_0000, 0x81_0000, 0x82_0000, 0x83_0000, 0x84_0000];
+/// And of those below root entry 0, which lead to the code.
+pub(crate) const CODE_TABLES: [u64; LEVELS] =
+    [0x80_0000, 0x91_0000, 0x92_0000, 0x93_0000, 0x94_0000];
+/// The page of the code, which is at this virtual address for the kernel.
+pub(crate) const CODE: u64 = 0x1_0000;
+/// Distance of the virtual address at which a process has the same page.
+pub(crate) const USER_CODE: u64 = 0x10_0000;
+/// Bytes of physical memory.
+pub(crate) const MEMORY: u64 = 16 << 20;
 
-/// The address that is accessed: index 2 of the root, 1 below it, 1, then page 4.
-pub(crate) const VA: u64 = 2 << 39 | 1 << 30 | 1 << 21 | 4 << 12 | 0x128;
+/// The address that is accessed: below root entry 1, and the same offset in every leaf.
+pub(crate) fn va(format: &Format) -> u64 {
+    1 << format.levels[0].index_shift | 0x20_4128
+}
 
-/// Frames that leaves map, by level: large ones start at an address of their size.
-pub(crate) const FRAMES: [u64; LEVELS] = [0, 0, 0x20_0000, 0x30_4000];
+/// The frame that a leaf of `level` maps: large ones start at an address of their size.
+pub(crate) fn frame(format: &Format, level: usize) -> u64 {
+    match format.levels[level].index_shift {
+        0..=16 => 0x30_0000,
+        17..=21 => 0x20_0000,
+        _ => 0,
+    }
+}
+
+/// The physical address that the access reaches through a leaf of `level`.
+pub(crate) fn reached(format: &Format, level: usize) -> u64 {
+    frame(format, level) | va(format) & (format.levels[level].span_bytes() - 1)
+}
 
 /// One access of one set of entries.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +54,12 @@ impl Case {
     /// What our tables say: the physical address reached, or nothing.
     pub(crate) fn predict(&self, format: &Format, root: u64) -> Option<u64> {
         let mut read = |addr: PhysAddr| {
-            let table = addr.0 & !0xfff;
+            let table = addr.0 & !0xffff;
             let level = TABLES.iter().position(|t| *t == table)?;
-            let here = format.index(level, VirtAddr(VA)) * 8 == addr.0 & 0xfff;
+            let here = format.index(level, VirtAddr(va(format))) * 8 == addr.0 & 0xffff;
             Some(if here { self.entries[level] } else { 0 })
         };
-        let (root, va) = (PhysAddr(root), VirtAddr(VA));
+        let (root, va) = (PhysAddr(root), VirtAddr(va(format)));
         format.access(root, va, self.who, self.what, &self.controls, &mut read).map(|p| p.0)
     }
 

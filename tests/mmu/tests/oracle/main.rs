@@ -19,7 +19,7 @@ mod x86;
 use std::collections::BTreeMap;
 
 use cases::{Answered, Case, Mmu, Rng};
-use textbed_arch::paging::{ARM64_4K, Format, X86_64_4LEVEL};
+use textbed_arch::paging::{ARM64_4K, ARM64_16K, ARM64_64K, Format, X86_64_4LEVEL, X86_64_5LEVEL};
 
 /// What was compared, by column.
 #[derive(Default)]
@@ -84,30 +84,48 @@ fn catch(format: &'static Format, seeds: Vec<(String, Format)>, answered: &[Answ
 
 #[test]
 fn x86_64_4level_sample() {
-    let mut mmu = x86::Cpu::new();
+    let mut mmu = x86::Cpu::new(&X86_64_4LEVEL);
     let root = mmu.root();
-    let answered = compare(&X86_64_4LEVEL, &mut mmu, x86::sample(QUICK), usize::MAX);
+    let cases = x86::sample(&X86_64_4LEVEL, QUICK);
+    let answered = compare(&X86_64_4LEVEL, &mut mmu, cases, usize::MAX);
     catch(&X86_64_4LEVEL, seeds::x86(), &answered, root);
 }
 
 #[test]
 fn arm64_4k_sample() {
-    let mut mmu = arm64::Cpu::new();
+    let mut mmu = arm64::Cpu::new(&ARM64_4K);
     let root = mmu.root();
-    let answered = compare(&ARM64_4K, &mut mmu, arm64::sample(QUICK), usize::MAX);
+    let cases = arm64::sample(&ARM64_4K, QUICK);
+    let answered = compare(&ARM64_4K, &mut mmu, cases, usize::MAX);
     catch(&ARM64_4K, seeds::arm64(), &answered, root);
 }
 
 #[test]
 #[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
 fn x86_64_4level_every_combination() {
-    compare(&X86_64_4LEVEL, &mut x86::Cpu::new(), x86::every(), 0);
+    let f = &X86_64_4LEVEL;
+    compare(f, &mut x86::Cpu::new(f), x86::every(f), 0);
 }
 
 #[test]
 #[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
-fn arm64_4k_every_combination() {
-    compare(&ARM64_4K, &mut arm64::Cpu::new(), arm64::every(), 0);
+fn arm64_every_combination() {
+    for f in [&ARM64_4K, &ARM64_16K, &ARM64_64K] {
+        compare(f, &mut arm64::Cpu::new(f), arm64::every(f), 0);
+    }
+}
+
+#[test]
+fn x86_64_5level_sample() {
+    let f = &X86_64_5LEVEL;
+    compare(f, &mut x86::Cpu::new(f), x86::sample(f, QUICK / 2), 0);
+}
+
+#[test]
+fn arm64_other_granules_sample() {
+    for f in [&ARM64_16K, &ARM64_64K] {
+        compare(f, &mut arm64::Cpu::new(f), arm64::sample(f, QUICK / 2), 0);
+    }
 }
 
 #[test]

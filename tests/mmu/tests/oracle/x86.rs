@@ -3,15 +3,15 @@
 //! Code runs from pages of its own (root index 0 for the kernel, 1 for a process). Not asked: error
 //! codes (the engine does not show them), and accesses through other than the one address.
 
-use textbed_arch::paging::{Attempt, Controls, Privilege};
+use textbed_arch::VirtAddr;
+use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use unicorn_engine::{Arch, Context, Mode, Prot, RegisterX86, Unicorn};
 
-use crate::cases::{Case, FRAMES, LEVELS, Mmu, Rng, TABLES, VA, WHAT, WHO, choose};
+use crate::cases::{
+    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Mmu, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
+    reached, va,
+};
 
-const MEMORY: u64 = 16 << 20;
-/// Tables of the two code pages.
-const CODE_TABLES: [u64; 2] = [0x5_0000, 0x6_0000];
-const CODE: u64 = 0x8000;
 const GDT: u64 = 0x9000;
 const STACK: u64 = 0xa800;
 /// Icelake-Server: SMEP, SMAP, NX, 1 GiB pages, protection keys.
@@ -21,6 +21,7 @@ const AC: u64 = 1 << 18;
 
 pub(crate) struct Cpu {
     uc: Unicorn<'static, ()>,
+    format: &'static Format,
     contexts: [Context; 2],
     /// What the control registers hold.
     set: Option<(Controls, Privilege)>,
@@ -41,7 +42,7 @@ fn control_bytes(value: u64) -> [u8; 16] {
 }
 
 impl Cpu {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(format: &'static Format) -> Self {
         let mut uc = Unicorn::new(Arch::X86, Mode::MODE_64).unwrap();
         uc.ctl_set_cpu_model(MODEL).unwrap();
         uc.mem_map(0, MEMORY, Prot::ALL).unwrap();
@@ -62,14 +63,16 @@ impl Cpu {
         gdtr[8..16].copy_from_slice(&GDT.to_le_bytes());
         gdtr[16..20].copy_from_slice(&0x27u32.to_le_bytes());
         uc.reg_write_long(RegisterX86::GDTR, &gdtr).unwrap();
-        // Two code pages that are always there, at index 0 (kernel) and 1 (user) of the root.
-        for (i, tables) in CODE_TABLES.iter().enumerate() {
-            let flags = if i == 0 { 0x63 } else { 0x67 };
-            let mut put = |at: u64, value: u64| uc.mem_write(at, &value.to_le_bytes()).unwrap();
-            put(TABLES[0] + 8 * i as u64, tables | flags);
-            put(*tables, (tables + 0x1000) | flags);
-            put(tables + 0x1000, (tables + 0x2000) | flags);
-            put(tables + 0x2000 + 8 * (CODE >> 12), CODE | flags);
+        // Code pages that are always there, below entry 0 of the root: the kernel's, and a process's
+        // of the same bytes.
+        let last = format.last_level();
+        for level in 0..last {
+            let next = CODE_TABLES[level + 1] | 0x67;
+            uc.mem_write(CODE_TABLES[level], &next.to_le_bytes()).unwrap();
+        }
+        for (at, flags) in [(CODE, 0x63u64), (CODE + USER_CODE, 0x67)] {
+            let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
+            uc.mem_write(entry, &(CODE | flags).to_le_bytes()).unwrap();
         }
         let kernel = {
             let mut c = uc.context_alloc().unwrap();
@@ -83,7 +86,7 @@ impl Cpu {
         uc.emu_start(CODE + 6, 0, 0, 1).unwrap();
         let mut user = uc.context_alloc().unwrap();
         uc.context_save(&mut user).unwrap();
-        Self { uc, contexts: [kernel, user], set: None }
+        Self { uc, format, contexts: [kernel, user], set: None }
     }
 
     fn set_controls(&mut self, c: &Controls, who: Privilege) {
@@ -92,7 +95,8 @@ impl Cpu {
         }
         self.uc.context_restore(&self.contexts[usize::from(who == Privilege::User)]).unwrap();
         let bit = |on: bool, n: u32| u64::from(on) << n;
-        let cr4 = 1 << 5 | bit(c.x86_smep, 20) | 1 << 21 | bit(c.x86_pkru.is_some(), 22);
+        let la57 = bit(self.format.levels.len() == 5, 12);
+        let cr4 = 1 << 5 | la57 | bit(c.x86_smep, 20) | 1 << 21 | bit(c.x86_pkru.is_some(), 22);
         self.uc.reg_write(RegisterX86::CR4, cr4).unwrap();
         self.uc.reg_write(RegisterX86::CR3, TABLES[0]).unwrap();
         let efer = 1 << 8 | 1 << 10 | bit(c.x86_nxe, 11);
@@ -101,7 +105,7 @@ impl Cpu {
         // SMAP is always on; AC switches it.
         self.uc.reg_write(RegisterX86::RFLAGS, 2 | if c.x86_smap { 0 } else { AC }).unwrap();
         if let Some(pkru) = c.x86_pkru {
-            let base = if who == Privilege::User { 1 << 39 } else { 0 };
+            let base = if who == Privilege::User { USER_CODE } else { 0 };
             self.uc.reg_write(RegisterX86::RAX, u64::from(pkru)).unwrap();
             self.uc.reg_write(RegisterX86::RCX, 0).unwrap();
             self.uc.reg_write(RegisterX86::RDX, 0).unwrap();
@@ -114,15 +118,15 @@ impl Cpu {
 impl Mmu for Cpu {
     fn answer(&mut self, case: &Case) -> Option<u64> {
         self.set_controls(&case.controls, case.who);
+        let f = self.format;
         for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
-            let at = table + (VA >> (39 - 9 * level) & 511) * 8;
+            let at = table + f.index(level, VirtAddr(va(f))) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
-        let frame = FRAMES[case.leaf];
-        let reached = frame | VA & ((1 << (39 - 9 * case.leaf)) - 1);
+        let (va, reached) = (va(f), reached(f, case.leaf));
         self.uc.ctl_flush_tlb().unwrap();
-        let base = if case.who == Privilege::User { 1 << 39 } else { 0 };
-        self.uc.reg_write(RegisterX86::RBX, VA).unwrap();
+        let base = if case.who == Privilege::User { USER_CODE } else { 0 };
+        self.uc.reg_write(RegisterX86::RBX, va).unwrap();
         let mark = marked(reached);
         let start = match case.what {
             Attempt::Read => {
@@ -138,7 +142,7 @@ impl Mmu for Cpu {
             Attempt::Exec => {
                 self.uc.mem_write(reached, &mark).unwrap();
                 self.uc.reg_write(RegisterX86::RAX, 0).unwrap();
-                VA
+                va
             }
         };
         if self.uc.emu_start(start, 0, 0, 1).is_err() {
@@ -164,18 +168,23 @@ impl Mmu for Cpu {
 const BITS: [u32; 4] = [0, 1, 2, 63];
 
 /// An entry with everything else right: A and D set, the table or frame, PS.
-fn plain(level: usize, leaf: usize) -> u64 {
-    let size = if level < 3 && level == leaf { 1 << 7 } else { 0 };
-    let to = if level == leaf { FRAMES[leaf] } else { TABLES[level + 1] };
+fn plain(f: &Format, level: usize, leaf: usize) -> u64 {
+    let size = if level < f.last_level() && level == leaf { 1 << 7 } else { 0 };
+    let to = if level == leaf { frame(f, leaf) } else { TABLES[level + 1] };
     to | 1 << 5 | 1 << 6 | size
 }
 
-fn entries(leaf: usize, mut choice: u64) -> [u64; LEVELS] {
+fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
     let mut all = [0; LEVELS];
     for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
-        *entry = choose(plain(level, leaf), &BITS, &mut choice);
+        *entry = choose(plain(f, level, leaf), &BITS, &mut choice);
     }
     all
+}
+
+/// Levels of leaves.
+fn leaves(f: &'static Format) -> impl Iterator<Item = usize> {
+    (0..f.levels.len()).filter(|l| f.levels[*l].leaf_allowed)
 }
 
 fn controls(choice: usize) -> Controls {
@@ -192,13 +201,13 @@ fn controls(choice: usize) -> Controls {
 
 /// Every combination of permission bits of every level, leaf size, control bits, privilege and
 /// access. With NXE off the bits of NX are reserved, and one setting of the others is enough.
-pub(crate) fn every() -> impl Iterator<Item = Case> {
-    WHO.into_iter().flat_map(|who| {
+pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
+    WHO.into_iter().flat_map(move |who| {
         (0..16).flat_map(move |c| {
-            (1..LEVELS).flat_map(move |leaf| {
+            leaves(f).flat_map(move |leaf| {
                 (0..1u64 << (4 * (leaf + 1))).flat_map(move |choice| {
                     WHAT.into_iter().map(move |what| {
-                        let (entries, controls) = (entries(leaf, choice), controls(c));
+                        let (entries, controls) = (entries(f, leaf, choice), controls(c));
                         Case { leaf, entries, controls, who, what }
                     })
                 })
@@ -209,7 +218,7 @@ pub(crate) fn every() -> impl Iterator<Item = Case> {
 
 /// Cases at random, most of them present at every level; some with other bits set: reserved ones,
 /// accessed and dirty clear, software bits, global, memory types, keys.
-pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
+pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
     let mut rng = Rng(0x7465_7874_6265_6401);
     let mut setting = (controls(15), WHO[0]);
     (0..n).map(move |i| {
@@ -220,8 +229,9 @@ pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
                 setting.0.x86_pkru = Some(rng.next() as u32 & !3);
             }
         }
-        let leaf = 1 + rng.below(3);
-        let mut all = entries(leaf, rng.next());
+        let last = f.last_level();
+        let leaf = last - rng.below(3);
+        let mut all = entries(f, leaf, rng.next());
         for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
             if !rng.one_in(32) {
                 *entry |= 1;
@@ -241,10 +251,10 @@ pub(crate) fn sample(n: usize) -> impl Iterator<Item = Case> {
             if rng.one_in(40) {
                 *entry |= [1 << 41, 1 << 51, 1 << 45][rng.below(3)];
             }
-            if rng.one_in(40) && (level == 0 || level == leaf && leaf < 3) {
-                *entry |= if level == 0 { 1 << 7 } else { 1 << (13 + rng.below(7)) };
+            if rng.one_in(40) && (level + 3 < last + 1 || level == leaf && leaf < last) {
+                *entry |= if level + 3 < last + 1 { 1 << 7 } else { 1 << (13 + rng.below(7)) };
             }
-            if rng.one_in(40) && level == 3 {
+            if rng.one_in(40) && level == last {
                 *entry ^= 1 << 7;
             }
         }
