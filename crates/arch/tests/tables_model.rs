@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use textbed_arch::paging::{
-    Controls, Entry, FORMATS, Format, Half, ScanEnd, WalkFault, X86_64_4LEVEL,
+    Canonical, Controls, Entry, FORMATS, Format, Half, ScanEnd, WalkFault, X86_64_4LEVEL,
 };
 use textbed_arch::{Perm, PhysAddr, VirtAddr};
 
@@ -87,8 +87,12 @@ enum Op {
     Collapse { page: u64, perm: Perm },
 }
 
-/// Two large leaves.
-const SHIFT: u32 = 21;
+/// The next larger leaf after a page: 2 MiB, or what the granule has.
+fn large_shift(f: &Format) -> u32 {
+    f.leaf_shifts().filter(|s| *s > f.page_shift).min().unwrap()
+}
+
+/// Large leaves of the area.
 const LARGE: u64 = 2;
 
 fn kernel_perm() -> impl Strategy<Value = Perm> {
@@ -128,9 +132,9 @@ fn op(pages: u64) -> impl Strategy<Value = Op> {
 type Model = BTreeMap<u64, (u64, Perm)>;
 
 fn area(format: &Format) -> VirtAddr {
-    VirtAddr(match format.page_shift {
-        12 if format.va_bits == 48 => 0xffff_c900_0000_0000,
-        _ => 0xc008_0000_0000_0000,
+    VirtAddr(match format.canonical {
+        Canonical::Quadrant => 0xc008_0000_0000_0000,
+        _ => 0xffff_c900_0000_0000,
     })
 }
 
@@ -142,9 +146,10 @@ fn expected(perm: Perm) -> Perm {
 fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
     let f = tree.format;
     let page_bytes = 1u64 << f.page_shift;
-    let per_large = 1u64 << (SHIFT - f.page_shift);
+    let shift = large_shift(f);
+    let per_large = 1u64 << (shift - f.page_shift);
     let last = f.last_level();
-    let large = f.level_for_shift(SHIFT).unwrap();
+    let large = f.level_for_shift(shift).unwrap();
     let total = LARGE * per_large;
     let va = |page: u64| area(f).offset(page * page_bytes);
     match *op {
@@ -156,7 +161,7 @@ fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
             model.insert(page, (phys.0, perm));
         }
         Op::MapLarge { page, frame, perm } => {
-            let (first, phys) = (page % total / per_large * per_large, PhysAddr(frame << SHIFT));
+            let (first, phys) = (page % total / per_large * per_large, PhysAddr(frame << shift));
             let entry = tree.entry(va(first), large);
             tree.memory.insert(entry.0, f.encode_leaf(large, phys, perm).unwrap());
             for i in 0..per_large {
@@ -188,7 +193,7 @@ fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
             let Some(&(phys, _)) = model.get(&first) else { return };
             let in_row = (0..per_large)
                 .all(|i| model.get(&(first + i)).is_some_and(|m| m.0 == phys + i * page_bytes));
-            if !in_row || phys & ((1 << SHIFT) - 1) != 0 {
+            if !in_row || phys & ((1 << shift) - 1) != 0 {
                 return;
             }
             let small = tree.entry(va(first), last);
@@ -208,7 +213,7 @@ fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
 fn agree(tree: &Tree, model: &Model) -> Result<(), TestCaseError> {
     let f = tree.format;
     let page_bytes = 1u64 << f.page_shift;
-    let pages = LARGE << (SHIFT - f.page_shift);
+    let pages = LARGE << (large_shift(f) - f.page_shift);
     let mut seen = Model::new();
     let scan = f.for_each_leaf(tree.root, Half::High, &mut |a| tree.read(a), &mut |leaf| {
         for i in 0..1u64 << (leaf.shift - f.page_shift) {
@@ -238,7 +243,7 @@ proptest! {
         ..ProptestConfig::default() })]
 
     #[test]
-    fn trees_follow_the_model(which in 0..FORMATS.len(), ops in prop::collection::vec(op(1024),
+    fn trees_follow_the_model(which in 0..FORMATS.len(), ops in prop::collection::vec(op(16384),
         1..12)) {
         let mut tree = Tree::new(FORMATS[which]);
         let mut model = Model::new();
@@ -295,12 +300,12 @@ proptest! {
                 0 => None,
                 1 => Some(mix),
                 2..=6 => f.encode_table(level, PhysAddr((mix >> 20) & 0xff_0000)).ok(),
-                _ => f.encode_leaf(3, PhysAddr(0), Perm::KERNEL_RWX).ok(),
+                _ => f.encode_leaf(f.last_level(), PhysAddr(0), Perm::KERNEL_RWX).ok(),
             }
         };
         let root = PhysAddr(0x10_0000);
         let walk = f.walk(root, VirtAddr(va), &mut read);
-        prop_assert!(walk.path().len() <= 4);
+        prop_assert!(walk.path().len() <= f.levels.len());
         let mut leaves = 0u64;
         let limit = 20_000;
         let scan = f.for_each_leaf_with(root, Half::High, &Controls::LINUX, limit, &mut read,
@@ -308,7 +313,7 @@ proptest! {
             leaves += 1;
             ControlFlow::Continue(())
         });
-        prop_assert!(scan.entries <= limit && scan.leaves == leaves && reads <= limit + 4);
+        prop_assert!(scan.entries <= limit && scan.leaves == leaves && reads <= limit + 5);
         prop_assert!(scan.malformed.len() <= 64);
     }
 }

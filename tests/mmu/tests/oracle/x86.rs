@@ -63,8 +63,8 @@ impl Cpu {
         gdtr[8..16].copy_from_slice(&GDT.to_le_bytes());
         gdtr[16..20].copy_from_slice(&0x27u32.to_le_bytes());
         uc.reg_write_long(RegisterX86::GDTR, &gdtr).unwrap();
-        // Code pages that are always there, below entry 0 of the root: the kernel's, and a process's
-        // of the same bytes.
+        // Code pages that are always there, below entry 0 of the root: the kernel's, and a
+        // process's of the same bytes.
         let last = format.last_level();
         for level in 0..last {
             let next = CODE_TABLES[level + 1] | 0x67;
