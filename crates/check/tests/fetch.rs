@@ -539,3 +539,41 @@ fn a_promise_of_no_stale_code_is_a_promise_to_every_cpu() {
         }
     }
 }
+
+#[test]
+fn arm64_an_invalidation_of_everything_counts_where_it_reaches() {
+    // B2.7.4: IC IALLU acts on its own CPU, IC IALLUIS on all; HCR_EL2.FB makes the one the other.
+    use textbed_arch::effect::CacheScope;
+    for mode in Mode::ALL {
+        for (reach, runs_on, fb, found) in [
+            (Reach::Broadcast, 1, false, false),
+            (Reach::Local, 1, false, true),
+            (Reach::Local, 1, true, false),
+            (Reach::Local, 0, false, false),
+        ] {
+            let mut s = patched_area(Arch::Arm64, Features::empty(), Features::empty());
+            s.header.features.set(Features::ARM_FB, fb);
+            s.fetch(runs_on, AREA, P, 8);
+            s.store(0, DM + P, P, &[1, 2, 3, 4, 5, 6, 7, 8]);
+            s.clean(0, DM + P, P);
+            s.dsb(0);
+            let (virt, phys) = (textbed_arch::VirtAddr(0), textbed_arch::PhysAddr(0));
+            s.emit(0, View::IcacheInvalidate { scope: CacheScope::All, reach, virt, phys });
+            s.dsb(0);
+            s.publish(0, "entry");
+            if runs_on == 1 {
+                s.observe(1, "entry");
+            }
+            s.sync(runs_on);
+            s.fetch(runs_on, AREA, P, 8);
+            let report = s.run_with(Options { mode, ..Options::default() });
+            let what = format!("{mode:?} {reach:?} runs on {runs_on}, FB {fb}");
+            if found {
+                let f = only(&report, MAINTENANCE);
+                assert!(f.missing[0].starts_with("ic ivau"), "{what}: {:?}", f.missing);
+            } else {
+                assert!(report.findings.is_empty(), "{what}: {:#?}", report.findings);
+            }
+        }
+    }
+}

@@ -12,8 +12,9 @@
 //! - R11 a store later in the stream widens windows of fetches that are not ordered before it,
 //! - R12, R13 are what follows: an exclusion needs the whole chain.
 //!
-//! Power uses the same machine with its own settings ([`super::powerpc`]). Not modelled: IALLU as
-//! local to its CPU (taken as broadcast, as the reference does), shareability, the joint rule R14.
+//! Power uses the same machine with its own settings ([`super::powerpc`]). IALLU counts for
+//! its CPU alone (the manual; the reference takes it as broadcast). Not modelled: shareability, the
+//! joint rule R14.
 //!
 //! Sources: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat` (M.a) and ESOP 2020 (Simner et al.),
 //! read.
@@ -74,6 +75,8 @@ struct Cpu {
     branch: View,
     address: View,
     fetches: u32,
+    /// What this CPU invalidated for itself alone: issued, completed, and in force for its fetches.
+    own: [Stores; 3],
 }
 
 /// What one CPU knew when it last touched a range.
@@ -347,6 +350,14 @@ impl Weak {
         cpu.gathered[INVALIDATE].join(&k);
     }
 
+    /// An invalidation of everything that reaches `p` alone. Nobody else learns anything from it.
+    pub(crate) fn invalidate_own(&mut self, p: CpuId) {
+        let clean = self.caches.clean;
+        let cpu = self.cpu(p);
+        let k = cpu.base[INVALIDATE].clone().with(&cpu.branch);
+        cpu.own[0].join(if clean { &k.c } else { &k.w });
+    }
+
     /// R6 and R7, and the barriers of Power.
     pub(crate) fn barrier(&mut self, p: CpuId, barrier: Barrier, domain: Domain) {
         let _ = domain; // Shareability is not modelled: every CPU is in every domain.
@@ -370,6 +381,8 @@ impl Weak {
             Barrier::DsbFull | Barrier::Sync | Barrier::Ptesync => {
                 hand(ALL, &[&r, &w, &d, &i]);
                 [&r, &w, &d, &i].into_iter().for_each(|view| cpu.to_sync.join(view));
+                let issued = std::mem::take(&mut cpu.own[0]);
+                cpu.own[1].join(&issued);
             }
             Barrier::DsbLoad => {
                 hand(ALL, &[&r]);
@@ -388,11 +401,16 @@ impl Weak {
         let cpu = self.cpu(p);
         let handed = cpu.to_sync.clone().with(&cpu.branch).with(&cpu.address);
         cpu.base.iter_mut().for_each(|base| base.join(&handed));
+        let completed = std::mem::take(&mut cpu.own[1]);
+        cpu.own[2].join(&completed);
     }
 
     /// Stamp of the oldest version that a fetch of `p` from `span` may return: R9.
     pub(crate) fn low(&self, p: CpuId, span: Span, history: &History) -> u64 {
-        self.cpus.get(&p).map_or(0, |cpu| self.excludes(&cpu.base[FETCH]).newest(history, span))
+        self.cpus.get(&p).map_or(0, |cpu| {
+            let known = self.excludes(&cpu.base[FETCH]).newest(history, span);
+            known.max(cpu.own[2].newest(history, span))
+        })
     }
 
     /// The part of a view below whose newest version nothing can be fetched.
@@ -439,12 +457,24 @@ impl Weak {
     pub(crate) fn would_exclude(&self, p: CpuId, span: Span, history: &History) -> u64 {
         let newest = |view: &View| self.excludes(view).newest(history, span);
         self.cpus.get(&p).map_or(0, |cpu| {
-            newest(&cpu.to_sync).max(newest(&cpu.branch)).max(newest(&cpu.address))
+            let own = cpu.own[1].newest(history, span);
+            newest(&cpu.to_sync).max(newest(&cpu.branch)).max(newest(&cpu.address)).max(own)
         })
     }
 
-    /// Whether any CPU knows that `span` was invalidated with version `stamp` or a newer one.
-    pub(crate) fn anybody_invalidated(&self, span: Span, history: &History, stamp: u64) -> bool {
+    /// Whether any CPU knows that `span` was invalidated with version `stamp` or newer, or `p`
+    /// did it for itself.
+    pub(crate) fn anybody_invalidated(
+        &self,
+        p: CpuId,
+        span: Span,
+        history: &History,
+        stamp: u64,
+    ) -> bool {
+        let own = |cpu: &Cpu| cpu.own.iter().any(|own| own.newest(history, span) >= stamp);
+        if self.cpus.get(&p).is_some_and(own) {
+            return true;
+        }
         self.cpus.values().any(|cpu| {
             [&cpu.base[INVALIDATE], &cpu.gathered[INVALIDATE]]
                 .into_iter()

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use textbed_arch::{
-    Arch, CpuId, PhysAddr, VirtAddr,
+    Arch, CpuId, Features, PhysAddr, VirtAddr,
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause},
 };
 use textbed_event::{Flags, MemOrder, NameId};
@@ -215,8 +215,11 @@ impl Live {
         virt: VirtAddr,
         phys: PhysAddr,
     ) {
-        // A local invalidation is taken as broadcast, as the reference model does.
-        let _ = reach;
+        // What is said to be local reaches this CPU alone, but where a control bit widens it.
+        let widened = self.header.features.contains(Features::ARM_FB);
+        let alone = self.arch() == Arch::Arm64
+            && (scope, reach) == (CacheScope::All, Reach::Local)
+            && !widened;
         let line = match scope {
             CacheScope::All => None,
             CacheScope::Line => {
@@ -228,8 +231,10 @@ impl Live {
         };
         self.fetches.versions.end_run();
         if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
-            observed.invalidate(now.cpu(), &self.fetches.versions, line);
-            if let Some(weak) = predicted {
+            observed.invalidate(now.cpu(), &self.fetches.versions, line, alone);
+            if let Some(weak) = predicted.as_mut().filter(|_| alone) {
+                weak.invalidate_own(now.cpu());
+            } else if let Some(weak) = predicted {
                 weak.invalidate(now.cpu(), line, &self.fetches.versions, &View::default());
             }
         }

@@ -222,10 +222,10 @@ impl Live {
         let stamp = version.stamp;
         let features = self.header.features;
         let cleaned = observed.cleaned(span, stamp);
-        let issued = observed.issued(span, stamp);
-        let completed = observed.completed(span, stamp);
+        let issued = observed.issued(p, span, stamp);
+        let completed = observed.completed(p, span, stamp);
         // Whether anybody knows that the invalidation came after the clean.
-        let in_order = weak.is_none_or(|w| w.anybody_invalidated(span, at.history, stamp));
+        let in_order = weak.is_none_or(|w| w.anybody_invalidated(p, span, at.history, stamp));
         let no_ic =
             sync::chain(self.arch(), features).iter().all(|r| r.action != Action::Invalidate);
         let handed = weak.map(|w| w.would_exclude(p, span, at.history));

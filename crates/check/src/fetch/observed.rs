@@ -35,6 +35,42 @@ impl Piece for Done {
 /// Completions kept for one range.
 const MAX_DONE: usize = 8;
 
+/// What a CPU invalidated for itself alone.
+#[derive(Default, Debug)]
+struct Own {
+    issued: SpanMap<Stamp>,
+    pending: SpanMap<Stamp>,
+    done: SpanMap<Done>,
+}
+
+/// Invalidations up to the versions of `pending` were complete at event `now`.
+fn complete(done: &mut SpanMap<Done>, pending: &SpanMap<Stamp>, now: u64) {
+    for (span, stamp) in pending.iter() {
+        done.update(span, |_, there| {
+            let mut done = there.cloned().unwrap_or(Done(Vec::new()));
+            if done.0.last().is_none_or(|(_, s)| *s < stamp.0) {
+                done.0.push((now, stamp.0));
+                if done.0.len() > MAX_DONE {
+                    done.0.remove(0);
+                }
+            }
+            Some(done)
+        });
+    }
+}
+
+/// The event by which all of `span` was invalidated with version `stamp` or a younger one.
+fn completed_in(map: &SpanMap<Done>, span: Span, stamp: u64) -> Option<u64> {
+    let mut bytes = 0u64;
+    let mut latest = 0;
+    for (part, done) in map.within(span) {
+        let (when, _) = done.0.iter().find(|(_, s)| *s >= stamp)?;
+        latest = latest.max(*when);
+        bytes = bytes.saturating_add(part.len());
+    }
+    (bytes == span.len()).then_some(latest)
+}
+
 /// What happened, in the order of the stream.
 #[derive(Debug)]
 pub(crate) struct Observed {
@@ -44,6 +80,8 @@ pub(crate) struct Observed {
     cleaned: SpanMap<Stamp>,
     /// Newest version for which an invalidation was issued.
     issued: SpanMap<Stamp>,
+    /// The same for invalidations that reach their own CPU alone.
+    own: FxHashMap<CpuId, Own>,
     pending: FxHashMap<CpuId, SpanMap<Stamp>>,
     done: SpanMap<Done>,
     /// The fetch view of each CPU, as a moment.
@@ -68,6 +106,7 @@ impl Observed {
             caches,
             cleaned: SpanMap::default(),
             issued: SpanMap::default(),
+            own: FxHashMap::default(),
             pending: FxHashMap::default(),
             done: SpanMap::default(),
             view: FxHashMap::default(),
@@ -82,8 +121,14 @@ impl Observed {
         }
     }
 
-    /// An invalidation of a line, or of everything.
-    pub(crate) fn invalidate(&mut self, p: CpuId, versions: &Versions, line: Option<Span>) {
+    /// An invalidation of a line, or of everything; `alone`: on this CPU only.
+    pub(crate) fn invalidate(
+        &mut self,
+        p: CpuId,
+        versions: &Versions,
+        line: Option<Span>,
+        alone: bool,
+    ) {
         let everything = Span { first: 0, last: u64::MAX };
         let span = line.filter(|_| !self.caches.any_line).unwrap_or(everything);
         let parts: Vec<(Span, u64)> = if self.caches.clean {
@@ -93,10 +138,15 @@ impl Observed {
                 |(part, h): (Span, super::versions::History)| Some((part, h.newest()?.stamp));
             versions.within(span).filter_map(newest).collect()
         };
-        let pending = self.pending.entry(p).or_default();
+        let (pending, issued) = if alone {
+            let own = self.own.entry(p).or_default();
+            (&mut own.pending, &mut own.issued)
+        } else {
+            (self.pending.entry(p).or_default(), &mut self.issued)
+        };
         for (part, stamp) in parts {
             raise(pending, part, stamp);
-            raise(&mut self.issued, part, stamp);
+            raise(issued, part, stamp);
         }
     }
 
@@ -117,20 +167,16 @@ impl Observed {
         if !completes {
             return false;
         }
-        let Some(pending) = self.pending.remove(&p) else { return false };
-        for (span, stamp) in pending.iter() {
-            self.done.update(span, |_, there| {
-                let mut done = there.cloned().unwrap_or(Done(Vec::new()));
-                if done.0.last().is_none_or(|(_, s)| *s < stamp.0) {
-                    done.0.push((now, stamp.0));
-                    if done.0.len() > MAX_DONE {
-                        done.0.remove(0);
-                    }
-                }
-                Some(done)
-            });
+        let mut any = false;
+        if let Some(pending) = self.pending.remove(&p) {
+            complete(&mut self.done, &pending, now);
+            any = true;
         }
-        true
+        if let Some(own) = self.own.get_mut(&p).filter(|own| !own.pending.is_empty()) {
+            complete(&mut own.done, &std::mem::take(&mut own.pending), now);
+            any = true;
+        }
+        any
     }
 
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
@@ -155,32 +201,27 @@ impl Observed {
         !self.caches.clean || reaches(&self.cleaned, span, stamp)
     }
 
-    /// Whether an invalidation was issued after that.
-    pub(crate) fn issued(&self, span: Span, stamp: u64) -> bool {
-        !self.caches.invalidate || reaches(&self.issued, span, stamp)
+    /// Whether an invalidation that reaches `p` was issued after that.
+    pub(crate) fn issued(&self, p: CpuId, span: Span, stamp: u64) -> bool {
+        let own = || self.own.get(&p).is_some_and(|own| reaches(&own.issued, span, stamp));
+        !self.caches.invalidate || reaches(&self.issued, span, stamp) || own()
     }
 
-    /// The event by which version `stamp` of all of `span` could no longer be missed by a fetch
-    /// that knows of it.
-    pub(crate) fn completed(&self, span: Span, stamp: u64) -> Option<u64> {
+    /// The event by which version `stamp` of all of `span` could no longer be missed by a fetch of
+    /// `p` that knows of it.
+    pub(crate) fn completed(&self, p: CpuId, span: Span, stamp: u64) -> Option<u64> {
         if !self.caches.invalidate {
             return Some(stamp);
         }
-        let mut bytes = 0u64;
-        let mut latest = 0;
-        for (part, done) in self.done.within(span) {
-            let (when, _) = done.0.iter().find(|(_, s)| *s >= stamp)?;
-            latest = latest.max(*when);
-            bytes = bytes.saturating_add(part.len());
-        }
-        (bytes == span.len()).then_some(latest)
+        let own = self.own.get(&p).and_then(|own| completed_in(&own.done, span, stamp));
+        completed_in(&self.done, span, stamp).into_iter().chain(own).min()
     }
 
     /// The oldest version that a fetch of `p` from `span` may return: stamp 0 = from before the
     /// first one.
     pub(crate) fn low(&self, p: CpuId, span: Span, stamps: &[u64]) -> u64 {
         let moment = self.moment(p);
-        let known = |stamp: &&u64| self.completed(span, **stamp).is_some_and(|at| at <= moment);
+        let known = |stamp: &&u64| self.completed(p, span, **stamp).is_some_and(|at| at <= moment);
         stamps.iter().rev().find(known).copied().unwrap_or(0)
     }
 }

@@ -158,7 +158,7 @@ impl Stores {
         self.prefix.set(cpu, stamp);
     }
 
-    fn join(&mut self, other: &Stores) {
+    pub(crate) fn join(&mut self, other: &Stores) {
         self.prefix.join(&other.prefix);
         if Rc::ptr_eq(&self.words, &other.words) || self.words.covers(&other.words) {
             return;
