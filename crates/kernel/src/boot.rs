@@ -20,6 +20,7 @@ use crate::error::{KernelError, Stop};
 use crate::facts::{V6_15, V6_18};
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
+use crate::rox_cache::RoxCache;
 use crate::version::{Version, simulated};
 use crate::vmalloc::{PMD_BYTES, PMD_SHIFT, Request};
 use crate::x86::batch::Batch;
@@ -62,8 +63,8 @@ impl Kernel {
         if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
             return not(format!("hash translation on {arch}"));
         }
-        if arch == Arch::X86_64 && version >= V6_15 {
-            return not(format!("{arch} in {version}: collapsing of mappings and the ROX cache"));
+        if features.contains(Features::X86_INVLPGB) && arch == Arch::X86_64 && version >= V6_15 {
+            return not(format!("TLB flushes by INVLPGB in {version}"));
         }
         if features.contains(Features::ARM_BBML2_NOABORT) && arch == Arch::Arm64 && version >= V6_18
         {
@@ -113,6 +114,7 @@ impl Kernel {
             patch_rounds: 0,
             jump_entries: Vec::new(),
             keys_on: BTreeSet::new(),
+            rox_cache: RoxCache::default(),
         };
         kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
         Ok(kernel)

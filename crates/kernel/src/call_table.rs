@@ -9,11 +9,11 @@ use textbed_event::Need;
 use crate::area::vm_flags;
 use crate::calls::ParamKind::{Addr, Byte, Bytes, Code, Flag, Flags, Insn, Pages};
 use crate::calls::{Body, CallNeed, CallSpec, NotModelled, Param, ParamKind, Returns};
-use crate::facts::{OPT_IN, V6_2, V6_7, V6_9, V6_10};
+use crate::facts::{OPT_IN, V6_2, V6_7, V6_9, V6_10, V6_18};
 use crate::version::Version;
 use crate::{
-    arm64, bpf, generic, module_memory, page_table, powerpc, set_memory, stores, text_users, vfree,
-    vmalloc, x86,
+    arm64, bpf, generic, module_memory, page_table, powerpc, rox_cache, set_memory, stores,
+    text_users, vfree, vmalloc, x86,
 };
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
@@ -103,6 +103,7 @@ const PGTABLE: Cite = Cite::read(
     "Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/book3s/64/radix.h",
 );
 const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
+const EXECMEM: Cite = Cite::read("Linux 6.18.2, 7.0 mm/execmem.c");
 const JUMP_LABEL: Cite = Cite::read("Linux 6.12 kernel/jump_label.c, arch/*/kernel/jump_label.c");
 const KEY: &[Param] = &[p("key", Bytes)];
 const KEY_LOCKS: &[&str] = &["jump_label_mutex", "text_mutex"];
@@ -252,6 +253,30 @@ pub const CALLS: &[CallSpec] = &[
             module_memory::free,
         ),
         Some(V6_10),
+    ),
+    since(
+        call(
+            "execmem_alloc_rw",
+            &[p("type", Flags(EXECMEM_TYPES)), p("size", Bytes)],
+            Returns::PointerOrNull,
+            X86,
+            "as execmem_alloc, writable and not executable for now",
+            EXECMEM,
+            rox_cache::execmem_alloc_rw,
+        ),
+        Some(V6_18),
+    ),
+    since(
+        call(
+            "execmem_restore_rox",
+            &[p("ptr", Addr), p("size", Bytes)],
+            Returns::Errno,
+            X86,
+            "makes memory of execmem read-only and executable again",
+            EXECMEM,
+            rox_cache::execmem_restore_rox,
+        ),
+        Some(V6_18),
     ),
     call("vfree", ADDR, Returns::Void, ALL, "frees an area", VMALLOC, vfree::vfree),
     call(
@@ -921,8 +946,6 @@ pub const NOT_MODELLED: &[NotModelled] = &[
     not("set_memory_4k", "forced splitting"),
     not("set_memory_valid", "making pages not present"),
     not("set_direct_map_valid_noflush", "6.13 and later"),
-    not("execmem_alloc_rw", "the ROX cache (6.13 and later)"),
-    not("execmem_restore_rox", "the ROX cache (6.13 and later)"),
     not("execmem_update_copy", "the ROX cache (6.13 and later)"),
     not("bpf_jit_binary_alloc", "programs on pages of their own"),
     not("bpf_jit_binary_lock_ro", "programs on pages of their own"),

@@ -121,6 +121,10 @@ facts! {
     PatchAlias = "patch-alias",
     /// patch_instructions stores with fault handling.
     PatchNofault = "patch-instructions-nofault",
+    /// x86: set_memory_rox joins pages to large leaves again.
+    CpaCollapse = "set-memory-rox-collapses",
+    /// x86: execmem hands out text from a cache of read-only executable memory.
+    RoxCache = "execmem-rox-cache",
     /// The architecture has its own bpf_arch_text_poke.
     TextPoke = "bpf-arch-text-poke",
     /// arm64: changing a static key ends with an interrupt to all other CPUs.

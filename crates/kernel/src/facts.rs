@@ -51,6 +51,11 @@ const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const KICKS: Cite = Cite::memory(
     "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs; since 6.11",
 );
+const COLLAPSE: Cite = Cite::read(
+    "41d88484c71c x86/mm/pat: restore large ROX pages after fragmentation; Linux 6.18.2, 7.0",
+);
+const ROX_OFF: Cite = Cite::read("a9bbe3413331 x86: Disable EXECMEM_ROX support; Linux 6.14");
+const ROX_ON: Cite = Cite::read("64f6a4e10c05 (6.15) switched it on again; Linux 6.18.2, 7.0");
 const OPT_IN_CITE: Cite = Cite::read(
     "559089e0a93d vmalloc: replace VM_NO_HUGE_VMAP with VM_ALLOW_HUGE_VMAP; push log of master \
      2022-04-20: b2d229d4ddb1 (5.18-rc3) to 559089e0a93d",
@@ -364,4 +369,10 @@ pub const FACTS: &[FactRow] = &[
     row(Fact::JumpLabelKicks, ARM64, None, Some(V6_11), No, KICKS),
     row(Fact::JumpLabelKicks, ARM64, Some(V6_11), None, Yes, KICKS),
     row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
+    row(Fact::CpaCollapse, NOT_X86, None, None, No, Cite::deduced("an x86 function")),
+    row(Fact::CpaCollapse, X86, None, Some(V6_15), No, Cite::read("Linux 6.14 set_memory.c")),
+    row(Fact::CpaCollapse, X86, Some(V6_15), None, Yes, COLLAPSE),
+    row(Fact::RoxCache, NOT_X86, None, None, No, Cite::deduced("only x86 selects it")),
+    row(Fact::RoxCache, X86, None, Some(V6_15), No, ROX_OFF),
+    row(Fact::RoxCache, X86, Some(V6_15), None, Yes, ROX_ON),
 ];

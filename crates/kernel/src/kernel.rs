@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::Stop;
 use crate::layout::{Layout, Range};
 use crate::phases::{Step, UnderWay};
+use crate::rox_cache::RoxCache;
 use crate::text_users::JumpEntry;
 use crate::version::Version;
 use crate::x86::batch::Batch;
@@ -75,6 +76,8 @@ pub struct Kernel {
     /// Sites of static keys, and the keys that are on.
     pub(crate) jump_entries: Vec<JumpEntry>,
     pub(crate) keys_on: BTreeSet<u64>,
+    /// x86: the cache of executable memory.
+    pub(crate) rox_cache: RoxCache,
 }
 
 impl Kernel {

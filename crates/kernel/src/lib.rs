@@ -33,6 +33,7 @@ mod page_table;
 mod phases;
 mod powerpc;
 mod promise;
+mod rox_cache;
 mod set_memory;
 mod stores;
 pub mod suggest;

@@ -2,8 +2,8 @@
 //!
 //! Modelled: range, protection and flags by architecture and version. From: Linux 5.19 and 6.8
 //! arch/*/kernel/module.c, 6.12 mm/execmem.c and arch/*/mm/init*.c, and the posted series. Not
-//! modelled: randomised load offsets, arm64's second try in its PLT window, the ROX cache of 6.13
-//! and later.
+//! modelled: randomised load offsets, arm64's second try in its PLT window. x86's cache of
+//! executable memory is in `rox_cache`.
 
 use textbed_arch::{Arch, CpuId, Perm, VirtAddr};
 
@@ -57,6 +57,9 @@ pub(crate) fn execmem_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i
 
 /// `execmem_free(addr)`, `module_memfree(addr)`: vfree.
 pub(crate) fn free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if k.rox_free(cpu, args.get(0))? {
+        return Ok(0);
+    }
     k.vfree(cpu, args.addr(0))?;
     Ok(0)
 }
@@ -91,6 +94,9 @@ impl Kernel {
 
     /// `execmem_alloc` of a type by its name.
     pub(crate) fn execmem_alloc(&mut self, cpu: CpuId, kind: &str, size: u64) -> Result<i64, Stop> {
+        if self.uses_rox_cache(kind) {
+            return self.rox_alloc(cpu, size);
+        }
         let (modules, vmalloc) = (self.layout.module_window, self.layout.vmalloc);
         let text = self.module_perm();
         let (range, perm) = match (self.arch, kind) {

@@ -9,7 +9,7 @@ use textbed_event::{CallRef, View};
 use textbed_kernel::{Arg, CALLS, CallError, CallSpec, ParamKind, find_call};
 
 const ARCHS: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
-const VERSIONS: [&str; 5] = ["5.18-rc3", "5.18", "6.1", "6.6", "6.12"];
+const VERSIONS: [&str; 7] = ["5.18-rc3", "5.18", "6.1", "6.6", "6.12", "6.18", "7.0"];
 
 /// Sizes and counts that break things.
 const NUMBERS: [u64; 16] = [

@@ -4,10 +4,12 @@
 //! in place, the alias in the direct map and (for frames of the image) in the image, the flush at
 //! the end and when it is left out, errors without rollback, WARNs. From: Linux 5.19, 6.1, 6.4 and
 //! 6.12 arch/x86/mm/pat/set_memory.c. Not modelled: cache attributes, EFI page tables, the dirty
-//! bit (cleared with RW from 6.6 on), protections of the PCI BIOS and of .rodata apart from text,
-//! collapsing (6.15 on).
+//! bit (cleared with RW from 6.6 on), protections of the PCI BIOS and of .rodata apart from text.
+//! Collapsed tables go back before the flush here, after it in Linux.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{
+    CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, PhysAddr, SpaceId, VirtAddr,
+};
 use textbed_event::{RefusalReason, WarnReason};
 use textbed_machine::{MapError, Mapping, Span};
 
@@ -16,9 +18,13 @@ use crate::errno::{EFAULT, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::set_memory::Change;
+use crate::vmalloc::PMD_SHIFT;
 
 /// Pages up to which a range is flushed page by page (`tlb_single_page_flush_ceiling`).
 pub(crate) const FLUSH_CEILING_PAGES: u64 = 33;
+
+/// `log2` of the largest leaf.
+const PUD_SHIFT: u32 = 30;
 
 /// A change under way.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +79,9 @@ impl Kernel {
         let check_alias = !(nx_only && self.caps.yes(Fact::AliasSkipsNx));
         let outcome = self.cpa_range(cpu, start, pages, Cpa { set, clear, check_alias })?;
         self.cpa_flush(cpu, start, pages, outcome)?;
+        if change == Change::Rox && outcome.changed && outcome.error == 0 {
+            self.cpa_collapse(cpu, start, pages)?;
+        }
         if outcome.error != 0 {
             let reason = if outcome.error == -ENOMEM {
                 RefusalReason::NoMemory
@@ -303,6 +312,33 @@ impl Kernel {
         }
         self.flush_tlb_all(cpu)?;
         Ok(0)
+    }
+
+    /// `cpa_collapse_large_pages`: tables of 512 like entries become leaves again, and then what
+    /// they lie in; one more flush of everything. The direct map stays as it is.
+    fn cpa_collapse(&mut self, cpu: CpuId, start: VirtAddr, pages: u64) -> Result<(), Stop> {
+        if !self.caps.yes(Fact::CpaCollapse) || !self.features.contains(Features::X86_PSE) {
+            return Ok(());
+        }
+        let end = start.0.saturating_add(pages.saturating_mul(FRAME_BYTES));
+        let mut joined = false;
+        for shift in [PMD_SHIFT, PUD_SHIFT] {
+            let large = shift == PMD_SHIFT || self.features.contains(Features::X86_GBPAGES);
+            let mut at = start.0 & !((1 << shift) - 1);
+            while large && at < end {
+                let below = self.entry_at(VirtAddr(at)).map(|m| m.shift);
+                if below == Some(shift - 9) {
+                    match self.machine.collapse(cpu, SpaceId::KERNEL, VirtAddr(at)) {
+                        Ok(()) => joined = true,
+                        Err(MapError::NotUniform { .. } | MapError::NoNextSize { .. }) => {}
+                        Err(other) => return Err(other.into()),
+                    }
+                }
+                let Some(next) = at.checked_add(1 << shift) else { break };
+                at = next;
+            }
+        }
+        if joined { self.flush_tlb_all(cpu) } else { Ok(()) }
     }
 
     /// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an

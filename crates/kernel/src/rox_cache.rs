@@ -1,0 +1,210 @@
+//! x86's cache of read-only executable memory, from which execmem hands out text (6.15 on).
+//!
+//! Modelled: free and busy ranges, first fit, filling up by 2 MiB (by exactly what is asked if that
+//! cannot be had), breakpoints in what nobody uses, the way to temporarily writable memory and
+//! back, freeing with merging, and giving whole blocks back. From: Linux 6.18.2 and 7.0
+//! mm/execmem.c. Not modelled: the work item that retries a failed free (the range stays pending),
+//! areas outside the range of who asks (one module range serves all), STRICT_MODULE_RWX=n and
+//! machines without PSE (there the cache is not used).
+//!
+//! As in Linux, a block of free addresses is given back as the whole area that it lies in, even if
+//! other parts of that area are in use.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{CpuId, FRAME_BYTES, Features, Perm, VirtAddr};
+
+use crate::area::vm_flags;
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::vmalloc::{PMD_BYTES, Request};
+
+/// Ranges of the cache: start to length.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct RoxCache {
+    free: BTreeMap<u64, u64>,
+    busy: BTreeMap<u64, u64>,
+    /// Freed, and not brought back to read-only: lost until somebody retries.
+    pending: BTreeMap<u64, u64>,
+}
+
+impl RoxCache {
+    /// Adds a free range, merged with its neighbours.
+    fn add(&mut self, mut start: u64, mut len: u64) {
+        if let Some((before, size)) = self.free.range(..start).next_back()
+            && before + size == start
+        {
+            (start, len) = (*before, size + len);
+        }
+        if let Some(size) = self.free.remove(&(start + len)) {
+            len += size;
+        }
+        self.free.insert(start, len);
+    }
+
+    /// Takes the first free range that is long enough.
+    fn take(&mut self, size: u64) -> Option<u64> {
+        let (start, len) =
+            self.free.iter().find(|(_, len)| **len >= size).map(|(s, l)| (*s, *l))?;
+        self.free.remove(&start);
+        if len > size {
+            self.free.insert(start + size, len - size);
+        }
+        self.busy.insert(start, size);
+        Some(start)
+    }
+}
+
+/// `execmem_alloc_rw(type, size)`.
+pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let got = k.inner(cpu, "execmem_alloc", args)?;
+    let ptr = k.used(cpu, got) as u64;
+    if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
+        return Ok(ptr as i64);
+    }
+    let size = args.get(1).next_multiple_of(FRAME_BYTES);
+    if k.force_rw(cpu, ptr, size)? != 0 {
+        k.inner(cpu, "execmem_free", &Args::of(&[ptr]))?;
+        return Ok(0);
+    }
+    Ok(ptr as i64)
+}
+
+/// `execmem_restore_rox(ptr, size)`.
+pub(crate) fn execmem_restore_rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.restore_rox(cpu, args.get(0), args.get(1).next_multiple_of(FRAME_BYTES))
+}
+
+impl Kernel {
+    /// Whether execmem hands out a type of memory from the cache.
+    pub(crate) fn uses_rox_cache(&self, kind: &str) -> bool {
+        self.caps.yes(Fact::RoxCache)
+            && self.config.on("STRICT_MODULE_RWX")
+            && self.config.on("STRICT_KERNEL_RWX")
+            && self.features.contains(Features::X86_PSE)
+            && ["EXECMEM_MODULE_TEXT", "EXECMEM_KPROBES", "EXECMEM_FTRACE"].contains(&kind)
+    }
+
+    /// Memory from the cache; 0 where it cannot be had.
+    pub(crate) fn rox_alloc(&mut self, cpu: CpuId, size: u64) -> Result<i64, Stop> {
+        let Some(size) = size.checked_next_multiple_of(FRAME_BYTES).filter(|s| *s > 0) else {
+            return Ok(0);
+        };
+        if size > self.layout.modules.len {
+            return Ok(0);
+        }
+        self.lock(cpu, "execmem_cache.mutex")?;
+        let mut got = self.rox_cache.take(size);
+        if got.is_none() && self.populate(cpu, size)? {
+            got = self.rox_cache.take(size);
+        }
+        self.unlock(cpu, "execmem_cache.mutex")?;
+        Ok(got.map_or(0, |start| start as i64))
+    }
+
+    /// Fills the cache up; `false` where that cannot be done.
+    fn populate(&mut self, cpu: CpuId, size: u64) -> Result<bool, Stop> {
+        let range = self.layout.module_window;
+        let mut request = Request {
+            size: size.next_multiple_of(PMD_BYTES),
+            align: 1,
+            range,
+            perm: Perm::KERNEL_RW,
+            flags: vm_flags::VM_ALLOW_HUGE_VMAP,
+        };
+        let mut start = self.vmalloc_range(cpu, request)? as u64;
+        if start == 0 {
+            request.size = size;
+            start = self.vmalloc_range(cpu, request)? as u64;
+        }
+        if start == 0 {
+            return Ok(false);
+        }
+        let len = request.size;
+        self.region(cpu, VirtAddr(start), len, "execmem", "cache");
+        self.fill_plain(cpu, VirtAddr(start), len, &[0xcc])?;
+        if self.restore_rox(cpu, start, len)? != 0 {
+            self.inner(cpu, "vfree", &Args::of(&[start]))?;
+            return Ok(false);
+        }
+        self.rox_cache.add(start, len);
+        Ok(true)
+    }
+
+    /// `execmem_force_rw`: not executable first, then writable.
+    fn force_rw(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
+        let range = Args::of(&[ptr, size / FRAME_BYTES]);
+        let done = self.inner(cpu, "set_memory_nx", &range)?;
+        match self.used(cpu, done) {
+            0 => {
+                let done = self.inner(cpu, "set_memory_rw", &range)?;
+                Ok(self.used(cpu, done))
+            }
+            error => Ok(error),
+        }
+    }
+
+    fn restore_rox(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
+        let done = self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, size / FRAME_BYTES]))?;
+        Ok(self.used(cpu, done))
+    }
+
+    /// Gives a range back to the cache; `false` if it is none of its.
+    pub(crate) fn rox_free(&mut self, cpu: CpuId, ptr: u64) -> Result<bool, Stop> {
+        let Some(size) = self.rox_cache.busy.remove(&ptr) else { return Ok(false) };
+        self.lock(cpu, "execmem_cache.mutex")?;
+        if self.force_rw(cpu, ptr, size)? == 0 {
+            self.fill_plain(cpu, VirtAddr(ptr), size, &[0xcc])?;
+            let done = self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, size / FRAME_BYTES]))?;
+            self.dropped(cpu, done);
+            self.rox_cache.add(ptr, size);
+            self.clean_cache(cpu)?;
+        } else {
+            self.rox_cache.pending.insert(ptr, size);
+        }
+        self.unlock(cpu, "execmem_cache.mutex")?;
+        Ok(true)
+    }
+
+    /// `execmem_cache_clean`: free ranges that are whole blocks go back to the system, each with
+    /// the whole area that it lies in.
+    fn clean_cache(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let whole = |(start, len): &(&u64, &u64)| {
+            start.is_multiple_of(PMD_BYTES) && len.is_multiple_of(PMD_BYTES)
+        };
+        let blocks: Vec<u64> =
+            self.rox_cache.free.iter().filter(whole).map(|(start, _)| *start).collect();
+        for start in blocks {
+            let frames = self.areas.find(VirtAddr(start)).map(|a| a.frames.clone());
+            for run in frames.unwrap_or_default() {
+                for n in 0..run.count {
+                    self.set_direct_map(cpu, textbed_arch::Pfn(run.pfn.0 + n), true)?;
+                }
+            }
+            self.rox_cache.free.remove(&start);
+            self.inner(cpu, "vfree", &Args::of(&[start]))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ranges_merge_and_the_first_that_fits_is_taken() {
+        let mut cache = RoxCache::default();
+        cache.add(0x20_0000, 0x20_0000);
+        assert_eq!(cache.take(0x1000), Some(0x20_0000));
+        assert_eq!(cache.take(0x2000), Some(0x20_1000));
+        assert_eq!(cache.take(0x20_0000), None);
+        for (start, len) in [(0x20_0000, 0x1000), (0x20_1000, 0x2000)] {
+            cache.busy.remove(&start);
+            cache.add(start, len);
+        }
+        assert_eq!(cache.free.into_iter().collect::<Vec<_>>(), [(0x20_0000, 0x20_0000)]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Executable memory on x86 from 6.18 on: traces T1 and T2 of what mm/execmem.c and
+//! arch/x86/mm/pat/set_memory.c do, in outline, and what comes back from the cache.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot, expect, values};
+use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
+use textbed_kernel::Arg;
+
+const TEXT: &str = "EXECMEM_MODULE_TEXT";
+
+fn alloc(bed: &mut Bed, call: &str, kind: &str, size: u64) -> u64 {
+    let args = [Arg::Flags(vec![kind.to_owned()]), Arg::Value(size)];
+    bed.try_call(call, &args).unwrap().value as u64
+}
+
+/// Leaf changes, purges, fills and full flushes (one line each).
+fn outline(bed: &mut Bed) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in bed.trace() {
+        let text = &line[2..];
+        let kept = if text.starts_with("ipi do_flush_tlb_all") {
+            Some("flush".to_owned())
+        } else if text == "lock vmap_purge_lock" {
+            Some("purge".to_owned())
+        } else if text.starts_with("leaf") || text.starts_with("fill") || text.starts_with("call") {
+            Some(text.to_owned())
+        } else {
+            None
+        };
+        lines.extend(kept);
+    }
+    lines
+}
+
+fn letters(bed: &Bed, at: u64) -> (u32, String) {
+    let m = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at)).unwrap();
+    (m.shift, m.perm.letters().to_string())
+}
+
+#[test]
+fn t1_text_that_is_writable_for_now_splits_its_block_and_twice_the_direct_map() {
+    for version in ["6.18", "7.0"] {
+        let mut bed = boot(version, Arch::X86_64, &[("memory_mib", "4096")]);
+        // Frames from the second gigabyte on: a leaf of the direct map without the image in it.
+        let machine = bed.kernel.machine_mut();
+        while machine.alloc_frames(CpuId(0), 512, 21, false).unwrap().0 < 1 << 18 {}
+        bed.trace();
+        let a = alloc(&mut bed, "execmem_alloc_rw", TEXT, 1 << 12);
+        let lines = outline(&mut bed);
+        let text: Vec<String> = lines
+            .iter()
+            .map(|l| {
+                let l = l.replace("0x", "");
+                let words: Vec<&str> = l.split_whitespace().collect();
+                match words.as_slice() {
+                    ["leaf", at, what, perm] => {
+                        let kind = at.split('+').next().unwrap();
+                        format!("        {kind} {what} {perm}")
+                    }
+                    ["fill", ..] => "        fill".to_owned(),
+                    _ => format!("        {l}"),
+                }
+            })
+            .collect();
+        let plain: Vec<String> = text.iter().map(|l| l.trim_start().to_owned()).collect();
+        expect(
+            &plain,
+            "
+        call execmem_alloc_rw
+        call execmem_alloc
+        mod 1x2M --->rw-
+        fill
+        call set_memory_rox
+        purge
+        mod 1x2M rw->r-x
+        dm 512x1G>2M rw->rw-
+        flush
+        dm 1x2M rw->r--
+        flush
+        call set_memory_nx
+        purge
+        mod 512x2M>4K r-x>r-x
+        flush
+        mod 1x4K r-x>r--
+        flush
+        call set_memory_rw
+        purge
+        mod 1x4K r-->rw-
+        dm 512x2M>4K r-->r--
+        flush
+        dm 1x4K r-->rw-
+        flush
+        ",
+        );
+        assert_eq!(letters(&bed, a), (12, "rw-".to_owned()));
+        // T2: back to one leaf, with a second flush; the direct map stays split.
+        assert_eq!(bed.call("execmem_restore_rox", &[a, 1 << 12]), 0);
+        let back = outline(&mut bed);
+        assert_eq!(back.iter().filter(|l| *l == "flush").count(), 2, "{back:#?}");
+        assert!(back.iter().any(|l| l.contains("1x4K>2M")), "{back:#?}");
+        assert_eq!(letters(&bed, a), (21, "r-x".to_owned()));
+        let frame = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap().phys;
+        let alias = bed.kernel.direct_map_of(frame.pfn()).unwrap();
+        assert_eq!(letters(&bed, alias.0), (12, "r--".to_owned()));
+    }
+}
+
+#[test]
+fn the_cache_serves_text_and_nothing_else_and_gives_whole_blocks_back() {
+    let mut bed = boot("6.18", Arch::X86_64, &[]);
+    let a = alloc(&mut bed, "execmem_alloc", TEXT, 1 << 12);
+    let b = alloc(&mut bed, "execmem_alloc", "EXECMEM_KPROBES", 1 << 12);
+    assert_eq!(b, a + 4096, "one block serves both");
+    assert_eq!(letters(&bed, b).1, "r-x");
+    for kind in ["EXECMEM_BPF", "EXECMEM_MODULE_DATA"] {
+        let other = alloc(&mut bed, "execmem_alloc", kind, 1 << 12);
+        assert_eq!(letters(&bed, other), (12, "rw-".to_owned()), "{kind}");
+    }
+    bed.call("execmem_free", &[a]);
+    assert_eq!(letters(&bed, a).1, "r-x");
+    bed.call("execmem_free", &[b]);
+    assert!(bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).is_none());
+    let mut plain = boot("6.18", Arch::X86_64, &[("STRICT_MODULE_RWX", "n")]);
+    let p = alloc(&mut plain, "execmem_alloc", TEXT, 1 << 12);
+    assert_eq!(letters(&plain, p).1, "rw-", "not without STRICT_MODULE_RWX");
+}
+
+#[test]
+fn a_cache_that_cannot_be_filled_gives_null() {
+    let mut bed = boot("6.18", Arch::X86_64, &[]);
+    for size in [0, 1 << 40, u64::MAX] {
+        assert_eq!(alloc(&mut bed, "execmem_alloc", TEXT, size), 0, "{size:#x}");
+    }
+    assert_eq!(bed.try_call("execmem_restore_rox", &values(&[0, 0])).unwrap().value, 0);
+}
