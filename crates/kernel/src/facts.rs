@@ -49,7 +49,7 @@ const fn row(
 
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const KICKS: Cite = Cite::memory(
-    "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs; since 6.11",
+    "cfb00a357864 arm64: jump_label: patched jump_labels visible to all CPUs; since 6.11",
 );
 const COLLAPSE: Cite = Cite::read(
     "41d88484c71c x86/mm/pat: restore large ROX pages after fragmentation; Linux 6.18.2, 7.0",
