@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 
 /// Which packages of the workspace each of them may use, by normal and build dependencies. What
 /// only its tests use is free. `None`: sits on top, anything goes.
-const MAY_USE: [(&str, Option<&[&str]>); 18] = [
+const MAY_USE: [(&str, Option<&[&str]>); 19] = [
     ("textbed-arch", Some(&[])),
     ("textbed-firmware", Some(&["textbed-arch"])),
     ("textbed-event", Some(&["textbed-arch"])),
@@ -23,6 +23,7 @@ const MAY_USE: [(&str, Option<&[&str]>); 18] = [
     ("textbed-kernel", Some(&["textbed-arch", "textbed-event", "textbed-machine"])),
     ("textbed-vcpu", Some(&["textbed-arch", "textbed-event", "textbed-machine"])),
     ("textbed-codegen", Some(&["textbed-arch"])),
+    ("textbed-litmus", Some(&["textbed-arch"])),
     ("textbed-check", Some(&["textbed-arch", "textbed-event"])),
     (
         "textbed-explore",
