@@ -224,23 +224,17 @@ impl Op {
             0x4a00_0000 => return alu(Alu::Xor, false),
             _ => {}
         }
-        match word & 0x7fe0_0c00 {
-            cs @ (0x1a80_0000 | 0x1a80_0400) => {
-                let cond = (word >> 12 & 15) as u8;
-                return Some(Op::Select(width, d, n, m, cond, cs & 0x400 != 0));
-            }
-            _ => {}
+        if let cs @ (0x1a80_0000 | 0x1a80_0400) = word & 0x7fe0_0c00 {
+            let cond = (word >> 12 & 15) as u8;
+            return Some(Op::Select(width, d, n, m, cond, cs & 0x400 != 0));
         }
         if word & 0x9f00_0000 == 0x1000_0000 {
             let high = ((word << 8) as i32 >> 13) as i64;
             return Some(Op::Adr(d, high << 2 | i64::from(word >> 29 & 3)));
         }
         // Base 31 is the stack pointer.
-        match word & 0x3f80_0000 {
-            0x3900_0000 if n != 31 => {
-                return Some(access(Address { base: n, index: None, disp: imm12 << size }));
-            }
-            _ => {}
+        if word & 0x3f80_0000 == 0x3900_0000 && n != 31 {
+            return Some(access(Address { base: n, index: None, disp: imm12 << size }));
         }
         match word & 0x3fa0_fc00 {
             // Register offset without shift: LSL and SXTW.
