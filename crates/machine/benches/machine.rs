@@ -3,7 +3,7 @@
 use divan::{Bencher, black_box};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::MemOrder;
-use textbed_machine::{Machine, MachineConfig, Newest, Stalest};
+use textbed_machine::{CpuMask, Machine, MachineConfig, Newest, Stalest};
 
 const P0: CpuId = CpuId(0);
 const KERNEL: SpaceId = SpaceId::KERNEL;
@@ -43,6 +43,42 @@ fn map_1_tib_in_1_gib_leaves(bencher: Bencher<'_, '_>, arch: Arch) {
     bencher.with_inputs(|| machine(arch, false)).bench_local_values(|mut m| {
         m.map(P0, KERNEL, base(arch), PhysAddr(0), 1 << 40, 30, Perm::KERNEL_RW).expect("mapped");
         m
+    });
+}
+
+#[divan::bench(args = ARCHS)]
+fn protect_1_tib_in_1_gib_leaves(bencher: Bencher<'_, '_>, arch: Arch) {
+    let mut m = machine(arch, false);
+    m.map(P0, KERNEL, base(arch), PhysAddr(0), 1 << 40, 30, Perm::KERNEL_RW).expect("mapped");
+    let mut n = 0u32;
+    bencher.bench_local(|| {
+        n += 1;
+        let (none, write) = (Perm::empty(), Perm::WRITE);
+        let (set, clear) = if n.is_multiple_of(2) { (write, none) } else { (none, write) };
+        m.protect(P0, KERNEL, base(arch), 1 << 40, set, clear).expect("changed");
+        m.take_batch()
+    });
+}
+
+/// One page made read-only or writable, and dropped by every CPU in an interrupt.
+#[divan::bench(args = [2, 64])]
+fn shootdown_x86(bencher: Bencher<'_, '_>, cpus: u16) {
+    let mut config = MachineConfig::new(Arch::X86_64);
+    config.cpus = cpus;
+    let mut m = Machine::new(config, Box::new(Stalest)).expect("a machine");
+    let v = base(Arch::X86_64);
+    m.map(P0, KERNEL, v, PhysAddr(0x20_0000), 4096, 12, Perm::KERNEL_RW).expect("mapped");
+    let mut n = 0u32;
+    bencher.bench_local(|| {
+        n += 1;
+        let (none, write) = (Perm::empty(), Perm::WRITE);
+        let (set, clear) = if n.is_multiple_of(2) { (write, none) } else { (none, write) };
+        m.protect(P0, KERNEL, v, 4096, set, clear).expect("changed");
+        m.op_named(P0, "invlpg", v.0).expect("dropped");
+        let others = CpuMask::first(cpus).without(P0);
+        m.ipi(P0, others, "flush", true, &mut |m, on| Ok(m.op_named(on, "invlpg", v.0)?))
+            .expect("delivered");
+        m.take_batch()
     });
 }
 

@@ -4,9 +4,10 @@
 //! architecture does when a held entry refuses what the tables allow: Intel reports a (spurious)
 //! fault and forgets the entry, AMD and Power radix look again first (APM vol 2 5.5.3; Power ISA
 //! 3.1B 6.10.1.2 as quoted by Linux), Arm reports the fault and keeps the entry. Not modelled: user
-//! privilege, TLB conflict aborts.
+//! privilege; amalgamated entries.
 
 use textbed_arch::paging::{Controls, WalkFault};
+use textbed_arch::sync::translation::{Change, TlbAction, changes};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
 
@@ -24,6 +25,19 @@ pub(crate) fn grants(perm: Perm, access: Access, protect: bool) -> bool {
         Access::Write => Perm::PRESENT,
         Access::Exec => Perm::PRESENT | Perm::EXEC,
     })
+}
+
+/// Whether a held entry and what the tables say now may conflict: they differ in a way that the
+/// architecture allows only after a break. An access may then end in an abort (arm64) or a machine
+/// check (powerpc). An amalgamation of the two is not modelled.
+fn conflicts(arch: Arch, features: Features, held: &TlbEntry, now: &TlbEntry) -> bool {
+    let forbidden = |change| {
+        changes(arch, features, change).any(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
+    };
+    let writable = held.perm.writable() || now.perm.writable();
+    let moved = held.phys.wrapping_sub(held.virt) != now.phys.wrapping_sub(now.virt);
+    moved && writable && forbidden(Change::Frame)
+        || held.shift != now.shift && forbidden(Change::Size)
 }
 
 /// A way in which an address may be translated now.
@@ -69,6 +83,7 @@ impl Machine {
     /// grant otherwise, the youngest first. The walk fills the TLB.
     pub(crate) fn ways(&mut self, cpu: CpuId, virt: VirtAddr, access: Access) -> Vec<Way> {
         let walked = self.walk(cpu, virt);
+        let (arch, features) = (self.arch(), self.config.features);
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return vec![walked] };
         let (asid, wp) = (c.asid, c.controls.x86_wp);
         let mut ways = vec![walked];
@@ -82,6 +97,12 @@ impl Machine {
             if !seen {
                 ways.push(Ok(*e));
             }
+        }
+        if let Ok(entry) = walked
+            && c.tlb.matching(virt.0, asid).any(|e| conflicts(arch, features, e, &entry))
+        {
+            // Neither one nor the other: the last way, as the worst.
+            ways.push(Err(FaultReason::Conflict));
         }
         if let Ok(entry) = walked {
             let here = |e: &TlbEntry| {

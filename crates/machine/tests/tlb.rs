@@ -181,7 +181,8 @@ fn remapped(arch: Arch, between: impl Fn(&mut Machine, textbed_arch::SpaceId)) -
     for n in 1..=2u8 {
         m.load_image(frame(u64::from(n)), &[n; 16]).unwrap();
     }
-    let perm = Perm::KERNEL_RW - Perm::GLOBAL;
+    // Read-only, so that no access ends in a conflict.
+    let perm = Perm::KERNEL_RO - Perm::GLOBAL;
     m.map(P0, space, v, frame(1), 4096, 12, perm).unwrap();
     m.load_space(P0, space, 7, false).unwrap();
     m.replace(P0, space, v, frame(2), 12, perm).unwrap();
@@ -227,7 +228,7 @@ fn a_space_used_before_is_still_held_and_one_never_used_is_not() {
         let config = MachineConfig { features: ARM, ..MachineConfig::new(arch) };
         let mut m = Machine::new(config, Box::new(Stalest)).unwrap();
         let space = m.new_space(P0).unwrap();
-        let (v, perm) = (VirtAddr(0x10000), Perm::KERNEL_RW - Perm::GLOBAL);
+        let (v, perm) = (VirtAddr(0x10000), Perm::KERNEL_RO - Perm::GLOBAL);
         for n in 1..=2u8 {
             m.load_image(PhysAddr(u64::from(n) << 12), &[n; 16]).unwrap();
         }
@@ -311,4 +312,51 @@ fn invlpgb_is_done_with_tlbsync() {
         }
         assert_eq!(r.m.store(P1, v, &[1], MemOrder::Plain).is_ok(), stale);
     }
+}
+
+/// Faults of a load by the other CPU after another frame was put under an address, with a break or
+/// without, over all policies.
+fn after_another_frame(arch: Arch, features: Features, broken: bool) -> BTreeSet<String> {
+    let seen = runs(
+        |policy| Rig::new(arch, features, policy),
+        |r| {
+            let (v, page) = (r.alias, PhysAddr(0x80_0000));
+            if broken {
+                r.m.unmap(P0, KERNEL, v, 4096).unwrap();
+                let steps: &[&str] = match arch {
+                    Arch::Arm64 => &["dsb ishst", "tlbi vmalle1is", "dsb ish"],
+                    _ => &["ptesync", "tlbie", "eieio", "tlbsync", "ptesync"],
+                };
+                steps.iter().for_each(|step| tlb_step(r, step));
+                r.m.map(P0, KERNEL, v, page, 4096, 12, Perm::KERNEL_RW).unwrap();
+            } else {
+                r.m.replace(P0, KERNEL, v, page, 12, Perm::KERNEL_RW).unwrap();
+            }
+            match r.m.load(P1, v, &mut [0; 4]) {
+                Ok(_) => "fine".to_owned(),
+                Err(fault) => fault.reason.text().to_owned(),
+            }
+        },
+    );
+    seen.all
+}
+
+fn tlb_step(r: &mut Rig, step: &str) {
+    match step {
+        "tlbie" | "tlbi vmalle1is" => tlbi(r, P0, step),
+        barrier => r.m.op_named(P0, barrier, 0).unwrap(),
+    }
+}
+
+#[test]
+fn a_missing_break_may_end_in_a_conflict() {
+    let conflict = |seen: &BTreeSet<String>| seen.iter().any(|s| s.contains("conflict"));
+    for (arch, features) in [(Arch::Arm64, ARM), (Arch::Ppc64le, PPC | Features::PPC_TLBIE)] {
+        let seen = after_another_frame(arch, features, false);
+        assert!(conflict(&seen) && seen.contains("fine"), "{arch}: {seen:?}");
+        let seen = after_another_frame(arch, features, true);
+        assert_eq!(seen, BTreeSet::from(["fine".to_owned()]), "{arch}");
+    }
+    let seen = after_another_frame(Arch::X86_64, X86, false);
+    assert!(!conflict(&seen), "x86: {seen:?}");
 }
