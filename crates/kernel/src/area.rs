@@ -15,6 +15,8 @@ use crate::layout::Range;
 pub mod vm_flags {
     /// Set on every area that vmalloc made.
     pub const VM_ALLOC: u64 = 0x2;
+    /// The caller's own pages, mapped by vmap.
+    pub const VM_MAP: u64 = 0x4;
     /// No guard page behind it.
     pub const VM_NO_GUARD: u64 = 0x40;
     /// Reset the direct map and flush before the frames go back.
@@ -157,6 +159,12 @@ impl Areas {
         let start = *self.lazy.keys().next()?;
         let end = self.lazy.values().copied().max()?;
         Some((start, end))
+    }
+
+    /// Pages of lazily freed areas, guard pages included.
+    #[must_use]
+    pub fn lazy_pages(&self) -> u64 {
+        self.lazy.iter().map(|(start, end)| end.saturating_sub(*start) / FRAME_BYTES).sum()
     }
 
     /// Makes the addresses of lazily freed areas free again.

@@ -20,6 +20,8 @@ const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);
 const V6_11: Version = Version::candidate(6, 11, 1);
 const V5_19: Option<Version> = Some(Version::candidate(5, 19, 1));
@@ -278,6 +280,28 @@ pub const CALLS: &[CallSpec] = &[
         ),
         Some(V6_18),
     ),
+    never(
+        call(
+            "vmalloc_exec",
+            SIZE,
+            Returns::PointerOrNull,
+            ALL,
+            "kernel memory, writable and executable at once",
+            Cite::read("mails of June 2020 (removed in 5.8) and May 2023 (proposed again)"),
+            vmalloc::vmalloc_exec,
+        ),
+        "removed in 5.8; proposed again in 2023 and refused",
+    ),
+    call(
+        "vmap",
+        &[p("pages", Addr), p("count", Bytes)],
+        Returns::PointerOrNull,
+        ALL,
+        "maps the pages behind an address once more",
+        VMALLOC,
+        vmalloc::vmap,
+    ),
+    call("vunmap", ADDR, Returns::Void, ALL, "takes what vmap mapped away", VMALLOC, vfree::vfree),
     call("vfree", ADDR, Returns::Void, ALL, "frees an area", VMALLOC, vfree::vfree),
     call(
         "set_vm_flush_reset_perms",
@@ -353,6 +377,45 @@ pub const CALLS: &[CallSpec] = &[
             set_memory::rox,
         ),
         Some(V6_2),
+    ),
+    call(
+        "set_memory_np",
+        ADDR_PAGES,
+        Returns::Errno,
+        NOT_ARM64,
+        "makes pages not present",
+        SET_MEMORY,
+        set_memory::np,
+    ),
+    call(
+        "set_memory_p",
+        ADDR_PAGES,
+        Returns::Errno,
+        NOT_ARM64,
+        "makes pages present again",
+        SET_MEMORY,
+        set_memory::p,
+    ),
+    call(
+        "set_memory_valid",
+        &[p("addr", Addr), p("numpages", Pages), p("enable", Flag)],
+        Returns::Errno,
+        ARM64,
+        "makes pages invalid or valid",
+        SET_MEMORY,
+        set_memory::valid,
+    ),
+    since(
+        call(
+            "set_direct_map_valid_noflush",
+            &[p("page", Addr), p("nr", Bytes), p("valid", Flag)],
+            Returns::Errno,
+            ALL,
+            "the direct map's pages of frames that follow each other: away, or back",
+            Cite::deduced("Linux 6.13.2 arch/*/mm; not in 6.12"),
+            set_memory::direct_map_valid,
+        ),
+        Some(V6_13),
     ),
     call(
         "set_direct_map_invalid_noflush",
@@ -937,15 +1000,8 @@ const fn not(name: &'static str, what: &'static str) -> NotModelled {
 pub const NOT_MODELLED: &[NotModelled] = &[
     not("stop_machine", "stopping all CPUs"),
     not("static_call_update", "static calls"),
-    not("vmap", "mapping of the caller's pages"),
-    not("vunmap", "mapping of the caller's pages"),
     not("kvmalloc", "allocation that may come from slabs"),
-    not("vmalloc_exec", "removed in 5.8"),
-    not("set_memory_np", "making pages not present"),
-    not("set_memory_p", "making pages present"),
     not("set_memory_4k", "forced splitting"),
-    not("set_memory_valid", "making pages not present"),
-    not("set_direct_map_valid_noflush", "6.13 and later"),
     not("execmem_update_copy", "the ROX cache (6.13 and later)"),
     not("bpf_jit_binary_alloc", "programs on pages of their own"),
     not("bpf_jit_binary_lock_ro", "programs on pages of their own"),

@@ -44,6 +44,7 @@ pub struct PromiseRow {
 }
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 
@@ -141,6 +142,7 @@ pub const PROMISES: &[PromiseRow] = &[
         Extent::Code(0, 1),
         Cite::read("Linux 5.19, 6.12 arch/arm64/kernel/patching.c (every other CPU executes isb)"),
     ),
+    row("set_memory_np", NOT_ARM64, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
 ];
 
 /// The promises of a call on an architecture in a version.

@@ -19,6 +19,10 @@ pub(crate) enum Change {
     X,
     Nx,
     Rox,
+    /// Not present.
+    Np,
+    /// Present again.
+    P,
 }
 
 impl Change {
@@ -30,6 +34,9 @@ impl Change {
             Change::X => (Perm::EXEC, Perm::empty()),
             Change::Nx => (Perm::empty(), Perm::EXEC),
             Change::Rox => (Perm::EXEC, Perm::WRITE),
+            // Without PRESENT the global bit would read as PROTNONE on x86: it goes too.
+            Change::Np => (Perm::empty(), Perm::PRESENT | Perm::GLOBAL),
+            Change::P => (Perm::PRESENT, Perm::empty()),
         }
     }
 
@@ -41,6 +48,8 @@ impl Change {
             Change::X => Promise::Exec,
             Change::Nx => Promise::NoExec,
             Change::Rox => Promise::ReadOnlyExec,
+            Change::Np => Promise::NoAccess,
+            Change::P => Promise::Other,
         }
     }
 }
@@ -78,6 +87,40 @@ pub(crate) fn rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> 
         }
         error => Ok(error),
     }
+}
+
+/// `set_memory_np(addr, numpages)`.
+pub(crate) fn np(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Np)
+}
+
+/// `set_memory_p(addr, numpages)`.
+pub(crate) fn p(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::P)
+}
+
+/// `set_memory_valid(addr, numpages, enable)` on arm64: no check of areas, no alias, no purge.
+pub(crate) fn valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.arm64_set_valid(cpu, args.addr(0), args.get(1), args.get(2) == 1)
+}
+
+/// `set_direct_map_valid_noflush(page, nr, valid)`, the first page given by an address that maps
+/// it, the others behind it in memory.
+pub(crate) fn direct_map_valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let first = k
+        .page_behind(args.addr(0))
+        .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
+    let frames = k.machine.memory_bytes() / FRAME_BYTES;
+    if first.0.checked_add(args.get(1)).is_none_or(|end| end > frames) {
+        return Err(Stop::not_modelled("frames behind the end of memory"));
+    }
+    for n in 0..args.get(1) {
+        let error = k.set_direct_map(cpu, Pfn(first.0 + n), args.get(2) == 1)?;
+        if error != 0 {
+            return Ok(error);
+        }
+    }
+    Ok(0)
 }
 
 fn change(k: &mut Kernel, cpu: CpuId, args: &Args, change: Change) -> Result<i64, Stop> {

@@ -3,8 +3,8 @@
 //! Modelled: entries cleared without a flush, frames freed before any flush unless the area carries
 //! VM_FLUSH_RESET_PERMS, the reset of the direct map for those, the purge over all lazily freed
 //! areas. From: Linux 5.19 (`__vunmap`) and 6.12 (`vm_reset_perms`) mm/vmalloc.c, which do the
-//! same. Not modelled: freeing from interrupts (a work item frees later), the work item that
-//! purges when too many pages wait.
+//! same. Not modelled: freeing from interrupts (a work item frees later); the work item that
+//! purges when too many pages wait runs at once, on the CPU that frees.
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
@@ -64,7 +64,14 @@ impl Kernel {
         if reset {
             self.reset_frames.clone_from(&area.frames);
         }
-        Ok(())
+        self.drain_if_many(cpu)
+    }
+
+    /// Above `lazy_max_pages()` a work item flushes what was freed; here it runs at once.
+    fn drain_if_many(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let bits = u64::from(16 - self.cpus.leading_zeros());
+        let most = bits * (32 << 20) / FRAME_BYTES;
+        if self.areas.lazy_pages() > most { self.purge(cpu, None) } else { Ok(()) }
     }
 
     /// `vm_reset_perms`: direct map away, one flush over lazy areas and direct map, direct map

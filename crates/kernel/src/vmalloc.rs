@@ -97,6 +97,59 @@ pub(crate) fn is_vm_area_hugepages(k: &mut Kernel, _cpu: CpuId, args: &Args) -> 
     k.is_vm_area_hugepages(args.addr(0)).map(i64::from)
 }
 
+/// `vmalloc_exec(size)` as it was until 5.7 and as it was proposed again in 2023: writable and
+/// executable at once.
+pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (size, range) = (args.get(0), k.layout.vmalloc);
+    let flags = vm_flags::VM_FLUSH_RESET_PERMS;
+    k.vmalloc_range(cpu, Request { size, align: 1, range, perm: Perm::KERNEL_RWX, flags })
+}
+
+/// `vmap(pages, count)`, the pages given by an address that maps the first of them, the others
+/// behind it.
+pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (from, count) = (args.addr(0).align_down(FRAME_SHIFT), args.get(1));
+    if count > k.machine.memory_bytes() / FRAME_BYTES {
+        return Ok(0);
+    }
+    let len = count * FRAME_BYTES;
+    let mut pages = Vec::new();
+    for n in 0..count {
+        let at = from.0.checked_add(n * FRAME_BYTES).map(VirtAddr);
+        match at.and_then(|at| k.page_behind(at)) {
+            Some(pfn) => pages.push(pfn),
+            None => return Err(Stop::not_modelled("a struct page behind an address without one")),
+        }
+    }
+    if count == 0 {
+        k.warn_once(cpu, "vmap: no pages", WarnReason::BadArgument, VirtAddr(0));
+        return Ok(0);
+    }
+    let size = len + FRAME_BYTES;
+    let Some(start) = k.areas.fit(k.layout.vmalloc, size, FRAME_BYTES) else { return Ok(0) };
+    if k.allocation_fails() {
+        return Ok(0);
+    }
+    let (flags, page_order, frames) = (vm_flags::VM_MAP, 0, Vec::new());
+    k.areas.insert(Area { start, size, len, flags, page_order, frames });
+    for (n, pfn) in pages.iter().enumerate() {
+        let at = start.offset(n as u64 * FRAME_BYTES);
+        let (space, shift, perm) = (SpaceId::KERNEL, FRAME_SHIFT, Perm::KERNEL_RW);
+        match k.machine.map(cpu, space, at, pfn.addr(), FRAME_BYTES, shift, perm) {
+            Ok(()) => {}
+            Err(MapError::OutOfMemory) => {
+                k.undo_area(cpu, start, at)?;
+                return Ok(0);
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    k.after_new_mapping(cpu)?;
+    let shift = FRAME_SHIFT as u8;
+    k.emit(cpu, textbed_event::Flags::default(), View::AreaMade { virt: start, len, shift });
+    Ok(start.0 as i64)
+}
+
 impl Kernel {
     /// Whether the area of an address was allocated by huge pages. An address without area is
     /// dereferenced as NULL where huge vmalloc is configured.

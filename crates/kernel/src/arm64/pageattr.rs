@@ -132,6 +132,31 @@ impl Kernel {
         Ok(0)
     }
 
+    /// `set_memory_valid`.
+    pub(crate) fn arm64_set_valid(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        pages: u64,
+        valid: bool,
+    ) -> Result<i64, Stop> {
+        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let end = addr.0.checked_add(bytes).map(|end| VirtAddr(end.saturating_sub(1)));
+        let format = self.machine.format();
+        let kernel = |at: VirtAddr| at.0 >> 63 == 1 && format.is_canonical(at);
+        if !addr.is_aligned(FRAME_SHIFT) || !end.is_some_and(kernel) || !kernel(addr) {
+            return Err(Stop::not_modelled("a range that is not of kernel pages"));
+        }
+        if pages == 0 {
+            return Ok(0);
+        }
+        let bit = Perm::PRESENT;
+        let (set, clear) = if valid { (bit, Perm::empty()) } else { (Perm::empty(), bit) };
+        let error = self.arm64_walk(cpu, addr, bytes, set, clear)?;
+        self.arm64_flush_kernel_range(cpu, addr.0, addr.0 + bytes)?;
+        Ok(error)
+    }
+
     /// `set_direct_map_*_noflush` of one frame: nothing, and success, unless the direct map is
     /// mapped by pages.
     pub(crate) fn arm64_set_direct_map(

@@ -1,0 +1,77 @@
+//! Pages mapped twice, pages that are not present, and when freed areas are flushed by themselves.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot};
+use textbed_arch::{Arch, SpaceId, VirtAddr};
+
+const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+
+fn letters(bed: &Bed, at: u64) -> &'static str {
+    let found = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at));
+    found.map_or("---", |m| m.perm.letters())
+}
+
+#[test]
+fn a_second_mapping_has_the_same_frames_and_arm64_refuses_to_change_it() {
+    for (arch, changed) in ARCHS.into_iter().zip([0, -22, 0]) {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.area("a", "vmalloc", 2 << 12);
+        let b = bed.call("vmap", &[a, 2]) as u64;
+        bed.call("memset", &[a + 0x1000, 0x5a, 4]);
+        let mut seen = [0; 4];
+        let cpu = textbed_arch::CpuId(0);
+        bed.kernel.machine_mut().load(cpu, VirtAddr(b + 0x1000), &mut seen).unwrap();
+        assert_eq!(seen, [0x5a; 4], "{arch}");
+        assert_eq!(bed.call("set_memory_ro", &[b, 1]), changed, "{arch}");
+        bed.trace();
+        bed.call("vunmap", &[b]);
+        assert_eq!((letters(&bed, b), letters(&bed, a)), ("---", "rw-"), "{arch}");
+        assert!(!bed.trace().iter().any(|l| l.contains("frames -")), "{arch}: not its own");
+        assert_eq!(bed.call("vmap", &[a, 0]), 0);
+    }
+}
+
+#[test]
+fn pages_go_away_and_come_back() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.area("a", "vmalloc", 2 << 12);
+        let (away, back) = if arch == Arch::Arm64 {
+            (bed.call("set_memory_valid", &[a, 1, 0]), "set_memory_valid")
+        } else {
+            (bed.call("set_memory_np", &[a, 1]), "set_memory_p")
+        };
+        assert_eq!(away, 0, "{arch}");
+        assert!(!letters(&bed, a).contains('r'), "{arch} {}", letters(&bed, a));
+        let args: &[u64] = if arch == Arch::Arm64 { &[a, 1, 1] } else { &[a, 1] };
+        assert_eq!(bed.call(back, args), 0, "{arch}");
+        assert_eq!(letters(&bed, a), "rw-", "{arch}");
+    }
+}
+
+#[test]
+fn many_freed_pages_are_flushed_by_themselves() {
+    // Two CPUs: twice 32 MiB may wait.
+    let mut bed = boot("6.12", Arch::X86_64, &[]);
+    let purges = |bed: &mut Bed, mib: u64| {
+        let a = bed.call("vmalloc", &[mib << 20]) as u64;
+        bed.trace();
+        bed.call("vfree", &[a]);
+        bed.trace().iter().any(|l| l.contains("lock vmap_purge_lock"))
+    };
+    assert!(!purges(&mut bed, 60));
+    assert!(purges(&mut bed, 5));
+    assert!(!purges(&mut bed, 60), "the count begins again");
+}
+
+#[test]
+fn memory_that_is_writable_and_executable_at_once() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.area("a", "vmalloc_exec", 1 << 12);
+        assert_eq!(letters(&bed, a), "rwx", "{arch}");
+    }
+}
