@@ -64,7 +64,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: "y",
         defaults: &[],
         doc: "module memory is not executable from the start on powerpc (PAGE_KERNEL instead of \
-              PAGE_KERNEL_EXEC)",
+              PAGE_KERNEL_EXEC); x86 uses its cache of executable memory (6.15 on)",
         cite: Cite::read("Linux 5.19 and 6.8 arch/powerpc/kernel/module.c"),
     },
     OptionSpec {

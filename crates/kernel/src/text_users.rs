@@ -9,6 +9,7 @@
 //! the address given), reference counts of keys, keys while booting, jump entries in init text.
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_event::{Promise, View};
 
 use crate::call::Args;
 use crate::caps::Fact;
@@ -74,6 +75,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
     }
     if k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty() {
         k.kick_all_cpus(cpu)?;
+        k.promise_sites(cpu, &entries, 4);
     }
     k.unlock(cpu, "jump_label_mutex")?;
     Ok(0)
@@ -183,11 +185,24 @@ impl Kernel {
         }
         let finish = self.smp_name("text_poke_finish", "smp_text_poke_batch_finish");
         steps.push(step(move |k, cpu| k.step_call(cpu, finish, &Args::default())));
-        steps.push(step(|k, cpu| {
+        let entries = entries.to_vec();
+        steps.push(step(move |k, cpu| {
             k.unlock(cpu, "text_mutex")?;
-            k.unlock(cpu, "jump_label_mutex")
+            k.unlock(cpu, "jump_label_mutex")?;
+            k.promise_sites(cpu, &entries, X86_NOP.len() as u64);
+            Ok(())
         }));
         self.with_steps(steps)
+    }
+
+    /// No CPU executes the old instruction of these sites from here on.
+    fn promise_sites(&mut self, cpu: CpuId, entries: &[JumpEntry], len: u64) {
+        let call = self.machine.current_call(cpu);
+        let flags = self.flags_of(&[Fact::JumpLabelKicks]);
+        for entry in entries {
+            let (what, virt) = (Promise::NoStaleCode, entry.site);
+            self.emit(cpu, flags, View::Promised { call, what, virt, len });
+        }
     }
 
     /// The x86 name of a call before or from 6.16 on.
