@@ -31,9 +31,10 @@ impl Check {
         options
     }
 
-    /// What a scenario's expectations are held against: nobody's own levels.
-    pub(crate) fn plain() -> Self {
-        Self { base: Options::default(), flags: Vec::new() }
+    /// What a scenario's expectations are held against: that reading, nobody's own levels.
+    pub(crate) fn plain(reading: &str) -> Self {
+        let reading = reading.parse().unwrap_or_default();
+        Self { base: Options { reading, ..Options::default() }, flags: Vec::new() }
     }
 }
 

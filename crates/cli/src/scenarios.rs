@@ -83,16 +83,20 @@ pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
             let mut differences = Vec::new();
             let mut runs = 0;
             for (arch, kernel) in machine.of(&loaded) {
-                for policy in &policies {
-                    runs += 1;
-                    let known = differences.len();
-                    test_one(&loaded, arch, kernel, *policy, &machine, &mut differences);
-                    // The same difference under every policy is told once.
-                    let (old, new) = differences.split_at_mut(known);
-                    let fresh: Vec<Problem> =
-                        new.iter().filter(|d| !old.iter().any(|o| same(o, d))).cloned().collect();
-                    differences.truncate(known);
-                    differences.extend(fresh);
+                for reading in loaded.readings() {
+                    for policy in &policies {
+                        runs += 1;
+                        let known = differences.len();
+                        let on = (arch, kernel, reading);
+                        test_one(&loaded, on, *policy, &machine, &mut differences);
+                        // The same difference under every policy is told once.
+                        let (old, new) = differences.split_at_mut(known);
+                        let told = |d: &Problem| old.iter().any(|o| same(o, d));
+                        let fresh: Vec<Problem> =
+                            new.iter().filter(|d| !told(d)).cloned().collect();
+                        differences.truncate(known);
+                        differences.extend(fresh);
+                    }
                 }
             }
             let verdict = if differences.is_empty() { "ok" } else { "DIFFERS" };
@@ -120,13 +124,12 @@ fn same(a: &Problem, b: &Problem) -> bool {
 /// One run against what the file expects; differences are appended.
 fn test_one(
     loaded: &Loaded,
-    arch: Arch,
-    kernel: Version,
+    (arch, kernel, reading): (Arch, Version, Reading),
     policy: PolicyChoice,
     machine: &Machines,
     differences: &mut Vec<Problem>,
 ) {
-    let check = Check::plain();
+    let check = Check::plain(reading.name());
     let (run, end) = match one(loaded, arch, kernel, policy, machine, &check, None) {
         Ok(done) => done,
         Err(problems) => return differences.extend(problems),
@@ -145,13 +148,13 @@ fn test_one(
             count: 1,
         })
         .collect();
-    let reading = Reading::by_name(&run.reading).unwrap_or(Reading::Mapped);
     let ended = end.outcome.end();
     for d in textbed_scenario::compare(loaded, arch, kernel, reading, ended, &found) {
         differences.push(Problem {
             message: format!(
-                "{} on {arch}, kernel {kernel} (policy {})",
+                "{} on {arch}, kernel {kernel}, reading {} (policy {})",
                 d.message,
+                reading.name(),
                 policy_name(policy)
             ),
             path: loaded.path().to_owned(),

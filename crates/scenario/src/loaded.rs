@@ -168,6 +168,23 @@ impl Loaded {
         self.file.blocks.iter().any(|block| matches!(block.value, Block::Expect(_)))
     }
 
+    /// The readings under which its expectations have to be tried: the default one, and all if a
+    /// line names any.
+    pub fn readings(&self) -> Vec<Reading> {
+        use crate::syntax::ast::{Block, Selector};
+        let named = self.file.blocks.iter().any(|block| match &block.value {
+            Block::Expect(expect) => {
+                expect.selectors.iter().any(|s| matches!(s.value, Selector::Reading(_)))
+            }
+            _ => false,
+        });
+        if named {
+            Reading::ALL.iter().map(|(_, reading)| *reading).collect()
+        } else {
+            vec![Reading::Mapped]
+        }
+    }
+
     /// The label of the innermost labelled statement at a byte offset.
     pub fn label_at(&self, offset: u64) -> Option<&str> {
         let offset = usize::try_from(offset).ok()?;
