@@ -271,3 +271,18 @@ fn vfree_with_reset_needs_a_direct_map_of_pages() {
         assert!(trace.iter().any(|l| l.contains("tlbi")), "{trace:#?}");
     }
 }
+
+#[test]
+fn t5_the_direct_map_of_the_whole_area_until_6_18_of_the_pages_asked_for_later() {
+    for (version, pages) in [("6.12", 10), ("6.18", 10), ("7.0", 3)] {
+        let mut bed = boot(version, Arch::Arm64, &[]);
+        let a = bed.area("a", "vmalloc", 10 << 12);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_rox", &[a, 3]), 0);
+        let trace = bed.trace();
+        let changes = |to: &str| trace.iter().filter(|l| l[2..].starts_with(to)).count();
+        assert_eq!(changes("leaf dm(a)"), pages, "{version}");
+        assert_eq!(changes("ipi"), 0, "{version}");
+        assert_eq!(changes("lock vmap_purge_lock"), 2, "{version}");
+    }
+}
