@@ -82,6 +82,7 @@ impl Kernel {
                 page_shift: 12,
                 features,
                 kernel: Some(version.to_string()),
+                ..MachineConfig::new(arch)
             },
             policy,
         )?;

@@ -129,8 +129,7 @@ impl Lines {
                 (coherent, coherent)
             }
         };
-        let geometry = CacheGeometry::default_for(config.arch);
-        let (dline, iline) = (geometry.dline_bytes, geometry.iline_bytes);
+        let CacheGeometry { dline_bytes: dline, iline_bytes: iline } = config.geometry;
         Self {
             map: FxHashMap::default(),
             // Sizes are powers of two; a larger line is several of these.

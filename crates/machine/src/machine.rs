@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use textbed_arch::cache::CacheGeometry;
 use textbed_arch::paging::{Controls, Format};
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, PhysAddr, SpaceId};
 use textbed_event::{CallRef, Context, CpuState, Facts, Header, KindSet, Recorder, Source};
@@ -31,6 +32,8 @@ pub struct MachineConfig {
     pub page_shift: u8,
     /// CPU features.
     pub features: Features,
+    /// Line sizes: powers of two, 4 to 2048 bytes (what arm64's CTR_EL0 can express).
+    pub geometry: CacheGeometry,
     /// The kernel's version, for the stream's header.
     pub kernel: Option<String>,
 }
@@ -45,6 +48,7 @@ impl MachineConfig {
             memory_bytes: 16 << 30,
             page_shift: 12,
             features: Features::default_for(arch),
+            geometry: CacheGeometry::default_for(arch),
             kernel: None,
         }
     }
@@ -112,6 +116,13 @@ impl Machine {
             && !config.features.contains(Features::ARM_IDC)
         {
             return Err(MachineError::Config("arm64 DIC=1 requires IDC=1"));
+        }
+        let CacheGeometry { dline_bytes, iline_bytes } = config.geometry;
+        if [dline_bytes, iline_bytes]
+            .iter()
+            .any(|b| !b.is_power_of_two() || !(4..=2048).contains(b))
+        {
+            return Err(MachineError::Config("lines are a power of two from 4 to 2048 bytes"));
         }
         let frames = Frames::new(config.memory_bytes / FRAME_BYTES);
         let lines = Lines::new(&config);

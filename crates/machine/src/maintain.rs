@@ -163,7 +163,8 @@ impl Machine {
                 let shared = domain != Domain::NonShareable;
                 self.complete_tlbis(cpu, |t| shared || t.reach == Reach::Local);
             }
-            Barrier::DsbStore => (p.stores, p.tables) = (now, now),
+            // Nothing after it, a clean neither, comes before the stores that it waits for.
+            Barrier::DsbStore => (p.memory, p.stores, p.tables) = (now, now, now),
             Barrier::DmbFull => {
                 p.memory = now;
                 self.complete_cleans(cpu);
