@@ -19,7 +19,9 @@ mod x86;
 use std::collections::BTreeMap;
 
 use cases::{Answered, Case, Mmu, Rng};
-use textbed_arch::paging::{ARM64_4K, ARM64_16K, ARM64_64K, Format, X86_64_4LEVEL, X86_64_5LEVEL};
+use textbed_arch::paging::{
+    ARM64_4K, ARM64_16K, ARM64_64K, Controls, Format, X86_64_4LEVEL, X86_64_5LEVEL,
+};
 
 /// What was compared, by column.
 #[derive(Default)]
@@ -82,6 +84,24 @@ fn catch(format: &'static Format, seeds: Vec<(String, Format)>, answered: &[Answ
     println!("{}: {} wrong tables, {caught} caught", format.name, seeds.len());
 }
 
+/// A control bit by name, and what leaves it out.
+type Deaf = (&'static str, fn(&mut Controls));
+
+/// Every control bit must be missed if it is not looked at.
+fn catch_controls(format: &'static Format, deaf: &[Deaf], answered: &[Answered], root: u64) {
+    for (what, edit) in deaf {
+        let differs = |a: &&Answered| {
+            let mut case = a.case;
+            edit(&mut case.controls);
+            case.predict(format, root) != a.theirs
+        };
+        let n = answered.iter().filter(differs).count();
+        println!("  {} deaf to {what}: caught by {n} of {} cases", format.name, answered.len());
+        assert!(n > 0, "{}: no case tells {what}", format.name);
+    }
+    println!("{}: {} control bits left out, {} noticed", format.name, deaf.len(), deaf.len());
+}
+
 #[test]
 fn x86_64_4level_sample() {
     let mut mmu = x86::Cpu::new(&X86_64_4LEVEL);
@@ -89,6 +109,15 @@ fn x86_64_4level_sample() {
     let cases = x86::sample(&X86_64_4LEVEL, QUICK);
     let answered = compare(&X86_64_4LEVEL, &mut mmu, cases, usize::MAX);
     catch(&X86_64_4LEVEL, seeds::x86(), &answered, root);
+    let deaf: [Deaf; 6] = [
+        ("WP", |c| c.x86_wp = true),
+        ("NXE", |c| c.x86_nxe = true),
+        ("SMEP", |c| c.x86_smep = false),
+        ("SMAP", |c| c.x86_smap = false),
+        ("PKRU", |c| c.x86_pkru = None),
+        ("MAXPHYADDR", |c| c.x86_pa_bits = 52),
+    ];
+    catch_controls(&X86_64_4LEVEL, &deaf, &answered, root);
 }
 
 #[test]
@@ -98,6 +127,14 @@ fn arm64_4k_sample() {
     let cases = arm64::sample(&ARM64_4K, QUICK);
     let answered = compare(&ARM64_4K, &mut mmu, cases, usize::MAX);
     catch(&ARM64_4K, seeds::arm64(), &answered, root);
+    let deaf: [Deaf; 5] = [
+        ("WXN", |c| c.arm_wxn = false),
+        ("PAN", |c| c.arm_pan = false),
+        ("HPD", |c| c.arm_hpd = false),
+        ("the want of HA", |c| c.arm_ha = true),
+        ("the want of HD", |c| c.arm_hd = true),
+    ];
+    catch_controls(&ARM64_4K, &deaf, &answered, root);
 }
 
 #[test]
