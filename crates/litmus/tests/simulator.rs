@@ -97,6 +97,20 @@ const SHAPES: &[Shape] = &[
                   // LDR W4,[X3] | DSB ISH | IC IVAU,X1 | DSB ISH | STR W2,[X5] \
                   // LDR W6,[X5] | CBNZ W6,c | c: ISB | @",
         condition: "exists (1:X4=1 /\\ 2:X6=1 /\\ 2:X10=1)", allowed: [false, false, false] },
+    // IC IALLU reaches the CPU that executes it, IC IALLUIS every one.
+    Shape { name: "SM+dc-dsb-iallu-dsb-isb", initial: "0:X0=NOP; 0:X1=P0:f;",
+        program: "STR W0,[X1] | DC CVAU,X1 | DSB ISH | IC IALLU | DSB ISH | ISB | @",
+        condition: "exists 0:X10=1", allowed: [false, false, false] },
+    Shape { name: "MP.RF+dc-dsb-iallu-dsb+ctrl-isb",
+        initial: "0:X0=NOP; 0:X1=P1:f; 0:X2=1; 0:X3=y; 1:X3=y;",
+        program: "STR W0,[X1] | DC CVAU,X1 | DSB ISH | IC IALLU | DSB ISH | STR W2,[X3] \
+                  // LDR W4,[X3] | CBNZ W4,c | c: ISB | @",
+        condition: "exists (1:X4=1 /\\ 1:X10=1)", allowed: [true, true, false] },
+    Shape { name: "MP.RF+dc-dsb-ialluis-dsb+ctrl-isb",
+        initial: "0:X0=NOP; 0:X1=P1:f; 0:X2=1; 0:X3=y; 1:X3=y;",
+        program: "STR W0,[X1] | DC CVAU,X1 | DSB ISH | IC IALLUIS | DSB ISH | STR W2,[X3] \
+                  // LDR W4,[X3] | CBNZ W4,c | c: ISB | @",
+        condition: "exists (1:X4=1 /\\ 1:X10=1)", allowed: [false, false, false] },
     // What orders a store before a later clean: a DSB ST does, a DMB ST does not.
     Shape { name: "SB.RF+dmb+dsb.st-cachesync-isb",
         initial: "0:X0=NOP; 0:X1=P1:f; 1:X1=P1:f; 0:X3=y; 1:X3=y; 1:X2=1;",
