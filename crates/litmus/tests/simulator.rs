@@ -97,6 +97,12 @@ const SHAPES: &[Shape] = &[
                   // LDR W4,[X3] | DSB ISH | IC IVAU,X1 | DSB ISH | STR W2,[X5] \
                   // LDR W6,[X5] | CBNZ W6,c | c: ISB | @",
         condition: "exists (1:X4=1 /\\ 2:X6=1 /\\ 2:X10=1)", allowed: [false, false, false] },
+    // That a CPU fetched the new word does not mean that it is past the point of unification.
+    Shape { name: "SM.F+ic",
+        initial: "0:X0=NOP; 0:X1=P0:f; 0:X3=y; 1:X1=P0:f; 1:X5=P0:g; 1:X2=1; 1:X3=y;",
+        program: "STR W0,[X1] | LDR W4,[X3] | CBNZ W4,c | c: ISB | BL g | B end | g: @ | RET \
+                  | end: NOP // BLR X5 | IC IVAU,X1 | DSB ISH | STR W2,[X3]",
+        condition: "exists (1:X10=2 /\\ 0:X4=1 /\\ 0:X10=1)", allowed: [true, false, false] },
     // IC IALLU reaches the CPU that executes it, IC IALLUIS every one.
     Shape { name: "SM+dc-dsb-iallu-dsb-isb", initial: "0:X0=NOP; 0:X1=P0:f;",
         program: "STR W0,[X1] | DC CVAU,X1 | DSB ISH | IC IALLU | DSB ISH | ISB | @",
