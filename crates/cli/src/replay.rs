@@ -174,6 +174,10 @@ fn lines(s: &Summary) -> Vec<String> {
     for (text, count) in [
         ("removals of areas whose making was not seen", areas.removed_unknown),
         ("areas replaced (their removal was missed)", areas.replaced),
+        (
+            "pages mapped before the log and removed before their probe was armed",
+            s.counts.gone_unseen,
+        ),
         ("permission changes that failed", s.counts.changes_failed),
         ("mappings whose permission before is assumed", s.counts.leaves_assumed),
         ("timestamps that went backwards", s.counts.time_backwards),

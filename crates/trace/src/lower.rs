@@ -6,13 +6,15 @@
 //! log has them (direct map aliases) and are otherwise unknown, never guessed.
 //!
 //! Topics: [`areas`] what is mapped, [`change`] permissions, [`text`] patching, [`sync`] order
-//! between CPUs, [`owners`] who has executable memory.
+//! between CPUs, [`owners`] who has executable memory, [`unseen`] what went away
+//! before a probe was there.
 
 mod areas;
 mod change;
 mod owners;
 mod sync;
 mod text;
+mod unseen;
 
 use crate::accounting::{Accounting, Class, Reason};
 use crate::areas::Areas;
@@ -69,6 +71,7 @@ pub(crate) struct Lower<'s> {
     sync: sync::State,
     text: text::State,
     owners: owners::State,
+    unseen: unseen::State,
     pub(crate) accounting: Accounting,
     pub(crate) counts: Counts,
     events: [u64; Kind::ALL.len()],
@@ -120,6 +123,7 @@ impl<'s> Lower<'s> {
             sync: sync::State::default(),
             text: text::State::default(),
             owners: owners::State::default(),
+            unseen: unseen::State::default(),
             accounting: Accounting::default(),
             counts: Counts::default(),
             events: [0; Kind::ALL.len()],

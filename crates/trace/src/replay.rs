@@ -290,6 +290,9 @@ impl Lower<'_> {
         for (virt, len, words) in &side.areas {
             self.area_before(*virt, len.saturating_sub(page), words);
         }
+        if found.is_some() {
+            self.may_have_gone(&side.areas);
+        }
         Ok(found)
     }
 }

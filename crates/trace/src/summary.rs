@@ -20,6 +20,9 @@ pub struct Counts {
     pub leaves_without_phys: u64,
     /// Leaf changes of mappings made before the log began, taken to have been PAGE_KERNEL.
     pub leaves_assumed: u64,
+    /// Pages that tables taken before the log have, and whose frames turned up in a new area: they
+    /// were removed before the probe of removals was armed.
+    pub gone_unseen: u64,
     /// Walks over entries whose masks no call around them shows: not applied.
     pub masks_unknown: u64,
     /// Permission changes that failed.

@@ -5,9 +5,14 @@
 mod common;
 
 use common::*;
+use std::path::Path;
+use textbed_arch::paging::Format;
 use textbed_arch::{Arch, Perm};
 use textbed_event::{Event, Flags, Kind, Promise, Provenance, View};
+use textbed_trace::mappings::Mappings;
+use textbed_trace::perms::Bits;
 use textbed_trace::side::SideFiles;
+use textbed_trace::tables;
 
 #[test]
 fn an_area_is_what_was_asked_for_without_its_guard_page() {
@@ -103,6 +108,36 @@ fn x86_aliases_tell_the_frames_in_order_and_keep_nx() {
     assert_eq!(events[2].flags.provenance(), Provenance::Modelled);
     assert!(matches!(views(&keep, Kind::Promised)[..],
         [View::Promised { what: Promise::ReadOnlyExec, virt, len: 0x2000, .. }] if virt.0 == A));
+}
+
+/// The tables taken before the log have a page in an area that was freed before the probes were
+/// armed; its frame turns up in a new area.
+#[test]
+fn what_went_before_the_probes_were_armed_gives_its_frame_up() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/logs/amd64-6.12");
+    let mut side = SideFiles::beside(&Path::new(dir).join("trace.txt.zst")).unwrap();
+    side.entry_probes.clear();
+    let (stack, _, _) = *side.areas.iter().find(|a| a.2.ends_with("pages=4 vmalloc N0=4")).unwrap();
+    let format = Format::for_kernel(Arch::X86_64, 12).unwrap();
+    let mut before = Mappings::new(Bits::new(format));
+    tables::read(side.tables.as_ref().unwrap(), Arch::X86_64, &mut before).unwrap();
+    let alias = 0xffff_8880_0000_0000 + before.phys(stack, 1).unwrap();
+    let walk = format!(
+        "__change_page_attr_set_clr: (__change_page_attr_set_clr+0x0/0x1010) \
+         cpa=0xffffc9000128fa40 primary=0 vaddr={alias:#x} numpages=66"
+    );
+    let mut lines = ROX.to_vec();
+    lines[3].3 = &walk;
+    let log = with(X86_PROT, &lines);
+    let (done, _) = run_as(Arch::X86_64, "6.12", side.clone(), &log);
+    assert_eq!(done.summary.counts.gone_unseen, 1);
+    assert!(before.at(stack).is_some() && done.mappings.at(stack).is_none());
+    assert_eq!(done.mappings.phys(A, 1), before.phys(stack, 1));
+    // An area of somebody else's pages may share a frame.
+    side.areas.iter_mut().filter(|a| a.0 == stack).for_each(|a| a.2 = "somebody vmap".into());
+    let (done, _) = run_as(Arch::X86_64, "6.12", side, &log);
+    assert_eq!(done.summary.counts.gone_unseen, 0);
+    assert!(done.mappings.at(stack).is_some());
 }
 
 #[test]

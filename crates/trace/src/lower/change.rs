@@ -253,7 +253,7 @@ impl Lower<'_> {
         let phys = self.change.direct_map.map(|d| vaddr.wrapping_sub(d)).filter(|_| !in_image);
         if let Some(virt) = changed_page {
             if let Some(phys) = phys {
-                self.mappings.learn_phys(virt, page, phys);
+                self.learn_frame(virt, page, phys);
             }
             self.apply(virt, 1, masks, Provenance::Recorded);
         }
@@ -314,7 +314,7 @@ impl Lower<'_> {
         };
         for (i, alias) in range.aliases.iter().enumerate() {
             let virt = first.wrapping_add(page.wrapping_mul(i as u64));
-            self.mappings.learn_phys(virt, page, alias.wrapping_sub(distance));
+            self.learn_frame(virt, page, alias.wrapping_sub(distance));
         }
     }
 
