@@ -148,7 +148,9 @@ proptest! {
         let mut text = damaged(lines, &harms);
         if newline { text.push(b'\n'); }
         prop_assume!(!text.is_empty());
-        let expected = text.split(|c| *c == b'\n').count() as u64 - u64::from(newline);
+        // Nothing behind the last newline is no line; a line cut to nothing may stand there.
+        let ends = text.ends_with(b"\n");
+        let expected = text.split(|c| *c == b'\n').count() as u64 - u64::from(ends);
         let reader = LineReader::from_read("damaged", Cursor::new(text.clone())).unwrap();
         let options = Options {
             arch: Some(LOGS[which].1),
