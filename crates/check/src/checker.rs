@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use textbed_arch::effect::TlbScope;
 use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
 
 use crate::calls::Refusal;
@@ -164,10 +165,12 @@ impl Live {
             // The hot ones first.
             View::Fetch { virt, phys, len } => {
                 self.entry_used(now, virt, true);
+                self.run_in_site(now, virt, phys, len);
                 self.fetch(now, virt, phys, len);
             }
             View::Store { virt, phys, bytes, order } => {
                 self.entry_used(now, virt, false);
+                self.patched(now, virt, phys, u64::from(bytes.len), now.batch.bytes(bytes));
                 self.store(now, virt, phys, u64::from(bytes.len), order);
             }
             View::Barrier { barrier, domain } => {
@@ -191,6 +194,9 @@ impl Live {
                 self.judge_windows(call);
                 self.judge_became_exec(call);
                 self.judge_entries(call);
+                self.judge_mismatches(call);
+                self.judge_flushes(call);
+                self.sites_close(call);
             }
             View::ResultUsed { call } => {
                 self.calls.used(call);
@@ -232,11 +238,20 @@ impl Live {
             View::SpaceLoaded { asid, no_flush, .. } => {
                 self.space_loaded(now, asid, no_flush);
             }
-            View::Control { register, value } => self.control(now, register, value),
+            View::Control { register, value } => {
+                self.write_protection(now, register, value);
+                self.landing_control(now, register, value);
+                self.control(now, register, value);
+            }
             View::TlbInvalidate { scope, reach, virt, len, asid } => {
+                let by_address = matches!(scope, TlbScope::Address | TlbScope::AddressLastLevel);
+                if let Some(span) = Span::of(virt.0, len.max(1)).filter(|_| by_address) {
+                    self.range_flushed(now, span.rounded(self.page_bytes()));
+                }
                 self.tlb_invalidate(now, scope, reach, (virt, len), asid);
             }
-            View::Fault { virt, .. } => {
+            View::Fault { virt, access, reason } => {
+                self.write_fault(now, virt, access, reason);
                 self.faulted(now, virt);
                 self.fault(now, virt);
             }
@@ -247,6 +262,8 @@ impl Live {
                 let bytes = now.batch.bytes(what);
                 let len = bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
                 if let Some(len) = len {
+                    let pattern = bytes.get(8..).unwrap_or(&[]);
+                    self.patched(now, virt, phys, len, pattern);
                     self.fill(now, virt, phys, len);
                 }
             }
@@ -262,8 +279,14 @@ impl Live {
                 self.frame_free(now, pfn, count);
             }
 
-            View::CacheClean { scope, virt, phys } => self.cache_clean(now, scope, virt, phys),
+            View::CacheClean { scope, virt, phys } => {
+                let line = u64::from(self.header.dline_bytes.clamp(4, 4096).next_power_of_two());
+                self.line_maintained(now, scope, virt.0, now.phys(phys), line);
+                self.cache_clean(now, scope, virt, phys);
+            }
             View::IcacheInvalidate { scope, reach, virt, phys } => {
+                let line = u64::from(self.header.iline_bytes.clamp(4, 4096).next_power_of_two());
+                self.line_maintained(now, scope, virt.0, now.phys(phys), line);
                 self.icache_invalidate(now, scope, reach, virt, phys);
             }
             View::ContextSync { cause } => {
@@ -273,8 +296,14 @@ impl Live {
             View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
             View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
             View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
-            View::LockAcquired { lock } => self.lock_acquired(now, lock),
-            View::LockReleased { lock } => self.lock_released(now, lock),
+            View::LockAcquired { lock } => {
+                self.lock_held(now, lock, true);
+                self.lock_acquired(now, lock);
+            }
+            View::LockReleased { lock } => {
+                self.lock_held(now, lock, false);
+                self.lock_released(now, lock);
+            }
             View::Publish { slot, value } => self.publish(now, slot, value),
             View::Observe { slot, value } => self.observe(now, slot, value),
             View::StopMachine { begin } => {
@@ -284,21 +313,32 @@ impl Live {
             View::GracePeriod { .. } => self.everybody_meets(now),
             View::FetchLate { virt, phys, len } => self.fetch_late(now, virt, phys, len),
 
+            View::PatchSite { virt, old_len, new_len, handler } => {
+                self.patch_site(now, virt, (old_len, new_len), handler);
+            }
+            View::TrapHandler { virt, len, registered } => {
+                self.trap_handler(now, virt, len, registered);
+            }
+            View::Trap { virt, .. } => self.trapped(now, virt),
+            View::Needs { call, what, lock } => self.needs(now, call, what, lock),
+            View::Compared { virt, phys, bytes, equal } => {
+                self.compared(now, virt.0, now.phys(phys), bytes, equal);
+            }
+            View::TaskStands { task, virt, stands } => self.task_stands(now, task, virt.0, stands),
+            View::Branch { from, to, indirect } => {
+                if indirect {
+                    self.branched(now, from, to);
+                }
+            }
+
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
-            // Not looked at: for people (Marker, Warned), for rules not built (PatchSite, Branch,
-            // Trap, ReadSide, TableFreed, AreaMade), and what only tests may read (Observed).
+            // Not looked at: for people (Marker, Warned), for rules not built (ReadSide, TableFreed,
+            // AreaMade), and what only tests may read (Observed).
             View::Marker { .. }
             | View::Warned { .. }
             | View::TableFreed { .. }
             | View::AreaMade { .. }
-            | View::PatchSite { .. }
             | View::ReadSide { .. }
-            | View::Branch { .. }
-            | View::Trap { .. }
-            | View::TrapHandler { .. }
-            | View::Needs { .. }
-            | View::Compared { .. }
-            | View::TaskStands { .. }
             | View::Observed { .. } => {}
         }
     }

@@ -25,6 +25,7 @@ mod mappings;
 mod mark;
 mod memory;
 mod options;
+mod patching;
 mod refusals;
 pub mod rules;
 mod span;

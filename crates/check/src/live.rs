@@ -15,6 +15,7 @@ use crate::frames::Frames;
 use crate::mark::Mark;
 use crate::memory::BecameExec;
 use crate::options::{Mode, Options};
+use crate::patching::Patching;
 use crate::refusals::Waiting;
 use crate::rules::RuleId;
 use crate::span::Span;
@@ -111,6 +112,7 @@ pub(crate) struct Live {
     /// Ranges whose invalidation came before their change was visible, by the outermost call.
     pub(crate) early: Vec<(CallRef, SpaceId, Span)>,
     pub(crate) frames: Frames,
+    pub(crate) patching: Patching,
     pub(crate) became_exec: Vec<BecameExec>,
     pub(crate) authorised: Authorised,
     pub(crate) wx: WxWindows,
@@ -141,6 +143,7 @@ impl Live {
             watch: Watch::default(),
             early: Vec::new(),
             frames: Frames::default(),
+            patching: Patching::default(),
             became_exec: Vec::new(),
             authorised: Authorised::default(),
             wx: WxWindows::default(),

@@ -64,6 +64,7 @@ impl Live {
                 textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
             if moved || !change.new.contains(old.perm & rights) {
                 self.answer_is_old(space, *part, old, change.old_shift, &mark);
+                self.rights_taken(space, *part, old.phys, &mark);
             }
             if old.perm.executable() && (moved || !change.new.executable()) {
                 self.fetches.was_executable(space, *part, now.seq());

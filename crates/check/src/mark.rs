@@ -63,9 +63,8 @@ fn address_of(event: &Event) -> Option<VirtAddr> {
     use Kind::*;
     match event.kind {
         Region | Leaf | AreaMade | AreaRemoved | CacheClean | IcacheInvalidate | TlbInvalidate
-        | Store | Fill | StoreLate | PatchSite | Load | Fetch | FetchLate | Fault | Trap => {
-            Some(VirtAddr(event.a))
-        }
+        | Store | Fill | StoreLate | PatchSite | Load | Fetch | FetchLate | Fault | Trap
+        | TrapHandler | Compared => Some(VirtAddr(event.a)),
         Warned | Refused | Promised => Some(VirtAddr(event.b)),
         Branch => Some(VirtAddr(event.b)),
         _ => None,

@@ -86,6 +86,7 @@ impl Live {
         if self.checkable(RuleId::ExecAfterFree) {
             translations::exec_after_free(self, span, &since);
         }
+        self.freed_under_tasks(&since, span);
         self.frames.state.insert(span, Frame::Free { since });
         self.frames.unwritten.remove(span);
         self.fetches.frames_changed();

@@ -142,6 +142,12 @@ impl Live {
                 let draft = fetch::broken(self, &mark, &broken);
                 self.report(draft);
             }
+            let frame = span.first.wrapping_add(at.wrapping_sub(virt));
+            let unit = Span { first: frame, last: span.last.max(frame) };
+            self.torn_by_window(&mark, unit, &broken);
+            if matches!(broken.first, Action::Clean | Action::Invalidate) {
+                self.maintained_beside(&mark, at, unit, &broken);
+            }
         } else if self.options.reading != Reading::Fresh {
             self.judge_remap(now, space, virt);
         }
@@ -175,7 +181,7 @@ impl Live {
         }
     }
 
-    fn verdict(
+    pub(crate) fn verdict(
         &self,
         p: CpuId,
         space: SpaceId,

@@ -1,7 +1,6 @@
 //! The rules: what each is called, what it needs to see, and the page that explains it.
 //!
-//! A name is a rule's id for ever. A rule has a row only if its mechanism is built; names that the
-//! design fixes without a mechanism here (torn-patch, verify-mismatch, ...) get theirs with it.
+//! A name is a rule's id for ever. A rule has a row only if its mechanism is built.
 
 pub(crate) mod breaks;
 pub(crate) mod calls;
@@ -56,6 +55,30 @@ pub enum RuleId {
     MissingPteOrder,
     /// A mapping in use was invalid for a while.
     LiveMappingHole,
+    /// A CPU may run a mixture of old and new code.
+    TornPatch,
+    /// A patched place does not lie in one unit of what CPUs fetch.
+    MisalignedPatch,
+    /// Text is changed without the lock that its patchers share.
+    UnlockedPatch,
+    /// A patcher runs what it is in the middle of patching.
+    SelfPatch,
+    /// Code is replaced or freed while a task stands in it.
+    NoQuiescence,
+    /// What patchers know of a site does not fit what is there.
+    PatchMetadata,
+    /// Code is written through a mapping that does not grant it.
+    WriteThroughReadOnly,
+    /// An indirect branch arrives where no landing pad is.
+    MissingLandingPad,
+    /// Memory is not what its patcher or generator expected.
+    VerifyMismatch,
+    /// Maintenance covers other bytes than those that changed.
+    WrongRange,
+    /// Maintenance used another address than the one that needs it.
+    WrongAlias,
+    /// A call runs where its own contract forbids it.
+    WrongContext,
 }
 
 /// What a rule is about.
@@ -119,7 +142,7 @@ pub struct RuleRow {
 
 impl RuleId {
     /// Every rule, in table order.
-    pub const ALL: [RuleId; 16] = [
+    pub const ALL: [RuleId; 28] = [
         RuleId::WxMapping,
         RuleId::WxAlias,
         RuleId::WxStaleTranslation,
@@ -136,6 +159,18 @@ impl RuleId {
         RuleId::BreakBeforeMake,
         RuleId::MissingPteOrder,
         RuleId::LiveMappingHole,
+        RuleId::TornPatch,
+        RuleId::MisalignedPatch,
+        RuleId::UnlockedPatch,
+        RuleId::SelfPatch,
+        RuleId::NoQuiescence,
+        RuleId::PatchMetadata,
+        RuleId::WriteThroughReadOnly,
+        RuleId::MissingLandingPad,
+        RuleId::VerifyMismatch,
+        RuleId::WrongRange,
+        RuleId::WrongAlias,
+        RuleId::WrongContext,
     ];
 
     /// Its row.

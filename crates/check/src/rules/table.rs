@@ -28,6 +28,28 @@ const POWER_BREAK: Cite =
 const POWER_HOLE: Cite =
     Cite::read("linuxppc-dev 2021, set_memory on running code; Linux 6.12 powerpc pageattr.c");
 
+const ARM_LIVE: Cite =
+    Cite::read("Arm ARM DDI 0487 B2.2.5 Concurrent modification and execution of instructions");
+const ATOMICITY: Cite =
+    Cite::read("Linux commits 2dc419613805, aec86b052df6, 8547649981e6 (messages)");
+const POWER_PREFIX: Cite =
+    Cite::memory("Power ISA 3.1 Book I 1.6: prefixed instructions do not cross 64 bytes");
+const LOCKS: Cite = Cite::read("Linux commits 9f255b632bf1, 2aebf5ee43bf (messages)");
+const SELF: Cite =
+    Cite::read("Linux commits 49b39ec248af, 5b48ba2fbd77, d35652a5fc99, 429388682dc2 (messages)");
+const QUIESCENCE: Cite = Cite::read("Linux commits 5c02ece81848, 8547649981e6 (messages)");
+const METADATA: Cite =
+    Cite::read("Linux commits 285a54efe386, efd608fa7403, 9e667624c291, f263a81451c1 (messages)");
+const READ_ONLY: Cite =
+    Cite::deduced("Intel SDM 3A 4.6.1, CR0.WP; AMD APM vol 2, 5.6: supervisor writes");
+const PADS_X86: Cite = Cite::memory("Intel SDM 1, 17.3 (ENDBR64 under IA32_S_CET.ENDBR_EN)");
+const PADS_ARM: Cite = Cite::read("Linux commit 738a96c4a8c3 (message); arm64: BTI and PACIASP");
+const MISMATCH: Cite = Cite::read("Linux commits 9e1db76f44de, c841668784cc (messages)");
+const RANGES: Cite = Cite::read("Linux commit 8e41f8726dcf (message)");
+const ALIASES: Cite = Cite::read("Linux commits ab5130186d74, 37cb0aab9068 (messages)");
+const CONTEXTS: Cite =
+    Cite::read("Linux commits ce2b3a50ad92, 591b4b268435, f6cc0c501649 (messages)");
+
 static WX: [Cite; 3] = [
     Cite::deduced("Intel SDM 3A 4.6 (access rights); Arm ARM D8.4; Power ISA Book III radix"),
     SDM_TLB,
@@ -255,5 +277,161 @@ pub static RULES: &[RuleRow] = &[
         sure: Facts::TOTAL_ORDER,
         cites: &[SDM_TLB, ARM_HOLE, POWER_HOLE],
         explain: include_str!("pages/live-mapping-hole.md"),
+    },
+    RuleRow {
+        id: RuleId::TornPatch,
+        name: "torn-patch",
+        family: Family::Patching,
+        summary: "a CPU may run a mixture of old and new code",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Store, Kind::Fetch, Kind::ContextSync]),
+        facts: Facts::PHYS.union(Facts::MAINTENANCE),
+        sure: Facts::ALL_STORES.union(Facts::TOTAL_ORDER).union(Facts::CONTENTS),
+        cites: &[SDM_SMC, APM_SMC, ARM_LIVE, POWER_ICACHE, ATOMICITY],
+        explain: include_str!("pages/torn-patch.md"),
+    },
+    RuleRow {
+        id: RuleId::MisalignedPatch,
+        name: "misaligned-patch",
+        family: Family::Patching,
+        summary: "a place that is patched live does not lie in one unit of what CPUs fetch",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Store]),
+        facts: Facts::PHYS,
+        sure: Facts::TOTAL_ORDER,
+        cites: &[SDM_SMC, APM_SMC, ARM_LIVE, POWER_PREFIX],
+        explain: include_str!("pages/misaligned-patch.md"),
+    },
+    RuleRow {
+        id: RuleId::UnlockedPatch,
+        name: "unlocked-patch",
+        family: Family::Patching,
+        summary: "text is changed without the lock that its patchers share",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Needs, Kind::LockAcquired, Kind::CallEntered]),
+        facts: Facts::empty(),
+        sure: Facts::SYNCHRONISATION,
+        cites: &[LOCKS],
+        explain: include_str!("pages/unlocked-patch.md"),
+    },
+    RuleRow {
+        id: RuleId::SelfPatch,
+        name: "self-patch",
+        family: Family::Patching,
+        summary: "a patcher runs the code that it is in the middle of patching",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::PatchSite, Kind::Store, Kind::Fetch, Kind::CallReturned]),
+        facts: Facts::PHYS,
+        sure: Facts::empty(),
+        cites: &[SELF],
+        explain: include_str!("pages/self-patch.md"),
+    },
+    RuleRow {
+        id: RuleId::NoQuiescence,
+        name: "no-quiescence",
+        family: Family::Patching,
+        summary: "code is replaced or freed while a task stands in it",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::TaskStands, Kind::Store]),
+        facts: Facts::PHYS,
+        sure: Facts::TOTAL_ORDER,
+        cites: &[QUIESCENCE],
+        explain: include_str!("pages/no-quiescence.md"),
+    },
+    RuleRow {
+        id: RuleId::PatchMetadata,
+        name: "patch-metadata",
+        family: Family::Patching,
+        summary: "what patchers know of a site does not fit what is there",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::PatchSite, Kind::TrapHandler, Kind::Trap]),
+        facts: Facts::PHYS,
+        sure: Facts::TOTAL_ORDER,
+        cites: &[METADATA, SDM_SMC, ARM_LIVE],
+        explain: include_str!("pages/patch-metadata.md"),
+    },
+    RuleRow {
+        id: RuleId::WriteThroughReadOnly,
+        name: "write-through-read-only",
+        family: Family::Permissions,
+        summary: "code is written through a mapping that does not grant it",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Leaf, Kind::Store, Kind::Fault]),
+        facts: Facts::ALL_STORES,
+        sure: Facts::PHYS.union(Facts::ALL_ALIASES),
+        cites: &[READ_ONLY, ARM_TLB, POWER_TLB],
+        explain: include_str!("pages/write-through-read-only.md"),
+    },
+    RuleRow {
+        id: RuleId::MissingLandingPad,
+        name: "missing-landing-pad",
+        family: Family::Contents,
+        summary: "an indirect branch arrives where no landing pad is",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Branch, Kind::Control, Kind::Store]),
+        facts: Facts::CONTENTS.union(Facts::PHYS),
+        sure: Facts::ALL_STORES,
+        cites: &[PADS_X86, PADS_ARM],
+        explain: include_str!("pages/missing-landing-pad.md"),
+    },
+    RuleRow {
+        id: RuleId::VerifyMismatch,
+        name: "verify-mismatch",
+        family: Family::Contents,
+        summary: "memory is not what its patcher or generator expected",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Compared]),
+        facts: Facts::empty(),
+        sure: Facts::empty(),
+        cites: &[MISMATCH],
+        explain: include_str!("pages/verify-mismatch.md"),
+    },
+    RuleRow {
+        id: RuleId::WrongRange,
+        name: "wrong-range",
+        family: Family::Calls,
+        summary: "maintenance or a flush covers other bytes than those that changed",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Store, Kind::Fetch, Kind::CacheClean, Kind::TlbInvalidate]),
+        facts: Facts::PHYS.union(Facts::MAINTENANCE),
+        sure: Facts::ALL_STORES.union(Facts::TOTAL_ORDER),
+        cites: &[ARM_ICACHE, POWER_ICACHE, SDM_TLB, ARM_TLB, RANGES],
+        explain: include_str!("pages/wrong-range.md"),
+    },
+    RuleRow {
+        id: RuleId::WrongAlias,
+        name: "wrong-alias",
+        family: Family::Calls,
+        summary: "maintenance or a flush used another address than the one that needs it",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Store, Kind::Fetch, Kind::CacheClean, Kind::TlbInvalidate]),
+        facts: Facts::PHYS.union(Facts::MAINTENANCE),
+        sure: Facts::ALL_ALIASES.union(Facts::TOTAL_ORDER),
+        cites: &[ARM_ICACHE, POWER_ICACHE, SDM_TLB, ARM_TLB, ALIASES],
+        explain: include_str!("pages/wrong-alias.md"),
+    },
+    RuleRow {
+        id: RuleId::WrongContext,
+        name: "wrong-context",
+        family: Family::Calls,
+        summary: "a call runs where its own contract forbids it",
+        certain: Level::Deny,
+        possible: Level::Warn,
+        needs: KindSet::of(&[Kind::Needs]),
+        facts: Facts::empty(),
+        sure: Facts::empty(),
+        cites: &[CONTEXTS],
+        explain: include_str!("pages/wrong-context.md"),
     },
 ];

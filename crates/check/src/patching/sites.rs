@@ -1,0 +1,401 @@
+//! Open sites: two patchers at one place, a patcher that runs what it patches, a site that is cut
+//! badly, and handlers of traps that are gone too early.
+
+use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
+use textbed_event::{CallRef, View};
+
+use super::unit_bytes;
+use crate::book::Draft;
+use crate::fetch::versions::Version;
+use crate::finding::Blame;
+use crate::live::{Live, Now};
+use crate::mark::Mark;
+use crate::rules::RuleId;
+use crate::span::Span;
+use crate::tables::UNKNOWN_PHYS;
+
+/// A place that a patcher is about to replace, or is replacing.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) cpu: CpuId,
+    pub(crate) virt: Span,
+    pub(crate) frames: Option<Span>,
+    /// The call that ends the patch when it returns.
+    pub(crate) cause: CallRef,
+    pub(crate) mark: Mark,
+    /// Parts of `frames` that were stored to.
+    pub(crate) stored: Vec<Span>,
+    pub(crate) last_store: Option<Mark>,
+    /// Its first unit is a trap now.
+    pub(crate) trapped: bool,
+    /// The patcher ran bytes of it after a store.
+    ran: Option<Mark>,
+}
+
+impl Site {
+    pub(crate) fn stores_in(&self, frames: Span) -> bool {
+        self.stored.iter().any(|s| s.meet(frames).is_some())
+    }
+
+    /// Some of it was stored to, and some was not.
+    pub(crate) fn is_partial(&self) -> bool {
+        let Some(frames) = self.frames else { return false };
+        let mut next = frames.first;
+        let mut stored = self.stored.clone();
+        stored.sort_unstable();
+        for s in stored {
+            if s.first > next {
+                break;
+            }
+            next = next.max(s.last.saturating_add(1));
+        }
+        !self.stored.is_empty() && next <= frames.last
+    }
+}
+
+/// What is known about a trap at some place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handler {
+    last: u64,
+    registered: bool,
+    mark: Mark,
+}
+
+/// Sites that are open at once; past it the oldest is forgotten.
+const MAX_SITES: usize = 512;
+/// Places with handlers kept.
+const MAX_HANDLERS: usize = 1 << 14;
+
+impl Live {
+    /// A patcher says what it is about to replace.
+    pub(crate) fn patch_site(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        lens: (u16, u16),
+        handler: bool,
+    ) {
+        for rule in [RuleId::PatchMetadata, RuleId::MisalignedPatch, RuleId::UnlockedPatch] {
+            self.occasions.looked(rule);
+        }
+        let len = u64::from(lens.0.max(lens.1));
+        let Some(span) = Span::of(virt.0, len) else { return };
+        let mark = self.mark(now);
+        let (_, mapping) = match self.tables.lookup(self.cpus.space_of(now.cpu()), virt.0) {
+            Some((space, mapping)) => (Some(space), Some(mapping)),
+            None => (None, None),
+        };
+        let phys = mapping.map(|m| m.phys).filter(|p| *p < UNKNOWN_PHYS);
+        let frames = phys.and_then(|p| Span::of(p, len));
+        if let Some(freed) = phys.and_then(|p| self.frames.freed(p)) {
+            self.site_is_gone(&mark, &freed);
+        }
+        let other = self.patching.sites.iter().find(|s| {
+            s.cpu != now.cpu() && s.virt.meet(span).is_some() && self.calls.is_open(s.cause)
+        });
+        if let Some(other) = other.map(|s| s.mark) {
+            self.two_patchers(&mark, &other);
+        }
+        if let Some(frames) = frames {
+            self.judge_shape(&mark, frames, handler);
+        }
+        if self.patching.sites.len() >= MAX_SITES {
+            self.patching.sites.remove(0);
+        }
+        self.patching.sites.push(Site {
+            cpu: now.cpu(),
+            virt: span,
+            frames,
+            cause: mark.cause,
+            mark,
+            stored: Vec::new(),
+            last_store: None,
+            trapped: false,
+            ran: None,
+        });
+    }
+
+    /// A call returned: its patches are done.
+    pub(crate) fn sites_close(&mut self, call: CallRef) {
+        self.patching.sites.retain(|s| s.cause != call);
+    }
+
+    /// A store may be one to an open site.
+    pub(crate) fn site_stored(&mut self, mark: &Mark, frames: Span, bytes: &[u8]) {
+        let arch = self.arch();
+        let mut ran: Option<(Mark, u64)> = None;
+        for site in &mut self.patching.sites {
+            let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
+            if site.cpu != mark.cpu {
+                continue;
+            }
+            if site.frames.is_some_and(|f| f.first == part.first) {
+                let skip = usize::try_from(part.first - frames.first).unwrap_or(usize::MAX);
+                let unit = if arch == Arch::X86_64 { 1 } else { 4 };
+                let first = bytes.get(skip..skip.saturating_add(unit));
+                site.trapped = first.is_some_and(|b| trap::is_trap_fill(arch, b));
+            }
+            if let Some(was) = site.ran.take() {
+                ran = Some((was, site.virt.first));
+            }
+            if site.stored.len() < 64 {
+                site.stored.push(part);
+            }
+            site.last_store = Some(*mark);
+        }
+        if let Some((was, virt)) = ran {
+            self.self_patch(mark, &was, virt);
+        }
+    }
+
+    /// A CPU runs bytes of an open site.
+    pub(crate) fn site_run(&mut self, now: Now<'_>, virt: u64, frames: Span) {
+        if self.patching.sites.is_empty() {
+            return;
+        }
+        let mark = self.mark(now);
+        let stopped = self.watch.stopped;
+        let mut torn = None;
+        for rule in [RuleId::TornPatch, RuleId::SelfPatch] {
+            self.occasions.looked(rule);
+        }
+        for site in &mut self.patching.sites {
+            let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
+            let at_trap = site.trapped && site.frames.is_some_and(|f| f.first == part.first);
+            if site.stored.is_empty() || at_trap {
+                continue;
+            }
+            if site.cpu == mark.cpu {
+                site.ran = Some(mark);
+            } else if site.is_partial() && !stopped {
+                torn = Some(site.mark);
+            }
+        }
+        if let Some(site) = torn {
+            self.torn_open(&mark.about(virt), &site);
+        }
+    }
+
+    /// A handler of a trap is known, or is no longer.
+    pub(crate) fn trap_handler(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        len: u32,
+        registered: bool,
+    ) {
+        let Some(span) = Span::of(virt.0, u64::from(len)) else { return };
+        let mark = self.mark(now).about(virt.0);
+        let handlers = &mut self.patching.handlers;
+        if handlers.len() < MAX_HANDLERS || handlers.contains_key(&virt.0) {
+            handlers.insert(virt.0, Handler { last: span.last, registered, mark });
+        }
+        if !registered {
+            self.occasions.looked(RuleId::PatchMetadata);
+            self.handler_gone(now, virt.0, &mark);
+        }
+    }
+
+    /// The handler was taken back: may somebody still run the trap?
+    fn handler_gone(&mut self, now: Now<'_>, virt: u64, mark: &Mark) {
+        let space = self.cpus.space_of(now.cpu());
+        let Some((_, mapping)) = self.tables.lookup(space, virt) else { return };
+        if mapping.phys >= UNKNOWN_PHYS || !mapping.perm.executable() {
+            return;
+        }
+        let byte = Span { first: mapping.phys, last: mapping.phys };
+        let Some((_, history)) = self.fetches.versions.within(byte).next() else { return };
+        let arch = self.arch();
+        let traps = |v: &Version| {
+            v.unit.is_some_and(|u| {
+                let at = usize::try_from(mapping.phys.wrapping_sub(u.phys)).unwrap_or(usize::MAX);
+                let unit = if arch == Arch::X86_64 { 1 } else { 4 };
+                let bytes = u.bytes.get(at..at.saturating_add(unit));
+                bytes.is_some_and(|b| trap::is_trap_fill(arch, b))
+            })
+        };
+        if history.newest().is_some_and(|v| traps(v)) {
+            let what = "while the trap is still there";
+            self.metadata(mark, what, "keep the handler until the trap is gone", true, None);
+            return;
+        }
+        if !history.versions.iter().any(|v| traps(v)) {
+            return;
+        }
+        let cpus = (0..self.header.cpus.min(64)).map(CpuId);
+        let others: Vec<CpuId> =
+            cpus.filter(|p| *p != now.cpu() && self.cpus.online & View::cpu_bit(*p) != 0).collect();
+        let open = others.into_iter().find_map(|p| {
+            let broken = self.verdict(p, space, virt, byte, &history, false)?;
+            Some((p, broken.sure, broken.version.mark))
+        });
+        if let Some((p, sure, stored)) = open {
+            let what = format!("while {p} may still run the trap");
+            let help =
+                "synchronise every CPU after the trap is replaced, then take the handler back";
+            self.metadata(mark, &what, help, sure, Some(stored));
+        }
+    }
+
+    /// A CPU took a trap: is there anybody who knows of it?
+    pub(crate) fn trapped(&mut self, now: Now<'_>, virt: VirtAddr) {
+        let Some((_, handler)) = self.patching.handlers.range(..=virt.0).next_back() else {
+            return;
+        };
+        let handler = *handler;
+        if handler.last < virt.0 {
+            return;
+        }
+        self.occasions.looked(RuleId::PatchMetadata);
+        if !handler.registered {
+            let mark = self.mark(now).about(virt.0);
+            let what = "and a CPU runs into the trap";
+            let help = "take a handler back only after every CPU has left the trap behind";
+            self.metadata(&mark, what, help, true, Some(handler.mark));
+        }
+    }
+
+    fn metadata(&mut self, mark: &Mark, what: &str, help: &str, sure: bool, why: Option<Mark>) {
+        if !self.checkable(RuleId::PatchMetadata) {
+            return;
+        }
+        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let message = format!("the handler of the trap at {at} was taken back {what}");
+        let site = self.site(mark, "here");
+        let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
+        draft.because = why.map(|m| self.site(&m, "in conflict with this"));
+        draft.sure = sure && mark.sure;
+        draft.blame = Blame::Callee;
+        draft.missing.push("synchronisation of every CPU before the handler goes".to_owned());
+        draft.help = Some(help.to_owned());
+        self.report(draft);
+    }
+
+    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark) {
+        if !self.checkable(RuleId::PatchMetadata) {
+            return;
+        }
+        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let message =
+            format!("a patcher's list names {at}, whose frame went back to the allocator");
+        let site = self.site(mark, "about to be patched here");
+        let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
+        draft.because = Some(self.site(freed, "the frame went back here"));
+        draft.sure = mark.sure && freed.sure;
+        draft.blame = Blame::Callee;
+        draft.missing.push("removal of the site from the list before its memory goes".to_owned());
+        draft.help =
+            Some("take sites off every list before the memory they lie in is freed".into());
+        self.report(draft);
+    }
+
+    fn two_patchers(&mut self, mark: &Mark, other: &Mark) {
+        if !self.checkable(RuleId::UnlockedPatch) {
+            return;
+        }
+        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let message = format!("{} patches {at} while {} is patching it", mark.cpu, other.cpu);
+        let site = self.site(mark, "a second patch begins here");
+        let mut draft = Draft::new(RuleId::UnlockedPatch, message, site);
+        draft.because = Some(self.site(other, "the first one began here and is not done"));
+        draft.sure = mark.sure && other.sure;
+        draft.missing.push("one lock for both patchers".to_owned());
+        draft.help = Some("let everybody who changes text hold one lock while he does".to_owned());
+        self.report(draft);
+    }
+
+    fn self_patch(&mut self, mark: &Mark, ran: &Mark, virt: u64) {
+        if !self.checkable(RuleId::SelfPatch) {
+            return;
+        }
+        let at = self.address(virt);
+        let message = format!("{} runs {at} in the middle of patching it", mark.cpu);
+        let site = self.site(ran, "runs half of the patch here");
+        let mut draft = Draft::new(RuleId::SelfPatch, message, site);
+        draft.because = Some(self.site(mark, "and goes on patching here"));
+        draft.sure = mark.sure && ran.sure;
+        draft.missing.push("code for the patcher that the patch does not touch".to_owned());
+        draft.help = Some(
+            "patch in an order in which every prefix is sound, from code (and with exception \
+             paths) that is not itself patched, or write all of it with one store"
+                .to_owned(),
+        );
+        self.report(draft);
+    }
+
+    /// Whether a place that is patched while others may run it is cut well.
+    fn judge_shape(&mut self, mark: &Mark, frames: Span, handler: bool) {
+        let (arch, features) = (self.arch(), self.header.features);
+        let alone = self.watch.stopped || self.cpus.online.count_ones() < 2;
+        let (bytes, why, sure) = match arch {
+            Arch::X86_64 => {
+                let line = if features.contains(Features::X86_AMD) { 8 } else { 64 };
+                let crosses = frames.len() <= 16 && frames.first / line != frames.last / line;
+                if handler || alone || !crosses || !self.ran_elsewhere(mark.cpu, frames) {
+                    return;
+                }
+                let what = if line == 8 { "an aligned quadword" } else { "a cache line" };
+                (line, format!("crosses the end of {what}"), false)
+            }
+            _ if !frames.first.is_multiple_of(4) => {
+                (4, "is no multiple of four bytes".to_owned(), true)
+            }
+            // Prefixed instructions lie within 64 bytes (Power ISA 3.1 Book I 1.6).
+            Arch::Ppc64le | Arch::Ppc64
+                if frames.len() == 8 && frames.first / 64 != frames.last / 64 =>
+            {
+                (64, "is a prefixed instruction that crosses 64 bytes".to_owned(), false)
+            }
+            _ => return,
+        };
+        self.misaligned(mark, &why, bytes, sure);
+    }
+
+    /// A store to code that others run.
+    pub(crate) fn judge_store_shape(&mut self, mark: &Mark, frames: Span) {
+        let unit = unit_bytes(self.arch(), self.header.features);
+        let trapped = self.patching.sites.iter().any(|s| {
+            s.cpu == mark.cpu && s.trapped && s.frames.is_some_and(|f| f.meet(frames).is_some())
+        });
+        let len = frames.len();
+        let cut = match self.arch() {
+            Arch::X86_64 => {
+                let line = if unit == 8 { 8 } else { 64 };
+                (2..=16).contains(&len) && frames.first / line != frames.last / line
+            }
+            _ => len <= 16 && !(frames.first.is_multiple_of(4) && len.is_multiple_of(4)),
+        };
+        if !cut || trapped || self.watch.stopped || !self.ran_elsewhere(mark.cpu, frames) {
+            return;
+        }
+        self.occasions.looked(RuleId::MisalignedPatch);
+        let sure = self.arch() != Arch::X86_64;
+        self.misaligned(mark, "is not one unit of what CPUs fetch", unit, sure);
+    }
+
+    /// Whether another CPU executed bytes of `frames` before this event.
+    pub(crate) fn ran_elsewhere(&self, cpu: CpuId, frames: Span) -> bool {
+        let page_end = frames.first | 0xfff;
+        let head = Span { first: frames.first, last: frames.last.min(page_end) };
+        let cpus = (0..self.header.cpus.min(64)).map(CpuId);
+        cpus.filter(|p| *p != cpu).any(|p| self.fetches.looks.executed(p, head, 0, u64::MAX))
+    }
+
+    fn misaligned(&mut self, mark: &Mark, why: &str, unit: u64, sure: bool) {
+        if !self.checkable(RuleId::MisalignedPatch) {
+            return;
+        }
+        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let message = format!("what is patched at {at} {why}: a CPU may fetch half of it");
+        let site = self.site(mark, "patched here");
+        let mut draft = Draft::new(RuleId::MisalignedPatch, message, site);
+        draft.sure = sure && mark.sure;
+        draft.missing.push(format!("alignment to {unit} bytes"));
+        draft.help = Some(
+            "align the site when the code is made, or guard it: a trap in its first byte until \
+             the rest is written and seen, or all CPUs stopped"
+                .to_owned(),
+        );
+        self.report(draft);
+    }
+}

@@ -1,0 +1,126 @@
+//! verify-mismatch: memory is not what a patcher or generator expected.
+//!
+//! A mismatch is judged when the outermost call returns: another comparison of the same place in
+//! that call that is equal settles it (a patcher may ask for several things that it accepts), but
+//! for one that reads back what was written. What
+//! was changed although it did not match, or does not read back as written, is certain; what was
+//! only noticed and refused is possible.
+
+use textbed_event::{Bytes, CallRef};
+
+use crate::book::Draft;
+use crate::finding::Blame;
+use crate::live::{Live, Now};
+use crate::mark::Mark;
+use crate::rules::RuleId;
+use crate::span::Span;
+
+/// A comparison that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Mismatch {
+    virt: u64,
+    frames: Option<Span>,
+    expected: Vec<u8>,
+    outer: CallRef,
+    mark: Mark,
+    /// It was stored to in this call: before the comparison, or after it.
+    stored: Option<Mark>,
+}
+
+/// Comparisons kept.
+const MAX_KEPT: usize = 256;
+
+impl Live {
+    /// A patcher compared memory with what it expected.
+    pub(crate) fn compared(
+        &mut self,
+        now: Now<'_>,
+        virt: u64,
+        phys: Option<u64>,
+        bytes: Bytes,
+        equal: bool,
+    ) {
+        self.occasions.looked(RuleId::VerifyMismatch);
+        let mark = self.mark(now).about(virt);
+        let outer = self.calls.outermost(mark.cause);
+        let frames = phys.and_then(|p| Span::of(p, u64::from(bytes.len)));
+        let list = &mut self.patching.mismatches;
+        if equal {
+            list.retain(|m| m.virt != virt || m.outer != outer || m.mark.cpu != mark.cpu);
+            if outer != CallRef::NONE && self.patching.matched.len() < MAX_KEPT {
+                self.patching.matched.push((virt, outer, mark.cpu));
+            }
+            return;
+        }
+        let stored = self
+            .patching
+            .sites
+            .iter()
+            .filter(|s| s.cpu == mark.cpu)
+            .filter(|s| frames.is_some_and(|f| s.stores_in(f)))
+            .find_map(|s| s.last_store);
+        // It is what the caller asked for first; this comparison asks for something else.
+        if stored.is_none() && self.patching.matched.contains(&(virt, outer, mark.cpu)) {
+            return;
+        }
+        let expected = now.batch.bytes(bytes).iter().take(16).copied().collect();
+        let mismatch = Mismatch { virt, frames, expected, outer, mark, stored };
+        if outer == CallRef::NONE {
+            self.mismatch(&mismatch);
+        } else if self.patching.mismatches.len() < MAX_KEPT {
+            self.patching.mismatches.push(mismatch);
+        }
+    }
+
+    /// A store, seen by comparisons that failed before.
+    pub(crate) fn stored_after_mismatch(&mut self, mark: &Mark, frames: Span) {
+        let outer = self.calls.outermost(mark.cause);
+        for m in &mut self.patching.mismatches {
+            let here = m.frames.is_some_and(|f| f.meet(frames).is_some());
+            if here && m.outer == outer && m.mark.cpu == mark.cpu {
+                m.stored = Some(*mark);
+            }
+        }
+    }
+
+    /// A call returned: what it left unsettled.
+    pub(crate) fn judge_mismatches(&mut self, call: CallRef) {
+        self.patching.matched.retain(|(_, outer, _)| *outer != call);
+        if self.patching.mismatches.is_empty() {
+            return;
+        }
+        let (mine, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.patching.mismatches)
+            .into_iter()
+            .partition(|m| m.outer == call);
+        self.patching.mismatches = rest;
+        for mismatch in &mine {
+            self.mismatch(mismatch);
+        }
+    }
+
+    fn mismatch(&mut self, m: &Mismatch) {
+        if !self.checkable(RuleId::VerifyMismatch) {
+            return;
+        }
+        let at = self.address(m.virt);
+        let hex: Vec<String> = m.expected.iter().map(|b| format!("{b:02x}")).collect();
+        let what = match m.stored {
+            Some(s) if s.seq > m.mark.seq => "and was changed all the same",
+            Some(_) => "after it was written",
+            None => "and nothing was changed",
+        };
+        let message = format!("{at} does not hold what was expected there, {what}");
+        let site = self.site(&m.mark, format!("expected {}", hex.join(" ")));
+        let mut draft = Draft::new(RuleId::VerifyMismatch, message, site);
+        draft.because = m.stored.map(|s| self.site(&s, "stored here"));
+        draft.sure = m.mark.sure && m.stored.is_some();
+        draft.blame = Blame::Caller;
+        draft.missing.push("agreement on what is at the site".to_owned());
+        draft.help = Some(
+            "let whoever emits the code and whoever patches it use one description of the site: \
+             its address, its length, its bytes"
+                .to_owned(),
+        );
+        self.report(draft);
+    }
+}
