@@ -59,6 +59,8 @@ pub(crate) struct Handler {
     last: u64,
     registered: bool,
     mark: Mark,
+    /// That it was taken back too early was reported: a trap is what comes of that.
+    told: bool,
 }
 
 /// Sites that are open at once; past it the oldest is forgotten.
@@ -188,7 +190,7 @@ impl Live {
         let mark = self.mark(now).about(virt.0);
         let handlers = &mut self.patching.handlers;
         if handlers.len() < MAX_HANDLERS || handlers.contains_key(&virt.0) {
-            handlers.insert(virt.0, Handler { last: span.last, registered, mark });
+            handlers.insert(virt.0, Handler { last: span.last, registered, mark, told: false });
         }
         if !registered {
             self.occasions.looked(RuleId::PatchMetadata);
@@ -247,7 +249,7 @@ impl Live {
             return;
         }
         self.occasions.looked(RuleId::PatchMetadata);
-        if !handler.registered {
+        if !handler.registered && !handler.told {
             let mark = self.mark(now).about(virt.0);
             let what = "and a CPU runs into the trap";
             let help = "take a handler back only after every CPU has left the trap behind";
@@ -259,7 +261,11 @@ impl Live {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
         }
-        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let virt = mark.virt.map_or(0, |v| v.0);
+        if let Some(handler) = self.patching.handlers.get_mut(&virt) {
+            handler.told = true;
+        }
+        let at = self.address(virt);
         let message = format!("the handler of the trap at {at} was taken back {what}");
         let site = self.site(mark, "here");
         let mut draft = Draft::new(RuleId::PatchMetadata, message, site);

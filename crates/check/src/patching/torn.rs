@@ -2,7 +2,8 @@
 //!
 //! Two ways. *Open*: it runs bytes of a site of which a part is written (the order of the stream
 //! shows it). *By window*: it ran the place before, the store that replaced it is wider than what
-//! is fetched as one, and the fetch window holds both: each unit may come from either version.
+//! is fetched as one, and nothing orders the two: each unit may come from either version. (Where only
+//! the executing CPU's synchronisation is missing, that is said instead.)
 //! The protocol with a trap in the first byte is neither: each of its stores is one unit or lies
 //! behind the trap, and is synchronised before the next.
 
@@ -24,8 +25,8 @@ impl Live {
     pub(crate) fn torn_by_window(&mut self, mark: &Mark, frames: Span, broken: &Broken) {
         self.occasions.looked(RuleId::TornPatch);
         let version = &broken.version;
-        // What a CPU stored itself it does not meet half done.
-        if version.cpu == mark.cpu {
+        // What a CPU stored itself, or knows to be complete, it meets whole or old.
+        if version.cpu == mark.cpu || !broken.race {
             return;
         }
         let ran = self.fetches.looks.executed(mark.cpu, frames, 0, version.stamp);
