@@ -12,6 +12,7 @@ mod list;
 mod options;
 mod output;
 mod record;
+mod remedy;
 mod replay;
 mod scenarios;
 mod status;

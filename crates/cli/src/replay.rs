@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use textbed_arch::Arch;
 use textbed_check::{Level, Options, Report, Site};
 use textbed_event::{NameTable, Tee};
+use textbed_kernel::Version;
 use textbed_report::text::Table;
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Outcome, Run};
@@ -81,7 +82,11 @@ fn one(
         Some(timeline) => textbed_trace::replay(path, log, &mut Tee(&mut watch, timeline)),
         None => textbed_trace::replay(path, log, &mut watch),
     }?;
-    let (report, names) = watch.finish();
+    let (mut report, names) = watch.finish();
+    // A log's version has what a distribution adds behind it.
+    if let Ok(version) = Version::parse(&replayed.summary.kernel) {
+        crate::remedy::complete(&mut report, replayed.summary.arch, version);
+    }
     let shown = path.display().to_string();
     let stdin = shown == "-";
     let excerpts = if stdin { BTreeMap::new() } else { excerpts(path, &shown, &report, &names)? };

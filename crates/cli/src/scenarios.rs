@@ -291,7 +291,8 @@ fn one(
         None => textbed_scenario::run(loaded, &options, &mut watch),
     }
     .map_err(fail)?;
-    let (report, names) = watch.finish();
+    let (mut report, names) = watch.finish();
+    crate::remedy::complete(&mut report, arch, kernel);
     let place = |line: u32| Some((loaded.path().to_owned(), line));
     let notes =
         end.notes.iter().map(|n| Note { text: n.text.clone(), place: place(n.line) }).collect();

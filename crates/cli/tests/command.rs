@@ -195,6 +195,45 @@ mod with_cpus {
         assert_eq!(stdout(&output).matches("call(entry) returned 42").count(), 3);
     }
 
+    /// Fingerprints of a story's findings in order.
+    fn fingerprints(path: &str, more: &[&str]) -> Vec<String> {
+        let mut args = vec!["run", path, "--format", "json"];
+        args.extend(more);
+        let report: Value = serde_json::from_slice(&textbed(&args).stdout).expect("JSON");
+        let runs = report["runs"].as_array().expect("runs").iter();
+        let findings = runs.flat_map(|r| r["findings"].as_array().expect("findings").clone());
+        findings.map(|f| f["fingerprint"].as_str().expect("text").to_owned()).collect()
+    }
+
+    #[test]
+    fn fingerprints_survive_lines_that_move_and_another_name() {
+        let story = "scenarios/bpf-prog-pack.tb";
+        let text = std::fs::read_to_string(root().join(story)).expect("a committed story");
+        let moved = text.replacen("cpu 0 {", "# a\n# b\n\ncpu 0 {\n    # c", 1);
+        assert_ne!(text, moved);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("renamed.tb");
+        std::fs::write(&path, moved).expect("writing the input");
+        let before = fingerprints(story, &[]);
+        assert!(before.len() >= 8, "{before:?}");
+        assert_eq!(fingerprints(&path.display().to_string(), &[]), before);
+        // Another architecture is another fault.
+        let [x86, arm] = ["x86_64", "arm64"].map(|arch| fingerprints(story, &["--arch", arch]));
+        assert!(x86.iter().all(|f| !arm.contains(f)), "{x86:?} {arm:?}");
+    }
+
+    #[test]
+    fn help_names_the_call_of_the_kernel_at_hand() {
+        let run = |kernel: &str| {
+            let story = "scenarios/bpf-prog-pack-fixed.tb";
+            let args = ["run", story, "--arch", "x86_64", "--kernel", kernel];
+            stdout(&textbed(&args)).split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let (old, new) = (run("6.12"), run("6.18"));
+        assert!(old.contains("in Linux 6.12 on x86_64: text_poke_sync()"), "{old}");
+        assert!(new.contains("in Linux 6.18 on x86_64: smp_text_poke_sync_each_cpu()"), "{new}");
+    }
+
     #[test]
     fn two_runs_give_the_same_bytes() {
         for args in [

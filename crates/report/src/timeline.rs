@@ -25,6 +25,9 @@ pub const MAX_ENTRIES: usize = 4_000_000;
 /// Areas with a track at most.
 pub const MAX_AREAS: usize = 4096;
 
+/// Interrupts that are remembered until a CPU takes them.
+const MAX_SENT: usize = 4096;
+
 const CPUS: u32 = 1;
 const AREAS: u32 = 2;
 const WINDOWS: u32 = 3;
@@ -40,6 +43,8 @@ pub struct Timeline {
     left_off: u64,
     cpus: Vec<CpuId>,
     calls: BTreeMap<CallRef, Open>,
+    /// Interrupts sent last, by number: from where, and when.
+    sent: BTreeMap<u32, (CpuId, u64)>,
     areas: BTreeMap<u64, Area>,
     tracks: u32,
     last: u64,
@@ -141,12 +146,18 @@ impl Timeline {
             }
             View::IpiSent { ipi, function, .. } => {
                 let name = self.names.get(function).to_owned();
-                self.flow("s", ipi, cpu, at, &name);
-                self.instant(cpu, at, &format!("sends {name}"));
+                self.slice(cpu, at, &format!("sends {name}"));
+                if self.sent.len() >= MAX_SENT {
+                    self.sent.pop_first();
+                }
+                self.sent.insert(ipi, (cpu, at));
             }
             View::IpiTaken { ipi, .. } => {
-                self.flow("f", ipi, cpu, at, "ipi");
-                self.instant(cpu, at, "takes an interrupt");
+                self.slice(cpu, at, "takes an interrupt");
+                if let Some((from, sent)) = self.sent.get(&ipi).copied() {
+                    self.flow("s", (ipi, cpu), from, sent);
+                    self.flow("f", (ipi, cpu), cpu, at);
+                }
             }
             View::ContextSync { cause } => {
                 self.instant(cpu, at, &format!("context synchronisation: {cause:?}"));
@@ -180,10 +191,21 @@ impl Timeline {
         }
     }
 
-    fn flow(&mut self, ph: &str, ipi: u32, cpu: CpuId, at: u64, name: &str) {
+    /// An arrow begins or ends here; each receiver has one of its own, and viewers take numbers of
+    /// arrows as one space for all processes.
+    fn flow(&mut self, ph: &str, (ipi, to): (u32, CpuId), cpu: CpuId, at: u64) {
+        let id = format!("{}.{ipi}.{}", self.number, to.0);
         self.push(&json!({
-            "ph": ph, "bp": "e", "id": ipi, "cat": "ipi", "name": "ipi", "pid": self.pid(CPUS),
-            "tid": cpu.0, "ts": number(at), "args": {"function": name},
+            "ph": ph, "bp": "e", "id": id, "cat": "ipi", "name": "ipi", "pid": self.pid(CPUS),
+            "tid": cpu.0, "ts": number(at),
+        }));
+    }
+
+    /// A slice of a nanosecond: an arrow is drawn between slices only.
+    fn slice(&mut self, cpu: CpuId, at: u64, name: &str) {
+        self.push(&json!({
+            "ph": "X", "name": name, "pid": self.pid(CPUS), "tid": cpu.0, "ts": number(at),
+            "dur": number(1),
         }));
     }
 

@@ -51,7 +51,7 @@ fn a_finding_reads_like_a_compilers() {
         "--> a.tb:3:5",
         "3 |     f(pack)\n  |     ^^^^^^^ label of line 3",
         "------------------------------ label of line 2",
-        "at 1.500000 s, 2 times, in outer > inner; certain",
+        "at 1.500000 s, 10 events after event 20, 2 times",
         "missing: isb on cpu 1",
         "done     old lines leave the instruction caches: ic ivau; dsb ish (cpu 1 at event 20)",
         "MISSING  the CPU drops what it fetched ahead: isb",

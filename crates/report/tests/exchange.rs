@@ -67,6 +67,8 @@ fn junit_counts_failures_and_errors_and_escapes_what_xml_reserves() {
     assert!(xml.contains("tests=\"3\""), "{xml}");
     assert!(xml.contains("failures=\"1\"") && xml.contains("errors=\"1\""), "{xml}");
     assert!(xml.contains("a &lt; b &amp;&amp;"), "{xml}");
+    let root = xml.lines().find(|l| l.starts_with("<testsuites ")).expect("a root element");
+    assert!(!root.contains("skipped"), "{root}");
     assert!(xml.contains("type=\"missing-context-sync\""));
     assert!(xml.contains("not modelled: jit #1"));
     // The same input gives the same bytes: no time, no random number.
@@ -140,8 +142,16 @@ fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
     let of = |ph: &str, pid: u64| {
         entries.iter().filter(|e| e["ph"] == ph && e["pid"] == pid).collect::<Vec<_>>()
     };
-    let calls = of("X", 1);
-    assert_eq!(calls.len(), 1);
+    let slices = of("X", 1);
+    let named = |name: &str| slices.iter().filter(|e| e["name"] == name).collect::<Vec<_>>();
+    let calls = named("set_memory_x");
+    assert_eq!((slices.len(), calls.len()), (3, 1));
+    // Arrows are drawn between slices: one begins where the interrupt is sent, one where it is taken.
+    for (ph, slice) in [("s", "sends set_memory_x"), ("f", "takes an interrupt")] {
+        assert_eq!(of(ph, 1)[0]["ts"], named(slice)[0]["ts"]);
+        assert_eq!(of(ph, 1)[0]["tid"], named(slice)[0]["tid"]);
+    }
+    assert_ne!(of("s", 1)[0]["id"], of("s", 11)[0]["id"], "arrows stay within their run");
     assert_eq!((&calls[0]["name"], &calls[0]["dur"]), (&"set_memory_x".into(), &4.0.into()));
     assert_eq!((of("s", 1)[0]["tid"].clone(), of("f", 1)[0]["tid"].clone()), (0.into(), 1.into()));
     assert_eq!(of("s", 1)[0]["id"], of("f", 1)[0]["id"]);

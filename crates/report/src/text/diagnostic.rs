@@ -7,6 +7,7 @@ use std::ops::Range;
 use annotate_snippets::{
     Annotation, AnnotationKind, Element, Group, Level as Title, Origin as Place, Renderer, Snippet,
 };
+use textbed_arch::{Cite, cite::Evidence};
 use textbed_check::{ChainStep, Confidence, Finding, Level, Site, StepState};
 use textbed_event::{NameTable, Origin};
 
@@ -60,7 +61,11 @@ pub fn problem(problem: &Problem, style: Style) -> String {
 pub fn finding(run: &Run, finding: &Finding, style: Style) -> String {
     let level = if finding.level == Level::Deny { Title::ERROR } else { Title::WARNING };
     let room = style.width.saturating_sub(GUTTER).max(40);
-    let title = level.primary_title(finding.message.as_str()).id(finding.rule.name());
+    // "error[RULE]: ", whose width the renderer indents later lines by.
+    let word = if finding.level == Level::Deny { "error" } else { "warning" };
+    let label = word.len() + finding.rule.name().len() + 4;
+    let message = wrap(&finding.message, style.width.saturating_sub(label).max(40), 0);
+    let title = level.primary_title(message).id(finding.rule.name());
     let mut group = Group::with_title(title);
     let sites: Vec<(&Site, AnnotationKind)> = [(&finding.at, AnnotationKind::Primary)]
         .into_iter()
@@ -85,7 +90,7 @@ pub fn finding(run: &Run, finding: &Finding, style: Style) -> String {
         group = group.element(Title::HELP.message(wrap(help, room, 0)));
     }
     for cite in &finding.cites {
-        group = group.element(Title::NOTE.message(wrap(&format!("see {cite}"), room, 0)));
+        group = group.element(Title::NOTE.message(wrap(&source(cite), room, 0)));
     }
     render(&[group], style)
 }
@@ -108,6 +113,9 @@ fn circumstances(run: &Run, finding: &Finding) -> String {
     if let Some(at) = finding.at.at_ns {
         let _ = write!(text, ", at {}.{:06} s", at / 1_000_000_000, at % 1_000_000_000 / 1000);
     }
+    if let Some(since) = since(finding) {
+        let _ = write!(text, ", {since}");
+    }
     if finding.count > 1 {
         let _ = write!(text, ", {} times", finding.count);
     }
@@ -119,6 +127,29 @@ fn circumstances(run: &Run, finding: &Finding) -> String {
         Confidence::Possible => "; possible, not certain",
     });
     text
+}
+
+/// Since when: how long after the event that it conflicts with.
+fn since(finding: &Finding) -> Option<String> {
+    let (at, because) = (&finding.at, finding.because.as_ref()?);
+    let events = at.seq.checked_sub(because.seq).filter(|n| *n > 0)?;
+    let ns = at.at_ns.zip(because.at_ns).and_then(|(a, b)| a.checked_sub(b)).filter(|n| *n > 0);
+    let ago = match ns {
+        Some(ns) => format!("{}.{:03} us", ns / 1000, ns % 1000),
+        None if events == 1 => "1 event".to_owned(),
+        None => format!("{events} events"),
+    };
+    Some(format!("{ago} after event {}", because.seq))
+}
+
+/// A citation, and how far it was checked.
+fn source(cite: &Cite) -> String {
+    let how = match cite.evidence {
+        Evidence::Read => "read",
+        Evidence::Deduced => "deduced from it",
+        Evidence::Memory => "from memory, not checked against the text",
+    };
+    format!("see {} [{how}]", cite.source)
 }
 
 fn chain(steps: &[ChainStep]) -> String {

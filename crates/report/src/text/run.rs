@@ -11,7 +11,8 @@ use crate::run::{InputKind, Outcome, Run};
 /// coverage as the style's detail asks.
 #[must_use]
 pub fn run_report(run: &Run, style: Style) -> String {
-    let mut out = headline(run);
+    let mut out = wrap(headline(run).trim_end(), style.width, 4);
+    out.push('\n');
     for note in &run.notes {
         let place = note.place.as_ref().map(|(path, line)| format!("{path}:{line}: "));
         let text = format!("  {}{}", place.unwrap_or_default(), note.text);

@@ -20,16 +20,23 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> String {
         let lead = paragraph.len() - paragraph.trim_start().len();
         out.push_str(&paragraph[..lead]);
         let mut column = indent + lead;
-        for (i, word) in paragraph.split_whitespace().enumerate() {
+        // Spaces that stand before the next word: several of them line up columns.
+        let mut gap = 0;
+        for (i, word) in paragraph[lead..].split(' ').enumerate() {
+            gap += usize::from(i > 0);
+            if word.is_empty() {
+                continue;
+            }
             let need = word.width();
-            if i > 0 && column + 1 + need > width {
+            if gap > 0 && column + gap + need > width {
                 out.push('\n');
                 out.extend(std::iter::repeat_n(' ', indent + lead));
                 column = indent + lead;
-            } else if i > 0 {
-                out.push(' ');
-                column += 1;
+            } else {
+                out.extend(std::iter::repeat_n(' ', gap));
+                column += gap;
             }
+            gap = 0;
             out.push_str(word);
             column += need;
         }
@@ -44,6 +51,7 @@ mod tests {
     #[test]
     fn breaks_at_spaces_and_keeps_lead_and_breaks() {
         assert_eq!(wrap("a  b", 4, 0), "a  b");
+        assert_eq!(wrap("done  one two", 10, 0), "done  one\ntwo");
         assert_eq!(wrap("one two three", 7, 0), "one two\nthree");
         assert_eq!(wrap("one two three", 9, 2), "one two\n  three");
         assert_eq!(wrap("a\n  b c", 3, 0), "a\n  b\n  c");
