@@ -146,7 +146,8 @@ fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
     let named = |name: &str| slices.iter().filter(|e| e["name"] == name).collect::<Vec<_>>();
     let calls = named("set_memory_x");
     assert_eq!((slices.len(), calls.len()), (3, 1));
-    // Arrows are drawn between slices: one begins where the interrupt is sent, one where it is taken.
+    // Arrows are drawn between slices: one begins where the interrupt is sent, and ends where it is
+    // taken.
     for (ph, slice) in [("s", "sends set_memory_x"), ("f", "takes an interrupt")] {
         assert_eq!(of(ph, 1)[0]["ts"], named(slice)[0]["ts"]);
         assert_eq!(of(ph, 1)[0]["tid"], named(slice)[0]["tid"]);
