@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // test helpers
 
 use textbed_arch::{Arch, CpuId, Perm, SpaceId, VirtAddr};
-use textbed_codegen::{Bases, Format, UNPACKED_BYTES, compile};
+use textbed_codegen::{Bases, FIELDS, Field, FieldSpec, Format, UNPACKED_BYTES, compile};
 use textbed_event::MemOrder;
 use textbed_machine::{Machine, MachineConfig, Newest, Step, call};
 use textbed_vcpu::Vcpu;
@@ -84,6 +84,23 @@ impl Bed {
     }
 }
 
+/// Bases at which generators choose another instruction; chance does not meet them.
+fn edges() -> Vec<Format> {
+    let corners = (0..64).flat_map(|bit| {
+        let power = 1_u64 << bit;
+        [power - 1, power, power.wrapping_neg()]
+    });
+    let field = |bits: u32, base: u64, spec: &FieldSpec| {
+        let most = spec.max() - if bits == 0 { 0 } else { u64::MAX >> (64 - bits) };
+        Field { bits, base: (base & spec.max()).min(most) }
+    };
+    let formats = corners.flat_map(|base| {
+        [0, 8, 13]
+            .map(|bits| Format::new(FIELDS.each_ref().map(|spec| field(bits, base, spec))).unwrap())
+    });
+    formats.collect()
+}
+
 /// Keys with every bit set, none, and by chance; the length in the header is the format's.
 fn key(format: &Format, n: u64) -> Vec<u64> {
     let words = u64::from(format.key_words());
@@ -103,8 +120,8 @@ fn every_architecture_unpacks_as_the_interpreter() {
     for arch in ARCHES {
         let mut bed = Bed::new(arch);
         let (mut compared, mut equal) = (0, 0);
-        for seed in 0..FORMATS {
-            let format = Format::seeded(seed);
+        let formats = (0..FORMATS).map(Format::seeded).chain(edges());
+        for (seed, format) in formats.enumerate() {
             let table = format.fields().map(|f| f.base);
             for bases in [Bases::Immediate, Bases::Table] {
                 bed.install(&compile(arch, &format, bases).unwrap());
