@@ -332,8 +332,8 @@ impl Live {
             }
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
-            // Not looked at: for people (Marker, Warned), for rules not built (ReadSide, TableFreed,
-            // AreaMade), and what only tests may read (Observed).
+            // Not looked at: for people (Marker, Warned), for rules not built (ReadSide,
+            // TableFreed, AreaMade), and what only tests may read (Observed).
             View::Marker { .. }
             | View::Warned { .. }
             | View::TableFreed { .. }

@@ -1,8 +1,8 @@
 //! Code that is replaced while it may run: sites that are open, handlers of traps, tasks that stand
 //! in code, locks that are held, what was maintained lately.
 //!
-//! A *site* is what a patcher says that it is about to replace ([`textbed_event::View::PatchSite`]); it is open
-//! until the call that said so returns. Stores reach it by frame, because a patcher writes through
+//! A *site* is what a patcher says that it is about to replace
+//! ([`textbed_event::View::PatchSite`]); it is open until the call that said so returns. Stores reach it by frame, because a patcher writes through
 //! an alias. The protocol with a trap in the first byte is recognised by its bytes and their order:
 //! while the first unit of a site traps, whoever arrives there runs the trap and nothing else.
 //!

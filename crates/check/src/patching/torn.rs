@@ -2,8 +2,8 @@
 //!
 //! Two ways. *Open*: it runs bytes of a site of which a part is written (the order of the stream
 //! shows it). *By window*: it ran the place before, the store that replaced it is wider than what
-//! is fetched as one, and nothing orders the two: each unit may come from either version. (Where only
-//! the executing CPU's synchronisation is missing, that is said instead.)
+//! is fetched as one, and nothing orders the two: each unit may come from either version. (Where
+//! only the executing CPU's synchronisation is missing, that is said instead.)
 //! The protocol with a trap in the first byte is neither: each of its stores is one unit or lies
 //! behind the trap, and is synchronised before the next.
 
