@@ -43,6 +43,11 @@ fn put(s: &mut Story, cpu: u16, at: u64, bytes: &[u8]) {
     s.store(cpu, DM + FRAME + at, FRAME + at, bytes);
 }
 
+/// What is found, but for the writable alias that these streams patch through.
+fn found(s: Story) -> Vec<RuleId> {
+    rules(&s.run()).into_iter().filter(|r| *r != RuleId::WxAlias).collect()
+}
+
 fn has(s: Story, rule: RuleId) -> bool {
     rules(&s.run()).contains(&rule)
 }
@@ -93,7 +98,7 @@ fn protocol(skip: usize) -> Story {
 
 #[test]
 fn the_protocol_with_a_trap_is_known_by_its_bytes_and_order() {
-    assert_eq!(rules(&protocol(0).run()), []);
+    assert_eq!(found(protocol(0)), []);
     assert!(has(protocol(2), RuleId::TornPatch), "the tail is not synchronised");
     assert!(has(protocol(3), RuleId::PatchMetadata), "the trap may still be fetched");
 }
@@ -145,7 +150,7 @@ fn a_lock_that_a_call_needs_is_held_or_not() {
         s
     };
     assert!(certain(only(&story("b").run(), RuleId::UnlockedPatch)));
-    assert_eq!(rules(&story("a").run()), []);
+    assert_eq!(found(story("a")), []);
 }
 
 #[test]
@@ -221,7 +226,7 @@ fn a_trap_that_nobody_knows() {
         s
     };
     assert!(certain(only(&story(false).run(), RuleId::PatchMetadata)));
-    assert_eq!(rules(&story(true).run()), []);
+    assert_eq!(found(story(true)), []);
 }
 
 #[test]
@@ -324,7 +329,7 @@ fn maintenance_beside_the_code_or_of_another_frame() {
         s.sync(0);
         s.ipi(1, 0, 1, true);
         s.fetch(1, AREA + 64, FRAME + 64, 4);
-        rules(&s.run())
+        found(s)
     };
     assert!(story(AREA, FRAME).contains(&RuleId::WrongRange));
     let beside = 0x1000;
