@@ -1,6 +1,6 @@
 //! Names decide nothing: with every name of a stream replaced by noise (calls, locks, slots,
-//! owners, tasks, files) each scenario has the findings that it had, at the same events. Comments and texts
-//! of a scenario do not reach the stream at all but for its path.
+//! owners, tasks, files) each scenario has the findings that it had, at the same events.
+//! Comments and texts of a scenario do not reach the stream at all but for its path.
 #![allow(clippy::unwrap_used)] // tests may
 
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //!
 //! A line that is no line of `trace` comes here. What it says is written as one or two such lines,
 //! which go the ordinary way; so every format means the same. Read: the function-graph tracer
-//! ([`graph`]), and the output of bpftrace as text and with `-f json` ([`json`]), where it prints
-//! the lines of our recorder. `trace-cmd report` and `perf script` have columns like tracefs and
+//! (`graph`), and the output of bpftrace as text and with `-f json` (`json`), where it prints the
+//! lines of our recorder. `trace-cmd report` and `perf script` have columns like tracefs and
 //! are read in [`crate::ftrace`]; their own lines beside the events are told here.
 //!
 //! Not read: `trace.dat`, `perf.data` (let their tools print them), maps and stacks of bpftrace.
