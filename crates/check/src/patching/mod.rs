@@ -3,8 +3,9 @@
 //!
 //! A *site* is what a patcher says that it is about to replace
 //! ([`textbed_event::View::PatchSite`]); it is open until the call that said so returns. Stores
-//! reach it by frame, because a patcher writes through an alias. The protocol with a trap in the first byte is recognised by its bytes and their order:
-//! while the first unit of a site traps, whoever arrives there runs the trap and nothing else.
+//! reach it by frame, because a patcher writes through an alias. The protocol with a trap in the
+//! first byte is recognised by its bytes and their order: while the first unit of a site
+//! traps, whoever arrives there runs the trap and nothing else.
 //!
 //! Not modelled: sites of patchers that say nothing (their stores are judged as stores: see
 //! [`torn`]), the emulation that a trap's handler does, breakpoints of a debugger.
