@@ -115,6 +115,13 @@ fn a_wide_store_to_code_that_runs_is_torn_and_one_unit_is_not() {
     assert!(!has(story(Arch::X86_64, &[0xcc]), RuleId::TornPatch));
     assert!(has(story(Arch::Arm64, &[1, 2, 3, 4, 5, 6, 7, 8]), RuleId::TornPatch));
     assert!(!has(story(Arch::Arm64, &[1, 2, 3, 4]), RuleId::TornPatch));
+    // Told of it, but not synchronised: that is said, and nothing of a mixture.
+    let mut s = running(Arch::X86_64);
+    put(&mut s, 0, 4, &[1, 2, 3, 4]);
+    s.publish(0, "slot");
+    s.observe(1, "slot");
+    s.fetch(1, AREA, FRAME, 16);
+    assert_eq!(found(s), [RuleId::MissingContextSync]);
 }
 
 #[test]
@@ -335,6 +342,17 @@ fn maintenance_beside_the_code_or_of_another_frame() {
     let beside = 0x1000;
     assert!(story(AREA + beside + 64, FRAME + beside + 64).contains(&RuleId::WrongAlias));
     assert_eq!(story(AREA + 64, FRAME + 64), []);
+    // The right lines, but only cleaned: what is missing is not a matter of where.
+    let mut s = Story::new(Arch::Arm64);
+    s.leaf(0, DM + FRAME, FRAME, 1, NONE, RW);
+    s.fill(0, DM + FRAME, FRAME, 128, &[1, 2, 3, 4]);
+    s.leaf(0, AREA, FRAME, 1, NONE, ROX);
+    s.clean(0, AREA, FRAME);
+    s.clean(0, AREA + 64, FRAME + 64);
+    s.dsb(0);
+    s.ipi(1, 0, 1, true);
+    s.fetch(1, AREA + 64, FRAME + 64, 4);
+    assert_eq!(found(s), [RuleId::MissingIcacheMaintenance]);
 }
 
 #[test]
@@ -358,6 +376,17 @@ fn a_flush_of_one_alias_only_or_of_a_part() {
     assert!(story(2, &[(DM + FRAME, 4096)]).contains(&RuleId::WrongRange));
     let whole = story(2, &[(DM + FRAME, 4096), (DM + FRAME + 4096, 4096)]);
     assert!(!whole.contains(&RuleId::WrongRange) && !whole.contains(&RuleId::WrongAlias));
+    // All of it was flushed, and not waited for: what is missing is not a matter of where.
+    let mut s = Story::new(Arch::Arm64);
+    s.leaf(0, DM + FRAME, FRAME, 1, NONE, RW);
+    s.leaf(0, AREA, FRAME, 1, NONE, ROX);
+    s.call(0, "protect", |s, _| {
+        s.leaf(0, DM + FRAME, FRAME, 1, RW, ro);
+        s.dsb(0);
+        s.tlbi(0, Reach::Broadcast, DM + FRAME, 4096);
+    });
+    let waited = found(s);
+    assert!(!waited.contains(&RuleId::WrongRange) && !waited.contains(&RuleId::WrongAlias));
 }
 
 #[test]
