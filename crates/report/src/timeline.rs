@@ -81,11 +81,6 @@ fn site_time(site: &Site) -> u64 {
     time(site.at_ns, site.seq)
 }
 
-/// Microseconds with three digits behind the point.
-fn micro(ns: u64) -> String {
-    format!("{}.{:03}", ns / 1000, ns % 1000)
-}
-
 /// A reserved colour name of the trace viewer for a permission.
 fn colour(perm: Perm) -> &'static str {
     match (perm.writable(), perm.executable()) {
@@ -312,9 +307,9 @@ impl Timeline {
     }
 }
 
-/// A number of microseconds that keeps its nanoseconds.
+/// Microseconds, with the nanoseconds behind the point.
 fn number(ns: u64) -> serde_json::Value {
-    micro(ns).parse::<f64>().map_or_else(|_| json!(ns / 1000), |us| json!(us))
+    json!(ns as f64 / 1000.0)
 }
 
 impl Sink for Timeline {

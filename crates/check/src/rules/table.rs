@@ -26,7 +26,7 @@ const ARM_HOLE: Cite = Cite::deduced("Arm ARM DDI 0487 D8.17.1: permissions are 
 const POWER_BREAK: Cite =
     Cite::read("Linux 6.19 powerpc radix.h, radix_tlb.c, tlbflush.h (Power ISA 3.1B 6.10.1.2)");
 const POWER_HOLE: Cite =
-    Cite::read("linuxppc-dev 2021, set_memory on running code; Linux 6.12 powerpc pageattr.c");
+    Cite::deduced("linuxppc-dev 2021, set_memory on running code; Linux 6.12 powerpc pageattr.c");
 
 const ARM_LIVE: Cite =
     Cite::read("Arm ARM DDI 0487 B2.2.5 Concurrent modification and execution of instructions");

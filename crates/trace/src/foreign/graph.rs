@@ -200,9 +200,8 @@ fn task(text: &str) -> Option<&str> {
 }
 
 fn columns(line: &str) -> Option<Columns<'_>> {
-    let bar = line.find("|  ").into_iter().chain(line.rfind('|')).collect::<Vec<_>>();
-    // The function stands behind the last bar that is followed by two spaces or by the text.
-    let at = line.match_indices('|').map(|(at, _)| at).take(4).last().or(bar.first().copied())?;
+    // At most four columns end with a bar: time, CPU and task, duration, flags.
+    let (at, _) = line.match_indices('|').take(4).last()?;
     let text = line[at + 1..].trim();
     let mut found = Columns { cpu: 0, time: None, task: None, text };
     let mut has_cpu = false;
