@@ -100,6 +100,16 @@ fn call_table() -> Table {
             call.doc.to_owned(),
         ]);
     }
+    for call in textbed_scenario::run::BUILT_INS {
+        table.row([
+            format!("{}({})", call.name, call.params),
+            "all".to_owned(),
+            String::new(),
+            String::new(),
+            call.returns.to_owned(),
+            format!("{} (of the runner)", call.doc),
+        ]);
+    }
     table
 }
 

@@ -149,21 +149,26 @@ fn test_one(
         })
         .collect();
     let ended = end.outcome.end();
-    for d in textbed_scenario::compare(loaded, arch, kernel, reading, ended, &found) {
+    let mut differs = |message: &str, span: textbed_scenario::span::Span| {
+        let (reading, policy) = (reading.name(), policy_name(policy));
         differences.push(Problem {
             message: format!(
-                "{} on {arch}, kernel {kernel}, reading {} (policy {})",
-                d.message,
-                reading.name(),
-                policy_name(policy)
+                "{message} on {arch}, kernel {kernel}, reading {reading} (policy {policy})"
             ),
             path: loaded.path().to_owned(),
             source: Some(loaded.text().to_owned()),
-            span: Some(d.span.range()),
+            span: Some(span.range()),
             label: String::new(),
             help: None,
             fatal: true,
         });
+    };
+    for d in textbed_scenario::compare(loaded, arch, kernel, reading, ended, &found) {
+        differs(&d.message, d.span);
+    }
+    // What a finding says may go wrong may go wrong. Where nothing is found, every assertion holds.
+    for note in end.notes.iter().filter(|n| n.failed_assert && found.is_empty()) {
+        differs(&format!("nothing was found, and {}", note.text), note.span);
     }
 }
 

@@ -45,6 +45,24 @@ fn over(name: &str, content: &[u8], command: &[&str]) -> Output {
 const LOG: &str = "tests/logs/amd64-6.12/trace.txt.zst";
 
 #[test]
+fn an_assertion_that_fails_though_nothing_was_found_is_a_difference() {
+    let story = |right: &str| {
+        format!(
+            "scenario \"x\"\narch x86_64\nkernel 6.12\ncpu 0 {{\n  a = vmalloc(4K)\n  \
+             memcpy(a, jit(bkey_a_key))\n  n = load_u8(a)\n  assert n == {right}\n}}\n\
+             expect: none\n"
+        )
+    };
+    // The first byte of a key is its length in words.
+    let output = over("story.tb", story("2").as_bytes(), &["test"]);
+    assert_eq!(status(&output), 0, "{}", stdout(&output));
+    let output = over("story.tb", story("7").as_bytes(), &["test"]);
+    assert_eq!(status(&output), 1, "{}", stdout(&output));
+    assert!(stderr(&output).contains("assert n == 7 failed: 2 on the left"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(":8:3"), "{}", stderr(&output));
+}
+
+#[test]
 fn input_that_cannot_be_used_is_exit_2_with_place_and_reason() {
     let scenario = |text: &str| format!("scenario \"x\"\narch x86_64\n{text}\n");
     let cases = [

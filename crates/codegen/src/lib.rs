@@ -20,7 +20,7 @@ pub use format::{
     FIELDS, Field, FieldSpec, Format, FormatError, HEADER_BITS, UNPACKED_BYTES, UNPACKED_WORDS,
     Unpacked,
 };
-pub use names::{NAMES_HELP, SAMPLE, made};
+pub use names::{NAMES_HELP, PARTS, SAMPLE, is_name, known_names, made};
 
 use textbed_arch::Arch;
 

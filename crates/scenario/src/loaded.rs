@@ -7,7 +7,7 @@ use crate::analyse::{self, Known};
 use crate::builder::{BuildError, Scenario};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::expect::{self, End, Finding, Verdict};
-use crate::run::BUILT_IN;
+use crate::run::BUILT_INS;
 use crate::span::{LineIndex, Position, Span};
 use crate::syntax::ast::{Body, File, Header, Reading};
 use crate::syntax::{self};
@@ -49,7 +49,7 @@ pub fn load(
         .iter()
         .map(|call| call.name)
         .chain(NOT_MODELLED.iter().map(|call| call.name))
-        .chain(BUILT_IN)
+        .chain(BUILT_INS.iter().map(|call| call.name))
         .collect();
     let routines: Vec<&str> = Arch::ALL.into_iter().flat_map(textbed_firmware::names).collect();
     let known = Known { rules: Some(rules), calls: Some(&calls), routines: Some(&routines) };

@@ -171,6 +171,8 @@ pub enum Sort {
     Op,
     /// Guest routines.
     Routine,
+    /// Generated code and its data.
+    Generated,
     /// Errors.
     Errno,
     /// Handlers.
@@ -188,6 +190,7 @@ impl std::fmt::Display for Sort {
             Sort::Call => "call",
             Sort::Op => "instruction",
             Sort::Routine => "guest routine",
+            Sort::Generated => "generated code",
             Sort::Errno => "error",
             Sort::Handler => "handler",
             Sort::Label => "label",
@@ -255,6 +258,9 @@ impl Problem {
             | ProblemKind::NeverPublished { nearest: Some(name), .. }
             | ProblemKind::Unknown { nearest: Some(name), .. } => {
                 Some(format!("did you mean `{name}`?"))
+            }
+            ProblemKind::Unknown { sort: Sort::Generated, .. } => {
+                Some(format!("names are {}", textbed_codegen::NAMES_HELP))
             }
             ProblemKind::NotAwaited { name } => Some(format!("add `await {name}` before it")),
             ProblemKind::OpElsewhere { others, .. } => {

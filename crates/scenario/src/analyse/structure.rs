@@ -230,6 +230,10 @@ impl Walk<'_> {
             match arg {
                 Arg::Expr(expr) => errnos(expr, problems),
                 Arg::Code(name) => check_name(Sort::Routine, name, self.known.routines, problems),
+                Arg::Jit(name) if !textbed_codegen::is_name(&name.value) => {
+                    let list = textbed_codegen::known_names();
+                    check_name(Sort::Generated, name, Some(&list), problems);
+                }
                 Arg::Flags(_) | Arg::Jit(_) => {}
             }
         }

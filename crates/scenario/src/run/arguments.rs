@@ -6,7 +6,7 @@
 use textbed_arch::Arch;
 use textbed_kernel::{Arg as KernelArg, CallError, CallSpec, ParamKind};
 
-use super::preflight::{arg_span, diagnostic};
+use super::preflight::{arg_span, code_bytes, diagnostic};
 use super::world::Stop;
 use crate::span::Span;
 use crate::syntax::ast::{Arg, Atom, Call, Expr, Unit};
@@ -56,13 +56,19 @@ pub(super) fn lower(
         Arg::Flags(names) => {
             Ok(KernelArg::Flags(names.iter().map(|name| name.value.clone()).collect()))
         }
-        Arg::Code(name) => {
-            let routine = textbed_firmware::load(arch, &name.value).map_err(|error| {
-                Stop::Input(diagnostic(error.to_string(), name.span, "no such code", None))
-            })?;
-            Ok(KernelArg::Code(routine.bytes.to_vec()))
+        Arg::Code(_) | Arg::Jit(_) => bytes(arch, arg).map(KernelArg::Code),
+    }
+}
+
+/// The bytes of `code(NAME)` or `jit(NAME)`.
+pub(super) fn bytes(arch: Arch, arg: &Arg) -> Result<Vec<u8>, Stop> {
+    match code_bytes(arch, arg) {
+        Some(bytes) => bytes.map_err(Stop::Input),
+        None => {
+            let message = "`code(NAME)` or `jit(NAME)` has to stand here".to_owned();
+            let span = arg_span(arg).unwrap_or_default();
+            Err(Stop::Input(diagnostic(message, span, "not code", None)))
         }
-        Arg::Jit(name) => Err(Stop::NotModelled(format!("jit({}): there is no JIT", name.value))),
     }
 }
 

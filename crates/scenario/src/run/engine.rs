@@ -475,7 +475,15 @@ impl<'a, W: World> Engine<'a, W> {
     ) -> Result<(), Stop> {
         let Calling { propagate, assign, call, place } = calling;
         let cpu = self.program(index)?.cpu;
-        let mut note = returned.note.map(|text| self.note(format!("cpu {}: {text}", cpu.0), place));
+        // A value that goes nowhere is nobody's: code that returns nothing leaves one behind.
+        let unheard = format!(" {}", returned.value);
+        let mut note = returned.note.map(|text| {
+            let text = match text.strip_suffix(&unheard) {
+                Some(rest) if assign.is_none() => rest,
+                _ => &text,
+            };
+            self.note(format!("cpu {}: {text}", cpu.0), place)
+        });
         if returned.failed {
             let text = format!("cpu {}: {call} returned {}", cpu.0, returned.value);
             note = Some(self.note(text, place));

@@ -9,7 +9,8 @@ use textbed_event::{
 use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
 use textbed_machine::{CpuMask, Machine, MachineError, OpError};
 
-use super::arguments::{lower, place_of_argument, plain};
+use super::arguments::{bytes, lower, place_of_argument, plain};
+use super::builtin::{self, Does};
 use super::engine::Note;
 use super::guest::{GuestCall, Guests};
 use super::preflight::{arg_span, diagnostic};
@@ -163,6 +164,29 @@ impl<'a> KernelWorld<'a> {
         Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
     }
 
+    /// Looks at memory with a CPU's data side.
+    fn look(
+        &mut self,
+        cpu: CpuId,
+        does: Does,
+        call: &Call,
+        env: &dyn Environment,
+    ) -> Result<Called, Stop> {
+        let wrong = || Stop::Input(diagnostic("no address".into(), call.name.span, "here", None));
+        let mut args = call.args.iter();
+        let addr = VirtAddr(plain(args.next().ok_or_else(wrong)?, env, call.name.span)?);
+        let value = match (does, args.next()) {
+            (Does::Load(len), _) => builtin::load_value(&mut self.kernel, cpu, call, addr, len)?,
+            (_, Some(code)) => {
+                let expected = bytes(self.kernel.arch(), code)?;
+                builtin::compare(&mut self.kernel, cpu, call, addr, &expected)?
+            }
+            (_, None) => return Err(wrong()),
+        };
+        let note = Some(format!("{call} returned {value}"));
+        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
+    }
+
     fn kernel_call(
         &mut self,
         cpu: CpuId,
@@ -259,9 +283,10 @@ impl World for KernelWorld<'_> {
     }
 
     fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
-        let returned = match call.name.value.as_str() {
-            "call" => self.guest_call(cpu, call, env),
-            _ => self.kernel_call(cpu, call, env),
+        let returned = match builtin::by_name(&call.name.value).map(|b| b.does) {
+            Some(Does::Guest) => self.guest_call(cpu, call, env),
+            Some(does) => self.look(cpu, does, call, env),
+            None => self.kernel_call(cpu, call, env),
         };
         // Warnings become notes, and those stand before the note about the result.
         self.flush();

@@ -7,10 +7,11 @@
 //!
 //! `call(entry, args…)` runs machine code on a CPU of its own; without the feature `vcpu` it is not
 //! modelled ("built without CPUs").
-//! Not modelled: `jit(…)`, trap handlers, and calls, `with` and IPIs inside interrupt
-//! handlers.
+//! `jit(NAME)` is generated code and its data: an unpack function for a format of packed keys.
+//! Not modelled: trap handlers, and calls, `with` and IPIs inside interrupt handlers.
 
 mod arguments;
+mod builtin;
 mod engine;
 mod guest;
 mod kernel_world;
@@ -35,8 +36,7 @@ use engine::{Engine, Finish};
 use kernel_world::KernelWorld;
 use schedule::{Scheduler, SplitMix64};
 
-/// Calls that the runner has itself.
-pub const BUILT_IN: [&str; 1] = ["call"];
+pub use builtin::{BUILT_INS, BuiltIn};
 
 /// Statements and guest instructions that a run may take by default.
 pub const USUAL_STEPS: u64 = 1_000_000;

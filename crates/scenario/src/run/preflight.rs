@@ -6,13 +6,13 @@
 use textbed_arch::Arch;
 use textbed_kernel::{CallError, find_call};
 
-use super::BUILT_IN;
+use super::builtin;
 use super::engine::is_for;
 use crate::analyse;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::ops;
 use crate::span::Span;
-use crate::syntax::ast::{Arg, Body, Call, File, StmtKind};
+use crate::syntax::ast::{Arg, Body, Call, File, Name, StmtKind};
 use textbed_kernel::Version;
 
 /// All that is wrong, in the order of the text.
@@ -54,11 +54,8 @@ fn check_body(body: &Body, arch: Arch, version: Version, wrong: &mut Vec<Diagnos
 
 fn check_call(call: &Call, arch: Arch, version: Version, wrong: &mut Vec<Diagnostic>) {
     let name = &call.name.value;
-    if BUILT_IN.contains(&name.as_str()) {
-        if call.args.is_empty() {
-            let message = "`call` takes the address of the code, then its arguments".to_owned();
-            wrong.push(diagnostic(message, call.name.span, "no address", None));
-        }
+    if let Some(built_in) = builtin::by_name(name) {
+        wrong.extend(built_in.check(call));
         return;
     }
     match find_call(name, version, arch) {
@@ -96,11 +93,31 @@ fn arguments(count: usize) -> String {
 
 fn check_args(args: &[Arg], arch: Arch, wrong: &mut Vec<Diagnostic>) {
     for arg in args {
-        if let Arg::Code(name) = arg
-            && let Err(error) = textbed_firmware::load(arch, &name.value)
-        {
-            wrong.push(diagnostic(error.to_string(), name.span, "no such code", None));
+        if let Some(Err(error)) = code_bytes(arch, arg) {
+            wrong.push(error);
         }
+    }
+}
+
+/// The bytes of `code(NAME)` or `jit(NAME)`; `None` for other arguments.
+pub(super) fn code_bytes(arch: Arch, arg: &Arg) -> Option<Result<Vec<u8>, Diagnostic>> {
+    let none = |message: String, name: &Name, help: Option<&str>| {
+        diagnostic(message, name.span, "no such code", help.map(str::to_owned))
+    };
+    match arg {
+        Arg::Code(name) => Some(match textbed_firmware::load(arch, &name.value) {
+            Ok(routine) => Ok(routine.bytes.to_vec()),
+            Err(error) => Err(none(error.to_string(), name, None)),
+        }),
+        Arg::Jit(name) => Some(match textbed_codegen::made(arch, &name.value) {
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => Err(none(error.to_string(), name, None)),
+            None => {
+                let message = format!("there is no generated code `{}`", name.value);
+                Err(none(message, name, Some(textbed_codegen::NAMES_HELP)))
+            }
+        }),
+        Arg::Expr(_) | Arg::Flags(_) => None,
     }
 }
 

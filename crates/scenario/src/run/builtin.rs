@@ -1,0 +1,134 @@
+//! Calls that the runner has itself: machine code, and what a CPU reads in memory.
+//!
+//! A load is one of this CPU's data side, through its own translations, in its byte order. It says
+//! nothing about what a fetch of the same address would return. Not modelled: loads with an order
+//! (`await` is the load-acquire), loads from user space.
+
+use textbed_arch::{CpuId, VirtAddr};
+use textbed_kernel::Kernel;
+
+use super::preflight::{arg_span, diagnostic};
+use super::world::Stop;
+use crate::diagnostic::Diagnostic;
+use crate::syntax::ast::{Arg, Call};
+use crate::value::Value;
+
+/// A call that is none of the kernel's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BuiltIn {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, for readers.
+    pub params: &'static str,
+    /// What it returns, for readers.
+    pub returns: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What it does, for the runner.
+    pub(crate) does: Does,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Does {
+    /// Runs machine code.
+    Guest,
+    /// Loads so many bytes.
+    Load(usize),
+    /// Compares bytes in memory with those of `code(…)` or `jit(…)`.
+    Compare,
+}
+
+const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
+    BuiltIn { name, params: "addr", returns: "the value", doc, does: Does::Load(bytes) }
+}
+
+/// All of them.
+pub const BUILT_INS: [BuiltIn; 6] = [
+    BuiltIn {
+        name: "call",
+        params: "entry, args…",
+        returns: "what the code returns",
+        doc: "runs machine code on this CPU's emulated twin",
+        does: Does::Guest,
+    },
+    load("load_u8", 1, "loads a byte on this CPU"),
+    load("load_u16", 2, "loads 16 bits on this CPU, in its byte order"),
+    load("load_u32", 4, "loads 32 bits on this CPU, in its byte order"),
+    load("load_u64", 8, "loads 64 bits on this CPU, in its byte order"),
+    BuiltIn {
+        name: "memcmp",
+        params: "addr, code",
+        returns: "0 if equal, else 1",
+        doc: "compares memory with the bytes of code(NAME) or jit(NAME)",
+        does: Does::Compare,
+    },
+];
+
+/// The one of that name.
+pub(crate) fn by_name(name: &str) -> Option<&'static BuiltIn> {
+    const ALL: &[BuiltIn] = &BUILT_INS;
+    ALL.iter().find(|b| b.name == name)
+}
+
+impl BuiltIn {
+    /// What is wrong with how it is called, if anything is.
+    pub(super) fn check(&self, call: &Call) -> Option<Diagnostic> {
+        let wrong = |message: &str, label: &str| {
+            Some(diagnostic(message.to_owned(), call.name.span, label, None))
+        };
+        match (self.does, call.args.as_slice()) {
+            (Does::Guest, []) => {
+                wrong("`call` takes the address of the code, then its arguments", "no address")
+            }
+            (Does::Load(_), args) if args.len() != 1 => {
+                let message = format!("`{}` takes one argument, the address", self.name);
+                wrong(&message, "wrong number of arguments")
+            }
+            (Does::Compare, [Arg::Expr(_), Arg::Code(_) | Arg::Jit(_)]) => None,
+            (Does::Compare, _) => {
+                wrong("`memcmp` takes an address and `code(NAME)` or `jit(NAME)`", "not these")
+            }
+            (Does::Guest | Does::Load(_), args) => {
+                let odd = args.iter().find(|a| !matches!(a, Arg::Expr(_)))?;
+                let span = arg_span(odd).unwrap_or(call.name.span);
+                let message = "a number or an address has to stand here".to_owned();
+                Some(diagnostic(message, span, "not a number", None))
+            }
+        }
+    }
+}
+
+/// Loads `bytes` bytes, 8 at most.
+pub(super) fn load_value(
+    kernel: &mut Kernel,
+    cpu: CpuId,
+    call: &Call,
+    addr: VirtAddr,
+    bytes: usize,
+) -> Result<Value, Stop> {
+    let mut word = [0; 8];
+    let little = kernel.arch().is_little_endian();
+    let part = if little { word.get_mut(..bytes) } else { word.get_mut(8 - bytes..) };
+    let part = part.unwrap_or(&mut []);
+    kernel
+        .machine_mut()
+        .load(cpu, addr, part)
+        .map_err(|fault| Stop::Died(format!("{call}: fault: {fault}")))?;
+    Ok(Value::number(if little { u64::from_le_bytes(word) } else { u64::from_be_bytes(word) }))
+}
+
+/// Compares memory with `expected`: 0 if equal, else 1.
+pub(super) fn compare(
+    kernel: &mut Kernel,
+    cpu: CpuId,
+    call: &Call,
+    addr: VirtAddr,
+    expected: &[u8],
+) -> Result<Value, Stop> {
+    let mut found = vec![0; expected.len()];
+    kernel
+        .machine_mut()
+        .load(cpu, addr, &mut found)
+        .map_err(|fault| Stop::Died(format!("{call}: fault: {fault}")))?;
+    Ok(Value::number(u64::from(found != expected)))
+}
