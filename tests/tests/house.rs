@@ -23,8 +23,8 @@ const MAY_USE: [(&str, Option<&[&str]>); 19] = [
     ("textbed-kernel", Some(&["textbed-arch", "textbed-event", "textbed-machine"])),
     ("textbed-vcpu", Some(&["textbed-arch", "textbed-event", "textbed-machine"])),
     ("textbed-codegen", Some(&["textbed-arch"])),
-    ("textbed-litmus", Some(&["textbed-arch"])),
     ("textbed-check", Some(&["textbed-arch", "textbed-event"])),
+    ("textbed-litmus", Some(&["textbed-arch", "textbed-check"])),
     (
         "textbed-explore",
         Some(&["textbed-arch", "textbed-event", "textbed-machine", "textbed-check"]),

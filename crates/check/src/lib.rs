@@ -25,6 +25,7 @@ mod mappings;
 mod mark;
 mod memory;
 mod options;
+pub mod outcomes;
 mod patching;
 mod refusals;
 pub mod rules;

@@ -4,7 +4,8 @@
 //! labels resolved, the handler of its faults (`P0.F`), initial registers and memory (numbers,
 //! addresses of locations and labels, instructions as values), the cache type, and the condition
 //! on final states. [`Op::decode`] reads a word back, since a test may store one; [`Registers`]
-//! carries out what concerns one CPU alone. [`kinds`] reads recorded verdicts.
+//! carries out what concerns one CPU alone. [`decide`] gives the verdict of the checker's rules;
+//! [`kinds`] reads recorded verdicts.
 //!
 //! Not modelled: exclusives and atomics, SIMD, system registers but ELR_EL1, page-table entries in
 //! the initial state other than an alias of a physical location, `filter`. Those are refused by
@@ -17,8 +18,10 @@ mod init;
 pub mod kinds;
 mod op;
 mod parse;
+mod program;
 mod registers;
 mod source;
+mod verdict;
 
 pub use asm::assemble;
 pub use condition::{Atom, Condition, FaultKind, Final, Formula, Quantifier};
@@ -26,3 +29,4 @@ pub use error::{LitmusError, Problem};
 pub use op::{Address, Alu, If, Op, Order, Rhs, Width};
 pub use parse::{CODE_BASE, DATA_BASE, Insn, Place, STRIDE, Test, Thread, parse};
 pub use registers::{Next, Registers};
+pub use verdict::{By, Decision, classes, decide};

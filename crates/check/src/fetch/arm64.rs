@@ -13,8 +13,8 @@
 //! - R12, R13 are what follows: an exclusion needs the whole chain.
 //!
 //! Power uses the same machine with its own settings ([`super::powerpc`]). IALLU counts for
-//! its CPU alone (the manual; the reference takes it as broadcast). Not modelled: shareability, the
-//! joint rule R14.
+//! its CPU alone (the manual; the reference takes it as broadcast). Not modelled: shareability. The
+//! joint rule R14 is for outcomes ([`crate::outcomes`]), not for streams.
 //!
 //! Sources: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat` (M.a) and ESOP 2020 (Simner et al.),
 //! read.
@@ -74,6 +74,8 @@ struct Cpu {
     /// Join of what fed an executed branch, and of what fed an address.
     branch: View,
     address: View,
+    /// Join of its store-releases, which a load-acquire comes after.
+    releases: View,
     fetches: u32,
     /// What this CPU invalidated for itself alone: issued, completed, and in force for its fetches.
     own: [Stores; 3],
@@ -221,6 +223,9 @@ impl Weak {
         cpu.gathered[STORE].join(&k);
         cpu.gathered[STORE].stored_up_to(p, stamp);
         k.stored(span, key(stamp, p));
+        if order == MemOrder::Release {
+            cpu.releases.join(&k);
+        }
         self.given_up |= k.entries() > MAX_ENTRIES;
         self.touch(p, span, |t| t.accesses.join(&k));
         self.late_store(span, stamp, &k);
@@ -277,6 +282,9 @@ impl Weak {
         if let Some(from) = from {
             know(&mut k, from, span);
         }
+        if order == MemOrder::Full {
+            k.join(&cpu.releases);
+        }
         if matches!(order, MemOrder::Acquire | MemOrder::Full) {
             cpu.base[LOAD].join(&k);
             cpu.base[STORE].join(&k);
@@ -295,13 +303,11 @@ impl Weak {
     }
 
     /// A branch was executed on a value with this taint.
-    #[cfg(test)]
     pub(crate) fn branch(&mut self, p: CpuId, taint: &View) {
         self.cpu(p).branch.join(taint);
     }
 
     /// An access used an address with this taint.
-    #[cfg(test)]
     pub(crate) fn address(&mut self, p: CpuId, taint: &View) {
         self.cpu(p).address.join(taint);
     }

@@ -177,10 +177,10 @@ fn run(caches: Caches, steps: &[(u16, Op)], mix: &mut Mix, error: Error) -> (Vec
             Clean(at) if error == Error::CleanOfOneWord => t.dc(cpu, at),
             Clean(at) => t.dc_line(cpu, at),
             Invalidate(at) => t.ic_line(cpu, at),
-            Branch => t.weak.branch(CpuId(cpu), &taints[p]),
+            Branch => t.stream.weak.branch(CpuId(cpu), &taints[p]),
             Sync => {
                 if error == Error::SyncTakesAllLoads {
-                    t.weak.branch(CpuId(cpu), &all[p]);
+                    t.stream.weak.branch(CpuId(cpu), &all[p]);
                 }
                 t.isb(cpu);
             }

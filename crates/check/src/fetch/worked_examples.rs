@@ -3,20 +3,15 @@
 //!
 //! Each rule is load-bearing in at least one: take it out and a window here changes.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
-
 use textbed_arch::{
     CpuId,
     effect::{Barrier, Domain},
 };
-use textbed_event::{Batch, Event, MemOrder};
+use textbed_event::MemOrder;
 
-use super::arm64::{Caches, Weak};
-use super::versions::{Version, Versions};
+use super::arm64::Caches;
 use super::views::View;
-use crate::mark::{ChainId, Mark};
+use crate::outcomes::Stream;
 use crate::span::Span;
 
 pub(super) const CONFIGURATIONS: [(&str, Caches); 3] = [
@@ -37,22 +32,12 @@ fn word(at: u64) -> Span {
 
 /// A litmus test as it runs.
 pub(super) struct Litmus {
-    pub(super) weak: Weak,
-    versions: Versions,
-    next: u64,
-    /// Windows: word, low, high; by the number of the fetch.
-    windows: BTreeMap<u64, (u64, usize, usize)>,
+    pub(super) stream: Stream,
 }
 
 impl Litmus {
     pub(super) fn new(caches: Caches) -> Self {
-        let (versions, windows) = Default::default();
-        Self { weak: Weak::new(caches), versions, next: 0, windows }
-    }
-
-    fn tick(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+        Self { stream: Stream::new(caches) }
     }
 
     pub(super) fn str(&mut self, p: u16, at: u64) {
@@ -61,83 +46,51 @@ impl Litmus {
 
     /// A store whose data or address a load fed.
     pub(super) fn str_after(&mut self, p: u16, at: u64, taint: &View) {
-        let stamp = self.tick();
-        let newest = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
-        let newest = newest.as_ref().and_then(|v| v.view.as_ref());
-        let view = self.weak.store(CpuId(p), word(at), stamp, MemOrder::Plain, newest, taint);
-        let any_view = textbed_event::View::Marker { name: textbed_event::NameId::NONE };
-        let event = Event { seq: stamp, ..Event::new(CpuId(p), any_view) };
-        let version = Version {
-            stamp,
-            cpu: CpuId(p),
-            mark: Mark::of(&event, &Batch::default(), ChainId::EMPTY),
-            delta: 0,
-            nontemporal: false,
-            fenced: Cell::new(0),
-            unit: None,
-            view: Some(view),
-            clock: None,
-        };
-        self.versions.store(word(at), Rc::new(version), false);
-        for (id, stamp) in std::mem::take(&mut self.weak.grown) {
-            let (at, _, high) = self.windows.get_mut(&id).unwrap();
-            let (_, history) = self.versions.within(word(*at)).next().unwrap();
-            *high = history.number_at(stamp) as usize;
-        }
+        self.stream.store(p, at, MemOrder::Plain, taint);
     }
 
     /// A load that returns the newest version.
     pub(super) fn ldr(&mut self, p: u16, at: u64) -> View {
-        let none = View::default();
-        self.load(p, at, &none)
-    }
-
-    fn load(&mut self, p: u16, at: u64, taint: &View) -> View {
-        let from = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
-        self.weak.load(CpuId(p), word(at), MemOrder::Plain, from.as_deref(), Some(taint))
+        self.stream.load(p, at, MemOrder::Plain, &View::default())
     }
 
     /// A load whose address an earlier load fed.
     pub(super) fn ldr_after(&mut self, p: u16, at: u64, taint: &View) -> View {
-        let loaded = self.load(p, at, taint);
-        self.weak.address(CpuId(p), taint);
+        let loaded = self.stream.load(p, at, MemOrder::Plain, taint);
+        self.stream.weak.address(CpuId(p), taint);
         loaded
     }
 
     /// A clean, and an invalidation, of the 64-byte line around a word.
     pub(super) fn dc_line(&mut self, p: u16, at: u64) {
-        let line = word(at).rounded(64);
-        self.weak.clean(CpuId(p), Some(line), &self.versions, &View::default());
+        self.stream.clean(p, Some(word(at).rounded(64)), &View::default());
     }
 
     pub(super) fn ic_line(&mut self, p: u16, at: u64) {
-        let line = word(at).rounded(64);
-        self.weak.invalidate(CpuId(p), Some(line), &self.versions, &View::default());
+        self.stream.invalidate(p, Some(word(at).rounded(64)), &View::default());
     }
 
     /// The window that a fetch would have now.
     pub(super) fn would(&self, p: u16, at: u64) -> [usize; 2] {
-        let Some((_, h)) = self.versions.within(word(at)).next() else { return [0, 0] };
-        let low = h.number_at(self.weak.low(CpuId(p), word(at), &h));
-        [low as usize, h.newest_number() as usize]
+        self.stream.would(p, at)
     }
 
     /// A load and a branch on what it returned.
     fn ldr_ctrl(&mut self, p: u16, at: u64) {
         let taint = self.ldr(p, at);
-        self.weak.branch(CpuId(p), &taint);
+        self.stream.weak.branch(CpuId(p), &taint);
     }
 
     pub(super) fn dc(&mut self, p: u16, at: u64) {
-        self.weak.clean(CpuId(p), Some(word(at)), &self.versions, &View::default());
+        self.stream.clean(p, Some(word(at)), &View::default());
     }
 
     fn ic(&mut self, p: u16, at: u64) {
-        self.weak.invalidate(CpuId(p), Some(word(at)), &self.versions, &View::default());
+        self.stream.invalidate(p, Some(word(at)), &View::default());
     }
 
     pub(super) fn barrier(&mut self, p: u16, barrier: Barrier) {
-        self.weak.barrier(CpuId(p), barrier, Domain::Inner);
+        self.stream.barrier(p, barrier, Domain::Inner);
     }
 
     fn dsb(&mut self, p: u16) {
@@ -145,7 +98,7 @@ impl Litmus {
     }
 
     pub(super) fn isb(&mut self, p: u16) {
-        self.weak.sync(CpuId(p));
+        self.stream.sync(p);
     }
 
     fn cachesync(&mut self, p: u16, at: u64) {
@@ -157,21 +110,11 @@ impl Litmus {
 
     /// A fetch that returned this version; its number.
     pub(super) fn fetch(&mut self, p: u16, at: u64, returned: usize) -> u64 {
-        let id = self.tick();
-        let history = self.versions.within(word(at)).next().map(|(_, h)| h);
-        let low = history
-            .as_ref()
-            .map_or(0, |h| h.number_at(self.weak.low(CpuId(p), word(at), h)) as usize);
-        let high = history.as_ref().map_or(0, |h| h.newest_number() as usize);
-        self.windows.insert(id, (at, low, high));
-        let from = returned.checked_sub(1).and_then(|i| history.as_ref()?.versions.get(i).cloned());
-        self.weak.fetch(CpuId(p), word(at), from.as_deref(), id);
-        id
+        self.stream.fetch(p, at, returned)
     }
 
     pub(super) fn window(&self, fetch: u64) -> [usize; 2] {
-        let (_, low, high) = self.windows[&fetch];
-        [low, high]
+        self.stream.window(fetch)
     }
 }
 
@@ -277,7 +220,7 @@ fn example_3_mp_rf_cachesync_ctrl_isb() {
         t.cachesync(0, F);
         t.str(0, FLAG);
         let taint = t.ldr(1, FLAG);
-        t.weak.address(CpuId(1), &taint);
+        t.stream.weak.address(CpuId(1), &taint);
         t.isb(1);
         t.fetch(1, F, 1)
     });
