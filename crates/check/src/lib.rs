@@ -27,6 +27,7 @@ mod memory;
 mod options;
 pub mod outcomes;
 mod patching;
+mod per_cpu;
 mod refusals;
 pub mod rules;
 mod span;

@@ -95,7 +95,7 @@ impl Live {
                 self.became_exec(BecameExec { space, span, phys: base, mark, outer });
             }
         }
-        self.fetches.mapping_changed();
+        self.fetches.mapping_changed(span, &review);
         if change.new.writable() || change.new.executable() {
             // The pair of grants is looked for, also where there is none.
             self.occasions.looked(RuleId::WxMapping);

@@ -72,7 +72,7 @@ impl Live {
             self.frames.state.insert(part, Frame::Taken { since, homes: homes.into() });
         }
         self.frames.unwritten.insert(span, Unwritten { zeroed, since });
-        self.fetches.frames_changed();
+        self.fetches.frames_changed(span);
     }
 
     pub(crate) fn frame_free(&mut self, now: Now<'_>, pfn: Pfn, count: u64) {
@@ -89,7 +89,7 @@ impl Live {
         self.freed_under_tasks(&since, span);
         self.frames.state.insert(span, Frame::Free { since });
         self.frames.unwritten.remove(span);
-        self.fetches.frames_changed();
+        self.fetches.frames_changed(span);
     }
 
     /// A range became executable: judged when the outermost open call returns.

@@ -68,6 +68,14 @@ macro_rules! flat_piece {
 }
 pub(crate) use flat_piece;
 
+/// What of a map a span meets.
+enum Touched {
+    Nothing,
+    /// One entry, which is the span.
+    Whole,
+    Other,
+}
+
 /// Disjoint spans with values.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanMap<V> {
@@ -106,6 +114,35 @@ impl<V: Piece> SpanMap<V> {
         self.map.iter().map(|(first, (last, v))| (Span { first: *first, last: *last }, v))
     }
 
+    /// The entries that meet `span`, clipped to it, in order; the values are those of the whole
+    /// entries.
+    pub(crate) fn parts(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
+        let from = match self.get(span.first) {
+            Some((whole, _)) => whole.first,
+            None => span.first,
+        };
+        self.map.range(from..=span.last).map(move |(first, (last, value))| {
+            (Span { first: (*first).max(span.first), last: (*last).min(span.last) }, value)
+        })
+    }
+
+    /// The value of `span`, if it is an entry by itself.
+    pub(crate) fn exact_mut(&mut self, span: Span) -> Option<&mut V> {
+        self.map.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+    }
+
+    /// What of the map `span` meets: most changes are of one entry, or of none.
+    fn touched(&self, span: Span) -> Touched {
+        match self.map.range(..=span.last).next_back() {
+            Some((_, (last, _))) if *last < span.first => Touched::Nothing,
+            Some((first, (last, _))) if (*first, *last) == (span.first, span.last) => {
+                Touched::Whole
+            }
+            Some(_) => Touched::Other,
+            None => Touched::Nothing,
+        }
+    }
+
     /// The entries that meet `span`, clipped to it, in order.
     pub(crate) fn within(&self, span: Span) -> impl Iterator<Item = (Span, V)> + '_ {
         let from = match self.get(span.first) {
@@ -137,8 +174,13 @@ impl<V: Piece> SpanMap<V> {
 
     /// Takes out what lies in `span`.
     pub(crate) fn remove(&mut self, span: Span) {
-        if !self.meets(span) {
-            return;
+        match self.touched(span) {
+            Touched::Nothing => return,
+            Touched::Whole => {
+                self.map.remove(&span.first);
+                return;
+            }
+            Touched::Other => {}
         }
         self.cut(span.first);
         if let Some(after) = span.last.checked_add(1) {
@@ -151,12 +193,54 @@ impl<V: Piece> SpanMap<V> {
 
     /// Puts `value` over `span`, replacing what was there.
     pub(crate) fn insert(&mut self, span: Span, value: V) {
-        self.remove(span);
-        self.put(span, value);
+        match self.touched(span) {
+            Touched::Nothing => self.put(span, value),
+            Touched::Whole => self.replace(span, value),
+            Touched::Other => {
+                self.remove(span);
+                self.put(span, value);
+            }
+        }
+    }
+
+    /// Replaces the value of `span`, which is an entry by itself.
+    fn replace(&mut self, span: Span, value: V) {
+        let before = self.map.range(..span.first).next_back();
+        let joins = before.is_some_and(|(first, (last, before))| {
+            last.checked_add(1) == Some(span.first) && before.goes_on_as(span.first - first, &value)
+        }) || span.last.checked_add(1).is_some_and(|next| {
+            let after = self.map.get(&next);
+            after.is_some_and(|(_, after)| value.goes_on_as(next - span.first, after))
+        });
+        if joins {
+            self.map.remove(&span.first);
+            self.put(span, value);
+        } else {
+            self.map.insert(span.first, (span.last, value));
+        }
     }
 
     /// Replaces the value of each part of `span`, gaps too, by what `f` says (nothing = a gap).
     pub(crate) fn update(&mut self, span: Span, mut f: impl FnMut(Span, Option<&V>) -> Option<V>) {
+        match self.touched(span) {
+            Touched::Nothing => {
+                if let Some(value) = f(span, None) {
+                    self.put(span, value);
+                }
+                return;
+            }
+            Touched::Whole => {
+                let old = self.map.get(&span.first).map(|(_, value)| value);
+                match f(span, old) {
+                    Some(value) => self.replace(span, value),
+                    None => {
+                        self.map.remove(&span.first);
+                    }
+                }
+                return;
+            }
+            Touched::Other => {}
+        }
         let parts: Vec<(Span, V)> = self.within(span).collect();
         let mut results = Vec::with_capacity(parts.len() * 2 + 1);
         let mut next = Some(span.first);

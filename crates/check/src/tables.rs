@@ -68,7 +68,9 @@ pub(crate) struct Tables {
 impl Tables {
     /// The leaf that a CPU in `space` uses for `virt`: its own, else the kernel's.
     pub(crate) fn lookup(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Mapping)> {
-        [space, SpaceId::KERNEL].into_iter().find_map(|s| {
+        let spaces = [space, SpaceId::KERNEL];
+        let spaces = if space == SpaceId::KERNEL { &spaces[..1] } else { &spaces };
+        spaces.iter().copied().find_map(|s| {
             let (span, mapping) = self.now.get(&s)?.get(virt)?;
             let mut mapping = *mapping;
             mapping.skip(virt - span.first);
@@ -106,14 +108,23 @@ impl Tables {
         self.aliases.within(frames)
     }
 
+    /// The same, with the sets as they are.
+    pub(crate) fn alias_parts(&self, frames: Span) -> impl Iterator<Item = (Span, &Aliases)> + '_ {
+        self.aliases.parts(frames)
+    }
+
     /// Adds a way to reach `frames`; of ways that grant neither write nor execute only the first
     /// [`MAX_HARMLESS`] are kept.
     fn remember(&mut self, frames: Span, alias: Alias, grants: bool) {
         let known =
             |set: &Aliases| set.0.contains(&alias) || (!grants && set.0.len() >= MAX_HARMLESS);
-        if self.aliases.within(frames).all(|(_, set)| known(&set))
-            && self.aliases.within(frames).map(|(s, _)| s.len()).sum::<u64>() == frames.len()
-        {
+        let mut bytes = 0u64;
+        let mut all_known = true;
+        for (part, set) in self.aliases.parts(frames) {
+            all_known &= known(set);
+            bytes = bytes.wrapping_add(part.len());
+        }
+        if all_known && bytes == frames.len() {
             return;
         }
         self.aliases.update(frames, |_, set| {

@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::mark::{ChainId, Mark};
 use crate::rules::{RuleId, permissions};
 use crate::span::{Piece, Span, SpanMap};
-use crate::tables::UNKNOWN_PHYS;
+use crate::tables::{Alias, UNKNOWN_PHYS};
 
 /// An authorised temporary alias, or a mapping that the platform never protects.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +171,16 @@ pub(crate) struct WxWindows {
 impl Live {
     /// Looks at the grants on `frames` again after something changed.
     pub(crate) fn review_frames(&mut self, frames: Span, mark: &Mark) {
-        let wanted = self.pairs(frames);
+        let (grants, nowhere) = self.grants(frames);
+        let quiet = grants != Perm::WRITE | Perm::EXEC && !self.wx.parts.meets(frames);
+        let wanted = if quiet { SpanMap::default() } else { self.pairs(frames) };
+        // Only now: the place of an alias in its list says which is the oldest.
+        for (part, alias) in nowhere {
+            self.tables.forget(part, alias);
+        }
+        if quiet {
+            return;
+        }
         let had: Vec<(Span, Part)> = self.wx.parts.within(frames).collect();
         if wanted.is_empty() && had.is_empty() {
             return;
@@ -201,22 +210,50 @@ impl Live {
         }
     }
 
+    /// Which of write and execute any alias of `frames`, or any old answer, may grant now: most
+    /// changes are of frames that lack one of them. And the aliases that lead nowhere any more.
+    fn grants(&self, frames: Span) -> (Perm, Vec<(Span, Alias)>) {
+        let mut grants = Perm::empty();
+        let mut nowhere = Vec::new();
+        for (part, aliases) in self.tables.alias_parts(frames) {
+            for alias in &aliases.0 {
+                let Some(virt) = part.moved(alias.delta) else { continue };
+                let mut leads = false;
+                for (at, mapping) in self.tables.within(alias.space, virt) {
+                    if at.first.wrapping_sub(alias.delta) == mapping.phys {
+                        leads = true;
+                        grants |= mapping.perm;
+                    }
+                }
+                for (at, olds) in self.stale.within(alias.space, virt) {
+                    for old in &olds.0 {
+                        if at.first.wrapping_sub(alias.delta) == old.phys {
+                            leads = true;
+                            grants |= old.perm;
+                        }
+                    }
+                }
+                if !leads {
+                    nowhere.push((part, *alias));
+                }
+            }
+        }
+        (grants & (Perm::WRITE | Perm::EXEC), nowhere)
+    }
+
     /// The pairs of grants on `frames` now.
-    fn pairs(&mut self, frames: Span) -> SpanMap<Pair> {
+    fn pairs(&self, frames: Span) -> SpanMap<Pair> {
         let mut both = SpanMap::<Grant>::default();
         let mut write = SpanMap::<Grant>::default();
         let mut exec = SpanMap::<Grant>::default();
-        let mut nowhere = Vec::new();
-        for (part, aliases) in self.tables.aliases(frames) {
+        for (part, aliases) in self.tables.alias_parts(frames) {
             for (place, alias) in aliases.0.iter().enumerate() {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 let using = self.cpus.using(alias.space);
-                let mut leads = false;
                 for (at, mapping) in self.tables.within(alias.space, virt) {
                     if at.first.wrapping_sub(alias.delta) != mapping.phys {
                         continue;
                     }
-                    leads = true;
                     let here =
                         Span { first: mapping.phys, last: mapping.phys + (at.last - at.first) };
                     let made_at = mapping.since.seq;
@@ -237,7 +274,6 @@ impl Live {
                         if at.first.wrapping_sub(alias.delta) != old.phys {
                             continue;
                         }
-                        leads = true;
                         let here = Span { first: old.phys, last: old.phys + (at.last - at.first) };
                         let grant = Grant {
                             space: alias.space,
@@ -254,13 +290,7 @@ impl Live {
                         offer_all(&mut none, &mut write, &mut exec, here, old.perm, grant);
                     }
                 }
-                if !leads {
-                    nowhere.push((part, *alias));
-                }
             }
-        }
-        for (part, alias) in nowhere {
-            self.tables.forget(part, alias);
         }
         let mut pairs = SpanMap::default();
         for (span, w) in write.iter() {

@@ -117,6 +117,12 @@ impl Event {
     /// Whether packing the view again gives the same words: false for words that no source makes.
     #[must_use]
     pub fn is_valid(&self) -> bool {
+        // The kinds of which streams consist: a length of 32 bits, or nothing that could be wrong.
+        match self.kind {
+            Kind::Fetch | Kind::FetchLate => return self.c >> 32 == 0,
+            Kind::StoreLate => return true,
+            _ => {}
+        }
         pack::pack(self.view()) == (self.kind, [self.a, self.b, self.c])
     }
 }

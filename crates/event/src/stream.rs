@@ -154,6 +154,22 @@ impl Recorder {
         }
         taken
     }
+
+    /// Takes a batch back that nobody needs any more: its memory serves the next events.
+    pub fn recycle(&mut self, batch: Batch) {
+        reuse(&mut self.batch.events, batch.events);
+        reuse(&mut self.batch.bytes, batch.bytes);
+        reuse(&mut self.batch.origins, batch.origins);
+    }
+}
+
+/// Lets `now` go on in the memory of `old`, where that has room.
+fn reuse<T: Copy>(now: &mut Vec<T>, mut old: Vec<T>) {
+    if now.len() < old.capacity() && now.capacity() < old.capacity() {
+        old.clear();
+        old.extend_from_slice(now);
+        *now = old;
+    }
 }
 
 #[cfg(test)]
@@ -179,5 +195,26 @@ mod tests {
         assert_eq!((names.get(file), names.get(other)), ("a.tb", "b.tb"));
         assert_eq!(second.events[0].seq, 1);
         assert_eq!(second.origin(second.events[0].origin), Some(origin));
+    }
+
+    #[test]
+    fn a_batch_given_back_leaves_nothing_behind() {
+        let mut r = Recorder::new();
+        let file = r.name("a.tb");
+        let origin = Origin { file, line: 7, offset: 90, len: 3 };
+        r.set_origin(Some(origin));
+        for _ in 0..100 {
+            r.bytes(b"payload");
+            r.emit(CpuId(0), View::Marker { name: file });
+        }
+        let first = r.take();
+        let at = r.bytes(b"next");
+        r.recycle(first);
+        let second = r.name("b.tb");
+        r.emit(CpuId(1), View::Marker { name: second });
+        let next = r.take();
+        assert_eq!((next.events.len(), next.origins.len(), next.bytes(at)), (1, 1, &b"next"[..]));
+        assert_eq!((next.events[0].seq, next.name_base), (100, 2));
+        assert_eq!(next.origin(next.events[0].origin), Some(origin));
     }
 }

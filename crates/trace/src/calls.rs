@@ -14,6 +14,9 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_event::CallRef;
 
+/// Arguments of a row at most.
+pub const MAX_ARGS: usize = 6;
+
 /// Deepest nesting that is followed; the table's functions nest a handful deep.
 const MAX_DEPTH: usize = 64;
 
@@ -52,7 +55,7 @@ pub struct Frame {
     /// Of what.
     pub function: &'static Function,
     /// Its arguments, in the order of the row's `args`; missing ones are `None`.
-    pub args: Vec<Option<u64>>,
+    pub args: [Option<u64>; MAX_ARGS],
 }
 
 impl Frame {
@@ -82,12 +85,14 @@ pub struct CallCount {
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     stacks: FxHashMap<Stack, Vec<Frame>>,
-    counts: BTreeMap<&'static str, CallCount>,
+    /// By the place of the name: comparing names would cost more than all the rest.
+    counts: FxHashMap<*const u8, (&'static str, CallCount)>,
 }
 
 impl Calls {
     fn count(&mut self, function: &Function) -> &mut CallCount {
-        self.counts.entry(function.name).or_default()
+        let name = function.name;
+        &mut self.counts.entry(name.as_ptr()).or_insert((name, CallCount::default())).1
     }
 
     /// Counts an entry that does not nest.
@@ -109,7 +114,7 @@ impl Calls {
         let open = self.stacks.entry(stack).or_default();
         let stale = open.iter().position(|f| f.function.name == function.name);
         let from = stale.unwrap_or(open.len()).min(MAX_DEPTH - 1).min(open.len());
-        let lost: Vec<Frame> = open.drain(from..).collect();
+        let lost = open.split_off(from);
         open.push(frame);
         for f in lost {
             self.count(f.function).entry_without_return += 1;
@@ -166,7 +171,7 @@ impl Calls {
         for function in open {
             self.count(function).entry_without_return += 1;
         }
-        self.counts
+        self.counts.into_values().collect()
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
 
     fn frame(name: &str, call: u32) -> Frame {
         let function = by_name(name.as_bytes()).unwrap();
-        Frame { call: CallRef(call), function, args: vec![] }
+        Frame { call: CallRef(call), function, args: [None; MAX_ARGS] }
     }
 
     const TASK: Stack = Stack { who: 7, context: 0 };

@@ -18,7 +18,7 @@ mod unseen;
 
 use crate::accounting::{Accounting, Class, Reason};
 use crate::areas::Areas;
-use crate::calls::{Calls, Frame, Stack};
+use crate::calls::{Calls, Frame, MAX_ARGS, Stack};
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
@@ -59,6 +59,8 @@ pub(crate) struct Lower<'s> {
     sink: &'s mut dyn Sink,
     rec: Recorder,
     names: FxHashMap<String, NameId>,
+    /// Functions with a probe at their return, and the name of each, by the place of its row.
+    returns: FxHashMap<*const Function, NameId>,
     file: NameId,
     /// The sink wants no more.
     pub(crate) stopped: bool,
@@ -86,6 +88,12 @@ pub(crate) struct Lower<'s> {
     pub(crate) symbols: Symbols,
 }
 
+/// The functions with a probe at their return; their names are interned when they are first used.
+fn returns_of(probed: &Probed) -> FxHashMap<*const Function, NameId> {
+    let rows = probed.returns.iter().filter_map(|name| functions::by_name(name.as_bytes()));
+    rows.map(|f| (std::ptr::from_ref(f), NameId::NONE)).collect()
+}
+
 impl<'s> Lower<'s> {
     pub(crate) fn new(
         input: &str,
@@ -96,6 +104,7 @@ impl<'s> Lower<'s> {
     ) -> Self {
         let mut rec = Recorder::new();
         let file = rec.name(input);
+        let returns = returns_of(&probed);
         let stopped = sink.begin(&header).is_break();
         let arch = kernel.arch;
         let now = Now {
@@ -113,6 +122,7 @@ impl<'s> Lower<'s> {
             sink,
             rec,
             names: FxHashMap::default(),
+            returns,
             file,
             stopped,
             areas: Areas::default(),
@@ -330,16 +340,22 @@ impl<'s> Lower<'s> {
 
     /// Begins a call, or counts it where no return will end it.
     fn enter(&mut self, f: &'static Function, e: &LogEvent<'_>) {
-        if !self.probed.returns.contains(f.name) {
+        let Some(known) = self.returns.get(&std::ptr::from_ref(f)).copied() else {
             self.calls.seen(f);
             return;
+        };
+        let mut args = [None; MAX_ARGS];
+        let mut words = [[0; 8]; MAX_ARGS];
+        let given = f.args.iter().zip(args.iter_mut().zip(&mut words));
+        for (key, (arg, word)) in given {
+            *arg = e.number(key.as_bytes());
+            *word = arg.unwrap_or(u64::MAX).to_le_bytes();
         }
-        let args: Vec<Option<u64>> = f.args.iter().map(|k| e.number(k.as_bytes())).collect();
         let call = self.rec.new_call();
-        let name = self.name(f.name);
-        let words: Vec<u8> =
-            args.iter().flat_map(|a| a.unwrap_or(u64::MAX).to_le_bytes()).collect();
-        let bytes = self.rec.bytes(&words);
+        let name = if known == NameId::NONE { self.name(f.name) } else { known };
+        self.returns.insert(f, name);
+        let words = words.get(..f.args.len()).unwrap_or(&words);
+        let bytes = self.rec.bytes(words.as_flattened());
         self.emit(View::CallEntered { call, name, args: bytes }, Provenance::Recorded);
         let frame = Frame { call, function: f, args };
         self.calls.enter(self.now.stack, frame);
@@ -481,6 +497,7 @@ impl<'s> Lower<'s> {
         if !batch.is_empty() && !self.stopped && self.sink.batch(&batch).is_break() {
             self.stopped = true;
         }
+        self.rec.recycle(batch);
     }
 
     /// Ends what is open and sends the rest.

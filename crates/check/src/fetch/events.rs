@@ -88,7 +88,6 @@ impl Live {
         let plain = order == MemOrder::Plain && may_go_on && !nontemporal;
         self.fetches.looks.stored(span);
         let going_on = self.fetches.versions.going_on(p, span, delta).filter(|_| plain);
-        let newest = self.fetches.versions.newest(span.first);
         let mark = going_on.is_none().then(|| self.mark(now));
         let fetches = &mut self.fetches;
         match (&mut fetches.model, going_on) {
@@ -113,6 +112,7 @@ impl Live {
                 match model {
                     Model::X86 { machine, .. } => clock = Some(machine.store(p, seq)),
                     Model::Weak { predicted: Some(weak), .. } => {
+                        let newest = fetches.versions.newest(span.first);
                         let other = newest.as_ref().filter(|v| v.cpu != p);
                         let from = other.and_then(|v| v.view.as_ref());
                         view = Some(weak.store(p, span, seq, order, from, &View::default()));
@@ -158,8 +158,8 @@ impl Live {
         let newest = self.fetches.versions.newest(span.first).filter(|v| v.cpu != p);
         match &mut self.fetches.model {
             Model::X86 { machine, .. } => {
-                if let Some(clock) = newest.as_ref().and_then(|v| v.clock.as_ref()) {
-                    machine.acquire(p, clock);
+                if let Some(version) = &newest {
+                    machine.saw(p, version);
                 }
             }
             Model::Weak { predicted: Some(weak), .. } => {

@@ -73,7 +73,7 @@ impl Live {
         if !self.fetches.is_off() {
             clean &= self.judge(now, virt.0, span);
         }
-        self.fetches.looks.judged(p, phys, len, moment, clean, seq);
+        self.fetches.looks.judged(p, (virt.0, phys), len, moment, clean, seq);
     }
 
     /// A call promised that no CPU runs old code in `span`: is every window closed?
@@ -103,10 +103,11 @@ impl Live {
     }
 
     /// A fetch that happened before the stores that follow: nothing to judge, but it was executed.
-    pub(crate) fn fetch_late(&mut self, now: Now<'_>, _virt: VirtAddr, phys: PhysAddr, len: u32) {
+    pub(crate) fn fetch_late(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         if let Some(phys) = now.phys(phys) {
             let moment = self.fetches.moment(now.cpu());
-            self.fetches.looks.judged(now.cpu(), phys, len, moment, true, now.seq());
+            let at = (virt.0, phys);
+            self.fetches.looks.judged(now.cpu(), at, len, moment, true, now.seq());
         }
     }
 

@@ -1,5 +1,5 @@
 //! What was already looked at: a block that ran and was judged is not judged again until something
-//! about it changes.
+//! about it changes: bytes of its frame, the frame's owner, or the mapping of its page.
 
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
@@ -10,8 +10,10 @@ use crate::span::Span;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     len: u32,
-    /// The frame's count of changes, and everybody's, when it was judged.
-    frame: u32,
+    /// Places in [`Looks::changes`] of its frame and of the page through which it was fetched.
+    places: [u32; 2],
+    /// Their counts of changes, and everybody's, when it was judged.
+    counts: [u32; 2],
     all: u32,
     /// The CPU's fetch view then; a later one can only be better.
     moment: u64,
@@ -31,17 +33,30 @@ pub(crate) struct Looks {
     looks: FxHashMap<(CpuId, u64), Look>,
     /// Where the blocks of a frame begin, by CPU.
     by_frame: FxHashMap<(CpuId, u64), Vec<u64>>,
-    frames: FxHashMap<u64, u32>,
+    /// The frames and virtual pages of blocks, by key, with their place in `changes`.
+    places: FxHashMap<u64, u32>,
+    /// How often each changed.
+    changes: Vec<u32>,
     all: u32,
+}
+
+/// The key of a frame.
+fn frame_key(phys: u64) -> u64 {
+    phys >> 12
+}
+
+/// The key of a virtual page. Addresses shifted by twelve leave the top bits free.
+fn page_key(virt: u64) -> u64 {
+    virt >> 12 | 1 << 63
 }
 
 impl Looks {
     /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
     pub(crate) fn known(&mut self, cpu: CpuId, phys: u64, len: u32, moment: u64, now: u64) -> bool {
-        let frame = self.frames.get(&(phys >> 12)).copied().unwrap_or(0);
         let Some(look) = self.looks.get_mut(&(cpu, phys)) else { return false };
+        let counts = look.places.map(|at| self.changes.get(at as usize).copied().unwrap_or(0));
         let known = look.len >= len
-            && look.frame == frame
+            && look.counts == counts
             && look.all == self.all
             && (look.clean || look.moment == moment);
         if known {
@@ -50,11 +65,21 @@ impl Looks {
         known
     }
 
-    /// The block was judged; `clean` if nothing was found.
+    /// The place of a frame or page in `changes`, from now on followed.
+    fn place(&mut self, key: u64) -> u32 {
+        let next = self.changes.len() as u32;
+        let place = *self.places.entry(key).or_insert(next);
+        if place == next {
+            self.changes.push(0);
+        }
+        place
+    }
+
+    /// The block at `phys`, fetched through `virt`, was judged; `clean` if nothing was found.
     pub(crate) fn judged(
         &mut self,
         cpu: CpuId,
-        phys: u64,
+        (virt, phys): (u64, u64),
         len: u32,
         moment: u64,
         clean: bool,
@@ -63,10 +88,12 @@ impl Looks {
         if self.looks.len() >= MAX_LOOKS {
             self.looks.clear();
             self.by_frame.clear();
-            self.frames.clear();
+            self.places.clear();
+            self.changes.clear();
         }
-        let frame = *self.frames.entry(phys >> 12).or_insert(0);
-        let look = Look { len, frame, all: self.all, moment, clean, last: now };
+        let places = [self.place(frame_key(phys)), self.place(page_key(virt))];
+        let counts = places.map(|at| self.changes.get(at as usize).copied().unwrap_or(0));
+        let look = Look { len, places, counts, all: self.all, moment, clean, last: now };
         if self.looks.insert((cpu, phys), look).is_none() {
             self.by_frame.entry((cpu, phys >> 12)).or_default().push(phys);
         }
@@ -86,15 +113,26 @@ impl Looks {
         blocks.is_some_and(|blocks| blocks.iter().any(meets))
     }
 
-    /// Bytes of `span` changed.
+    /// Bytes of `span`, or whose they are, changed.
     pub(crate) fn stored(&mut self, span: Span) {
+        self.changed(span, frame_key);
+    }
+
+    /// The mapping of `virt` changed.
+    pub(crate) fn remapped(&mut self, virt: Span) {
+        self.changed(virt, page_key);
+    }
+
+    fn changed(&mut self, span: Span, key: fn(u64) -> u64) {
         let (first, last) = (span.first >> 12, span.last >> 12);
         if last - first >= MAX_PAGES {
             self.everything_changed();
             return;
         }
         for page in first..=last {
-            if let Some(count) = self.frames.get_mut(&page) {
+            if let Some(place) = self.places.get(&key(page << 12))
+                && let Some(count) = self.changes.get_mut(*place as usize)
+            {
                 *count = count.wrapping_add(1);
             }
         }

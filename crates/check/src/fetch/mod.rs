@@ -159,6 +159,7 @@ impl Fetches {
         if map.entries() >= MAX_PAST {
             *map = SpanMap::default();
             self.past_forgotten = true;
+            self.looks.everything_changed();
         }
         map.insert(span, Until(now));
     }
@@ -169,12 +170,15 @@ impl Fetches {
         of(space).max(of(SpaceId::KERNEL)).unwrap_or(0)
     }
 
-    pub(crate) fn mapping_changed(&mut self) {
-        self.looks.everything_changed();
+    /// The mapping of `virt` changed; it led or leads to `frames`.
+    pub(crate) fn mapping_changed(&mut self, virt: Span, frames: &[Span]) {
+        self.looks.remapped(virt);
+        frames.iter().for_each(|span| self.looks.stored(*span));
     }
 
-    pub(crate) fn frames_changed(&mut self) {
-        self.looks.everything_changed();
+    /// The frames of `span` were handed out or went back.
+    pub(crate) fn frames_changed(&mut self, span: Span) {
+        self.looks.stored(span);
     }
 
     /// Everybody knows what everybody knew.

@@ -14,6 +14,7 @@ use textbed_arch::{
 
 use super::arm64::Caches;
 use super::versions::Versions;
+use crate::per_cpu::PerCpu;
 use crate::span::{Piece, Span, SpanMap};
 
 /// Newest stamp for a range.
@@ -85,7 +86,7 @@ pub(crate) struct Observed {
     pending: FxHashMap<CpuId, SpanMap<Stamp>>,
     done: SpanMap<Done>,
     /// The fetch view of each CPU, as a moment.
-    view: FxHashMap<CpuId, u64>,
+    view: PerCpu<u64>,
 }
 
 /// Raises the stamps in `span` of `to` to `stamp`.
@@ -109,7 +110,7 @@ impl Observed {
             own: FxHashMap::default(),
             pending: FxHashMap::default(),
             done: SpanMap::default(),
-            view: FxHashMap::default(),
+            view: PerCpu::default(),
         }
     }
 
@@ -180,20 +181,20 @@ impl Observed {
     }
 
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
-        self.view.insert(p, now);
+        self.view.set(p, now);
     }
 
     /// A fetch of `p` returned the version with this stamp (the anchor).
     pub(crate) fn fetched(&mut self, p: CpuId, stamp: u64) {
         if self.caches.fetch_orders {
-            let view = self.view.entry(p).or_default();
+            let view = self.view.of(p);
             *view = (*view).max(stamp);
         }
     }
 
     /// The fetch view of `p`, as a moment of the stream.
     pub(crate) fn moment(&self, p: CpuId) -> u64 {
-        self.view.get(&p).copied().unwrap_or(0)
+        self.view.get(p).copied().unwrap_or(0)
     }
 
     /// Whether all of `span` was cleaned with version `stamp` or a younger one.

@@ -38,7 +38,7 @@ pub(crate) struct Version {
     pub(crate) unit: Option<Unit>,
     /// What its CPU knew (weakly ordered architectures, predicted).
     pub(crate) view: Option<View>,
-    /// What its CPU knew (x86, predicted).
+    /// What its CPU knew of others (x86).
     pub(crate) clock: Option<Clock>,
 }
 
@@ -64,7 +64,25 @@ pub(crate) struct Unit {
 pub(crate) struct History {
     /// Versions that are not kept any more.
     pub(crate) forgotten: u32,
-    pub(crate) versions: Rc<[Rc<Version>]>,
+    pub(crate) versions: Kept,
+}
+
+/// The versions kept of a history: most memory is stored to once between two looks.
+#[derive(Clone, Debug)]
+pub(crate) enum Kept {
+    One(Rc<Version>),
+    Many(Rc<Vec<Rc<Version>>>),
+}
+
+impl std::ops::Deref for Kept {
+    type Target = [Rc<Version>];
+
+    fn deref(&self) -> &[Rc<Version>] {
+        match self {
+            Kept::One(version) => std::slice::from_ref(version),
+            Kept::Many(versions) => versions,
+        }
+    }
 }
 
 impl History {
@@ -83,10 +101,23 @@ impl History {
         self.forgotten + self.versions.len() as u32
     }
 
-    fn with(&self, version: &Rc<Version>) -> Self {
-        let drop = (self.versions.len() + 1).saturating_sub(MAX_VERSIONS);
-        let kept = self.versions.iter().skip(drop).chain([version]).cloned();
-        Self { forgotten: self.forgotten + drop as u32, versions: kept.collect() }
+    /// One version more; the oldest is forgotten where there are too many.
+    fn push(&mut self, version: &Rc<Version>) {
+        match &mut self.versions {
+            Kept::One(first) => {
+                let mut versions = Vec::with_capacity(2);
+                versions.extend([Rc::clone(first), Rc::clone(version)]);
+                self.versions = Kept::Many(Rc::new(versions));
+            }
+            Kept::Many(versions) => {
+                let versions = Rc::make_mut(versions);
+                if versions.len() >= MAX_VERSIONS {
+                    versions.remove(0);
+                    self.forgotten += 1;
+                }
+                versions.push(Rc::clone(version));
+            }
+        }
     }
 }
 
@@ -125,16 +156,24 @@ impl Versions {
         let alone = |h: &History| {
             h.forgotten == 0 && h.versions.len() == 1 && Rc::ptr_eq(&h.versions[0], &version)
         };
-        if plain && self.map.extend(span, alone) {
+        let goes_on = self.run.as_ref().is_some_and(|(v, _)| Rc::ptr_eq(v, &version));
+        if plain && goes_on && self.map.extend(span, alone) {
             self.run = span.last.checked_add(1).map(|next| (version, next));
             return;
         }
-        self.map.update(span, |_, history| {
-            Some(match history {
-                Some(history) => history.with(&version),
-                None => History { forgotten: 0, versions: [Rc::clone(&version)].into() },
-            })
-        });
+        match self.map.exact_mut(span).filter(|_| !goes_on) {
+            // A version that was just made is in no neighbour: there is nothing to join.
+            Some(history) => history.push(&version),
+            _ => self.map.update(span, |_, history| {
+                Some(match history.cloned() {
+                    Some(mut history) => {
+                        history.push(&version);
+                        history
+                    }
+                    None => History { forgotten: 0, versions: Kept::One(Rc::clone(&version)) },
+                })
+            }),
+        }
         self.run = span.last.checked_add(1).filter(|_| plain).map(|next| (version, next));
     }
 

@@ -25,23 +25,38 @@ use textbed_arch::{CpuId, effect::Barrier};
 
 use super::clock::Clock;
 use super::versions::Version;
+use crate::per_cpu::PerCpu;
 
 /// Non-temporal stores without a fence kept by CPU; past it the oldest count as fenced.
 const MAX_UNFENCED: usize = 1024;
+
+/// What a CPU knows: of itself all that it did, of the others what reached it.
+#[derive(Clone, Default, Debug)]
+struct Knowledge {
+    own: u64,
+    others: Clock,
+}
+
+impl Knowledge {
+    /// Number of the newest event of `cpu` that is known to `p`, whose knowledge this is.
+    fn of(&self, p: CpuId, cpu: CpuId) -> u64 {
+        if cpu == p { self.own } else { self.others.of(cpu) }
+    }
+}
 
 /// A CPU's last serialising instruction.
 #[derive(Clone, Default, Debug)]
 struct Synced {
     at: u64,
-    known: Clock,
+    known: Knowledge,
 }
 
 /// The CPUs of an x86-64 machine.
 #[derive(Debug)]
 pub(crate) struct X86 {
     pub(crate) amd: bool,
-    clocks: FxHashMap<CpuId, Clock>,
-    synced: FxHashMap<CpuId, Synced>,
+    clocks: PerCpu<Knowledge>,
+    synced: PerCpu<Synced>,
     unfenced: FxHashMap<CpuId, Vec<Rc<Version>>>,
 }
 
@@ -49,17 +64,17 @@ impl X86 {
     pub(crate) fn new(amd: bool) -> Self {
         Self {
             amd,
-            clocks: FxHashMap::default(),
-            synced: FxHashMap::default(),
+            clocks: PerCpu::default(),
+            synced: PerCpu::default(),
             unfenced: FxHashMap::default(),
         }
     }
 
-    /// `p` stored: what it knows from then on.
+    /// `p` stored: what it knows of the others (of itself it knows everything up to `seq`).
     pub(crate) fn store(&mut self, p: CpuId, seq: u64) -> Clock {
-        let clock = self.clocks.entry(p).or_default();
-        clock.set(p, seq);
-        clock.clone()
+        let known = self.clocks.of(p);
+        known.own = known.own.max(seq);
+        known.others.clone()
     }
 
     /// A non-temporal store waits for its fence.
@@ -88,32 +103,46 @@ impl X86 {
     /// A serialising instruction of `p`; it drains stores too.
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
         self.fence(p, now);
-        let known = self.clocks.get(&p).cloned().unwrap_or_default();
-        self.synced.insert(p, Synced { at: now, known });
+        let known = self.clocks.get(p).cloned().unwrap_or_default();
+        self.synced.set(p, Synced { at: now, known });
     }
 
     /// AMD: `p` fetched something stored at `stamp` by `version`'s CPU.
     pub(crate) fn fetched(&mut self, p: CpuId, version: &Version) {
         if self.amd && version.cpu != p {
-            let synced = self.synced.entry(p).or_default();
+            let synced = self.synced.of(p);
             synced.at = synced.at.max(version.stamp);
             if let Some(clock) = &version.clock {
-                synced.known.join(clock);
+                // It may know of what `p` itself stored since.
+                synced.known.own = synced.known.own.max(clock.of(p));
+                synced.known.others.join(clock);
+                synced.known.others.set(version.cpu, version.stamp);
             }
         }
     }
 
+    /// What `p` knows, itself included.
     pub(crate) fn release(&mut self, p: CpuId, now: u64) -> Clock {
-        self.store(p, now)
+        let mut known = self.store(p, now);
+        known.set(p, now);
+        known
     }
 
     pub(crate) fn acquire(&mut self, p: CpuId, from: &Clock) {
-        self.clocks.entry(p).or_default().join(from);
+        self.clocks.of(p).others.join(from);
+    }
+
+    /// `p` read `version`, which another CPU stored.
+    pub(crate) fn saw(&mut self, p: CpuId, version: &Version) {
+        if let Some(clock) = &version.clock {
+            self.acquire(p, clock);
+            self.clocks.of(p).others.set(version.cpu, version.stamp);
+        }
     }
 
     /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.
     pub(crate) fn meet(&mut self, everybody: impl Iterator<Item = CpuId>, now: u64) {
-        let mut names: Vec<CpuId> = self.clocks.keys().copied().chain(everybody).collect();
+        let mut names: Vec<CpuId> = self.clocks.iter().map(|(p, _)| p).chain(everybody).collect();
         names.sort_unstable();
         names.dedup();
         let mut all = Clock::default();
@@ -127,16 +156,16 @@ impl X86 {
 
     /// The moment of `p`'s last serialising instruction, 0 if there was none.
     pub(crate) fn moment(&self, p: CpuId) -> u64 {
-        self.synced.get(&p).map_or(0, |s| s.at)
+        self.synced.get(p).map_or(0, |s| s.at)
     }
 
     /// Whether `p` knows of the store by real edges.
     pub(crate) fn knows(&self, p: CpuId, version: &Version) -> bool {
-        self.clocks.get(&p).is_some_and(|c| c.of(version.cpu) >= version.stamp)
+        self.clocks.get(p).is_some_and(|c| c.of(p, version.cpu) >= version.stamp)
     }
 
     /// Whether `p` knew of the store, by real edges, when it last serialised.
     pub(crate) fn in_view(&self, p: CpuId, version: &Version) -> bool {
-        self.synced.get(&p).is_some_and(|s| s.known.of(version.cpu) >= version.stamp)
+        self.synced.get(p).is_some_and(|s| s.known.of(p, version.cpu) >= version.stamp)
     }
 }

@@ -19,7 +19,7 @@ pub(crate) mod sites;
 pub(crate) mod torn;
 pub(crate) mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
@@ -32,7 +32,7 @@ use crate::span::Span;
 /// What is known of patchers and their sites.
 #[derive(Default, Debug)]
 pub(crate) struct Patching {
-    pub(crate) sites: Vec<sites::Site>,
+    pub(crate) sites: VecDeque<sites::Site>,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

@@ -93,7 +93,10 @@ impl Live {
             self.site_is_gone(&mark, &freed);
         }
         let other = self.patching.sites.iter().find(|s| {
-            s.cpu != now.cpu() && s.virt.meet(span).is_some() && self.calls.is_open(s.cause)
+            s.cause != CallRef::NONE
+                && s.cpu != now.cpu()
+                && s.virt.meet(span).is_some()
+                && self.calls.is_open(s.cause)
         });
         if let Some(other) = other.map(|s| s.mark) {
             self.two_patchers(&mark, &other);
@@ -102,9 +105,9 @@ impl Live {
             self.judge_shape(&mark, frames, handler);
         }
         if self.patching.sites.len() >= MAX_SITES {
-            self.patching.sites.remove(0);
+            self.patching.sites.pop_front();
         }
-        self.patching.sites.push(Site {
+        self.patching.sites.push_back(Site {
             cpu: now.cpu(),
             virt: span,
             frames,

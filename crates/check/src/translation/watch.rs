@@ -15,11 +15,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rustc_hash::FxHashMap;
 use textbed_arch::sync::translation::{Change, TlbAction, TranslationRow, changes};
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, effect::Barrier};
 
 use crate::mark::Mark;
+use crate::per_cpu::PerCpu;
 use crate::span::{Piece, Span, SpanMap};
 use crate::tables::UNKNOWN_PHYS;
 
@@ -107,7 +107,7 @@ pub(crate) struct Watch {
     fresh: BTreeMap<SpaceId, SpanMap<Fresh>>,
     holes: BTreeMap<SpaceId, SpanMap<Hole>>,
     /// Last fetch of each CPU.
-    running: FxHashMap<CpuId, (SpaceId, u64)>,
+    running: PerCpu<(SpaceId, u64)>,
     /// All other CPUs stand still.
     pub(crate) stopped: bool,
     /// Changes whose early invalidation was reported, by the event that made them.
@@ -225,7 +225,7 @@ impl Watch {
 
     /// A CPU executes there.
     pub(crate) fn runs(&mut self, cpu: CpuId, space: SpaceId, virt: u64) {
-        self.running.insert(cpu, (space, virt));
+        self.running.set(cpu, (space, virt));
     }
 
     /// CPUs other than `but` whose last fetch lay in `span`, lowest first.
@@ -237,8 +237,8 @@ impl Watch {
     ) -> Option<(CpuId, u64)> {
         let inside = |at: u64| span.first <= at && at <= span.last;
         let cpus =
-            self.running.iter().filter(|(c, (s, at))| **c != but && *s == space && inside(*at));
-        cpus.map(|(c, (_, at))| (*c, *at)).min()
+            self.running.iter().filter(|(c, (s, at))| *c != but && *s == space && inside(*at));
+        cpus.map(|(c, (_, at))| (c, *at)).min()
     }
 
     fn tidy(&mut self) {
