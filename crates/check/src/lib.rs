@@ -24,6 +24,7 @@ mod live;
 mod mappings;
 mod mark;
 mod memory;
+mod mistakes;
 mod options;
 pub mod outcomes;
 mod patching;

@@ -12,9 +12,11 @@
 //! - R11 a store later in the stream widens windows of fetches that are not ordered before it,
 //! - R12, R13 are what follows: an exclusion needs the whole chain.
 //!
-//! Power uses the same machine with its own settings ([`super::powerpc`]). IALLU counts for
-//! its CPU alone (the manual; the reference takes it as broadcast). Not modelled: shareability. The
-//! joint rule R14 is for outcomes ([`crate::outcomes`]), not for streams.
+//! Power uses the same machine with its own settings ([`super::powerpc`]). A barrier that is not
+//! shareable, and IALLU, count for their own CPU's fetches alone (the manual; the reference takes
+//! IALLU as broadcast). Not modelled: such private order that leaves a CPU and comes back to it;
+//! inner and outer domains that do not hold every CPU. The joint rule R14 is for outcomes
+//! ([`crate::outcomes`]), not for streams.
 //!
 //! Sources: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat` (M.a) and ESOP 2020 (Simner et al.),
 //! read.
@@ -27,8 +29,10 @@ use textbed_arch::{
 };
 use textbed_event::{Header, MemOrder};
 
+use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
 use super::versions::{History, Version, Versions};
 use super::views::{Stores, View};
+use crate::mistakes::{Mistake, made};
 use crate::span::{Piece, Span, SpanMap};
 
 /// What closes a fetch window on this CPU.
@@ -57,28 +61,30 @@ impl Caches {
     }
 }
 
-/// Types of effect, as indexes of bases.
-const LOAD: usize = 0;
-const STORE: usize = 1;
-const CLEAN: usize = 2;
-const INVALIDATE: usize = 3;
-const FETCH: usize = 4;
-
-/// What one CPU knows, by type of effect.
+/// What one CPU knows.
 #[derive(Clone, Default, Debug)]
 struct Cpu {
-    base: [View; 5],
-    gathered: [View; 4],
-    /// What the next context synchronisation hands to fetches.
-    to_sync: View,
-    /// Join of what fed an executed branch, and of what fed an address.
-    branch: View,
-    address: View,
-    /// Join of its store-releases, which a load-acquire comes after.
-    releases: View,
+    /// What it hands on.
+    public: Knowledge,
+    /// The same with barriers that are not shareable, and invalidations of this CPU alone: it
+    /// counts for this CPU's fetches, and is never handed on. None before the first of these.
+    private: Option<Box<Knowledge>>,
     fetches: u32,
-    /// What this CPU invalidated for itself alone: issued, completed, and in force for its fetches.
-    own: [Stores; 3],
+}
+
+impl Cpu {
+    fn both(&mut self) -> impl Iterator<Item = &mut Knowledge> {
+        std::iter::once(&mut self.public).chain(self.private.as_deref_mut())
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Knowledge> {
+        std::iter::once(&self.public).chain(self.private.as_deref())
+    }
+
+    /// Its private knowledge; the same as the public one at first.
+    fn private(&mut self) -> &mut Knowledge {
+        self.private.get_or_insert_with(|| Box::new(self.public.clone()))
+    }
 }
 
 /// What one CPU knew when it last touched a range.
@@ -205,27 +211,35 @@ impl Weak {
             for touch in touches.0 {
                 if touch.cpu == p {
                     own.push(touch.accesses);
-                    own.push(touch.cleans);
-                } else {
+                    if !made(Mistake::NoOrderOfLine) {
+                        own.push(touch.cleans);
+                    }
+                } else if !made(Mistake::NoFromReads) {
                     own.push(touch.loads);
                 }
             }
         }
         let cpu = self.cpu(p);
-        let mut k = cpu.base[STORE].clone();
-        for view in [taint, &cpu.branch, &cpu.address].into_iter().chain(newest).chain(&own) {
-            k.join(view);
+        let mut public = None;
+        for known in cpu.both() {
+            let mut k = known.base[STORE].clone();
+            for view in [taint, &known.branch, &known.address].into_iter().chain(newest).chain(&own)
+            {
+                k.join(view);
+            }
+            if matches!(order, MemOrder::Release | MemOrder::Full) {
+                k.join(&known.gathered[LOAD]);
+                k.join(&known.gathered[STORE]);
+            }
+            known.gathered[STORE].join(&k);
+            known.gathered[STORE].stored_up_to(p, stamp);
+            k.stored(span, key(stamp, p));
+            if order == MemOrder::Release {
+                known.releases.join(&k);
+            }
+            public.get_or_insert(k);
         }
-        if matches!(order, MemOrder::Release | MemOrder::Full) {
-            k.join(&cpu.gathered[LOAD]);
-            k.join(&cpu.gathered[STORE]);
-        }
-        cpu.gathered[STORE].join(&k);
-        cpu.gathered[STORE].stored_up_to(p, stamp);
-        k.stored(span, key(stamp, p));
-        if order == MemOrder::Release {
-            cpu.releases.join(&k);
-        }
+        let k = public.unwrap_or_default();
         self.given_up |= k.entries() > MAX_ENTRIES;
         self.touch(p, span, |t| t.accesses.join(&k));
         self.late_store(span, stamp, &k);
@@ -256,7 +270,7 @@ impl Weak {
                 return true;
             }
             let free = open.number > k.fetches(open.cpu);
-            if free {
+            if free && !made(Mistake::NoLateStores) {
                 grown.push((open.id, stamp));
             }
             free
@@ -273,28 +287,32 @@ impl Weak {
         from: Option<&Version>,
         taint: Option<&View>,
     ) -> View {
-        let taint_unknown = taint.is_none();
         let cpu = self.cpu(p);
-        let mut k = cpu.base[LOAD].clone();
-        if let Some(taint) = taint {
-            k.join(taint);
+        let mut public = None;
+        for known in cpu.both() {
+            let mut k = known.base[LOAD].clone();
+            if let Some(taint) = taint {
+                k.join(taint);
+            }
+            if let Some(from) = from {
+                know(&mut k, from, span);
+            }
+            if order == MemOrder::Full {
+                k.join(&known.releases);
+            }
+            if matches!(order, MemOrder::Acquire | MemOrder::Full) {
+                known.base[LOAD].join(&k);
+                known.base[STORE].join(&k);
+            }
+            known.gathered[LOAD].join(&k);
+            if order == MemOrder::Acquire && taint.is_none() {
+                // No source tells what the value fed. An acquire is taken to have fed a branch, as
+                // a waiting loop does; a plain load to have fed nothing.
+                known.branch.join(&k);
+            }
+            public.get_or_insert(k);
         }
-        if let Some(from) = from {
-            know(&mut k, from, span);
-        }
-        if order == MemOrder::Full {
-            k.join(&cpu.releases);
-        }
-        if matches!(order, MemOrder::Acquire | MemOrder::Full) {
-            cpu.base[LOAD].join(&k);
-            cpu.base[STORE].join(&k);
-        }
-        cpu.gathered[LOAD].join(&k);
-        if order == MemOrder::Acquire && taint_unknown {
-            // No source tells what the value fed. An acquire is taken to have fed a branch, as a
-            // waiting loop does; a plain load to have fed nothing.
-            cpu.branch.join(&k);
-        }
+        let k = public.unwrap_or_default();
         self.touch(p, span, |t| {
             t.loads.join(&k);
             t.accesses.join(&k);
@@ -304,12 +322,12 @@ impl Weak {
 
     /// A branch was executed on a value with this taint.
     pub(crate) fn branch(&mut self, p: CpuId, taint: &View) {
-        self.cpu(p).branch.join(taint);
+        self.cpu(p).both().for_each(|known| known.branch.join(taint));
     }
 
     /// An access used an address with this taint.
     pub(crate) fn address(&mut self, p: CpuId, taint: &View) {
-        self.cpu(p).address.join(taint);
+        self.cpu(p).both().for_each(|known| known.address.join(taint));
     }
 
     /// R4: a clean of a line.
@@ -323,20 +341,33 @@ impl Weak {
         let span = line.unwrap_or(Span { first: 0, last: u64::MAX });
         let mut own = Vec::new();
         for (_, touches) in self.touched.within(span) {
-            for touch in touches.0.into_iter().filter(|t| t.cpu == p) {
+            let mine = |t: &Touch| t.cpu == p && !made(Mistake::NoOrderOfLine);
+            for touch in touches.0.into_iter().filter(mine) {
                 own.push(touch.accesses);
                 own.push(touch.cleans);
             }
         }
+        let line = match line {
+            Some(line) if made(Mistake::CleanOfOneWord) => Span::of(line.first, 4),
+            line => line,
+        };
         let cpu = self.cpu(p);
-        let mut k = cpu.base[CLEAN].clone();
-        for view in [taint, &cpu.branch].into_iter().chain(&own) {
-            k.join(view);
+        let mut public = None;
+        for known in cpu.both() {
+            let mut k = known.base[CLEAN].clone();
+            for view in [taint, &known.branch].into_iter().chain(&own) {
+                k.join(view);
+            }
+            k.clean(line, versions);
+            known.gathered[CLEAN].join(&k);
+            public.get_or_insert(k);
         }
-        k.clean(line, versions);
-        cpu.gathered[CLEAN].join(&k);
-        if self.touched.meets(span) {
-            self.touch_again(p, span, |t| t.cleans.join(&k));
+        let k = public.unwrap_or_default();
+        // Later stores anywhere in the line come after it, wherever in the line the earlier ones
+        // were. Of everything, only what was touched is noted.
+        match line {
+            Some(line) => self.touch(p, line, |t| t.cleans.join(&k)),
+            None => self.touch_again(p, span, |t| t.cleans.join(&k)),
         }
     }
 
@@ -349,74 +380,44 @@ impl Weak {
         taint: &View,
     ) {
         let caches = self.caches;
-        let cpu = self.cpu(p);
-        let mut k = cpu.base[INVALIDATE].clone().with(taint);
-        k.join(&cpu.branch);
-        k.invalidate(line.filter(|_| !caches.any_line), !caches.clean, versions);
-        cpu.gathered[INVALIDATE].join(&k);
+        self.cpu(p).both().for_each(|known| {
+            known.invalidate(caches, line.filter(|_| !caches.any_line), versions, taint);
+        });
     }
 
     /// An invalidation of everything that reaches `p` alone. Nobody else learns anything from it.
-    pub(crate) fn invalidate_own(&mut self, p: CpuId) {
-        let clean = self.caches.clean;
-        let cpu = self.cpu(p);
-        let k = cpu.base[INVALIDATE].clone().with(&cpu.branch);
-        cpu.own[0].join(if clean { &k.c } else { &k.w });
+    pub(crate) fn invalidate_own(&mut self, p: CpuId, versions: &Versions) {
+        let caches = self.caches;
+        if made(Mistake::AloneReachesAll) {
+            self.invalidate(p, None, versions, &View::default());
+        } else {
+            self.cpu(p).private().invalidate(caches, None, versions, &View::default());
+        }
     }
 
-    /// R6 and R7, and the barriers of Power.
+    /// R6 and R7, and the barriers of Power. One that is not shareable orders for `p` alone.
     pub(crate) fn barrier(&mut self, p: CpuId, barrier: Barrier, domain: Domain) {
-        let _ = domain; // Shareability is not modelled: every CPU is in every domain.
         let cpu = self.cpu(p);
-        let [r, w, d, i] = cpu.gathered.clone();
-        let mut hand = |to: &[usize], from: &[&View]| {
-            for at in to {
-                from.iter().for_each(|view| cpu.base[*at].join(view));
-            }
-        };
-        const DATA: &[usize] = &[LOAD, STORE, CLEAN];
-        const ALL: &[usize] = &[LOAD, STORE, CLEAN, INVALIDATE];
-        match barrier {
-            Barrier::DmbFull => hand(DATA, &[&r, &w, &d]),
-            Barrier::DmbLoad => hand(&[LOAD, STORE], &[&r]),
-            Barrier::DmbStore | Barrier::Eieio => hand(&[STORE], &[&w]),
-            Barrier::Lwsync => {
-                hand(&[LOAD, STORE], &[&r]);
-                hand(&[STORE], &[&w]);
-            }
-            Barrier::DsbFull | Barrier::Sync | Barrier::Ptesync => {
-                hand(ALL, &[&r, &w, &d, &i]);
-                [&r, &w, &d, &i].into_iter().for_each(|view| cpu.to_sync.join(view));
-                let issued = std::mem::take(&mut cpu.own[0]);
-                cpu.own[1].join(&issued);
-            }
-            Barrier::DsbLoad => {
-                hand(ALL, &[&r]);
-                cpu.to_sync.join(&r);
-            }
-            Barrier::DsbStore => {
-                hand(ALL, &[&w]);
-                cpu.to_sync.join(&w);
-            }
-            Barrier::Mfence | Barrier::Lfence | Barrier::Sfence | Barrier::Tlbsync => {}
+        if domain == Domain::NonShareable && !made(Mistake::NarrowIsWide) {
+            cpu.private().barrier(barrier);
+            return;
+        }
+        cpu.both().for_each(|known| known.barrier(barrier));
+        if made(Mistake::CompletionCloses) && barrier == Barrier::DsbFull {
+            let done = cpu.public.gathered[INVALIDATE].clone();
+            self.cpus.values_mut().for_each(|cpu| cpu.public.base[FETCH].join(&done));
         }
     }
 
     /// R8: context synchronisation.
     pub(crate) fn sync(&mut self, p: CpuId) {
-        let cpu = self.cpu(p);
-        let handed = cpu.to_sync.clone().with(&cpu.branch).with(&cpu.address);
-        cpu.base.iter_mut().for_each(|base| base.join(&handed));
-        let completed = std::mem::take(&mut cpu.own[1]);
-        cpu.own[2].join(&completed);
+        self.cpu(p).both().for_each(Knowledge::sync);
     }
 
     /// Stamp of the oldest version that a fetch of `p` from `span` may return: R9.
     pub(crate) fn low(&self, p: CpuId, span: Span, history: &History) -> u64 {
-        self.cpus.get(&p).map_or(0, |cpu| {
-            let known = self.excludes(&cpu.base[FETCH]).newest(history, span);
-            known.max(cpu.own[2].newest(history, span))
-        })
+        let low = |known: &Knowledge| self.excludes(&known.base[FETCH]).newest(history, span);
+        self.cpus.get(&p).map_or(0, |cpu| cpu.each().map(low).max().unwrap_or(0))
     }
 
     /// The part of a view below whose newest version nothing can be fetched.
@@ -431,14 +432,18 @@ impl Weak {
         let cpu = self.cpu(p);
         cpu.fetches = cpu.fetches.saturating_add(1);
         let number = cpu.fetches;
-        if orders {
-            let mut k = cpu.base[FETCH].clone();
+        for known in cpu.both().filter(|_| orders) {
+            let mut k = known.base[FETCH].clone();
             if let Some(from) = from {
                 know(&mut k, from, span);
             }
-            cpu.base[FETCH].join_but_fetches(&k);
+            if !made(Mistake::NoAnchor) {
+                known.base[FETCH].join_but_fetches(&k);
+            }
             k.past(p, number);
-            cpu.base[..FETCH].iter_mut().for_each(|base| base.join(&k));
+            if !made(Mistake::FetchOrdersNothing) {
+                known.base[..FETCH].iter_mut().for_each(|base| base.join(&k));
+            }
         }
         if self.open.len() >= MAX_OPEN {
             self.open.remove(0);
@@ -449,7 +454,8 @@ impl Weak {
     /// Stamp of the newest version that the data side of `p` knows of: what its loads know, and its
     /// own accesses to `span`.
     pub(crate) fn data_knows(&self, p: CpuId, span: Span, history: &History) -> u64 {
-        let loads = self.cpus.get(&p).map_or(0, |cpu| cpu.base[LOAD].w.newest(history, span));
+        let loads =
+            self.cpus.get(&p).map_or(0, |cpu| cpu.public.base[LOAD].w.newest(history, span));
         let mut own = u64::MAX;
         for (part, touches) in self.touched.within(span) {
             let touch = touches.0.iter().find(|t| t.cpu == p);
@@ -462,10 +468,10 @@ impl Weak {
     /// below all later fetches.
     pub(crate) fn would_exclude(&self, p: CpuId, span: Span, history: &History) -> u64 {
         let newest = |view: &View| self.excludes(view).newest(history, span);
-        self.cpus.get(&p).map_or(0, |cpu| {
-            let own = cpu.own[1].newest(history, span);
-            newest(&cpu.to_sync).max(newest(&cpu.branch)).max(newest(&cpu.address)).max(own)
-        })
+        let handed = |known: &Knowledge| {
+            newest(&known.to_sync).max(newest(&known.branch)).max(newest(&known.address))
+        };
+        self.cpus.get(&p).map_or(0, |cpu| cpu.each().map(handed).max().unwrap_or(0))
     }
 
     /// Whether any CPU knows that `span` was invalidated with version `stamp` or newer, or `p`
@@ -477,40 +483,43 @@ impl Weak {
         history: &History,
         stamp: u64,
     ) -> bool {
-        let own = |cpu: &Cpu| cpu.own.iter().any(|own| own.newest(history, span) >= stamp);
-        if self.cpus.get(&p).is_some_and(own) {
-            return true;
-        }
-        self.cpus.values().any(|cpu| {
-            [&cpu.base[INVALIDATE], &cpu.gathered[INVALIDATE]]
+        let invalidated = |known: &Knowledge| {
+            [&known.base[INVALIDATE], &known.gathered[INVALIDATE]]
                 .into_iter()
                 .any(|view| view.i.newest(history, span) >= stamp)
-        })
+        };
+        let own = |cpu: &Cpu| cpu.private.as_deref().is_some_and(invalidated);
+        self.cpus.get(&p).is_some_and(own) || self.cpus.values().any(|cpu| invalidated(&cpu.public))
     }
 
     /// A release: what a published value, an unlock or an interrupt to others carries. `full` adds
     /// what a DMB would carry.
     pub(crate) fn release(&mut self, p: CpuId, full: bool) -> View {
-        let cpu = self.cpu(p);
-        let mut k = cpu.base[STORE].clone();
-        for view in [&cpu.branch, &cpu.address, &cpu.gathered[LOAD], &cpu.gathered[STORE]] {
-            k.join(view);
+        let mut public = None;
+        for known in self.cpu(p).both() {
+            let mut k = known.base[STORE].clone();
+            let gathered = [&known.gathered[LOAD], &known.gathered[STORE]];
+            for view in [&known.branch, &known.address].into_iter().chain(gathered) {
+                k.join(view);
+            }
+            if full {
+                k.join(&known.gathered[CLEAN]);
+            }
+            known.gathered[STORE].join(&k);
+            public.get_or_insert(k);
         }
-        if full {
-            k.join(&cpu.gathered[CLEAN]);
-        }
-        cpu.gathered[STORE].join(&k);
-        k
+        public.unwrap_or_default()
     }
 
     /// An acquire that fed a branch: a waiting loop, a lock, the entry of an interrupt.
     pub(crate) fn acquire(&mut self, p: CpuId, from: &View) {
-        let cpu = self.cpu(p);
-        let k = cpu.base[LOAD].clone().with(from);
-        cpu.base[LOAD].join(&k);
-        cpu.base[STORE].join(&k);
-        cpu.branch.join(&k);
-        cpu.gathered[LOAD].join(&k);
+        for known in self.cpu(p).both() {
+            let k = known.base[LOAD].clone().with(from);
+            known.base[LOAD].join(&k);
+            known.base[STORE].join(&k);
+            known.branch.join(&k);
+            known.gathered[LOAD].join(&k);
+        }
     }
 
     /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.

@@ -233,7 +233,7 @@ impl Live {
         if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
             observed.invalidate(now.cpu(), &self.fetches.versions, line, alone);
             if let Some(weak) = predicted.as_mut().filter(|_| alone) {
-                weak.invalidate_own(now.cpu());
+                weak.invalidate_own(now.cpu(), &self.fetches.versions);
             } else if let Some(weak) = predicted {
                 weak.invalidate(now.cpu(), line, &self.fetches.versions, &View::default());
             }

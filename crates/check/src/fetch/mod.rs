@@ -13,6 +13,7 @@ pub(crate) mod clock;
 pub(crate) mod edges;
 mod events;
 pub(crate) mod judge;
+mod knowledge;
 pub(crate) mod looks;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
@@ -21,7 +22,7 @@ pub(crate) mod views;
 pub(crate) mod x86;
 
 #[cfg(test)]
-mod random_programs;
+pub(crate) mod random;
 #[cfg(test)]
 mod worked_examples;
 

@@ -153,13 +153,7 @@ impl Observed {
 
     /// A barrier of `p` completes its invalidations, if it is one that does; whether there were
     /// any.
-    pub(crate) fn barrier(
-        &mut self,
-        p: CpuId,
-        barrier: Barrier,
-        _domain: Domain,
-        now: u64,
-    ) -> bool {
+    pub(crate) fn barrier(&mut self, p: CpuId, barrier: Barrier, domain: Domain, now: u64) -> bool {
         let completes = match barrier {
             Barrier::DsbFull => self.arch == Arch::Arm64,
             Barrier::Sync | Barrier::Ptesync => self.arch.is_powerpc(),
@@ -169,7 +163,13 @@ impl Observed {
             return false;
         }
         let mut any = false;
-        if let Some(pending) = self.pending.remove(&p) {
+        if domain == Domain::NonShareable {
+            // Complete for this CPU; for the others only with a barrier that reaches them.
+            if let Some(pending) = self.pending.get(&p) {
+                complete(&mut self.own.entry(p).or_default().done, pending, now);
+                any = true;
+            }
+        } else if let Some(pending) = self.pending.remove(&p) {
             complete(&mut self.done, &pending, now);
             any = true;
         }

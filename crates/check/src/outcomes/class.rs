@@ -5,6 +5,7 @@ use super::explore::Run;
 use super::graph::Graph;
 use super::local::Local;
 use super::step::{Lines, Side, Step};
+use crate::mistakes::{Mistake, made};
 
 /// What an effect is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,36 +85,34 @@ pub struct Class<'a> {
     pub(super) first: Vec<usize>,
 }
 
-/// The public order, and for each CPU that has one its private order.
+/// The order of a class.
 #[derive(Clone, Debug)]
 pub(super) struct Orders {
     pub(super) public: Graph,
-    pub(super) private: Vec<(u16, Graph)>,
+    /// For each effect those of its own CPU that are before it for that CPU's fetches only; empty
+    /// if no CPU has such.
+    private: Vec<u128>,
+    /// A fetch returned what it can't have.
+    pub(super) impossible: bool,
 }
 
 impl Orders {
     pub(super) fn add(&mut self, a: usize, b: usize) -> bool {
-        self.private.iter_mut().for_each(|(_, g)| {
-            g.add(a, b);
-        });
         self.public.add(a, b)
     }
 
-    pub(super) fn is_cyclic(&self) -> bool {
-        self.public.is_cyclic() || self.private.iter().any(|(_, g)| g.is_cyclic())
+    pub(super) fn fails(&self) -> bool {
+        self.impossible || self.public.is_cyclic()
     }
 
-    /// The order as fetches of `cpu` see it.
-    pub(super) fn of(&self, cpu: u16) -> &Graph {
-        self.private.iter().find(|(c, _)| *c == cpu).map_or(&self.public, |(_, g)| g)
-    }
-
-    /// Puts `a` before `b` as `cpu` sees it.
-    pub(super) fn add_for(&mut self, cpu: u16, a: usize, b: usize) -> bool {
-        match self.private.iter_mut().find(|(c, _)| *c == cpu) {
-            Some((_, g)) => g.add(a, b),
-            None => self.add(a, b),
-        }
+    /// Whether `a` is before `b` as fetches of `b`'s CPU see it: in the order of all, or by a
+    /// chain that ends with what the CPU orders for itself alone.
+    pub(super) fn before(&self, a: usize, b: usize) -> bool {
+        let own = || {
+            let reached = self.public.after(a) | 1 << a;
+            self.private.get(b).is_some_and(|own| own & reached != 0)
+        };
+        self.public.has(a, b) || own()
     }
 }
 
@@ -129,6 +128,25 @@ impl<'a> Class<'a> {
             side,
             steps: runs.iter().map(|r| r.steps.as_slice()).collect(),
             locals: runs.iter().map(|r| &r.local).collect(),
+            returned: vec![0; effects.len()],
+            effects,
+            stores: Vec::new(),
+            first,
+        }
+    }
+
+    /// A class whose stores and returned versions are still to be filled in.
+    #[cfg(test)]
+    pub(super) fn by_hand(side: Side, steps: &'a [Vec<Step>], locals: &'a [Local]) -> Self {
+        let (mut effects, mut first) = (Vec::new(), Vec::new());
+        for local in locals {
+            first.push(effects.len());
+            effects.extend_from_slice(&local.effects);
+        }
+        Class {
+            side,
+            steps: steps.iter().map(Vec::as_slice).collect(),
+            locals: locals.iter().collect(),
             returned: vec![0; effects.len()],
             effects,
             stores: Vec::new(),
@@ -183,22 +201,18 @@ impl<'a> Class<'a> {
     /// returned.
     pub(super) fn orders(&self, but: Option<usize>) -> Orders {
         let n = self.effects.len();
-        let (mut rows, mut narrow) = (vec![0u128; n], Vec::new());
+        let mut rows = vec![0u128; n];
+        let mut private = Vec::new();
         for (local, first) in self.locals.iter().zip(&self.first) {
             for (at, row) in local.after.iter().enumerate() {
                 rows[first + at] = row << first;
             }
-        }
-        for (cpu, (local, first)) in self.locals.iter().zip(&self.first).enumerate() {
-            if let Some(private) = &local.private {
-                let mut rows = rows.clone();
-                for (at, row) in private.iter().enumerate() {
-                    rows[first + at] = row << first;
-                }
-                narrow.push((cpu as u16, Graph::of(rows)));
+            for (at, row) in local.private.iter().flatten().enumerate() {
+                private.resize(n, 0);
+                private[first + at] = row << first;
             }
         }
-        let mut orders = Orders { public: Graph::of(rows), private: narrow };
+        let mut orders = Orders { public: Graph::of(rows), private, impossible: false };
         for (_, stores) in &self.stores {
             for pair in stores.windows(2) {
                 if self.effects[pair[0]].cpu != self.effects[pair[1]].cpu {
@@ -224,11 +238,11 @@ impl<'a> Class<'a> {
                         }
                     }
                     let newer = stores.get(number).filter(|s| self.effects[**s].cpu != effect.cpu);
-                    if let Some(newer) = newer {
+                    if let Some(newer) = newer.filter(|_| !made(Mistake::NoFromReads)) {
                         orders.add(at, *newer);
                     }
                 }
-                Kind::Fetch(_) if but != Some(at) => {
+                Kind::Fetch(_) if but != Some(at) && !made(Mistake::NoReadsFromByFetch) => {
                     if let Some(from) = self.source(at) {
                         orders.add(from, at);
                     }

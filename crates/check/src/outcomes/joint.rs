@@ -8,6 +8,7 @@
 //! With one fetch alone adding order it decides that fetch's window (R13).
 
 use super::class::{Class, Kind, Orders};
+use crate::mistakes::{Mistake, made};
 
 impl Class<'_> {
     /// Whether the class can happen: R14.
@@ -21,7 +22,7 @@ impl Class<'_> {
     #[must_use]
     pub fn possible_one_by_one(&self) -> bool {
         let alone = |f| self.acyclic(self.orders(None), &[f], |f| self.returned[f]);
-        !self.orders(None).is_cyclic() && self.fetches().all(alone)
+        !self.orders(None).fails() && self.fetches().all(alone)
     }
 
     /// For each version of the fetched word, from the initial one on, whether the fetch could
@@ -58,24 +59,33 @@ impl Class<'_> {
                 let newer = self.stores_of(at).get(returned(*f)..).unwrap_or(&[]);
                 for store in newer {
                     changed |= self.missed(&mut orders, *f, at, *store);
-                    if orders.is_cyclic() {
+                    if orders.fails() {
                         return false;
                     }
                 }
             }
-            if !changed {
-                return !orders.is_cyclic();
+            if !changed || made(Mistake::JointOnce) {
+                return !orders.fails();
             }
         }
+    }
+
+    /// The effects that come after the completion of invalidation `i`, by what its CPU orders.
+    fn completed(&self, i: usize) -> u128 {
+        let cpu = usize::from(self.effects[i].cpu);
+        let first = self.first[cpu];
+        self.locals[cpu].after[i - first] << first
     }
 
     /// Fetch `f` of `at` returned something older than `store`.
     fn missed(&self, orders: &mut Orders, f: usize, at: u64, store: usize) -> bool {
         let cpu = self.effects[f].cpu;
         let first = self.first[usize::from(cpu)];
+        let first = if made(Mistake::JointWithoutEarlier) { f } else { first };
         let earlier: Vec<usize> = self.fetches().filter(|e| (first..=f).contains(e)).collect();
         let mut changed = false;
         if self.side.dic {
+            orders.impossible |= orders.before(store, f);
             for e in earlier {
                 changed |= orders.add(e, store);
             }
@@ -88,26 +98,33 @@ impl Class<'_> {
         };
         for (i, effect) in self.effects.iter().enumerate() {
             let Kind::Invalidate(lines, alone) = effect.kind else { continue };
-            if !lines.cover(at) || alone && effect.cpu != cpu {
+            let elsewhere = effect.cpu != cpu && !made(Mistake::AloneReachesAll);
+            if !lines.cover(at) || alone && elsewhere {
                 continue;
             }
-            let order = orders.of(cpu);
+            // What the CPU of the fetch orders for itself alone counts only for its own effects.
+            let before = |orders: &Orders, a: usize, b: usize| {
+                orders.public.has(a, b) || self.effects[b].cpu == cpu && orders.before(a, b)
+            };
             let excludes = if self.side.idc {
-                order.has(store, i)
+                before(orders, store, i)
             } else {
-                cleans.iter().any(|d| order.has(store, *d) && order.has(*d, i))
+                let chain = |d: &usize| before(orders, store, *d) && before(orders, *d, i);
+                cleans.iter().any(chain)
             };
             if excludes {
                 // Fetched before it was complete, and so was all that the CPU had fetched before.
-                changed |= orders.add_for(cpu, f, i);
-                let done = orders.of(cpu).after(i);
+                orders.impossible |= before(orders, i, f);
+                changed |= orders.add(f, i);
+                // Only its own CPU's barrier completes it; what it merely precedes is not enough.
+                let done = self.completed(i);
                 for e in &earlier {
                     for after in super::graph::bits(done) {
-                        changed |= orders.add_for(cpu, *e, after);
+                        changed |= orders.add(*e, after);
                     }
                 }
             }
-            if !orders.of(cpu).has(i, f) {
+            if !before(orders, i, f) || made(Mistake::JointWithoutCleans) {
                 continue;
             }
             // Complete before the fetch: then not after a clean of what it missed.
@@ -115,10 +132,10 @@ impl Class<'_> {
                 changed |= orders.add(i, store);
             }
             for d in &cleans {
-                if orders.of(cpu).has(*d, i) {
+                if before(orders, *d, i) {
                     changed |= orders.add(*d, store);
                 }
-                if orders.of(cpu).has(store, *d) {
+                if before(orders, store, *d) {
                     changed |= orders.add(i, *d);
                 }
             }

@@ -8,6 +8,7 @@ use textbed_arch::effect::{Barrier, Domain};
 
 use super::class::{Effect, Kind};
 use super::step::{Deps, Order, Step};
+use crate::mistakes::{Mistake, made};
 
 /// Types of effect, as indexes of bases.
 const LOAD: usize = 0;
@@ -22,7 +23,7 @@ pub(super) struct Local {
     pub(super) effects: Vec<Effect>,
     /// For each effect those after it; closed.
     pub(super) after: Vec<u128>,
-    /// The same as this CPU's own fetches see it, if that is more.
+    /// For each effect those before it as this CPU's own fetches see it, if that is more.
     pub(super) private: Option<Vec<u128>>,
     /// For each store the loads that fed its address or value.
     pub(super) fed: Vec<u128>,
@@ -36,7 +37,11 @@ impl Local {
                 effects.push(Effect { cpu, kind, step: at });
             }
         }
-        let (after, fed) = order(&effects, steps, false);
+        let (before, fed) = order(&effects, steps, false);
+        let mut after = vec![0u128; effects.len()];
+        for (e, set) in before.iter().enumerate() {
+            super::graph::bits(*set).for_each(|a| after[a] |= 1 << e);
+        }
         let narrow = |s: &Step| matches!(s, Step::Barrier(_, Domain::NonShareable));
         let private = steps.iter().any(narrow).then(|| order(&effects, steps, true).0);
         Self { effects, after, private, fed }
@@ -64,6 +69,13 @@ impl State {
         const DATA: &[usize] = &[LOAD, STORE, CLEAN];
         const ALL: &[usize] = &[LOAD, STORE, CLEAN, INVALIDATE];
         let all = match barrier {
+            Barrier::DmbStore if made(Mistake::DmbStoreCarriesClean) => {
+                return self.hand(w | d, &[STORE]);
+            }
+            Barrier::DmbLoad if made(Mistake::DmbLoadCarriesLoadToClean) => {
+                return self.hand(r, DATA);
+            }
+            Barrier::DmbFull if made(Mistake::DmbCompletes) => r | w | d | i,
             Barrier::DmbFull => return self.hand(r | w | d, DATA),
             Barrier::DmbLoad => return self.hand(r, &[LOAD, STORE]),
             Barrier::DmbStore => return self.hand(w, &[STORE]),
@@ -73,11 +85,14 @@ impl State {
             _ => return,
         };
         self.hand(all, ALL);
+        if made(Mistake::DsbOrdersFetches) {
+            self.hand(all, &[FETCH]);
+        }
         self.to_sync |= all;
     }
 }
 
-/// Rows of effects after each effect, and what fed stores.
+/// The effects before each effect, closed, and what fed stores.
 fn order(effects: &[Effect], steps: &[Step], private: bool) -> (Vec<u128>, Vec<u128>) {
     let mut s = State::default();
     let mut before = vec![0u128; effects.len()];
@@ -115,6 +130,9 @@ fn order(effects: &[Effect], steps: &[Step], private: bool) -> (Vec<u128>, Vec<u
                 fed[me] = address | of(data, &loads);
                 before[me] = s.base[STORE] | fed[me] | s.branch | s.address;
                 before[me] |= own(&|k| k.access() == Some(at) || k.cleans(at));
+                if made(Mistake::StoresPublishAll) {
+                    before[me] |= bit.wrapping_sub(1);
+                }
                 if order == Order::Release {
                     before[me] |= s.gathered[LOAD] | s.gathered[STORE];
                     s.releases |= bit;
@@ -124,8 +142,10 @@ fn order(effects: &[Effect], steps: &[Step], private: bool) -> (Vec<u128>, Vec<u
             }
             Step::Clean { lines, address } => {
                 before[me] = s.base[CLEAN] | of(address, &loads) | s.branch;
-                before[me] |= own(&|k| k.access().is_some_and(|at| lines.cover(at)));
-                before[me] |= own(&|k| matches!(k, Kind::Clean(other) if other.meets(lines)));
+                if !made(Mistake::NoOrderOfLine) {
+                    before[me] |= own(&|k| k.access().is_some_and(|at| lines.cover(at)));
+                    before[me] |= own(&|k| matches!(k, Kind::Clean(other) if other.meets(lines)));
+                }
                 s.gathered[CLEAN] |= bit;
             }
             Step::Invalidate { address, .. } => {
@@ -134,25 +154,34 @@ fn order(effects: &[Effect], steps: &[Step], private: bool) -> (Vec<u128>, Vec<u
             }
             Step::Fetch { .. } => {
                 before[me] = s.base[FETCH];
-                s.hand(bit, &[LOAD, STORE, CLEAN, INVALIDATE]);
+                if made(Mistake::CompletionCloses) {
+                    before[me] |= s.base[LOAD];
+                }
+                if !made(Mistake::FetchOrdersNothing) {
+                    s.hand(bit, &[LOAD, STORE, CLEAN, INVALIDATE]);
+                }
             }
-            Step::Barrier(_, Domain::NonShareable) if !private => {}
+            Step::Barrier(_, Domain::NonShareable) if !private && !made(Mistake::NarrowIsWide) => {}
             Step::Barrier(barrier, _) => s.barrier(barrier),
             Step::Branch { on } => s.branch |= of(on, &loads),
             Step::Sync => {
-                let handed = s.to_sync | s.branch | s.address;
+                let mut handed = s.to_sync | s.branch | s.address;
+                if made(Mistake::SyncTakesAllLoads) {
+                    handed |= s.gathered[LOAD];
+                }
                 s.base.iter_mut().for_each(|base| *base |= handed);
             }
         }
+        if made(Mistake::AllProgramOrder) && bit != 0 && Kind::of(step).is_some() {
+            before[me] |= bit - 1;
+        }
     }
-    let mut after = vec![0u128; effects.len()];
     for e in 0..effects.len() {
         // Program order is the order of places, so what is before is closed already.
         let direct = before[e];
         for a in super::graph::bits(direct) {
             before[e] |= before[a];
         }
-        super::graph::bits(before[e]).for_each(|a| after[a] |= 1 << e);
     }
-    (after, fed)
+    (before, fed)
 }

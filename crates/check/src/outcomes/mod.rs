@@ -28,6 +28,8 @@ mod explore;
 mod graph;
 mod joint;
 mod local;
+#[cfg(test)]
+mod random;
 mod step;
 mod stream;
 

@@ -90,6 +90,11 @@ impl Stream {
         self.weak.invalidate(CpuId(p), lines, &self.versions, taint);
     }
 
+    /// An invalidation of everything on `p` alone.
+    pub(crate) fn invalidate_own(&mut self, p: u16) {
+        self.weak.invalidate_own(CpuId(p), &self.versions);
+    }
+
     pub(crate) fn barrier(&mut self, p: u16, barrier: Barrier, domain: Domain) {
         self.weak.barrier(CpuId(p), barrier, domain);
     }
@@ -171,7 +176,7 @@ impl Class<'_> {
                     fetches.push((effect, t.fetch(cpu, at, self.returned[effect])));
                 }
                 Step::Clean { lines, address } => t.clean(cpu, lines.span(), &know(address)),
-                Step::Invalidate { alone: true, .. } => t.weak.invalidate_own(CpuId(cpu)),
+                Step::Invalidate { alone: true, .. } => t.invalidate_own(cpu),
                 Step::Invalidate { lines, address, .. } => {
                     t.invalidate(cpu, lines.span(), &know(address));
                 }

@@ -1,0 +1,97 @@
+//! What one CPU knows, by type of effect, and what barriers, invalidations and context
+//! synchronisation do with it: rules R5 to R8.
+//!
+//! The types are those of [`super::arm64`], which has the rules about effects. Not here: whom a
+//! barrier reaches; a CPU keeps public and private knowledge for that.
+
+use textbed_arch::effect::Barrier;
+
+use super::arm64::Caches;
+use super::versions::Versions;
+use super::views::View;
+use crate::mistakes::{Mistake, made};
+use crate::span::Span;
+
+/// Types of effect, as indexes of bases.
+pub(super) const LOAD: usize = 0;
+pub(super) const STORE: usize = 1;
+pub(super) const CLEAN: usize = 2;
+pub(super) const INVALIDATE: usize = 3;
+pub(super) const FETCH: usize = 4;
+
+/// Knowledge by type of effect.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Knowledge {
+    pub(super) base: [View; 5],
+    pub(super) gathered: [View; 4],
+    /// What the next context synchronisation hands to fetches.
+    pub(super) to_sync: View,
+    /// Join of what fed an executed branch, and of what fed an address.
+    pub(super) branch: View,
+    pub(super) address: View,
+    /// Join of its store-releases, which a load-acquire comes after.
+    pub(super) releases: View,
+}
+
+impl Knowledge {
+    /// R5.
+    pub(super) fn invalidate(
+        &mut self,
+        caches: Caches,
+        line: Option<Span>,
+        versions: &Versions,
+        taint: &View,
+    ) {
+        let mut k = self.base[INVALIDATE].clone().with(taint);
+        k.join(&self.branch);
+        k.invalidate(line, !caches.clean, versions);
+        self.gathered[INVALIDATE].join(&k);
+    }
+
+    fn hand(&mut self, to: &[usize], from: &[&View]) {
+        for at in to {
+            from.iter().for_each(|view| self.base[*at].join(view));
+        }
+    }
+
+    /// R6, R7.
+    pub(super) fn barrier(&mut self, barrier: Barrier) {
+        let [r, w, d, i] = self.gathered.clone();
+        const DATA: &[usize] = &[LOAD, STORE, CLEAN];
+        const ALL: &[usize] = &[LOAD, STORE, CLEAN, INVALIDATE];
+        let all: &[&View] = match barrier {
+            Barrier::DmbStore if made(Mistake::DmbStoreCarriesClean) => {
+                return self.hand(&[STORE], &[&w, &d]);
+            }
+            Barrier::DmbLoad if made(Mistake::DmbLoadCarriesLoadToClean) => {
+                return self.hand(DATA, &[&r]);
+            }
+            Barrier::DmbFull if made(Mistake::DmbCompletes) => &[&r, &w, &d, &i],
+            Barrier::DmbFull => return self.hand(DATA, &[&r, &w, &d]),
+            Barrier::DmbLoad => return self.hand(&[LOAD, STORE], &[&r]),
+            Barrier::DmbStore | Barrier::Eieio => return self.hand(&[STORE], &[&w]),
+            Barrier::Lwsync => {
+                self.hand(&[LOAD, STORE], &[&r]);
+                return self.hand(&[STORE], &[&w]);
+            }
+            Barrier::DsbFull | Barrier::Sync | Barrier::Ptesync => &[&r, &w, &d, &i],
+            Barrier::DsbLoad => &[&r],
+            Barrier::DsbStore => &[&w],
+            Barrier::Mfence | Barrier::Lfence | Barrier::Sfence | Barrier::Tlbsync => return,
+        };
+        self.hand(ALL, all);
+        all.iter().for_each(|view| self.to_sync.join(view));
+        if made(Mistake::DsbOrdersFetches) {
+            self.hand(&[FETCH], all);
+        }
+    }
+
+    /// R8.
+    pub(super) fn sync(&mut self) {
+        let mut handed = self.to_sync.clone().with(&self.branch).with(&self.address);
+        if made(Mistake::SyncTakesAllLoads) {
+            handed.join(&self.gathered[LOAD]);
+        }
+        self.base.iter_mut().for_each(|base| base.join(&handed));
+    }
+}

@@ -1,0 +1,157 @@
+//! Windows of single fetches, by the one-pass form, against the enumeration.
+//!
+//! The comparison is sharp if mistakes show: the last test makes them.
+
+use textbed_arch::CpuId;
+
+use super::super::arm64::Caches;
+use super::super::views::View;
+use super::super::worked_examples::{CONFIGURATIONS, Litmus};
+use super::enumeration::Model;
+use super::{Mix, Op, Step, program};
+use crate::mistakes::{self, Mistake};
+use textbed_arch::effect::Domain;
+use textbed_event::MemOrder;
+
+/// Runs a program through the views. Returns its steps and the windows of its fetches.
+fn run(caches: Caches, steps: &[(u16, Op)], mix: &mut Mix) -> (Vec<Step>, Windows) {
+    let mut t = Litmus::new(caches);
+    let mut taints: Vec<View> = vec![View::default(); 3];
+    let (mut ran, mut ids) = (Vec::new(), Vec::new());
+    let none = View::default();
+    for &(cpu, op) in steps {
+        let p = usize::from(cpu);
+        let mut returned = 0;
+        match op {
+            Op::Store(at) => t.str(cpu, at),
+            Op::StoreAfter(at) => t.str_after(cpu, at, &taints[p].clone()),
+            Op::Release(at) => t.stream.store(cpu, at, MemOrder::Release, &none),
+            Op::Load(at) => taints[p] = t.ldr(cpu, at),
+            Op::LoadAfter(at) => {
+                let taint = taints[p].clone();
+                taints[p] = t.ldr_after(cpu, at, &taint);
+            }
+            // Of the two the first is also ordered after own releases.
+            Op::Acquire(at) => taints[p] = t.stream.load(cpu, at, MemOrder::Full, &none),
+            Op::AcquirePc(at) => taints[p] = t.stream.load(cpu, at, MemOrder::Acquire, &none),
+            Op::Clean(at) => t.dc_line(cpu, at),
+            Op::Invalidate(at) => t.ic_line(cpu, at),
+            Op::InvalidateAll(true) => t.stream.invalidate_own(cpu),
+            Op::InvalidateAll(false) => t.stream.invalidate(cpu, None, &none),
+            Op::Branch => t.stream.weak.branch(CpuId(cpu), &taints[p]),
+            Op::Sync => t.isb(cpu),
+            Op::Barrier(barrier, domain) => t.stream.barrier(cpu, barrier, domain),
+            Op::Fetch(at) => {
+                let [low, high] = t.would(cpu, at);
+                returned = low + mix.below(high - low + 1);
+                ids.push((ran.len(), t.fetch(cpu, at, returned)));
+            }
+        }
+        ran.push(Step { cpu, op, returned });
+    }
+    (ran, ids.into_iter().map(|(at, id)| (at, t.window(id))).collect())
+}
+
+/// Place of a fetch in the program, and its window.
+type Windows = Vec<(usize, [usize; 2])>;
+
+/// What a comparison came to.
+#[derive(Default, Debug)]
+struct Tally {
+    windows: u32,
+    equal: u32,
+    /// Windows that are larger than the enumeration's, of programs in which something reaches one
+    /// CPU alone.
+    wider: u32,
+    alone: u32,
+    narrow: u32,
+    low: u32,
+    left_out: u32,
+    first: Option<String>,
+}
+
+fn compare(seeds: std::ops::Range<u64>) -> Tally {
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let mut mix = Mix::of(seed);
+        let steps = program(&mut mix);
+        let (name, caches) = CONFIGURATIONS[mix.below(3)];
+        let (ran, windows) = run(caches, &steps, &mut mix);
+        let model = Model { caches, steps: &ran };
+        let alone = ran.iter().any(|s| {
+            matches!(s.op, Op::InvalidateAll(true) | Op::Barrier(_, Domain::NonShareable))
+        });
+        for (f, [low, high]) in windows {
+            let count = model.stores(ran[f].op.word().unwrap_or(0)).len();
+            let can: Option<Vec<bool>> = (0..=count).map(|v| model.can_return(f, v)).collect();
+            let Some(can) = can else {
+                tally.left_out += 1;
+                continue;
+            };
+            tally.windows += 1;
+            tally.alone += u32::from(alone);
+            tally.narrow += u32::from(high - low < count);
+            tally.low += u32::from(low > 0);
+            let ours: Vec<bool> = (0..=count).map(|v| (low..=high).contains(&v)).collect();
+            let covered = ours.iter().zip(&can).all(|(o, c)| *o || !*c);
+            if ours == can {
+                tally.equal += 1;
+            } else if alone && covered {
+                tally.wider += 1;
+            } else if tally.first.is_none() {
+                let text =
+                    format!("seed {seed}, {name}, fetch {f}: {ours:?} but {can:?}\n{ran:#?}");
+                tally.first = Some(text);
+            }
+        }
+    }
+    tally
+}
+
+#[test]
+fn windows_of_random_programs_are_those_of_the_enumeration() {
+    let tally = compare(0..7000);
+    println!(
+        "{} windows compared, {} equal, {} wider of {} with what reaches one CPU alone; {} \
+         narrower than all versions, {} not from 0; {} left out",
+        tally.windows,
+        tally.equal,
+        tally.wider,
+        tally.alone,
+        tally.narrow,
+        tally.low,
+        tally.left_out
+    );
+    let text = tally.first.as_deref().unwrap_or_default();
+    assert_eq!(tally.windows, tally.equal + tally.wider, "{text}");
+    assert!(tally.windows > 8000 && tally.narrow > 1000 && tally.low > 300, "{tally:?}");
+    assert!(tally.left_out * 20 < tally.windows, "{tally:?}");
+    assert!(tally.wider * 200 < tally.alone, "{tally:?}");
+}
+
+#[test]
+fn mistakes_in_the_one_pass_form_are_found() {
+    for mistake in [
+        Mistake::NoAnchor,
+        Mistake::NoLateStores,
+        Mistake::NoFromReads,
+        Mistake::NoOrderOfLine,
+        Mistake::DsbOrdersFetches,
+        Mistake::SyncTakesAllLoads,
+        Mistake::CompletionCloses,
+        Mistake::FetchOrdersNothing,
+        Mistake::DmbCompletes,
+        Mistake::DmbStoreCarriesClean,
+        Mistake::DmbLoadCarriesLoadToClean,
+        Mistake::CleanOfOneWord,
+        Mistake::NarrowIsWide,
+        Mistake::AloneReachesAll,
+    ] {
+        // In parts, so that most are found soon.
+        let found = (0..20).any(|part| {
+            let seeds = part * 1000..(part + 1) * 1000;
+            mistakes::with(Some(mistake), || compare(seeds)).first.is_some()
+        });
+        assert!(found, "{mistake:?} was not found");
+    }
+}
