@@ -3,12 +3,13 @@
 //!
 //! Modelled: one small page of the vmalloc and module ranges, its frame named by any address of an
 //! area that owns it; the barriers that each architecture puts behind a new valid kernel entry
-//! (arm64 `dsb ishst; isb` unless the caller defers them; powerpc `ptesync`), and none behind a
-//! cleared one. From: Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/
+//! (arm64 `dsb ishst; isb` unless the caller defers them), and none behind a cleared one. powerpc
+//! puts none behind either: its `ptesync` is in `__map_kernel_page()` and `flush_cache_vmap()`, the
+//! caller's affair. From: Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/
 //! book3s/64/radix.h, arch/x86/include/asm/pgtable_64.h. Not modelled: user entries, large leaves,
-//! page-table checks, deferred barriers as a mode of a task.
+//! page-table checks, deferred barriers as a mode of a task (arm64, 6.16 on).
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, PhysAddr, SpaceId, VirtAddr};
 
 use crate::call::Args;
 use crate::error::Stop;
@@ -18,7 +19,9 @@ use crate::vmalloc::perm_of;
 /// `set_pte(addr, page, prot)`.
 pub(crate) fn set_pte(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     k.store_entry(cpu, args)?;
-    k.after_new_mapping(cpu)?;
+    if k.arch == Arch::Arm64 {
+        k.after_new_mapping(cpu)?;
+    }
     Ok(0)
 }
 

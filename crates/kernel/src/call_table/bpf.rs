@@ -1,0 +1,103 @@
+//! Rows: BPF's room for programs and its attach points.
+
+use textbed_arch::Cite;
+
+use super::{ALL, SIZE, V5_19, call, p, since, takes};
+use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
+use crate::calls::{CallSpec, Returns};
+use crate::{bpf, text_users};
+
+const CORE: Cite = Cite::read("Linux 5.19, 6.12 kernel/bpf/core.c");
+const JIT: Cite = Cite::read("Linux 5.19, 6.12 arch/*/net/bpf_jit_comp*.c, kernel/bpf/core.c");
+
+/// The rows.
+pub(super) const ROWS: &[CallSpec] = &[
+    takes(
+        call(
+            "bpf_arch_text_poke",
+            &[p("ip", Addr), p("t", Flag), p("old_addr", Addr), p("new_addr", Addr)],
+            Returns::Errno,
+            ALL,
+            "replaces a no-operation, jump (t 0) or call (t 1) at an attach point by another",
+            JIT,
+            text_users::arch_text_poke,
+        ),
+        &["text_mutex"],
+    ),
+    call(
+        "bpf_prog_pack_alloc",
+        SIZE,
+        Returns::PointerOrNull,
+        ALL,
+        "room for a program in a pack",
+        CORE,
+        bpf::pack_alloc,
+    ),
+    call(
+        "bpf_prog_pack_free",
+        &[p("ptr", Addr), p("size", Bytes)],
+        Returns::Void,
+        ALL,
+        "gives the room back",
+        CORE,
+        bpf::pack_free,
+    ),
+    call(
+        "bpf_jit_binary_pack_alloc",
+        &[p("proglen", Bytes)],
+        Returns::PointerOrNull,
+        ALL,
+        "room for a program with its header; the program starts 8 bytes behind it",
+        CORE,
+        bpf::binary_pack_alloc,
+    ),
+    call(
+        "bpf_jit_binary_pack_finalize",
+        &[p("ro_header", Addr), p("code", Code)],
+        Returns::Errno,
+        ALL,
+        "copies header and program to their room",
+        CORE,
+        bpf::binary_pack_finalize,
+    ),
+    call(
+        "bpf_jit_binary_pack_free",
+        &[p("ro_header", Addr)],
+        Returns::Void,
+        ALL,
+        "gives the room of a program back, by the size in its header",
+        CORE,
+        bpf::binary_pack_free,
+    ),
+    call(
+        "bpf_arch_text_copy",
+        &[p("dst", Addr), p("code", Code)],
+        Returns::PointerOrErr,
+        ALL,
+        "writes a program to text; -ENOTSUPP where the architecture has nothing of its own",
+        JIT,
+        bpf::arch_text_copy,
+    ),
+    since(
+        call(
+            "bpf_arch_text_invalidate",
+            &[p("dst", Addr), p("len", Bytes)],
+            Returns::Nonzero,
+            ALL,
+            "overwrites a program with trap instructions; -ENOTSUPP where the architecture has \
+             nothing of its own",
+            JIT,
+            bpf::arch_text_invalidate,
+        ),
+        V5_19,
+    ),
+    call(
+        "bpf_fill_ill_insns",
+        &[p("area", Addr), p("size", Bytes)],
+        Returns::Void,
+        ALL,
+        "fills memory with trap instructions by plain stores (the JIT's fill function)",
+        JIT,
+        bpf::fill_ill_insns,
+    ),
+];

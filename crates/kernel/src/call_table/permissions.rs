@@ -1,0 +1,159 @@
+//! Rows: permissions of pages, the direct map, single entries.
+
+use textbed_arch::Cite;
+
+use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, PROTS, V6_13, call, p, since};
+use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
+use crate::calls::{CallSpec, Param, Returns};
+use crate::facts::{V6_2, V6_10};
+use crate::{page_table, set_memory};
+
+const SET_MEMORY: Cite = Cite::read(
+    "Linux 5.19, 6.12 arch/x86/mm/pat/set_memory.c, arch/arm64/mm/pageattr.c, \
+     arch/powerpc/mm/pageattr.c",
+);
+const PGTABLE: Cite = Cite::read(
+    "Linux 6.1, 6.12, 6.18, 7.0 arch/arm64/include/asm/pgtable.h set_pte(), __set_pte_complete(); \
+     6.12 arch/powerpc/include/asm/book3s/64/radix.h radix__set_pte_at() (set_pte_at: no ptesync), \
+     arch/x86/include/asm/pgtable_64.h native_set_pte()",
+);
+const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
+
+/// The rows.
+pub(super) const ROWS: &[CallSpec] = &[
+    call(
+        "set_memory_ro",
+        ADDR_PAGES,
+        Returns::Errno,
+        ALL,
+        "makes pages read-only",
+        SET_MEMORY,
+        set_memory::ro,
+    ),
+    call(
+        "set_memory_rw",
+        ADDR_PAGES,
+        Returns::Errno,
+        ALL,
+        "makes pages writable",
+        SET_MEMORY,
+        set_memory::rw,
+    ),
+    call(
+        "set_memory_x",
+        ADDR_PAGES,
+        Returns::Errno,
+        ALL,
+        "makes pages executable",
+        SET_MEMORY,
+        set_memory::x,
+    ),
+    call(
+        "set_memory_nx",
+        ADDR_PAGES,
+        Returns::Errno,
+        ALL,
+        "makes pages not executable",
+        SET_MEMORY,
+        set_memory::nx,
+    ),
+    since(
+        call(
+            "set_memory_rox",
+            ADDR_PAGES,
+            Returns::Errno,
+            ALL,
+            "makes pages read-only and executable",
+            SET_MEMORY,
+            set_memory::rox,
+        ),
+        Some(V6_2),
+    ),
+    call(
+        "set_memory_np",
+        ADDR_PAGES,
+        Returns::Errno,
+        NOT_ARM64,
+        "makes pages not present",
+        SET_MEMORY,
+        set_memory::np,
+    ),
+    call(
+        "set_memory_p",
+        ADDR_PAGES,
+        Returns::Errno,
+        NOT_ARM64,
+        "makes pages present again",
+        SET_MEMORY,
+        set_memory::p,
+    ),
+    call(
+        "set_memory_valid",
+        &[p("addr", Addr), p("numpages", Pages), p("enable", Flag)],
+        Returns::Errno,
+        ARM64,
+        "makes pages invalid or valid",
+        SET_MEMORY,
+        set_memory::valid,
+    ),
+    since(
+        call(
+            "set_direct_map_valid_noflush",
+            &[p("page", Addr), p("nr", Bytes), p("valid", Flag)],
+            Returns::Errno,
+            ALL,
+            "the direct map's pages of frames that follow each other: away, or back",
+            Cite::deduced("Linux 6.13.2 arch/*/mm; not in 6.12"),
+            set_memory::direct_map_valid,
+        ),
+        Some(V6_13),
+    ),
+    call(
+        "set_direct_map_invalid_noflush",
+        ADDR,
+        Returns::Errno,
+        ALL,
+        "takes the direct map's page of the frame behind an address away",
+        SET_MEMORY,
+        set_memory::direct_map_invalid,
+    ),
+    call(
+        "set_direct_map_default_noflush",
+        ADDR,
+        Returns::Errno,
+        ALL,
+        "makes the direct map's page of the frame behind an address present and writable",
+        SET_MEMORY,
+        set_memory::direct_map_default,
+    ),
+    call(
+        "set_pte",
+        ENTRY,
+        Returns::Void,
+        ALL,
+        "stores one kernel entry: addr gets the frame that an area has at page",
+        PGTABLE,
+        page_table::set_pte,
+    ),
+    since(
+        call(
+            "__set_pte_nosync",
+            ENTRY,
+            Returns::Void,
+            ARM64,
+            "as set_pte, with its barriers left to the caller",
+            Cite::read("Linux 6.12, 6.18, 7.0 arch/arm64/include/asm/pgtable.h; not in 6.1"),
+            page_table::set_pte_nosync,
+        ),
+        Some(V6_10),
+    ),
+    call(
+        "pte_clear",
+        ADDR,
+        Returns::Void,
+        ALL,
+        "makes one kernel entry invalid, with neither barrier nor flush",
+        PGTABLE,
+        page_table::pte_clear,
+    ),
+];

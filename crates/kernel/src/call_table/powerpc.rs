@@ -1,0 +1,78 @@
+//! Rows: text patching of powerpc.
+
+use textbed_arch::Cite;
+
+use super::{ADDR_INSN, POWER, V6_11, call, p, since};
+use crate::calls::ParamKind::{Addr, Bytes, Code, Flag, Insn};
+use crate::calls::{CallSpec, Returns};
+use crate::facts::V6_7;
+use crate::powerpc;
+
+const CODE_PATCHING: Cite = Cite::read("Linux 6.1, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
+
+/// The rows.
+pub(super) const ROWS: &[CallSpec] = &[
+    call(
+        "patch_instruction",
+        &[p("addr", Addr), p("instr", Insn)],
+        Returns::Errno,
+        POWER,
+        "writes one instruction to text through an alias",
+        CODE_PATCHING,
+        powerpc::patching::patch_instruction,
+    ),
+    since(
+        call(
+            "patch_instructions",
+            &[p("addr", Addr), p("code", Code), p("repeat_instr", Flag), p("len", Bytes)],
+            Returns::Errno,
+            POWER,
+            "writes code to text, or one instruction again and again",
+            CODE_PATCHING,
+            powerpc::patching::patch_instructions,
+        ),
+        Some(V6_7),
+    ),
+    call(
+        "raw_patch_instruction",
+        ADDR_INSN,
+        Returns::Errno,
+        POWER,
+        "writes one instruction in place",
+        CODE_PATCHING,
+        powerpc::patching::raw_patch_instruction,
+    ),
+    call(
+        "patch_branch",
+        &[p("addr", Addr), p("target", Addr), p("flags", Flag)],
+        Returns::Errno,
+        POWER,
+        "writes a branch to text; flags 1 makes it a call",
+        CODE_PATCHING,
+        powerpc::patching::patch_branch,
+    ),
+    since(
+        call(
+            "patch_uint",
+            ADDR_INSN,
+            Returns::Errno,
+            POWER,
+            "writes four bytes of data in text",
+            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            powerpc::patching::patch_uint,
+        ),
+        Some(V6_11),
+    ),
+    since(
+        call(
+            "patch_ulong",
+            ADDR_INSN,
+            Returns::Errno,
+            POWER,
+            "writes eight bytes of data in text",
+            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            powerpc::patching::patch_ulong,
+        ),
+        Some(V6_11),
+    ),
+];
