@@ -21,6 +21,7 @@ use crate::facts::{V6_15, V6_18};
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::rox_cache::RoxCache;
+use crate::users::Users;
 use crate::version::{Version, simulated};
 use crate::vmalloc::{PMD_BYTES, PMD_SHIFT, Request};
 use crate::x86::batch::Batch;
@@ -116,6 +117,7 @@ impl Kernel {
             jump_entries: Vec::new(),
             keys_on: BTreeSet::new(),
             rox_cache: RoxCache::default(),
+            users: Users::default(),
         };
         kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
         Ok(kernel)

@@ -18,6 +18,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
+use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
 use crate::powerpc::patching::Run;
 use crate::vmalloc::PMD_BYTES;
@@ -193,11 +194,6 @@ pub(crate) fn fill_ill_insns(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     Ok(0)
 }
 
-/// arm64 `AARCH64_BREAK_FAULT`: BRK #0x100.
-pub(crate) const ARM64_BREAK_FAULT: u32 = 0xd420_2000;
-/// powerpc `BREAKPOINT_INSTRUCTION`: trap.
-pub(crate) const POWER_TRAP: u32 = 0x7fe0_0008;
-
 /// Programs are counted in `u32`.
 fn program_size(size: u64) -> Result<u64, Stop> {
     const MOST: u64 = 1 << 30;
@@ -282,7 +278,7 @@ impl Kernel {
         if self.caps.yes(Fact::PackChecked) {
             let done = self.inner(cpu, "set_memory_rox", &range)?;
             if self.used(cpu, done) != 0 {
-                self.bpf_jit_free_exec(cpu, ptr)?;
+                self.text_memory_free(cpu, ptr)?;
                 return Ok(0);
             }
             return Ok(ptr);
@@ -321,7 +317,7 @@ impl Kernel {
     fn free_slice(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<(), Stop> {
         let pack_size = self.packs.size.unwrap_or(u64::MAX);
         if size > pack_size {
-            return self.bpf_jit_free_exec(cpu, ptr);
+            return self.text_memory_free(cpu, ptr);
         }
         let found = self
             .packs
@@ -348,7 +344,7 @@ impl Kernel {
         if pack.used.iter().all(|used| !used) {
             let ptr = pack.ptr;
             self.packs.packs.remove(index);
-            self.bpf_jit_free_exec(cpu, ptr)?;
+            self.text_memory_free(cpu, ptr)?;
         }
         Ok(())
     }

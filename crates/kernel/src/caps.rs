@@ -131,6 +131,26 @@ facts! {
     JumpLabelKicks = "jump-label-kicks",
     /// x86: the INT3 protocol can put a conditional jump in place.
     PokesConditional = "int3-conditional-jump",
+    /// How a module's memory is divided.
+    ModuleSections = "module-memory",
+    /// How a module's text becomes executable.
+    ModuleText = "module-text-permissions",
+    /// A failure to protect ro_after_init data ends the loading of a module.
+    AfterInitChecked = "module-ro-after-init-checked",
+    /// How the page of kprobes' instruction slots gets its permissions.
+    KprobePage = "kprobe-slot-page",
+    /// kprobes become jumps after a while (OPTPROBES).
+    KprobesOptimise = "kprobe-jump-optimization",
+    /// arm64: a probed no-operation is simulated, and has no slot.
+    Arm64SimulatesNop = "kprobe-simulates-nop",
+    /// How a tracer's own ftrace trampoline gets its permissions.
+    FtraceTrampoline = "ftrace-trampoline",
+    /// arm64: ftrace keeps its ops in a literal before the function.
+    FtraceCallOps = "ftrace-call-ops",
+    /// How a static call reaches its function.
+    StaticCall = "static-call",
+    /// Where a BPF trampoline's image lives.
+    TrampolineImage = "bpf-trampoline-image",
 }
 
 /// The facts of one version on one architecture.

@@ -106,6 +106,25 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::read("Linux 6.12 mm/vmalloc.c"),
     },
     OptionSpec {
+        name: "kprobes_optimization",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "y",
+        defaults: &[],
+        doc: "sysctl debug.kprobes-optimization; breakpoints of probes become jumps where they can",
+        cite: Cite::read("Linux 6.12 kernel/kprobes.c"),
+    },
+    OptionSpec {
+        name: "ftrace_call_ops",
+        kind: OptionKind::Switch,
+        archs: &[Arch::Arm64],
+        default: "y",
+        defaults: &[],
+        doc: "DYNAMIC_FTRACE_WITH_CALL_OPS (6.3 on): the ops of a site's tracer stand in a literal \
+              before the function",
+        cite: Cite::read("Linux 6.12 arch/arm64/Kconfig, arch/arm64/kernel/ftrace.c"),
+    },
+    OptionSpec {
         name: "skip_text_poke_sync",
         kind: OptionKind::Count { min: 0, max: 3 },
         archs: ANY,

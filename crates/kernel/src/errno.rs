@@ -7,14 +7,20 @@
 
 /// Operation not permitted.
 pub const EPERM: i64 = 1;
+/// No such file or directory; probes: the text is gone.
+pub const ENOENT: i64 = 2;
 /// Out of memory.
 pub const ENOMEM: i64 = 12;
 /// Bad address.
 pub const EFAULT: i64 = 14;
 /// Device or resource busy.
 pub const EBUSY: i64 = 16;
+/// No such device; ftrace: switched off after a failure.
+pub const ENODEV: i64 = 19;
 /// Invalid argument.
 pub const EINVAL: i64 = 22;
+/// Illegal byte sequence; probes: no instruction that can be probed.
+pub const EILSEQ: i64 = 84;
 /// Result out of range.
 pub const ERANGE: i64 = 34;
 /// Operation not supported on transport endpoint.

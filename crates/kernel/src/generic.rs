@@ -58,6 +58,16 @@ pub(crate) fn synchronize_rcu_tasks(k: &mut Kernel, cpu: CpuId, _args: &Args) ->
     grace_period(k, cpu, RcuFlavour::Tasks)
 }
 
+/// `synchronize_rcu_tasks_rude()`.
+pub(crate) fn synchronize_rcu_rude(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    grace_period(k, cpu, RcuFlavour::TasksRude)
+}
+
+/// `synchronize_rcu_tasks_trace()`.
+pub(crate) fn synchronize_rcu_trace(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    grace_period(k, cpu, RcuFlavour::TasksTrace)
+}
+
 /// A grace period orders every CPU's earlier work before what follows; it synchronises no context.
 fn grace_period(k: &mut Kernel, cpu: CpuId, flavour: RcuFlavour) -> Result<i64, Stop> {
     k.emit(cpu, Flags::default(), View::GracePeriod { flavour });

@@ -20,6 +20,7 @@ use crate::layout::{Layout, Range};
 use crate::phases::{Step, UnderWay};
 use crate::rox_cache::RoxCache;
 use crate::text_users::JumpEntry;
+use crate::users::Users;
 use crate::version::Version;
 use crate::x86::batch::Batch;
 
@@ -78,6 +79,8 @@ pub struct Kernel {
     pub(crate) keys_on: BTreeSet<u64>,
     /// x86: the cache of executable memory.
     pub(crate) rox_cache: RoxCache,
+    /// Modules, probes, tracers and others who patch.
+    pub(crate) users: Users,
 }
 
 impl Kernel {

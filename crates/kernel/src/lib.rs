@@ -13,6 +13,9 @@
 //! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, hash translation and
 //! ppc32, and the calls of [`NOT_MODELLED`].
 
+#[macro_use]
+mod tables;
+
 mod area;
 mod arm64;
 mod boot;
@@ -25,21 +28,28 @@ mod config;
 pub mod errno;
 mod error;
 mod facts;
+mod ftrace;
 mod generic;
+mod insns;
 mod kernel;
+mod kgdb;
 mod layout;
 mod module_memory;
+mod modules;
 mod page_table;
 mod phases;
 mod powerpc;
+mod probes;
 mod promise;
 mod remedy;
 mod rox_cache;
 mod set_memory;
+mod static_calls;
 mod stores;
 pub mod suggest;
 mod text_users;
 mod traps;
+mod users;
 mod version;
 mod vfree;
 mod vmalloc;

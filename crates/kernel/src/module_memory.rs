@@ -100,7 +100,10 @@ impl Kernel {
         let (modules, vmalloc) = (self.layout.module_window, self.layout.vmalloc);
         let text = self.module_perm();
         let (range, perm) = match (self.arch, kind) {
-            (Arch::X86_64, "EXECMEM_KPROBES") => (modules, Perm::KERNEL_ROX),
+            // Before 6.13 x86 has one range for everything.
+            (Arch::X86_64, "EXECMEM_KPROBES") if self.version >= crate::facts::V6_13 => {
+                (modules, Perm::KERNEL_ROX)
+            }
             (Arch::X86_64, _) => (modules, Perm::KERNEL_RW),
             (Arch::Arm64, "EXECMEM_KPROBES") => (vmalloc, Perm::KERNEL_ROX),
             (Arch::Arm64, "EXECMEM_BPF") => (vmalloc, Perm::KERNEL_RW),
@@ -127,7 +130,7 @@ impl Kernel {
     }
 
     /// The opposite.
-    pub(crate) fn bpf_jit_free_exec(&mut self, cpu: CpuId, addr: u64) -> Result<(), Stop> {
+    pub(crate) fn text_memory_free(&mut self, cpu: CpuId, addr: u64) -> Result<(), Stop> {
         let name = if self.caps.yes(Fact::Execmem) { "execmem_free" } else { "module_memfree" };
         self.inner(cpu, name, &Args::of(&[addr]))?;
         Ok(())

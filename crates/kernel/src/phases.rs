@@ -62,6 +62,36 @@ pub(crate) fn step_then_others(
     Box::new(move |k, cpu| run(k, cpu).map(|()| Turn::Others))
 }
 
+/// A step that waits for a lock and takes it.
+pub(crate) fn lock_step(name: &'static str) -> Step {
+    Box::new(move |k, cpu| {
+        if k.machine.lock_holder(name).is_some_and(|by| by != cpu) {
+            return Ok(Turn::Wait(Wait::Lock(name.to_owned())));
+        }
+        k.lock(cpu, name).map(|()| Turn::Next)
+    })
+}
+
+/// A step that releases a lock.
+pub(crate) fn unlock_step(name: &'static str) -> Step {
+    step(move |k, cpu| k.unlock(cpu, name))
+}
+
+/// A step that makes a call, whose own steps follow before the next one.
+pub(crate) fn call_step(name: &'static str, args: Args) -> Step {
+    step(move |k, cpu| k.step_call(cpu, name, &args))
+}
+
+/// A step that begins when all other CPUs take interrupts, and behind which others may run.
+pub(crate) fn cross_step(
+    mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static,
+) -> Step {
+    Box::new(move |k, cpu| match k.receivers_off(cpu) {
+        Some(wait) => Ok(Turn::Wait(wait)),
+        None => run(k, cpu).map(|()| Turn::Others),
+    })
+}
+
 /// A call under way.
 pub(crate) struct UnderWay {
     pub(crate) spec: &'static CallSpec,

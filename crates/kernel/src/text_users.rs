@@ -15,6 +15,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::errno::{EBUSY, EFAULT, EINVAL, ENOTSUPP, EOPNOTSUPP, ERANGE};
 use crate::error::Stop;
+use crate::insns::{POWER_NOP, X86_NOP5, branch, word_of};
 use crate::kernel::Kernel;
 use crate::phases::step;
 
@@ -26,14 +27,17 @@ pub(crate) struct JumpEntry {
     target: VirtAddr,
 }
 
-const ARM64_NOP: u32 = 0xd503_201f;
-const POWER_NOP: u32 = 0x6000_0000;
-const X86_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+impl JumpEntry {
+    /// Where it is.
+    pub(crate) fn site(&self) -> VirtAddr {
+        self.site
+    }
+}
 
 /// `jump_entry(key, code, target)`: stands for a row of a module's jump table.
 pub(crate) fn jump_entry(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let entry = JumpEntry { key: args.get(0), site: args.addr(1), target: args.addr(2) };
-    k.branch(entry.site, Some(entry.target), false)?;
+    branch(k.arch, entry.site, Some(entry.target), false)?;
     k.jump_entries.push(entry);
     Ok(0)
 }
@@ -65,7 +69,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
         return k.x86_set_key(cpu, &entries, enable);
     }
     for entry in &entries {
-        let insn = k.branch(entry.site, enable.then_some(entry.target), false)?;
+        let insn = branch(k.arch, entry.site, enable.then_some(entry.target), false)?;
         let (name, insn) = match k.arch {
             Arch::Arm64 => ("aarch64_insn_patch_text_nosync", word(Arch::Arm64, &insn)),
             _ => ("patch_instruction", word(k.arch, &insn)),
@@ -98,7 +102,7 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     if !known {
         return Ok(-absent);
     }
-    let (Ok(old), Ok(new)) = (k.branch(ip, old, call), k.branch(ip, new, call)) else {
+    let (Ok(old), Ok(new)) = (branch(k.arch, ip, old, call), branch(k.arch, ip, new, call)) else {
         return if k.arch == Arch::X86_64 {
             Ok(-ERANGE)
         } else {
@@ -120,50 +124,10 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
 
 /// An instruction as a number.
 fn word(arch: Arch, bytes: &[u8]) -> u64 {
-    let four = bytes.try_into().unwrap_or([0; 4]);
-    let big = matches!(arch, Arch::Ppc64 | Arch::Ppc32);
-    u64::from(if big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) })
+    u64::from(word_of(arch, bytes))
 }
 
 impl Kernel {
-    /// A no-operation, or a branch or call from `site` to `target`.
-    fn branch(
-        &self,
-        site: VirtAddr,
-        target: Option<VirtAddr>,
-        call: bool,
-    ) -> Result<Vec<u8>, Stop> {
-        let offset = target.map(|t| t.0.wrapping_sub(site.0) as i64);
-        let far = || Stop::not_modelled(format!("a branch from {site} that reaches its target"));
-        Ok(match (self.arch, offset) {
-            (Arch::X86_64, None) => X86_NOP.to_vec(),
-            (Arch::X86_64, Some(offset)) => {
-                let disp = i32::try_from(offset - 5).map_err(|_| far())?;
-                let opcode = if call { 0xe8 } else { 0xe9 };
-                [&[opcode][..], &disp.to_le_bytes()].concat()
-            }
-            (Arch::Arm64, None) => ARM64_NOP.to_le_bytes().to_vec(),
-            (Arch::Arm64, Some(offset)) => {
-                let opcode: u32 = if call { 0x9400_0000 } else { 0x1400_0000 };
-                let fits = (-0x800_0000..0x800_0000).contains(&offset) && offset & 3 == 0;
-                let field = (offset >> 2) as u32 & 0x03ff_ffff;
-                fits.then_some(opcode | field).ok_or_else(far)?.to_le_bytes().to_vec()
-            }
-            (_, offset) => {
-                let insn = match offset {
-                    None => POWER_NOP,
-                    Some(offset) => {
-                        let fits = (-0x200_0000..0x200_0000).contains(&offset) && offset & 3 == 0;
-                        let field = offset as u32 & 0x03ff_fffc;
-                        fits.then_some(0x4800_0000 | field | u32::from(call)).ok_or_else(far)?
-                    }
-                };
-                let little = self.arch.is_little_endian();
-                if little { insn.to_le_bytes() } else { insn.to_be_bytes() }.to_vec()
-            }
-        })
-    }
-
     /// Static keys on x86: all sites of the key in one vector, each checked for its old bytes.
     fn x86_set_key(
         &mut self,
@@ -174,9 +138,9 @@ impl Kernel {
         let mut steps = Vec::new();
         self.lock(cpu, "text_mutex")?;
         for entry in entries {
-            let jump = self.branch(entry.site, Some(entry.target), false)?;
+            let jump = branch(self.arch, entry.site, Some(entry.target), false)?;
             let (old, new) =
-                if enable { (X86_NOP.to_vec(), jump) } else { (jump, X86_NOP.to_vec()) };
+                if enable { (X86_NOP5.to_vec(), jump) } else { (jump, X86_NOP5.to_vec()) };
             if !self.machine.compare(cpu, entry.site, &old)? {
                 return Err(Stop::died("BUG in __jump_label_patch: unexpected op", entry.site));
             }
@@ -189,7 +153,7 @@ impl Kernel {
         steps.push(step(move |k, cpu| {
             k.unlock(cpu, "text_mutex")?;
             k.unlock(cpu, "jump_label_mutex")?;
-            k.promise_sites(cpu, &entries, X86_NOP.len() as u64);
+            k.promise_sites(cpu, &entries, X86_NOP5.len() as u64);
             Ok(())
         }));
         self.with_steps(steps)
@@ -206,7 +170,7 @@ impl Kernel {
     }
 
     /// The x86 name of a call before or from 6.16 on.
-    fn smp_name(&self, old: &'static str, new: &'static str) -> &'static str {
+    pub(crate) fn smp_name(&self, old: &'static str, new: &'static str) -> &'static str {
         let there = crate::calls::find_call(new, self.version, self.arch).is_ok();
         if there { new } else { old }
     }

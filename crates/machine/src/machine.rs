@@ -240,6 +240,15 @@ impl Machine {
         self.memory.read(phys, out)
     }
 
+    /// Sets what memory held from the start: no CPU stored it, so there is no event. For contents
+    /// that nothing has looked at yet.
+    ///
+    /// # Errors
+    /// Bytes outside memory.
+    pub fn preload(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
+        self.memory.write(phys, bytes)
+    }
+
     /// Size of physical memory in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {

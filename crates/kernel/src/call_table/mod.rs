@@ -9,10 +9,13 @@ mod arm64;
 mod bpf;
 mod flushes;
 mod keys;
+mod modules;
 mod not_modelled;
 mod permissions;
 mod plain;
 mod powerpc;
+mod probes;
+mod tracing;
 mod x86;
 
 use textbed_arch::{Arch, Cite};
@@ -25,46 +28,22 @@ use crate::version::Version;
 pub(crate) use allocation::EXECMEM_TYPES;
 pub use not_modelled::NOT_MODELLED;
 
-/// Topics, in the order in which calls are listed.
-const TOPICS: &[&[CallSpec]] = &[
-    allocation::ROWS,
-    permissions::ROWS,
-    flushes::ROWS,
-    x86::ROWS,
-    arm64::ROWS,
-    powerpc::ROWS,
-    keys::ROWS,
-    bpf::ROWS,
-    plain::ROWS,
-];
-
-/// Number of rows of all topics.
-const COUNT: usize = {
-    let (mut count, mut topic) = (0, 0);
-    while topic < TOPICS.len() {
-        count += TOPICS[topic].len();
-        topic += 1;
-    }
-    count
-};
-
-static TABLE: [CallSpec; COUNT] = {
-    let mut table = [allocation::ROWS[0]; COUNT];
-    let (mut at, mut topic) = (0, 0);
-    while topic < TOPICS.len() {
-        let mut row = 0;
-        while row < TOPICS[topic].len() {
-            table[at] = TOPICS[topic][row];
-            at += 1;
-            row += 1;
-        }
-        topic += 1;
-    }
-    table
-};
-
-/// Every call.
-pub static CALLS: &[CallSpec] = &TABLE;
+joined! {
+    /// Every call.
+    pub CALLS: CallSpec =
+        allocation::ROWS,
+        permissions::ROWS,
+        flushes::ROWS,
+        x86::ROWS,
+        arm64::ROWS,
+        powerpc::ROWS,
+        keys::ROWS,
+        modules::ROWS,
+        probes::ROWS,
+        tracing::ROWS,
+        bpf::ROWS,
+        plain::ROWS,
+}
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];

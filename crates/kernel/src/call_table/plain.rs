@@ -2,10 +2,12 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_CODE, ALL, call, p};
+use super::{ADDR_CODE, ALL, SLEEPS, call, needs, p};
 use crate::calls::ParamKind::{Addr, Byte, Bytes};
 use crate::calls::{CallSpec, Returns};
 use crate::{generic, stores};
+
+const RCU: Cite = Cite::read("Linux 6.12 Documentation/RCU, kernel/rcu/tasks.h");
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -27,22 +29,52 @@ pub(super) const ROWS: &[CallSpec] = &[
         Cite::deduced("ordinary stores"),
         stores::memcpy,
     ),
-    call(
-        "synchronize_rcu",
-        &[],
-        Returns::Void,
-        ALL,
-        "waits for a grace period",
-        Cite::read("Linux 6.12 Documentation/RCU"),
-        generic::synchronize_rcu,
+    needs(
+        call(
+            "synchronize_rcu",
+            &[],
+            Returns::Void,
+            ALL,
+            "waits for a grace period",
+            RCU,
+            generic::synchronize_rcu,
+        ),
+        SLEEPS,
     ),
-    call(
-        "synchronize_rcu_tasks",
-        &[],
-        Returns::Void,
-        ALL,
-        "waits for a grace period of RCU tasks",
-        Cite::read("Linux 6.12 Documentation/RCU"),
-        generic::synchronize_rcu_tasks,
+    needs(
+        call(
+            "synchronize_rcu_tasks",
+            &[],
+            Returns::Void,
+            ALL,
+            "waits for a grace period of RCU tasks",
+            RCU,
+            generic::synchronize_rcu_tasks,
+        ),
+        SLEEPS,
+    ),
+    needs(
+        call(
+            "synchronize_rcu_tasks_rude",
+            &[],
+            Returns::Void,
+            ALL,
+            "waits until every CPU has scheduled",
+            RCU,
+            generic::synchronize_rcu_rude,
+        ),
+        SLEEPS,
+    ),
+    needs(
+        call(
+            "synchronize_rcu_tasks_trace",
+            &[],
+            Returns::Void,
+            ALL,
+            "waits for a grace period of RCU tasks trace",
+            RCU,
+            generic::synchronize_rcu_trace,
+        ),
+        SLEEPS,
     ),
 ];

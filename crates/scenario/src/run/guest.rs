@@ -127,6 +127,18 @@ fn apply(
             cpu.set_general(STACK_POINTER, slot.0)?;
             cpu.set_pc(to)?;
         }
+        Resume::Step { at, next } => {
+            cpu.set_pc(at)?;
+            kernel.return_from_trap(id).map_err(|e| CpuError::NotModelled(e.to_string()))?;
+            return match textbed_machine::Cpu::step(cpu, kernel.machine_mut())? {
+                textbed_machine::Step::Ran => {
+                    cpu.set_pc(next)?;
+                    Ok(Ok(()))
+                }
+                textbed_machine::Step::Faulted(fault) => Ok(Err(fault)),
+                _ => Err(CpuError::NotModelled("what a stepped instruction did".to_owned())),
+            };
+        }
         Resume::Return => {
             let mut bytes = [0; 8];
             if let Err(fault) = kernel.machine_mut().load(id, sp, &mut bytes) {

@@ -1,0 +1,79 @@
+//! Rows: modules.
+
+use textbed_arch::Cite;
+
+use super::{ALL, SLEEPS, call, needs, never, p, takes};
+use crate::calls::ParamKind::{Addr, Code, Flags};
+use crate::calls::{CallSpec, Param, Returns};
+use crate::modules;
+
+const MODULE: Cite =
+    Cite::read("Linux 6.1, 6.4, 6.12, 6.18.2 kernel/module/main.c, kernel/module/strict_rwx.c");
+const MOD: &[Param] = &[p("mod", Addr)];
+const MODULE_MUTEX: &[&str] = &["module_mutex"];
+
+/// The rows.
+pub(super) const ROWS: &[CallSpec] = &[
+    takes(
+        call(
+            "load_module",
+            &[p("code", Code)],
+            Returns::PointerOrErr,
+            ALL,
+            "loads a module whose text and init text are this code, up to its init function; gives \
+             the text's address",
+            MODULE,
+            modules::load_module,
+        ),
+        MODULE_MUTEX,
+    ),
+    never(
+        call(
+            "module_section",
+            &[p("mod", Addr), p("type", Flags(modules::SECTIONS))],
+            Returns::PointerOrNull,
+            ALL,
+            "where a part of a module lies",
+            MODULE,
+            modules::module_section,
+        ),
+        "a field of struct module",
+    ),
+    takes(
+        call(
+            "do_init_module",
+            MOD,
+            Returns::Errno,
+            ALL,
+            "what follows the init function: ro_after_init becomes read-only, init memory is \
+             handed to a work item",
+            MODULE,
+            modules::do_init_module,
+        ),
+        MODULE_MUTEX,
+    ),
+    needs(
+        call(
+            "do_free_init",
+            &[],
+            Returns::Void,
+            ALL,
+            "the work item that frees init memory of modules after a grace period",
+            MODULE,
+            modules::do_free_init,
+        ),
+        SLEEPS,
+    ),
+    takes(
+        call(
+            "free_module",
+            MOD,
+            Returns::Void,
+            ALL,
+            "unlinks a module and frees its memory",
+            MODULE,
+            modules::free_module,
+        ),
+        MODULE_MUTEX,
+    ),
+];

@@ -1,0 +1,197 @@
+//! Facts: areas, permissions, memory for code.
+
+use textbed_arch::Cite;
+
+use super::{
+    ALL, ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_10, V6_13, V6_15, V6_16,
+    V6_18, V6_19, X86, row,
+};
+use crate::caps::Value::{No, Word, Yes};
+use crate::caps::{Fact, FactRow};
+use crate::version::Version;
+
+const COLLAPSE: Cite = Cite::read(
+    "41d88484c71c x86/mm/pat: restore large ROX pages after fragmentation; Linux 6.18.2, 7.0",
+);
+const ROX_OFF: Cite = Cite::read("a9bbe3413331 x86: Disable EXECMEM_ROX support; Linux 6.14");
+const ROX_ON: Cite = Cite::read("64f6a4e10c05 (6.15) switched it on again; Linux 6.18.2, 7.0");
+const OPT_IN_CITE: Cite = Cite::read(
+    "559089e0a93d vmalloc: replace VM_NO_HUGE_VMAP with VM_ALLOW_HUGE_VMAP; push log of master \
+     2022-04-20: b2d229d4ddb1 (5.18-rc3) to 559089e0a93d",
+);
+const VMALLOC: Cite = Cite::read("Linux 5.19 and 6.12 mm/vmalloc.c");
+const CPA: Cite = Cite::read("Linux 5.19, 6.1, 6.4, 6.12 arch/x86/mm/pat/set_memory.c");
+const ARM_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.12, 6.18 arch/arm64/mm/pageattr.c");
+const PPC_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.8, 6.12 arch/powerpc/mm/pageattr.c");
+
+/// The rows.
+pub(super) const ROWS: &[FactRow] = &[
+    row(
+        Fact::HugeVmalloc,
+        X86,
+        Some(Version::candidate(5, 18, 1)),
+        None,
+        Yes,
+        Cite::deduced("Linux 5.19 arch/x86/Kconfig; mails of April 2022 on 5.18-rc"),
+    ),
+    row(
+        Fact::HugeVmalloc,
+        X86,
+        None,
+        Some(Version::candidate(5, 18, 1)),
+        No,
+        Cite::memory("x86 selected HAVE_ARCH_HUGE_VMALLOC in the 5.18 merge window"),
+    ),
+    row(
+        Fact::HugeVmalloc,
+        ARM64,
+        None,
+        Some(V6_0),
+        No,
+        Cite::read("Linux 5.19 arch/arm64/Kconfig"),
+    ),
+    row(
+        Fact::HugeVmalloc,
+        ARM64,
+        Some(V6_1),
+        None,
+        Yes,
+        Cite::read("Linux 6.1 arch/arm64/Kconfig"),
+    ),
+    row(Fact::HugeVmalloc, POWER, None, None, Yes, Cite::read("Linux 5.19 arch/powerpc/Kconfig")),
+    row(Fact::HugeVmallocOptOut, ALL, None, Some(OPT_IN), Yes, OPT_IN_CITE),
+    row(Fact::HugeVmallocOptOut, ALL, Some(OPT_IN), None, No, OPT_IN_CITE),
+    row(Fact::SizePerNode, ALL, None, Some(V6_13), Yes, VMALLOC),
+    row(Fact::SizePerNode, ALL, Some(V6_13), None, No, Cite::read("Linux 6.13.2 mm/vmalloc.c")),
+    row(
+        Fact::ModuleAllocResets,
+        X86,
+        None,
+        Some(V6_2),
+        No,
+        Cite::read("Linux 5.19, 6.1 arch/x86/kernel/module.c"),
+    ),
+    row(
+        Fact::ModuleAllocResets,
+        X86,
+        Some(V6_2),
+        None,
+        Yes,
+        Cite::read("Linux 6.4 arch/x86/kernel/module.c; 6.12 mm/execmem.c"),
+    ),
+    row(
+        Fact::ModuleAllocResets,
+        ARM64,
+        None,
+        Some(V6_10),
+        No,
+        Cite::read("Linux 6.8 arch/arm64/kernel/module.c"),
+    ),
+    row(
+        Fact::ModuleAllocResets,
+        ARM64,
+        Some(V6_10),
+        None,
+        Yes,
+        Cite::read("Linux 6.10-rc1 mm/execmem.c"),
+    ),
+    row(
+        Fact::ModuleAllocResets,
+        POWER,
+        None,
+        None,
+        Yes,
+        Cite::read("mail: powerpc __module_alloc passes VM_FLUSH_RESET_PERMS | VM_NO_HUGE_VMAP"),
+    ),
+    row(Fact::ModuleAllocNoHuge, NOT_POWER, None, None, No, Cite::deduced("Linux 5.19 module.c")),
+    row(
+        Fact::ModuleAllocNoHuge,
+        POWER,
+        None,
+        Some(OPT_IN),
+        Yes,
+        Cite::read("mail: powerpc __module_alloc passes VM_FLUSH_RESET_PERMS | VM_NO_HUGE_VMAP"),
+    ),
+    row(
+        Fact::ModuleAllocNoHuge,
+        POWER,
+        Some(OPT_IN),
+        None,
+        No,
+        Cite::read("Linux 5.19 arch/powerpc/kernel/module.c"),
+    ),
+    row(Fact::Execmem, ALL, None, Some(V6_10), No, Cite::read("Linux 6.8 kernel/module")),
+    row(Fact::Execmem, ALL, Some(V6_10), None, Yes, Cite::read("Linux 6.10-rc1 mm/execmem.c")),
+    row(Fact::WarnsWriteExec, X86, None, Some(V6_0), No, CPA),
+    row(Fact::WarnsWriteExec, X86, Some(V6_1), None, Yes, CPA),
+    row(
+        Fact::WarnsWriteExec,
+        NOT_X86,
+        None,
+        None,
+        No,
+        Cite::read("Linux 5.19 and 6.12 arch/{arm64,powerpc}/mm/pageattr.c"),
+    ),
+    row(Fact::AliasFollows, X86, None, None, Yes, CPA),
+    row(Fact::AliasFollows, ARM64, None, None, Word("if-rodata-full"), ARM_PAGEATTR),
+    row(Fact::AliasFollows, POWER, None, None, No, PPC_PAGEATTR),
+    row(Fact::AliasSkipsNx, X86, None, Some(V6_2), Yes, CPA),
+    row(Fact::AliasSkipsNx, X86, Some(V6_2), None, No, CPA),
+    row(Fact::AliasSkipsNx, ARM64, None, None, Yes, ARM_PAGEATTR),
+    row(Fact::AliasSkipsNx, POWER, None, None, Yes, PPC_PAGEATTR),
+    row(Fact::AliasWholeArea, X86, None, None, No, CPA),
+    row(Fact::AliasWholeArea, ARM64, None, Some(V6_19), Yes, ARM_PAGEATTR),
+    row(Fact::AliasWholeArea, ARM64, Some(V6_19), None, No, Cite::read("Linux 6.19.10 pageattr.c")),
+    row(Fact::AliasWholeArea, POWER, None, None, No, PPC_PAGEATTR),
+    row(Fact::AliasErrorChecked, X86, None, None, Yes, CPA),
+    row(Fact::AliasErrorChecked, ARM64, None, Some(V6_18), No, ARM_PAGEATTR),
+    row(Fact::AliasErrorChecked, ARM64, Some(V6_18), None, Yes, ARM_PAGEATTR),
+    row(Fact::AliasErrorChecked, POWER, None, None, No, PPC_PAGEATTR),
+    row(Fact::HugeRefusal, X86, None, None, Word("never"), CPA),
+    row(Fact::HugeRefusal, ARM64, None, Some(V6_16), Word("walker-warns"), ARM_PAGEATTR),
+    row(
+        Fact::HugeRefusal,
+        ARM64,
+        Some(V6_16),
+        None,
+        Word("silent-by-flag"),
+        Cite::memory("absent in Linux 6.14, present in a tree of the 6.18 merge window"),
+    ),
+    row(Fact::HugeRefusal, POWER, None, None, Word("warns-by-order"), PPC_PAGEATTR),
+    row(Fact::SetMemoryPurges, NOT_POWER, None, None, Yes, CPA),
+    row(Fact::SetMemoryPurges, POWER, None, None, No, PPC_PAGEATTR),
+    row(Fact::RoxOnePass, X86, None, None, Yes, Cite::read("Linux 6.4 set_memory_rox()")),
+    row(
+        Fact::RoxOnePass,
+        ARM64,
+        None,
+        None,
+        No,
+        Cite::read("Linux 6.12 include/linux/set_memory.h"),
+    ),
+    row(
+        Fact::RoxOnePass,
+        POWER,
+        None,
+        Some(V6_10),
+        No,
+        Cite::read("Linux 6.8 include/linux/set_memory.h"),
+    ),
+    row(Fact::RoxOnePass, POWER, Some(V6_10), None, Yes, Cite::read("Linux 6.12 SET_MEMORY_ROX")),
+    row(Fact::SetDirectMap, X86, None, None, Yes, CPA),
+    row(Fact::SetDirectMap, ARM64, None, None, Word("if-can-set-direct-map"), ARM_PAGEATTR),
+    row(
+        Fact::SetDirectMap,
+        POWER,
+        None,
+        None,
+        No,
+        Cite::read("Linux 5.19 and 6.12 include/linux/set_memory.h (no ARCH_HAS_SET_DIRECT_MAP)"),
+    ),
+    row(Fact::CpaCollapse, NOT_X86, None, None, No, Cite::deduced("an x86 function")),
+    row(Fact::CpaCollapse, X86, None, Some(V6_15), No, Cite::read("Linux 6.14 set_memory.c")),
+    row(Fact::CpaCollapse, X86, Some(V6_15), None, Yes, COLLAPSE),
+    row(Fact::RoxCache, NOT_X86, None, None, No, Cite::deduced("only x86 selects it")),
+    row(Fact::RoxCache, X86, None, Some(V6_15), No, ROX_OFF),
+    row(Fact::RoxCache, X86, Some(V6_15), None, Yes, ROX_ON),
+];

@@ -1,0 +1,59 @@
+//! The facts by version and architecture, with their sources.
+//!
+//! A row holds from `since` (first version) to before `until`. Evidence: *read* where a tree on
+//! both sides of the bound, or the commit's mail or push log, was read; *deduced* where only the
+//! neighbouring trees were; *memory* otherwise. Topics are files: memory and permissions, BPF,
+//! patching, and those who patch.
+
+mod bpf;
+mod memory;
+mod patching;
+mod users;
+
+use textbed_arch::{Arch, Cite};
+
+use crate::caps::{Fact, FactRow, Value};
+use crate::version::Version;
+
+/// 64-bit architectures that boot.
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const X86: &[Arch] = &[Arch::X86_64];
+const ARM64: &[Arch] = &[Arch::Arm64];
+const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
+const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const NOT_POWER: &[Arch] = &[Arch::X86_64, Arch::Arm64];
+
+/// The version that has the opt-in (559089e0a93d, first head after 5.18-rc3).
+pub(crate) const OPT_IN: Version = Version::candidate(5, 18, 4);
+const V5_19: Version = Version::candidate(5, 19, 1);
+const V6_0: Version = Version::candidate(6, 0, 1);
+const V6_1: Version = Version::candidate(6, 1, 1);
+pub(crate) const V6_2: Version = Version::candidate(6, 2, 1);
+const V6_3: Version = Version::candidate(6, 3, 1);
+pub(crate) const V6_7: Version = Version::candidate(6, 7, 1);
+pub(crate) const V6_9: Version = Version::candidate(6, 9, 1);
+pub(crate) const V6_10: Version = Version::candidate(6, 10, 1);
+const V6_11: Version = Version::candidate(6, 11, 1);
+pub(crate) const V6_13: Version = Version::candidate(6, 13, 1);
+const V6_16: Version = Version::candidate(6, 16, 1);
+pub(crate) const V6_15: Version = Version::candidate(6, 15, 1);
+pub(crate) const V6_18: Version = Version::candidate(6, 18, 1);
+const V6_19: Version = Version::candidate(6, 19, 1);
+
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+
+const fn row(
+    fact: Fact,
+    archs: &'static [Arch],
+    since: Option<Version>,
+    until: Option<Version>,
+    value: Value,
+    cite: Cite,
+) -> FactRow {
+    FactRow { fact, archs, since, until, value, cite }
+}
+
+joined! {
+    /// Every fact.
+    pub FACTS: FactRow = memory::ROWS, bpf::ROWS, patching::ROWS, users::ROWS
+}

@@ -1,0 +1,349 @@
+//! ftrace: the call sites of functions, and the trampolines of tracers.
+//!
+//! Modelled: sites that hold a no-operation or a call, checked before they are changed; tracers
+//! (ops) with one site each; on x86 a trampoline of its own for each tracer, all sites of an update
+//! in one vector of the INT3 protocol; on arm64 and powerpc one word a site, others in between, and
+//! nobody told; arm64's literal of the ops before the function; direct calls; the grace periods
+//! before a trampoline goes; what fails disables ftrace. From: Linux 6.1, 6.12 and 6.18.2
+//! kernel/trace/ftrace.c, arch/*/kernel/ftrace.c, arch/powerpc/kernel/trace/ftrace.c. Not modelled:
+//! filters and hashes, several tracers' list function, updates of ftrace_caller's own calls, PLTs,
+//! the graph tracer, saved registers; the trampoline's code but for its call. Elsewhere than on x86
+//! the site calls ftrace_caller, which returns at once (it lies where the kernel's text begins; a
+//! powerpc module has a stub of the same code).
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_event::WarnReason;
+
+use crate::call::Args;
+use crate::call_table::EXECMEM_TYPES;
+use crate::caps::Fact;
+use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, ENOENT, EPERM};
+use crate::error::Stop;
+use crate::insns::{branch, ftrace_caller, word_of};
+use crate::kernel::Kernel;
+use crate::phases::{Step, lock_step, step, step_then_others, unlock_step};
+
+/// One tracer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Ops {
+    site: VirtAddr,
+    /// What its site calls.
+    target: VirtAddr,
+    /// Its trampoline, 0 = none.
+    trampoline: u64,
+    direct: bool,
+}
+
+/// Sites and tracers.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Ftrace {
+    /// Each site with what it calls.
+    sites: BTreeMap<u64, Option<VirtAddr>>,
+    ops: BTreeMap<u64, Ops>,
+    /// A site did not hold what it should: ftrace is off for good.
+    disabled: bool,
+}
+
+impl Ftrace {
+    /// Whether an address is a site.
+    pub(crate) fn is_site(&self, addr: VirtAddr) -> bool {
+        self.sites.contains_key(&addr.0)
+    }
+
+    /// Whether a site is such.
+    pub(crate) fn any_site(&self, such: impl Fn(VirtAddr) -> bool) -> bool {
+        self.sites.keys().any(|site| such(VirtAddr(*site)))
+    }
+
+    /// Forgets sites in text that goes away.
+    pub(crate) fn forget(&mut self, gone: impl Fn(VirtAddr) -> bool) {
+        self.sites.retain(|site, _| !gone(VirtAddr(*site)));
+    }
+}
+
+/// Bytes of a trampoline: the template, a return and the ops; the call stands at
+/// [`CALL_OFFSET`]. The template's length is of that order in Linux.
+const TRAMPOLINE_BYTES: u64 = 0x100;
+const CALL_OFFSET: u64 = 0x80;
+
+/// `ftrace_site(ip)`: stands for a row of the table of call sites; the site holds a no-operation.
+pub(crate) fn ftrace_site(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let ip = args.addr(0);
+    if !k.is_probed_text(ip) {
+        return Ok(-EINVAL);
+    }
+    let text = k.image.pfn.addr();
+    k.machine.preload(text, &ftrace_caller(k.arch))?;
+    k.users.ftrace.sites.insert(ip.0, None);
+    Ok(0)
+}
+
+/// `register_ftrace_function(ops, ip, func)`, the ops by a number, with one site in its filter.
+pub(crate) fn register_ftrace_function(
+    k: &mut Kernel,
+    cpu: CpuId,
+    args: &Args,
+) -> Result<i64, Stop> {
+    let (ops, site, func) = (args.get(0), args.addr(1), args.addr(2));
+    k.lock(cpu, "ftrace_lock")?;
+    if let Some(error) = k.ftrace_refused(ops, site) {
+        k.unlock(cpu, "ftrace_lock")?;
+        return Ok(error);
+    }
+    let trampoline = if k.caps.word(Fact::FtraceTrampoline) == "none" {
+        0
+    } else {
+        k.create_trampoline(cpu, func)?
+    };
+    // Without a trampoline of its own the tracer is reached through ftrace_caller.
+    let target = if trampoline == 0 { k.ftrace_caller_for(site) } else { VirtAddr(trampoline) };
+    k.users.ftrace.ops.insert(ops, Ops { site, target, trampoline, direct: false });
+    let mut steps = k.site_steps(cpu, site, Some(target), ops)?;
+    steps.push(unlock_step("ftrace_lock"));
+    k.with_steps(steps)
+}
+
+/// `unregister_ftrace_function(ops)`.
+pub(crate) fn unregister_ftrace_function(
+    k: &mut Kernel,
+    cpu: CpuId,
+    args: &Args,
+) -> Result<i64, Stop> {
+    k.unregister_ops(cpu, args.get(0), false)
+}
+
+/// `register_ftrace_direct(ops, ip, addr)`: the site calls an address directly.
+pub(crate) fn register_ftrace_direct(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (ops, site, target) = (args.get(0), args.addr(1), args.addr(2));
+    k.lock(cpu, "direct_mutex")?;
+    k.lock(cpu, "ftrace_lock")?;
+    if let Some(error) = k.ftrace_refused(ops, site) {
+        k.unlock(cpu, "ftrace_lock")?;
+        k.unlock(cpu, "direct_mutex")?;
+        return Ok(error);
+    }
+    k.users.ftrace.ops.insert(ops, Ops { site, target, trampoline: 0, direct: true });
+    let mut steps = k.site_steps(cpu, site, Some(target), ops)?;
+    steps.push(unlock_step("ftrace_lock"));
+    steps.push(unlock_step("direct_mutex"));
+    k.with_steps(steps)
+}
+
+/// `unregister_ftrace_direct(ops)`.
+pub(crate) fn unregister_ftrace_direct(
+    k: &mut Kernel,
+    cpu: CpuId,
+    args: &Args,
+) -> Result<i64, Stop> {
+    k.unregister_ops(cpu, args.get(0), true)
+}
+
+impl Kernel {
+    /// `ftrace_caller`, or the stub of the site's module that leads there.
+    fn ftrace_caller_for(&self, site: VirtAddr) -> VirtAddr {
+        let text = self.layout.text.start;
+        if !self.arch.is_powerpc() {
+            return text;
+        }
+        let len = ftrace_caller(self.arch).len() as u64;
+        self.users.modules.stub_of(site, len).unwrap_or(text)
+    }
+
+    fn ftrace_refused(&self, ops: u64, site: VirtAddr) -> Option<i64> {
+        let ftrace = &self.users.ftrace;
+        if ftrace.disabled {
+            return Some(-ENODEV);
+        }
+        match ftrace.sites.get(&site.0) {
+            None => Some(-EINVAL),
+            Some(_) if ftrace.ops.contains_key(&ops) => Some(-EBUSY),
+            // Two tracers of one function share ftrace_ops_list_func().
+            Some(Some(_)) => Some(-EBUSY),
+            Some(None) => None,
+        }
+    }
+
+    fn unregister_ops(&mut self, cpu: CpuId, ops: u64, direct: bool) -> Result<i64, Stop> {
+        if self.users.ftrace.disabled {
+            return Ok(-ENODEV);
+        }
+        let known = self.users.ftrace.ops.get(&ops).filter(|o| o.direct == direct).cloned();
+        let Some(tracer) = known else { return Ok(if direct { -EINVAL } else { -ENOENT }) };
+        if direct {
+            self.lock(cpu, "direct_mutex")?;
+        }
+        self.lock(cpu, "ftrace_lock")?;
+        let mut steps = if self.users.ftrace.is_site(tracer.site) {
+            self.site_steps(cpu, tracer.site, None, ops)?
+        } else {
+            Vec::new()
+        };
+        steps.push(step(move |k, cpu| {
+            // Callers may be anywhere in the trampoline: preempted there, or where RCU does not
+            // watch.
+            k.inner(cpu, "synchronize_rcu_tasks_rude", &Args::default())?;
+            k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
+            k.users.ftrace.ops.remove(&ops);
+            if tracer.trampoline != 0 {
+                // ftrace_remove_trampoline_from_kallsyms.
+                k.inner(cpu, "synchronize_rcu", &Args::default())?;
+                k.text_memory_free(cpu, tracer.trampoline)?;
+            }
+            k.unlock(cpu, "ftrace_lock")
+        }));
+        if direct {
+            steps.push(unlock_step("direct_mutex"));
+        }
+        self.with_steps(steps)
+    }
+
+    /// x86's `create_trampoline`; 0 where memory fails, and then ftrace_caller is used.
+    fn create_trampoline(&mut self, cpu: CpuId, func: VirtAddr) -> Result<u64, Stop> {
+        let kind = EXECMEM_TYPES.iter().find(|(name, _)| *name == "EXECMEM_FTRACE");
+        let request = Args::of(&[kind.map_or(0, |(_, bit)| *bit), TRAMPOLINE_BYTES]);
+        let how = self.caps.word(Fact::FtraceTrampoline);
+        let got = match how {
+            "alloc-rw-rox" => self.inner(cpu, "execmem_alloc_rw", &request)?,
+            _ if self.caps.yes(Fact::Execmem) => self.inner(cpu, "execmem_alloc", &request)?,
+            _ => self.inner(cpu, "module_alloc", &Args::of(&[TRAMPOLINE_BYTES]))?,
+        };
+        let at = self.used(cpu, got) as u64;
+        if at == 0 {
+            return Ok(0);
+        }
+        self.region(cpu, VirtAddr(at), TRAMPOLINE_BYTES, "ftrace", "trampoline");
+        let mut template = vec![0x90; CALL_OFFSET as usize + 5];
+        template.extend([0xc3, 0xcc]);
+        self.store_plain(cpu, VirtAddr(at), &template)?;
+        self.lock(cpu, "text_mutex")?;
+        let site = VirtAddr(at + CALL_OFFSET);
+        let call = branch(self.arch, site, Some(func), true)?;
+        self.store_plain(cpu, site, &call)?;
+        self.unlock(cpu, "text_mutex")?;
+        let range = Args::of(&[at, TRAMPOLINE_BYTES.div_ceil(FRAME_BYTES)]);
+        if how == "alloc-ro-x" {
+            self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[at]))?;
+        }
+        let calls: &[&str] = if how == "alloc-ro-x" {
+            &["set_memory_ro", "set_memory_x"]
+        } else {
+            &["set_memory_rox"]
+        };
+        for call in calls {
+            let done = self.inner(cpu, call, &range)?;
+            self.dropped(cpu, done);
+        }
+        Ok(at)
+    }
+
+    /// `ftrace_run_update_code` for one site: from what it calls now to `new`.
+    fn site_steps(
+        &mut self,
+        cpu: CpuId,
+        site: VirtAddr,
+        new: Option<VirtAddr>,
+        ops: u64,
+    ) -> Result<Vec<Step>, Stop> {
+        let old = self.users.ftrace.sites.get(&site.0).copied().flatten();
+        let before = branch(self.arch, site, old, true)?;
+        let after = branch(self.arch, site, new, true)?;
+        if self.arch != Arch::X86_64 {
+            return Ok(vec![step_then_others(move |k, cpu| {
+                let error = k.word_site(cpu, site, &before, &after, new.map_or(0, |_| ops))?;
+                k.site_done(cpu, site, new, error);
+                Ok(())
+            })]);
+        }
+        let _ = cpu;
+        Ok(vec![
+            lock_step("text_mutex"),
+            step(move |k, cpu| {
+                let error = match k.compare_text(cpu, site, &before)? {
+                    None => -EFAULT,
+                    Some(false) => -EINVAL,
+                    Some(true) => 0,
+                };
+                if error == 0 {
+                    let pending = k.batch_entry(site, &after)?;
+                    let mut steps = k.batch_add(pending);
+                    let finish = k.smp_name("text_poke_finish", "smp_text_poke_batch_finish");
+                    steps.push(step(move |k, cpu| k.step_call(cpu, finish, &Args::default())));
+                    k.later(steps);
+                }
+                k.site_done(cpu, site, new, error);
+                Ok(())
+            }),
+            // Once more in ftrace_arch_code_modify_post_process(): nothing is pending then.
+            unlock_step("text_mutex"),
+        ])
+    }
+
+    /// Remembers what a site calls, or that ftrace is at its end (`ftrace_bug`).
+    fn site_done(&mut self, cpu: CpuId, site: VirtAddr, new: Option<VirtAddr>, error: i64) {
+        if error == 0 {
+            self.users.ftrace.sites.insert(site.0, new);
+        } else {
+            self.warn(cpu, WarnReason::Other, site);
+            self.users.ftrace.disabled = true;
+            self.returns(-ENODEV);
+        }
+    }
+
+    /// Whether text holds these bytes; `None` if it can't be read.
+    pub(crate) fn compare_text(
+        &mut self,
+        cpu: CpuId,
+        at: VirtAddr,
+        bytes: &[u8],
+    ) -> Result<Option<bool>, Stop> {
+        let mut found = vec![0; bytes.len()];
+        if self.machine.load(cpu, at, &mut found).is_err() {
+            return Ok(None);
+        }
+        Ok(Some(self.machine.compare(cpu, at, bytes)?))
+    }
+
+    /// arm64 and powerpc: one site, one word; 0 or an error number.
+    fn word_site(
+        &mut self,
+        cpu: CpuId,
+        site: VirtAddr,
+        before: &[u8],
+        after: &[u8],
+        ops: u64,
+    ) -> Result<i64, Stop> {
+        let arm = self.arch == Arch::Arm64;
+        if arm && self.caps.yes(Fact::FtraceCallOps) && self.config.on("ftrace_call_ops") {
+            let literal = VirtAddr(site.0.saturating_sub(12) & !7);
+            if !self.is_probed_text(literal) {
+                return Err(Stop::not_modelled(
+                    "a site without room for the literal of its ops before it (option \
+                     ftrace_call_ops=n leaves that out)",
+                ));
+            }
+            let args = Args::of(&[literal.0, ops]);
+            let done = self.inner(cpu, "aarch64_insn_write_literal_u64", &args)?;
+            let error = self.used(cpu, done);
+            if error != 0 {
+                return Ok(error);
+            }
+        }
+        match self.compare_text(cpu, site, before)? {
+            None => return Ok(-EFAULT),
+            Some(false) => return Ok(-EINVAL),
+            Some(true) => {}
+        }
+        let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
+        let word = u64::from(word_of(self.arch, after));
+        let done = self.inner(cpu, name, &Args::of(&[site.0, word]))?;
+        Ok(match self.used(cpu, done) {
+            0 => 0,
+            _ if arm => -EPERM,
+            error => error,
+        })
+    }
+}
+
+const _: () = assert!(CALL_OFFSET + 5 + 2 <= TRAMPOLINE_BYTES);

@@ -1,0 +1,175 @@
+//! Breakpoints of kprobes, and the slots that they lead to.
+//!
+//! From: Linux 6.1, 6.12 and 6.18.2 arch_arm_kprobe(), arch_disarm_kprobe() and what prepares the
+//! slot, in arch/x86/kernel/kprobes/core.c, arch/arm64/kernel/probes/kprobes.c and
+//! arch/powerpc/kernel/kprobes.c. On x86 with CONFIG_PREEMPTION: the copy ends with a breakpoint,
+//! not with a jump back.
+
+use textbed_arch::{Arch, CpuId, VirtAddr};
+
+use super::decode::x86_relocated;
+use super::{Optimised, Probe};
+use crate::call::Args;
+use crate::errno::EINVAL;
+use crate::error::Stop;
+use crate::insns::{ARM64_KPROBE_STEP, INT3, KPROBE, word_of};
+use crate::kernel::Kernel;
+use crate::phases::{Step, call_step, cross_step, lock_step, step, step_then_others, unlock_step};
+
+impl Kernel {
+    /// Copies the instruction to its slot: the bytes written, or an error number.
+    pub(super) fn write_slot(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        probe: &Probe,
+    ) -> Result<Result<u64, i64>, Stop> {
+        let slot = probe.slot;
+        match self.arch {
+            Arch::X86_64 => {
+                let copy = x86_relocated(addr, &probe.insn.bytes, VirtAddr(slot));
+                let Some(mut copy) = copy else { return Ok(Err(-EINVAL)) };
+                copy.push(INT3);
+                if copy.len() > super::MAX_X86_BYTES {
+                    return Err(Stop::not_modelled("an instruction that fills its slot (-ENOSPC)"));
+                }
+                self.inner(cpu, "text_poke", &Args::with_code(&[slot], &copy))?;
+                Ok(Ok(copy.len() as u64))
+            }
+            Arch::Arm64 => {
+                let copy = u64::from(word_of(self.arch, &probe.insn.bytes));
+                let end = u64::from(ARM64_KPROBE_STEP);
+                for (at, word) in [(slot, copy), (slot + 4, end)] {
+                    let name = "aarch64_insn_patch_text_nosync";
+                    let done = self.inner(cpu, name, &Args::of(&[at, word]))?;
+                    self.dropped(cpu, done);
+                }
+                Ok(Ok(8))
+            }
+            _ => {
+                let insn = power_insn(self.arch, &probe.insn.bytes);
+                let done = self.inner(cpu, "patch_instruction", &Args::of(&[slot, insn]))?;
+                self.dropped(cpu, done);
+                Ok(Ok(probe.insn.bytes.len() as u64))
+            }
+        }
+    }
+
+    /// `arm_kprobe`: the breakpoint, under text_mutex.
+    pub(super) fn arm_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let breakpoint = KPROBE.bytes(self.arch);
+        let mut steps = vec![lock_step("text_mutex")];
+        if self.arch == Arch::X86_64 {
+            steps.extend(self.make_way_steps(addr));
+        }
+        steps.extend(self.replace_steps(addr, breakpoint));
+        steps.push(step(move |k, _| {
+            if let Some(probe) = k.users.probes.by_addr.get_mut(&addr.0) {
+                probe.armed = true;
+            }
+            Ok(())
+        }));
+        steps.push(unlock_step("text_mutex"));
+        steps
+    }
+
+    /// `disarm_kprobe`: the first instruction again, unless the jump of an optimised probe has to
+    /// be taken back first.
+    pub(super) fn disarm_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let Some(probe) = self.users.probes.by_addr.get_mut(&addr.0) else { return Vec::new() };
+        if let Some(detour) = &mut probe.detour {
+            match detour.state {
+                Optimised::Yes => {
+                    detour.state = Optimised::Leaving;
+                    return Vec::new();
+                }
+                Optimised::Leaving => return Vec::new(),
+                Optimised::Queued => detour.state = Optimised::No,
+                Optimised::No => {}
+            }
+        }
+        if !probe.armed {
+            return Vec::new();
+        }
+        let mut steps = vec![lock_step("text_mutex")];
+        steps.extend(self.restore_steps(addr));
+        steps.push(unlock_step("text_mutex"));
+        steps
+    }
+
+    /// `arch_disarm_kprobe`, under text_mutex.
+    pub(super) fn restore_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let probe = self.users.probes.by_addr.get(&addr.0);
+        let mut original = probe.map(|p| p.insn.bytes.clone()).unwrap_or_default();
+        if self.arch == Arch::X86_64 {
+            original.truncate(1);
+        }
+        let mut steps = self.replace_steps(addr, original);
+        steps.push(step(move |k, _| {
+            if let Some(probe) = k.users.probes.by_addr.get_mut(&addr.0) {
+                probe.armed = false;
+            }
+            Ok(())
+        }));
+        steps
+    }
+
+    /// How each architecture replaces the first byte or word of a probed instruction.
+    fn replace_steps(&self, addr: VirtAddr, bytes: Vec<u8>) -> Vec<Step> {
+        match self.arch {
+            Arch::X86_64 => {
+                let sync = self.smp_name("text_poke_sync", "smp_text_poke_sync_each_cpu");
+                let args = Args::with_code(&[addr.0], &bytes);
+                vec![
+                    step_then_others(move |k, cpu| k.step_call(cpu, "text_poke", &args)),
+                    cross_step(move |k, cpu| k.step_call(cpu, sync, &Args::default())),
+                ]
+            }
+            Arch::Arm64 => {
+                let args = Args::with_code(&[addr.0], &bytes);
+                vec![cross_step(move |k, cpu| {
+                    let done = k.inner(cpu, "aarch64_insn_patch_text", &args)?;
+                    k.dropped(cpu, done);
+                    Ok(())
+                })]
+            }
+            arch => {
+                let args = Args::of(&[addr.0, power_insn(arch, &bytes)]);
+                vec![step_then_others(move |k, cpu| k.power_patch_warned(cpu, &args))]
+            }
+        }
+    }
+
+    /// `WARN_ON_ONCE(patch_instruction(...))`.
+    pub(super) fn power_patch_warned(&mut self, cpu: CpuId, args: &Args) -> Result<(), Stop> {
+        let done = self.inner(cpu, "patch_instruction", args)?;
+        if self.used(cpu, done) != 0 {
+            let reason = textbed_event::WarnReason::Other;
+            self.warn_once(cpu, "kprobes: patch_instruction", reason, args.addr(0));
+        }
+        Ok(())
+    }
+
+    /// x86: the breakpoint before a jump goes, then what the jump overwrote comes back, each with
+    /// a synchronisation of all CPUs.
+    pub(super) fn x86_unoptimise_steps(&self, addr: VirtAddr, copied: Vec<u8>) -> Vec<Step> {
+        let sync = self.smp_name("text_poke_sync", "smp_text_poke_sync_each_cpu");
+        let first = Args::with_code(&[addr.0], &[INT3]);
+        let rest = Args::with_code(&[addr.0 + 1], &copied);
+        vec![
+            call_step("text_poke", first),
+            cross_step(move |k, cpu| k.step_call(cpu, sync, &Args::default())),
+            call_step("text_poke", rest),
+            cross_step(move |k, cpu| k.step_call(cpu, sync, &Args::default())),
+        ]
+    }
+}
+
+/// A powerpc instruction as `patch_instruction` takes it: a prefix in the upper half.
+pub(super) fn power_insn(arch: Arch, bytes: &[u8]) -> u64 {
+    let first = u64::from(word_of(arch, bytes));
+    match bytes.get(4..8) {
+        Some(suffix) => first << 32 | u64::from(word_of(arch, suffix)),
+        None => first,
+    }
+}

@@ -1,0 +1,344 @@
+//! kprobes: registering, arming, optimising, and back.
+//!
+//! Modelled: which addresses are refused, the copy of the instruction in a slot, the breakpoint by
+//! architecture (x86 one byte and a synchronisation of all CPUs, arm64 with all CPUs stopped,
+//! powerpc one word and nothing else), several probes at one address, disabling, the handler of who
+//! runs into it, slots that are freed after a grace period, optimised probes (x86, and powerpc in
+//! kernel text). From: Linux 6.1, 6.12 and 6.18.2 kernel/kprobes.c, arch/*/kernel/kprobes*. Not
+//! modelled: probes on ftrace locations (refused here; Linux hands them to ftrace), return probes,
+//! handlers' own code, blacklists, symbols, probes hit inside a probe, arming and disarming of all
+//! probes at once, CPU hotplug.
+
+pub(crate) mod arming;
+mod decode;
+mod optimise;
+mod slots;
+
+use std::collections::BTreeMap;
+
+use textbed_arch::{Arch, CpuId, VirtAddr};
+
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::errno::{EINVAL, ENOENT, ENOMEM};
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::phases::{Step, step};
+use crate::traps::Resume;
+
+use decode::{How, MAX_X86_BYTES, Probed};
+use slots::{Cache, Slots};
+
+pub(crate) use optimise::{kprobe_optimizer, wait_for_kprobe_optimizer};
+
+/// A detour that replaces the breakpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Detour {
+    slot: u64,
+    /// Bytes of whole instructions that the jump replaces.
+    replaced: usize,
+    /// What lay behind the breakpoint when the jump was written.
+    copied: Vec<u8>,
+    state: Optimised,
+}
+
+impl Detour {
+    /// Whether the jump stands in the text.
+    fn jumps(&self) -> bool {
+        matches!(self.state, Optimised::Yes | Optimised::Leaving)
+    }
+}
+
+/// How far the work item is with a detour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Optimised {
+    /// Prepared, not asked for.
+    No,
+    /// On the list of those to optimise.
+    Queued,
+    /// The jump is there.
+    Yes,
+    /// On the list of those to take back.
+    Leaving,
+}
+
+/// One probed address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Probe {
+    insn: Probed,
+    /// Slot of the copy; 0 where the handler does without.
+    slot: u64,
+    /// Bytes written to the slot.
+    slot_len: u64,
+    /// The breakpoint is there.
+    armed: bool,
+    disabled: bool,
+    /// How many registered it; 0 = waits for the work item to free it.
+    users: u32,
+    detour: Option<Detour>,
+}
+
+/// Every probe.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Probes {
+    by_addr: BTreeMap<u64, Probe>,
+    insn_slots: Slots,
+    optinsn_slots: Slots,
+}
+
+impl Probes {
+    /// Forgets probes in text that goes away; their code is not touched any more.
+    pub(crate) fn forget(&mut self, gone: impl Fn(VirtAddr) -> bool) {
+        self.by_addr.retain(|addr, _| !gone(VirtAddr(*addr)));
+    }
+
+    /// Whether a probe lies in a range.
+    pub(crate) fn any_in(&self, start: u64, end: u64) -> bool {
+        self.by_addr.range(start..end).next().is_some()
+    }
+}
+
+/// `register_kprobe(p)`, the probe given by its address.
+pub(crate) fn register_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    if let Some(error) = k.kprobe_refused(addr) {
+        return Ok(error);
+    }
+    k.lock(cpu, "kprobe_mutex")?;
+    let known = k.users.probes.by_addr.get_mut(&addr.0);
+    if let Some(probe) = known.filter(|p| p.users > 0) {
+        // register_aggr_kprobe: one more handler; a disabled probe is armed again.
+        probe.users += 1;
+        let again = probe.disabled && !probe.armed;
+        probe.disabled = false;
+        let mut steps = if again { k.arm_steps(addr) } else { Vec::new() };
+        steps.push(done_step("kprobe_mutex"));
+        return k.with_steps(steps);
+    }
+    if k.users.probes.by_addr.contains_key(&addr.0) {
+        return Err(Stop::not_modelled("a probe where an unused optimised one waits to be freed"));
+    }
+    k.lock(cpu, "text_mutex")?;
+    let prepared = k.arch_prepare_kprobe(cpu, addr)?;
+    k.unlock(cpu, "text_mutex")?;
+    let probe = match prepared {
+        Ok(probe) => probe,
+        Err(error) => {
+            k.unlock(cpu, "kprobe_mutex")?;
+            return Ok(error);
+        }
+    };
+    let len = u32::try_from(k.breakpoint_bytes()).unwrap_or(4);
+    k.machine.trap_handler(cpu, addr, len, true);
+    k.users.probes.by_addr.insert(addr.0, probe);
+    let mut steps = k.arm_steps(addr);
+    steps.push(step(move |k, cpu| k.try_to_optimize(cpu, addr)));
+    steps.push(done_step("kprobe_mutex"));
+    k.with_steps(steps)
+}
+
+/// `unregister_kprobe(p)`.
+pub(crate) fn unregister_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let addr = args.addr(0);
+    k.lock(cpu, "kprobe_mutex")?;
+    let probe = k.users.probes.by_addr.get_mut(&addr.0).filter(|p| p.users > 0);
+    let Some(probe) = probe else {
+        k.unlock(cpu, "kprobe_mutex")?;
+        return Ok(0);
+    };
+    probe.users -= 1;
+    if probe.users > 0 {
+        k.unlock(cpu, "kprobe_mutex")?;
+        return k.inner(cpu, "synchronize_rcu", &Args::default()).map(|_| 0);
+    }
+    let mut steps = k.disarm_steps(addr);
+    steps.push(step(move |k, cpu| {
+        k.unlock(cpu, "kprobe_mutex")?;
+        k.inner(cpu, "synchronize_rcu", &Args::default())?;
+        // A jump that is still there belongs to the work item from here on.
+        if k.waits_for_optimizer(addr) { Ok(()) } else { k.remove_kprobe(cpu, addr) }
+    }));
+    k.with_steps(steps)
+}
+
+/// `disable_kprobe(kp)`.
+pub(crate) fn disable_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    switch(k, cpu, args.addr(0), false)
+}
+
+/// `enable_kprobe(kp)`.
+pub(crate) fn enable_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    switch(k, cpu, args.addr(0), true)
+}
+
+fn switch(k: &mut Kernel, cpu: CpuId, addr: VirtAddr, on: bool) -> Result<i64, Stop> {
+    k.lock(cpu, "kprobe_mutex")?;
+    let probe = k.users.probes.by_addr.get_mut(&addr.0).filter(|p| p.users > 0);
+    let Some(probe) = probe else {
+        k.unlock(cpu, "kprobe_mutex")?;
+        return Ok(-EINVAL);
+    };
+    let change = probe.disabled == on;
+    probe.disabled = !on;
+    let mut steps = match (change, on) {
+        (false, _) => Vec::new(),
+        (true, true) => k.arm_steps(addr),
+        (true, false) => k.disarm_steps(addr),
+    };
+    if change && on {
+        steps.push(step(move |k, _| {
+            k.queue_optimise(addr);
+            Ok(())
+        }));
+    }
+    steps.push(done_step("kprobe_mutex"));
+    k.with_steps(steps)
+}
+
+/// The last step: the lock goes, the call returns 0.
+fn done_step(lock: &'static str) -> Step {
+    step(move |k, cpu| {
+        k.unlock(cpu, lock)?;
+        k.returns(0);
+        Ok(())
+    })
+}
+
+impl Kernel {
+    /// `check_kprobe_address_safe`.
+    fn kprobe_refused(&self, addr: VirtAddr) -> Option<i64> {
+        let reserved = self.jump_entries.iter().any(|e| e.site() == addr)
+            || self.users.ftrace.is_site(addr)
+            || self.users.static_calls.is_site(addr);
+        if !self.is_probed_text(addr) || reserved {
+            return Some(-EINVAL);
+        }
+        self.users.modules.is_spent_init(addr).then_some(-ENOENT)
+    }
+
+    /// Bytes of a breakpoint.
+    fn breakpoint_bytes(&self) -> u64 {
+        if self.arch == Arch::X86_64 { 1 } else { 4 }
+    }
+
+    /// `arch_prepare_kprobe`: the probe with its slot, or an error number.
+    fn arch_prepare_kprobe(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+    ) -> Result<Result<Probe, i64>, Stop> {
+        if self.arch != Arch::X86_64 && !addr.is_aligned(2) {
+            return Ok(Err(-EINVAL));
+        }
+        let bytes = self.text_at(cpu, addr, MAX_X86_BYTES);
+        let simulates = self.caps.yes(Fact::Arm64SimulatesNop);
+        let insn = match decode::decode(self.arch, addr, &bytes, simulates) {
+            Ok(insn) => insn,
+            Err(error) => return Ok(Err(error)),
+        };
+        // arm64 has no slot for what its handler simulates.
+        let slotless = self.arch == Arch::Arm64 && insn.how != How::Step;
+        let mut probe = Probe {
+            insn,
+            slot: 0,
+            slot_len: 0,
+            armed: false,
+            disabled: false,
+            users: 1,
+            detour: None,
+        };
+        if slotless {
+            return Ok(Ok(probe));
+        }
+        probe.slot = self.get_slot(cpu, Cache::Insn)?;
+        if probe.slot == 0 {
+            return Ok(Err(-ENOMEM));
+        }
+        match self.write_slot(cpu, addr, &probe)? {
+            Ok(len) => probe.slot_len = len,
+            Err(error) => {
+                self.free_slot(cpu, Cache::Insn, probe.slot, false)?;
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(probe))
+    }
+
+    /// Text as the handler's code reads it: as much as is mapped, at most `len` bytes.
+    fn text_at(&mut self, cpu: CpuId, addr: VirtAddr, len: usize) -> Vec<u8> {
+        let on_page = usize::try_from(4096 - addr.page_offset()).unwrap_or(0);
+        let mut bytes = vec![0; len.min(on_page)];
+        if self.machine.load(cpu, addr, &mut bytes).is_err() {
+            return Vec::new();
+        }
+        let next = addr.offset(on_page as u64);
+        if len > on_page && self.is_probed_text(next) {
+            let mut more = vec![0; len - on_page];
+            if self.machine.load(cpu, next, &mut more).is_ok() {
+                bytes.extend(more);
+            }
+        }
+        self.recover(addr, &mut bytes);
+        bytes
+    }
+
+    /// Puts back, in a copy of text, what breakpoints and jumps of probes stand over
+    /// (`recover_probed_instruction`).
+    fn recover(&self, addr: VirtAddr, bytes: &mut [u8]) {
+        let (start, end) = (addr.0.saturating_sub(4), addr.0.saturating_add(bytes.len() as u64));
+        for (at, probe) in self.users.probes.by_addr.range(start..end) {
+            let mut under = Vec::new();
+            if probe.armed {
+                let len = usize::try_from(self.breakpoint_bytes()).unwrap_or(0);
+                under.extend(probe.insn.bytes.iter().take(len));
+            }
+            if let Some(detour) = probe.detour.as_ref().filter(|d| d.jumps()) {
+                under.extend(&detour.copied);
+            }
+            for (n, byte) in (*at..).zip(under) {
+                let index = n.checked_sub(addr.0).and_then(|i| usize::try_from(i).ok());
+                if let Some(place) = index.and_then(|i| bytes.get_mut(i)) {
+                    *place = byte;
+                }
+            }
+        }
+    }
+
+    /// `arch_remove_kprobe` and what is freed with it.
+    fn remove_kprobe(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<(), Stop> {
+        let Some(probe) = self.users.probes.by_addr.remove(&addr.0) else { return Ok(()) };
+        // powerpc's handler also knows a trap that is gone when it looks, whoever took it away.
+        if !self.arch.is_powerpc() {
+            let len = u32::try_from(self.breakpoint_bytes()).unwrap_or(4);
+            self.machine.trap_handler(cpu, addr, len, false);
+        }
+        if let Some(detour) = probe.detour {
+            self.free_slot(cpu, Cache::Optinsn, detour.slot, true)?;
+        }
+        if probe.slot != 0 {
+            self.free_slot(cpu, Cache::Insn, probe.slot, false)?;
+        }
+        Ok(())
+    }
+
+    /// What the probe's handler does about a trap; `None` if it is none of a probe's.
+    pub(crate) fn kprobe_trap(&self, virt: VirtAddr) -> Option<Resume> {
+        let probes = &self.users.probes.by_addr;
+        if let Some(probe) = probes.get(&virt.0) {
+            let next = virt.offset(probe.insn.bytes.len() as u64);
+            return match &probe.insn.how {
+                How::Emulate(resume) => Some(*resume),
+                How::Step if self.arch.is_powerpc() => {
+                    Some(Resume::Step { at: VirtAddr(probe.slot), next })
+                }
+                How::Step => Some(Resume::At(VirtAddr(probe.slot))),
+                How::Elsewhere => None,
+            };
+        }
+        // The breakpoint behind the copy.
+        let (addr, probe) = probes.iter().find(|(_, p)| {
+            p.slot != 0 && p.slot + p.insn.bytes.len() as u64 == virt.0 && !self.arch.is_powerpc()
+        })?;
+        Some(Resume::At(VirtAddr(addr + probe.insn.bytes.len() as u64)))
+    }
+}

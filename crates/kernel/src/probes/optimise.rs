@@ -1,0 +1,265 @@
+//! Optimised probes: a jump to a detour in place of the breakpoint.
+//!
+//! Modelled: preparing the detour, the list of those that wait, the work item (first those to take
+//! back, then a grace period of RCU tasks, then the jumps, then what is unused is freed), the jump
+//! by x86's INT3 protocol or by one word on powerpc. From: Linux 6.12 kernel/kprobes.c
+//! kprobe_optimizer(), arch/x86/kernel/kprobes/opt.c, arch/powerpc/kernel/optprobes.c. Not
+//! modelled: jumps into the replaced instructions from elsewhere (Linux decodes the whole function
+//! and refuses), the 5 jiffies before the work item runs (the scenario runs it), the code that
+//! saves registers and calls back (no-operations here), powerpc's check that the instruction can be
+//! emulated.
+
+use textbed_arch::{Arch, CpuId, VirtAddr};
+
+use super::arming::power_insn;
+use super::decode::{How, x86_relocated, x86_replaced};
+use super::slots::{Cache, TEMPLATE_BYTES, TEMPLATE_WORDS};
+use super::{Detour, Optimised};
+use crate::call::Args;
+use crate::caps::Fact;
+use crate::error::Stop;
+use crate::insns::{POWER_NOP, try_branch, word_of};
+use crate::kernel::Kernel;
+use crate::phases::{Step, lock_step, step, step_then_others};
+
+/// Longest run of instructions that a jump replaces, with one more to look at.
+const MAX_REPLACED_BYTES: usize = 24;
+
+/// `kprobe_optimizer()`: the work item.
+pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    k.lock(cpu, "kprobe_mutex")?;
+    k.lock(cpu, "text_mutex")?;
+    let mut steps = Vec::new();
+    for addr in k.detours_in(Optimised::Leaving) {
+        steps.extend(k.unoptimise_steps(addr));
+    }
+    steps.push(step(|k, cpu| {
+        k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
+        let mut steps = Vec::new();
+        for addr in k.detours_in(Optimised::Queued) {
+            steps.extend(k.optimise_steps(cpu, addr)?);
+        }
+        k.later(steps);
+        Ok(())
+    }));
+    steps.push(step(|k, cpu| {
+        let unused: Vec<u64> = {
+            let all = k.users.probes.by_addr.iter();
+            all.filter(|(_, p)| p.users == 0).map(|(addr, _)| *addr).collect()
+        };
+        for addr in unused {
+            k.remove_kprobe(cpu, VirtAddr(addr))?;
+        }
+        k.unlock(cpu, "text_mutex")?;
+        k.unlock(cpu, "kprobe_mutex")
+    }));
+    k.with_steps(steps)
+}
+
+/// `wait_for_kprobe_optimizer()`: runs the work item until nothing waits.
+pub(crate) fn wait_for_kprobe_optimizer(
+    k: &mut Kernel,
+    _cpu: CpuId,
+    _args: &Args,
+) -> Result<i64, Stop> {
+    if k.detours_in(Optimised::Leaving).is_empty() && k.detours_in(Optimised::Queued).is_empty() {
+        return Ok(0);
+    }
+    let wait = vec![
+        lock_step("kprobe_mutex"),
+        step(|k, cpu| k.unlock(cpu, "kprobe_mutex")),
+        step(|k, cpu| k.step_call(cpu, "kprobe_optimizer", &Args::default())),
+    ];
+    k.with_steps(wait)
+}
+
+impl Kernel {
+    /// Addresses whose detours are in a state.
+    fn detours_in(&self, state: Optimised) -> Vec<VirtAddr> {
+        let all = self.users.probes.by_addr.iter();
+        let fits = all.filter(|(_, p)| p.detour.as_ref().is_some_and(|d| d.state == state));
+        fits.map(|(addr, _)| VirtAddr(*addr)).collect()
+    }
+
+    /// Whether the work item has the probe's jump to take back.
+    pub(super) fn waits_for_optimizer(&self, addr: VirtAddr) -> bool {
+        self.detours_in(Optimised::Leaving).contains(&addr)
+    }
+
+    fn detour(&mut self, addr: VirtAddr) -> Option<&mut Detour> {
+        self.users.probes.by_addr.get_mut(&addr.0)?.detour.as_mut()
+    }
+
+    /// Puts a prepared detour on the list of those to optimise.
+    pub(super) fn queue_optimise(&mut self, addr: VirtAddr) {
+        if !self.config.on("kprobes_optimization") {
+            return;
+        }
+        if let Some(detour) = self.detour(addr) {
+            detour.state = match detour.state {
+                Optimised::No => Optimised::Queued,
+                Optimised::Leaving => Optimised::Yes,
+                other => other,
+            };
+        }
+    }
+
+    /// `try_to_optimize_kprobe`: prepares the detour; a probe that can't have one stays as it is.
+    pub(super) fn try_to_optimize(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<(), Stop> {
+        if !self.caps.yes(Fact::KprobesOptimise) {
+            return Ok(());
+        }
+        self.lock(cpu, "jump_label_mutex")?;
+        self.lock(cpu, "text_mutex")?;
+        let detour = if self.arch == Arch::X86_64 {
+            self.x86_prepare_detour(cpu, addr)?
+        } else {
+            self.power_prepare_detour(cpu, addr)?
+        };
+        if let Some(probe) = self.users.probes.by_addr.get_mut(&addr.0) {
+            probe.detour = detour;
+        }
+        self.queue_optimise(addr);
+        self.unlock(cpu, "text_mutex")?;
+        self.unlock(cpu, "jump_label_mutex")
+    }
+
+    fn x86_prepare_detour(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Option<Detour>, Stop> {
+        let Some(probe) = self.users.probes.by_addr.get(&addr.0) else { return Ok(None) };
+        if probe.users == 0 {
+            return Ok(None);
+        }
+        let bytes = self.text_at(cpu, addr, MAX_REPLACED_BYTES);
+        let Some(replaced) = x86_replaced(addr, &bytes) else { return Ok(None) };
+        let (inside, end) = (addr.0 + 1, addr.0 + replaced as u64);
+        let taken = |at: VirtAddr| (addr.0..end).contains(&at.0);
+        let reserved = self.jump_entries.iter().any(|e| taken(e.site()))
+            || self.users.ftrace.any_site(taken)
+            || self.users.static_calls.any_site(taken);
+        if reserved || self.users.probes.any_in(inside, end) {
+            return Ok(None);
+        }
+        let slot = self.get_slot(cpu, Cache::Optinsn)?;
+        if slot == 0 {
+            return Ok(None);
+        }
+        let mut code = vec![0x90; TEMPLATE_BYTES as usize];
+        let mut at = 0;
+        while at < replaced {
+            let here = VirtAddr(slot + code.len() as u64);
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let Some(copy) = x86_relocated(addr.offset(at as u64), rest, here) else {
+                self.free_slot(cpu, Cache::Optinsn, slot, false)?;
+                return Ok(None);
+            };
+            at += copy.len();
+            code.extend(copy);
+        }
+        let here = VirtAddr(slot + code.len() as u64);
+        let back = try_branch(self.arch, here, VirtAddr(end), false);
+        let out = try_branch(self.arch, addr, VirtAddr(slot), false);
+        let (Some(back), Some(_)) = (back, out) else {
+            self.free_slot(cpu, Cache::Optinsn, slot, false)?;
+            return Ok(None);
+        };
+        code.extend(back);
+        self.inner(cpu, "text_poke", &Args::with_code(&[slot], &code))?;
+        Ok(Some(Detour { slot, replaced, copied: Vec::new(), state: Optimised::No }))
+    }
+
+    /// powerpc: word by word, in the one page that the kernel's text has for it.
+    fn power_prepare_detour(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Option<Detour>, Stop> {
+        let Some(probe) = self.users.probes.by_addr.get(&addr.0) else { return Ok(None) };
+        let insn = probe.insn.clone();
+        if insn.bytes.len() != 4 || insn.how == How::Elsewhere {
+            return Ok(None);
+        }
+        let slot = self.get_slot(cpu, Cache::Optinsn)?;
+        if slot == 0 {
+            return Ok(None);
+        }
+        let ret = slot + TEMPLATE_WORDS * 4;
+        let out = try_branch(self.arch, addr, VirtAddr(slot), false);
+        let back = try_branch(self.arch, VirtAddr(ret), addr.offset(4), false);
+        let (Some(_), Some(back)) = (out, back) else {
+            self.free_slot(cpu, Cache::Optinsn, slot, false)?;
+            return Ok(None);
+        };
+        let emulated = u64::from(word_of(self.arch, &insn.bytes));
+        for n in 0..=TEMPLATE_WORDS {
+            let word = match n {
+                TEMPLATE_WORDS => power_insn(self.arch, &back),
+                // Linux calls emulate_step() there.
+                n if n + 1 == TEMPLATE_WORDS => emulated,
+                _ => u64::from(POWER_NOP),
+            };
+            let done = self.inner(cpu, "patch_instruction", &Args::of(&[slot + n * 4, word]))?;
+            self.dropped(cpu, done);
+        }
+        self.inner(cpu, "flush_icache_range", &Args::of(&[slot, ret + 4]))?;
+        Ok(Some(Detour { slot, replaced: 4, copied: Vec::new(), state: Optimised::No }))
+    }
+
+    /// Jumps that stand over an address that is about to get a breakpoint of its own are taken back
+    /// at once (`get_optimized_kprobe`, `force_unoptimize_kprobe`).
+    pub(super) fn make_way_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let before = self.users.probes.by_addr.range_mut(addr.0.saturating_sub(24)..addr.0);
+        let mut over = None;
+        for (at, probe) in before {
+            let Some(detour) = &mut probe.detour else { continue };
+            if at.saturating_add(detour.replaced as u64) <= addr.0 {
+                continue;
+            }
+            let jumped = detour.jumps();
+            detour.state = Optimised::No;
+            if jumped {
+                over = Some((VirtAddr(*at), detour.copied.clone()));
+            }
+        }
+        over.map(|(at, copied)| self.x86_unoptimise_steps(at, copied)).unwrap_or_default()
+    }
+
+    /// `arch_optimize_kprobes`, one probe.
+    fn optimise_steps(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Vec<Step>, Stop> {
+        let arch = self.arch;
+        let behind = self.text_at(cpu, addr.offset(1), 4);
+        let Some(detour) = self.detour(addr) else { return Ok(Vec::new()) };
+        detour.state = Optimised::Yes;
+        detour.copied = behind;
+        let slot = VirtAddr(detour.slot);
+        let Some(jump) = try_branch(arch, addr, slot, false) else { return Ok(Vec::new()) };
+        if arch == Arch::X86_64 {
+            let name = self.smp_name("text_poke_bp", "smp_text_poke_single");
+            let args = Args::with_code(&[addr.0], &jump);
+            return Ok(vec![step(move |k, cpu| k.step_call(cpu, name, &args))]);
+        }
+        let args = Args::of(&[addr.0, power_insn(arch, &jump)]);
+        Ok(vec![step_then_others(move |k, cpu| {
+            let done = k.inner(cpu, "patch_instruction", &args)?;
+            k.dropped(cpu, done);
+            Ok(())
+        })])
+    }
+
+    /// `do_unoptimize_kprobes`, one probe: the breakpoint again, and if it is disabled or unused
+    /// the instruction.
+    fn unoptimise_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let arch = self.arch;
+        let Some(detour) = self.detour(addr) else { return Vec::new() };
+        detour.state = Optimised::No;
+        let copied = detour.copied.clone();
+        let mut steps = if arch == Arch::X86_64 {
+            self.x86_unoptimise_steps(addr, copied)
+        } else {
+            let trap = crate::insns::KPROBE.bytes(arch);
+            let args = Args::of(&[addr.0, power_insn(arch, &trap)]);
+            vec![step_then_others(move |k, cpu| k.power_patch_warned(cpu, &args))]
+        };
+        let gone =
+            self.users.probes.by_addr.get(&addr.0).is_some_and(|p| p.disabled || p.users == 0);
+        if gone {
+            steps.extend(self.restore_steps(addr));
+        }
+        steps
+    }
+}

@@ -1,0 +1,161 @@
+//! ftrace sites and static calls: what lies there, who is told, what is waited for.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot, values};
+use textbed_arch::{Arch, CpuId, Perm, SpaceId, VirtAddr};
+use textbed_kernel::CallError;
+
+const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+
+fn nops(arch: Arch) -> Vec<u8> {
+    match arch {
+        Arch::X86_64 => [0x0f, 0x1f, 0x44, 0, 0].repeat(16),
+        Arch::Arm64 => 0xd503_201fu32.to_le_bytes().repeat(16),
+        _ => 0x6000_0000u32.to_le_bytes().repeat(16),
+    }
+}
+
+/// A module full of no-operations with a call site at its twentieth byte.
+fn bed(version: &str, arch: Arch) -> (Bed, u64) {
+    let mut bed = boot(version, arch, &[]);
+    let module = bed.call_code("load_module", &[], &nops(arch)) as u64;
+    let site = module + 20;
+    assert_eq!(bed.call("ftrace_site", &[site]), 0);
+    bed.trace();
+    (bed, site)
+}
+
+fn bytes(bed: &mut Bed, at: u64, len: usize) -> Vec<u8> {
+    let mut now = vec![0; len];
+    bed.kernel.machine_mut().load(CpuId(0), VirtAddr(at), &mut now).unwrap();
+    bed.trace();
+    now
+}
+
+fn count(trace: &[String], what: &str) -> usize {
+    trace.iter().filter(|l| l.contains(what)).count()
+}
+
+#[test]
+fn a_tracer_is_called_from_its_site_and_no_longer() {
+    for arch in ARCHS {
+        for version in ["5.18", "6.1", "6.6", "6.12", "6.18", "7.0"] {
+            let (mut bed, site) = bed(version, arch);
+            let nop = bytes(&mut bed, site, 5);
+            let func = site & !0xfff;
+            let got = bed.call("register_ftrace_function", &[1, site, func]);
+            assert_eq!(got, 0, "{version} {arch}");
+            let trace = bed.trace();
+            assert_ne!(bytes(&mut bed, site, 5), nop, "{version} {arch}");
+            let x86 = arch == Arch::X86_64;
+            assert_eq!(count(&trace, "ipi do_sync_core"), if x86 { 3 } else { 0 }, "{version}");
+            assert_eq!(bed.call("unregister_ftrace_function", &[1]), 0, "{version} {arch}");
+            let trace = bed.trace();
+            assert_eq!(bytes(&mut bed, site, 5), nop, "{version} {arch}");
+            let rude = trace.iter().position(|l| l.contains("TasksRude")).unwrap();
+            let tasks = trace.iter().position(|l| l.contains("flavour: Tasks }")).unwrap();
+            let patched = trace.iter().rposition(|l| l.contains("store")).unwrap();
+            assert!(patched < rude && rude < tasks, "{version} {arch}");
+            let freed = trace.iter().position(|l| l.contains("area gone"));
+            assert_eq!(freed.is_some_and(|f| tasks < f), x86 && !cached(version), "{version}");
+        }
+    }
+}
+
+/// x86 trampolines come from execmem's cache, which keeps its area.
+fn cached(version: &str) -> bool {
+    ["6.18", "7.0"].contains(&version)
+}
+
+#[test]
+fn an_x86_trampoline_calls_the_tracer_and_is_no_longer_writable() {
+    for version in ["6.1", "6.12", "6.18"] {
+        let (mut bed, site) = bed(version, Arch::X86_64);
+        let func = site & !0xfff;
+        bed.call("register_ftrace_function", &[1, site, func]);
+        let call = bytes(&mut bed, site, 5);
+        let to = i32::from_le_bytes(call[1..].try_into().unwrap());
+        let tramp = (site + 5).wrapping_add_signed(i64::from(to));
+        let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(tramp)).unwrap();
+        assert_eq!(leaf.perm, Perm::KERNEL_ROX, "{version}");
+        let inner = bytes(&mut bed, tramp + 0x80, 5);
+        let to = i32::from_le_bytes(inner[1..].try_into().unwrap());
+        assert_eq!((inner[0], (tramp + 0x85).wrapping_add_signed(i64::from(to))), (0xe8, func));
+    }
+}
+
+#[test]
+fn a_site_that_holds_something_else_is_the_end_of_ftrace() {
+    for arch in ARCHS {
+        let (mut bed, site) = bed("6.12", arch);
+        // A second site over the middle of the first no-operation.
+        let odd = if arch == Arch::X86_64 { site + 1 } else { site - 20 + 64 };
+        assert_eq!(bed.call("ftrace_site", &[odd]), 0);
+        let func = site & !0xfff;
+        assert_eq!(bed.call("register_ftrace_function", &[1, odd, func]), -19, "{arch}");
+        assert_eq!(count(&bed.trace(), "WARN Other"), 1, "{arch}");
+        assert_eq!(bed.call("register_ftrace_function", &[2, site, func]), -19, "{arch}");
+    }
+}
+
+#[test]
+fn arm64_writes_the_ops_before_the_function_from_6_3_on() {
+    for (version, literals) in [("6.1", 0), ("6.12", 1)] {
+        let (mut bed, site) = bed(version, Arch::Arm64);
+        bed.call("register_ftrace_function", &[77, site, site & !0xfff]);
+        let trace = bed.trace();
+        assert_eq!(count(&trace, "call aarch64_insn_write_literal_u64"), literals, "{version}");
+        if literals == 1 {
+            assert_eq!(bytes(&mut bed, (site - 12) & !7, 8), 77u64.to_le_bytes());
+        }
+    }
+    let mut bed = boot("6.12", Arch::Arm64, &[]);
+    let module = bed.call_code("load_module", &[], &nops(Arch::Arm64)) as u64;
+    bed.call("ftrace_site", &[module]);
+    let tight = bed.try_call("register_ftrace_function", &values(&[1, module, module]));
+    assert!(matches!(tight, Err(CallError::NotModelled { .. })), "{tight:?}");
+}
+
+#[test]
+fn direct_calls_and_refusals() {
+    for arch in ARCHS {
+        let (mut bed, site) = bed("6.12", arch);
+        let func = site & !0xfff;
+        assert_eq!(bed.call("register_ftrace_direct", &[1, site + 4096, func]), -22, "{arch}");
+        assert_eq!(bed.call("register_ftrace_direct", &[1, site, func]), 0, "{arch}");
+        assert_eq!(bed.call("register_ftrace_direct", &[2, site, func]), -16, "{arch}");
+        assert_eq!(bed.call("unregister_ftrace_function", &[1]), -2, "{arch}");
+        assert_eq!(bed.call("unregister_ftrace_direct", &[1]), 0, "{arch}");
+        assert_eq!(bed.call("register_kprobe", &[site]), -22, "{arch}: ftrace's site");
+    }
+}
+
+#[test]
+fn static_calls_are_patched_on_x86_alone() {
+    for arch in ARCHS {
+        let (mut bed, site) = bed("6.12", arch);
+        let (here, tramp) = (site - 20, site - 20 + 40);
+        bed.call("static_call_site", &[5, here]);
+        let before = bytes(&mut bed, here, 5);
+        bed.call("static_call_update", &[5, here + 32]);
+        let trace = bed.trace();
+        let after = bytes(&mut bed, here, 5);
+        if arch == Arch::X86_64 {
+            assert_eq!(after, [0xe8, 27, 0, 0, 0]);
+            assert_eq!(count(&trace, "ipi do_sync_core"), 3);
+            bed.call("static_call_update", &[5, here + 32]);
+            assert_eq!(count(&bed.trace(), "ipi"), 0, "the same function");
+            bed.call("static_call_update", &[5, 0]);
+            assert_eq!(bytes(&mut bed, here, 5), before);
+            bed.call("static_call_tramp", &[5, tramp]);
+            let died = bed.try_call("static_call_update", &values(&[5, here + 32]));
+            assert!(matches!(died, Err(CallError::Died { .. })), "no trampoline lies there");
+        } else {
+            assert_eq!(after, before, "{arch}");
+            assert_eq!(count(&trace, "ipi"), 0, "{arch}");
+        }
+    }
+}
