@@ -412,3 +412,54 @@ fn a_call_in_a_context_that_it_cannot_have() {
     assert!(story(Need::OthersStopped, on, false) && !story(Need::OthersStopped, on, true));
     assert!(story(Need::AloneAtBoot, on, false) && !story(Need::AloneAtBoot, Flags::BOOT, false));
 }
+
+/// The protocol where CPU 1 never comes by while it goes on: a trap, the rest, the first byte, each
+/// with or without a synchronisation of CPU 1 that CPU 0 is told of.
+fn protocol_alone(syncs: [bool; 3], told: bool) -> Story {
+    let mut s = running(Arch::X86_64);
+    let stores: [(u64, &[u8]); 3] = [(0, &[0xcc]), (1, &[1, 2, 3, 4]), (0, &[0xe9])];
+    for (i, ((at, bytes), sync)) in stores.into_iter().zip(syncs).enumerate() {
+        put(&mut s, 0, at, bytes);
+        if sync && told {
+            everywhere(&mut s, 10 + i as u32);
+        } else if sync {
+            s.sync(1);
+        }
+    }
+    s
+}
+
+#[test]
+fn behind_a_trap_nothing_is_replaced_before_the_trap_is_known_to_be_there() {
+    let torn = |syncs, told| {
+        let report = protocol_alone(syncs, told).run();
+        let torn = report.findings.into_iter().filter(|f| f.rule == RuleId::TornPatch);
+        torn.map(|f| (f.confidence, f.message, f.missing)).collect::<Vec<_>>()
+    };
+    assert_eq!(torn([true, true, true], true), []);
+    assert_eq!(torn([true, true, false], true), []);
+    for (syncs, words) in [
+        ([false, true, true], "replaces the rest of an instruction"),
+        ([true, false, true], "replaces the first byte of an instruction"),
+    ] {
+        let found = torn(syncs, true);
+        let [(confidence, message, missing)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(*confidence, textbed_check::Confidence::Possible);
+        assert!(message.contains(words), "{message}");
+        assert_eq!(missing, &["serialize on cpu 1"]);
+    }
+    // That CPU 1 happened to serialise is not known to CPU 0.
+    assert_eq!(torn([true, true, true], false).len(), 1);
+    // A grace period tells of nothing that was not there.
+    let mut s = running(Arch::X86_64);
+    put(&mut s, 0, 0, &[0xcc]);
+    s.emit(0, View::GracePeriod { flavour: textbed_event::RcuFlavour::Normal });
+    put(&mut s, 0, 1, &[1, 2, 3, 4]);
+    assert!(has(s, RuleId::TornPatch));
+    // Nobody runs in between.
+    let mut s = running(Arch::X86_64);
+    put(&mut s, 0, 0, &[0xcc]);
+    s.emit(0, View::StopMachine { begin: true });
+    put(&mut s, 0, 1, &[1, 2, 3, 4]);
+    assert!(!has(s, RuleId::TornPatch));
+}

@@ -17,6 +17,7 @@
 //!
 //! Sources: Intel SDM 3A 8.1.3, 8.2.2, 8.3, 11.6 (325384-059); AMD APM vol 2 7.6.1, 7.6.4 (3.44).
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
@@ -29,6 +30,8 @@ use crate::per_cpu::PerCpu;
 
 /// Non-temporal stores without a fence kept by CPU; past it the oldest count as fenced.
 const MAX_UNFENCED: usize = 1024;
+/// Serialising instructions of a CPU kept, for the question what others know of them.
+const MAX_SYNCS: usize = 64;
 
 /// What a CPU knows: of itself all that it did, of the others what reached it.
 #[derive(Clone, Default, Debug)]
@@ -49,6 +52,9 @@ impl Knowledge {
 struct Synced {
     at: u64,
     known: Knowledge,
+    /// The last ones, oldest first, and the newest of those that are not kept.
+    recent: VecDeque<u64>,
+    dropped: u64,
 }
 
 /// The CPUs of an x86-64 machine.
@@ -104,7 +110,23 @@ impl X86 {
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
         self.fence(p, now);
         let known = self.clocks.get(p).cloned().unwrap_or_default();
-        self.synced.set(p, Synced { at: now, known });
+        let synced = self.synced.of(p);
+        (synced.at, synced.known) = (now, known);
+        if synced.recent.len() >= MAX_SYNCS {
+            synced.dropped = synced.recent.pop_front().unwrap_or(synced.dropped);
+        }
+        synced.recent.push_back(now);
+    }
+
+    /// Whether `q` knows, by real edges if they count, that `p` serialised after event `since`.
+    pub(crate) fn sync_is_known(&self, q: CpuId, p: CpuId, since: u64, by_edges: bool) -> bool {
+        let Some(synced) = self.synced.get(p) else { return false };
+        if !by_edges {
+            return synced.at >= since;
+        }
+        let knows = self.clocks.get(q).map_or(0, |known| known.of(q, p));
+        let told = |at: &u64| (since..=knows).contains(at);
+        told(&synced.dropped) || synced.recent.iter().any(told)
     }
 
     /// AMD: `p` fetched something stored at `stamp` by `version`'s CPU.

@@ -10,6 +10,7 @@
 //! Not modelled: sites of patchers that say nothing (their stores are judged as stores: see
 //! [`torn`]), the emulation that a trap's handler does, breakpoints of a debugger.
 
+pub(crate) mod behind_trap;
 pub(crate) mod context;
 pub(crate) mod landing;
 pub(crate) mod maintained;
@@ -37,6 +38,8 @@ pub(crate) struct Patching {
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,
     pub(crate) held: FxHashMap<CpuId, Vec<NameId>>,
+    /// x86: traps that stand in front of code that ran.
+    pub(crate) traps: behind_trap::Traps,
     pub(crate) mismatches: Vec<verify::Mismatch>,
     /// Places that were found as expected, with the outermost open call.
     pub(crate) matched: Vec<(u64, CallRef, CpuId)>,
@@ -88,6 +91,7 @@ impl Live {
             self.stored_after_mismatch(&mark, frames);
             self.replaced_under_tasks(&mark, frames);
             self.judge_store_shape(&mark, frames);
+            self.stored_around_traps(now, frames, bytes);
         }
     }
 

@@ -177,6 +177,8 @@ fn expect(input: &mut Input<'_>) -> Result<Expect> {
             if !next_in_list(input)? {
                 break;
             }
+            // A list that ends a line with a comma goes on in the next one.
+            empty_lines(input)?;
         }
         Expected::Items(items)
     };

@@ -2,20 +2,27 @@
 //! [`ast::File`]).
 //!
 //! ```text
-//! file   = 'scenario' STR NL { header NL } { block }            # comment; statements end at
-//! newline header = 'about' STR | 'kernel' VER{','VER} | 'arch' ARCH{','ARCH} | 'cpus' INT |
-//! 'config' NAME '=' WORD | 'feature' ARCH'.'NAME '=' WORD | 'fail' CALL ['#'INT] 'with' ERRNO |
-//! 'allow' RULE STR block  = 'setup' body | 'cpu' INT body | 'handler' ('ipi'|'trap') NAME body |
-//! 'expect' [sel] ':' ('none' | 'blocked' | item{','item}) sel    = { ARCH | 'kernel' VER['..'VER]
-//! | 'reading' R }+ item   = RULE ['?'] ['missing' OP] ['x'INT] ['at' LABEL] body   = '{' { stmt }
-//! '}' stmt   = [LABEL':'] ( [NAME'='] call | 'try' [NAME'='] call | 'publish' NAME'='expr |
-//! 'await' NAME | 'assert' cond | 'if' cond body ['else' body] | 'repeat' INT ['as' NAME] body |
-//! 'when' ARCH{','ARCH} body | 'op' OPNAME [args] | 'with' ('irqs_off'|'lock' NAME|'mm'
-//! NAME|'stop_machine'|'rcu') body | 'ipi' CPUS NAME ) CPUS   = 'all' | 'others' | INT{','INT} args
-//! = '('[arg{','arg}]')' | arg{','arg} cond   = expr ('=='|'!='|'<'|'<='|'>'|'>=') expr expr   =
-//! product {('+'|'-') product}      product = atom {'*' atom} atom   = INT[K|M|G|'pages'] | NAME |
-//! '-'ERRNO | '('expr')' call   = NAME '('[arg{','arg}]')' arg    = expr | FLAG{'|'FLAG} |
-//! code(NAME) | jit(NAME)
+//! file   = 'scenario' STR NL { header NL } { block }      # comment; statements end at newline
+//! header = 'about' STR | 'kernel' VER{','VER} | 'arch' ARCH{','ARCH} | 'cpus' INT
+//!        | 'config' NAME '=' WORD | 'feature' ARCH'.'NAME '=' WORD
+//!        | 'fail' CALL ['#'INT] 'with' ERRNO | 'allow' RULE STR
+//! block  = 'setup' body | 'cpu' INT body | 'handler' ('ipi'|'trap') NAME body
+//!        | 'expect' [sel] ':' ('none' | 'blocked' | item{','[NL]item})
+//! sel    = { ARCH | 'kernel' VER['..'VER] | 'reading' R }+
+//! item   = RULE ['?'] ['missing' OP] ['x'INT] ['at' LABEL]
+//! body   = '{' { stmt } '}'
+//! stmt   = [LABEL':'] ( [NAME'='] call | 'try' [NAME'='] call | 'publish' NAME'='expr
+//!        | 'await' NAME | 'assert' cond | 'if' cond body ['else' body]
+//!        | 'repeat' INT ['as' NAME] body | 'when' ARCH{','ARCH} body | 'op' OPNAME [args]
+//!        | 'with' ('irqs_off'|'lock' NAME|'mm' NAME|'stop_machine'|'rcu') body
+//!        | 'ipi' CPUS NAME )
+//! CPUS   = 'all' | 'others' | INT{','INT}
+//! args   = '('[arg{','arg}]')' | arg{','arg}
+//! cond   = expr ('=='|'!='|'<'|'<='|'>'|'>=') expr
+//! expr   = product {('+'|'-') product}      product = atom {'*' atom}
+//! atom   = INT[K|M|G|'pages'] | NAME | '-'ERRNO | '('expr')'
+//! call   = NAME '('[arg{','arg}]')'
+//! arg    = expr | FLAG{'|'FLAG} | code(NAME) | jit(NAME)
 //! ```
 //!
 //! Where the grammar needs more words:

@@ -194,6 +194,11 @@ fn slips_in_expect_lines() {
          the order is: rule, `?`, `missing OP`, `xN`, `at LABEL`",
     );
     same(file("expect: \n"), "2:9 ⟨⟩ expected a rule's name, found the end of the line");
+    // A list goes on behind a comma, over comments too; what follows has to be a rule.
+    same(
+        file("expect: wx-mapping, # why\n\n"),
+        "4:1 ⟨⟩ expected a rule's name, found the end of the file",
+    );
     same(file("expect: none, wx-mapping\n"), "2:13 ⟨,⟩ expected the end of the line, found `,`");
 }
 
