@@ -59,7 +59,8 @@ impl Draft {
             let symbol = site.symbol.as_deref().unwrap_or("");
             // Instructions of one routine that are stale for one reason are one finding: where a
             // fetch window is wrong, the store tells the code apart, not the instruction.
-            let fetched = site.kind == Kind::Fetch && self.because.is_some();
+            let why = self.because.is_some() || self.rule == RuleId::MissingContextSync;
+            let fetched = site.kind == Kind::Fetch && why;
             hash.field(match symbol.rsplit_once('+') {
                 Some((region, _)) if fetched => region,
                 _ => symbol,

@@ -352,7 +352,41 @@ fn x86_int3_protocol_without_its_second_interrupt() {
     s.store(0, DM + P + 1, P + 1, &[1, 2, 3, 4]);
     s.store(0, DM + P, P, &[0xe9]);
     s.fetch(1, AREA, P, 5);
-    assert_eq!(rules(&s.run()), [ORDER, RuleId::TornPatch]);
+    // At the store, whoever comes by; and at the fetch.
+    assert_eq!(rules(&s.run()), [RuleId::TornPatch, ORDER, RuleId::TornPatch]);
+}
+
+/// Whoever ran a place while it was replaced, which was legal, ran the old or the new code there.
+/// Once he learns that it is done the old one is too old, though nothing else happened.
+#[test]
+fn what_was_met_live_is_not_known_to_be_new() {
+    for (arch, new) in [(Arch::X86_64, &[0xcc][..]), (Arch::Arm64, &0x1400_0004_u32.to_le_bytes())]
+    {
+        let story = |synced: bool, legal: bool| {
+            let mut s = patched_area(arch, Features::empty(), Features::empty());
+            s.fetch(1, AREA, P, 4);
+            s.store(0, DM + P, P, if legal { new } else { &[1, 2, 3, 4] });
+            if arch != Arch::X86_64 {
+                s.clean(0, DM + P, P);
+                s.dsb(0);
+                s.icache(0, AREA, P);
+                s.dsb(0);
+            }
+            s.fetch(1, AREA, P, 4);
+            s.publish(0, "done");
+            s.observe(1, "done");
+            if synced {
+                s.sync(1);
+            }
+            s.fetch(1, AREA, P, 4);
+            s.run()
+        };
+        assert!(story(true, true).findings.is_empty(), "{arch}");
+        assert_eq!(rules(&story(false, true)), [RuleId::MissingContextSync], "{arch}");
+        // What was found before does not hide it either.
+        assert!(rules(&story(false, false)).contains(&RuleId::MissingContextSync), "{arch}");
+        assert!(!rules(&story(true, false)).contains(&RuleId::MissingContextSync), "{arch}");
+    }
 }
 
 #[test]

@@ -302,6 +302,7 @@ impl Live {
 
     pub(crate) fn ipi_taken(&mut self, now: Now<'_>, ipi: u32) {
         let p = now.cpu();
+        self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } => {
@@ -320,6 +321,9 @@ impl Live {
 
     pub(crate) fn ipi_done(&mut self, now: Now<'_>, ipi: u32, waited: bool) {
         let (p, seq) = (now.cpu(), now.seq());
+        if waited {
+            self.fetches.looks.learnt(p);
+        }
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } => {
@@ -344,6 +348,7 @@ impl Live {
 
     pub(crate) fn lock_acquired(&mut self, now: Now<'_>, lock: NameId) {
         let p = now.cpu();
+        self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } => {
@@ -386,6 +391,7 @@ impl Live {
 
     pub(crate) fn observe(&mut self, now: Now<'_>, slot: NameId, value: u64) {
         let p = now.cpu();
+        self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } => {
@@ -405,6 +411,7 @@ impl Live {
     /// A stopped machine, or a grace period: everybody knows what everybody knew.
     pub(crate) fn everybody_meets(&mut self, now: Now<'_>) {
         self.fetches.versions.end_run();
+        (0..self.header.cpus.min(64)).for_each(|p| self.fetches.looks.learnt(CpuId(p)));
         self.fetches.meet(now.seq());
     }
 }

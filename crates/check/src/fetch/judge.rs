@@ -111,12 +111,13 @@ impl Live {
         }
     }
 
-    /// Judges a block; false if something was found.
+    /// Judges a block; false if something was found, or may be found once this CPU knows more.
     fn judge(&mut self, now: Now<'_>, virt: u64, span: Span) -> bool {
         let p = now.cpu();
         let space = self.cpus.space_of(p);
         let parts: Vec<(Span, History)> = self.fetches.versions.within(span).collect();
         let mut found = None;
+        let mut all_settled = true;
         if !parts.is_empty() {
             for rule in [
                 RuleId::MissingIcacheMaintenance,
@@ -133,10 +134,13 @@ impl Live {
                     .verdict(p, space, at, *part, history, self.fetches.cmodx)
                     .map(|broken| (at, broken));
             }
-            let settled = found.is_none();
+            // What only the list of live replacements allows may have been the old one.
+            let settled = found.is_none()
+                && (!self.fetches.cmodx
+                    || self.verdict(p, space, at, *part, history, false).is_none());
+            all_settled &= settled;
             self.note_fetch(p, *part, history, settled, now.seq());
         }
-        let clean = found.is_none();
         if let Some((at, broken)) = found {
             let mark = self.mark(now).about(at);
             if self.checkable(broken.rule) {
@@ -152,7 +156,7 @@ impl Live {
         } else if self.options.reading != Reading::Fresh {
             self.judge_remap(now, space, virt);
         }
-        clean
+        all_settled
     }
 
     /// Tells the model of the fetch: it returned the newest version, if nothing else was possible.

@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 
+use crate::per_cpu::PerCpu;
 use crate::span::Span;
 
 /// One block that a CPU executed.
@@ -17,6 +18,9 @@ pub(crate) struct Look {
     all: u32,
     /// The CPU's fetch view then; a later one can only be better.
     moment: u64,
+    /// What the CPU had learnt from others then, as a count; matters unless it is clean.
+    learnt: u32,
+    /// Nothing was found, and nothing that it may learn changes that.
     clean: bool,
     /// The event of its last execution.
     pub(crate) last: u64,
@@ -38,6 +42,8 @@ pub(crate) struct Looks {
     /// How often each changed.
     changes: Vec<u32>,
     all: u32,
+    /// How often each CPU learnt from another.
+    learnt: PerCpu<u32>,
 }
 
 /// The key of a frame.
@@ -55,10 +61,12 @@ impl Looks {
     pub(crate) fn known(&mut self, cpu: CpuId, phys: u64, len: u32, moment: u64, now: u64) -> bool {
         let Some(look) = self.looks.get_mut(&(cpu, phys)) else { return false };
         let counts = look.places.map(|at| self.changes.get(at as usize).copied().unwrap_or(0));
+        let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
+        let same = |look: &Look| look.moment == moment && look.learnt == learnt;
         let known = look.len >= len
             && look.counts == counts
             && look.all == self.all
-            && (look.clean || look.moment == moment);
+            && (look.clean || same(look));
         if known {
             look.last = now;
         }
@@ -75,7 +83,14 @@ impl Looks {
         place
     }
 
-    /// The block at `phys`, fetched through `virt`, was judged; `clean` if nothing was found.
+    /// A CPU learnt from another what that knew.
+    pub(crate) fn learnt(&mut self, cpu: CpuId) {
+        let count = self.learnt.of(cpu);
+        *count = count.wrapping_add(1);
+    }
+
+    /// The block at `phys`, fetched through `virt`, was judged; `clean` if nothing was found and
+    /// all of it is settled.
     pub(crate) fn judged(
         &mut self,
         cpu: CpuId,
@@ -93,7 +108,8 @@ impl Looks {
         }
         let places = [self.place(frame_key(phys)), self.place(page_key(virt))];
         let counts = places.map(|at| self.changes.get(at as usize).copied().unwrap_or(0));
-        let look = Look { len, places, counts, all: self.all, moment, clean, last: now };
+        let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
+        let look = Look { len, places, counts, all: self.all, moment, learnt, clean, last: now };
         if self.looks.insert((cpu, phys), look).is_none() {
             self.by_frame.entry((cpu, phys >> 12)).or_default().push(phys);
         }

@@ -5,9 +5,9 @@
 //! there runs the trap. That holds for a CPU which dropped what it fetched before the trap was
 //! stored, and the patcher has to know that it did: by an interrupt that the CPU answered after it
 //! synchronised, say. A grace period is no such thing. In the same way the trap may go only when
-//! the new rest is known to be seen. (Linux 7.0 arch/x86/kernel/alternative.c,
-//! smp_text_poke_batch_finish: a synchronisation of all CPUs behind the trap, behind the rest,
-//! behind the first byte; Intel SDM 3A 8.1.3.) Judged at the store, for CPUs that ran the place; so
+//! the new rest is known to be seen. (Linux 7.0 arch/x86/kernel/alternative.c, the batch of
+//! patches: a synchronisation of all CPUs behind the trap, behind the rest, behind the first byte;
+//! Intel SDM 3A 8.1.3.) Judged at the store, for CPUs that ran the place; so
 //! it is possible, never certain: that one of them comes by in between is another finding
 //! ([`super::torn`]).
 //!
