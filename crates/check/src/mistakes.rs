@@ -44,6 +44,26 @@ pub(crate) enum Mistake {
     JointWithoutEarlier,
     /// The joint rule says nothing about cleans and stores (R14).
     JointWithoutCleans,
+    /// x86: the store before a store of the same bytes is not before it.
+    NoCoherence,
+    /// x86: an own store counts whatever its linear address (Intel).
+    LinearIsPhysical,
+    /// x86: MFENCE serialises (Intel).
+    FenceSerialises,
+    /// x86: a serialising instruction knows all that stands before it in the stream.
+    SyncTakesStream,
+    /// Power: `isync` completes an `icbi` for every CPU.
+    IsyncCompletesForAll,
+    /// Power: `isync` completes no `icbi` of its own CPU.
+    IsyncCompletesNothing,
+    /// Power: `lwsync` is a `sync`.
+    LwsyncCompletes,
+    /// Power: `lwsync` carries a `dcbst`.
+    LwsyncCarriesClean,
+    /// Power: from-reads and coherence are order between CPUs.
+    FromReadsOnPower,
+    /// Power with a coherent instruction cache: an `icbi` counts for its line alone.
+    IcbiOfOneLine,
     /// A barrier for one CPU alone orders for all.
     NarrowIsWide,
     /// An invalidation of one CPU alone reaches all.

@@ -44,17 +44,33 @@ pub(crate) struct Caches {
     pub(crate) invalidate: bool,
     /// Any one invalidation stands for every line (Power with a coherent instruction cache).
     pub(crate) any_line: bool,
-    /// A fetch is ordered before later effects of its CPU and hands on what it saw (Arm).
+    /// A fetch is ordered before later effects of its CPU and hands on what it saw (Arm). Else it
+    /// is before later stores of its CPU only, since none of them is done by speculation, and
+    /// hands on nothing.
     pub(crate) fetch_orders: bool,
+    /// Coherence, and a load that missed a store, order CPUs: storage is multi-copy-atomic (Arm).
+    pub(crate) from_reads: bool,
+    /// Context synchronisation completes the CPU's own invalidations for itself (Power).
+    pub(crate) sync_completes: bool,
 }
 
 impl Caches {
+    /// Arm with neither IDC nor DIC.
+    pub(crate) const ARM: Self = Self {
+        clean: true,
+        invalidate: true,
+        any_line: false,
+        fetch_orders: true,
+        from_reads: true,
+        sync_completes: false,
+    };
+
     pub(crate) fn of(header: &Header) -> Self {
         let f = header.features;
         if header.arch == Arch::Arm64 {
             let dic = f.contains(Features::ARM_DIC);
             let idc = dic || f.contains(Features::ARM_IDC);
-            Self { clean: !idc, invalidate: !dic, any_line: false, fetch_orders: true }
+            Self { clean: !idc, invalidate: !dic, ..Self::ARM }
         } else {
             super::powerpc::caches(f)
         }
@@ -147,6 +163,8 @@ pub(crate) struct Weak {
     cpus: FxHashMap<CpuId, Cpu>,
     touched: SpanMap<Touches>,
     open: Vec<Open>,
+    /// Whether windows are followed after their fetch; streams are judged at the fetch.
+    pub(crate) follow: bool,
     /// Windows that grew: fetch and new upper end.
     pub(crate) grown: Vec<(u64, u64)>,
     /// Too much to carry: knowledge is no longer derived.
@@ -160,6 +178,7 @@ impl Weak {
             cpus: FxHashMap::default(),
             touched: SpanMap::default(),
             open: Vec::new(),
+            follow: false,
             grown: Vec::new(),
             given_up: false,
         }
@@ -206,6 +225,8 @@ impl Weak {
         newest: Option<&View>,
         taint: &View,
     ) -> View {
+        let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
+        let newest = newest.filter(|_| from_reads);
         let mut own = Vec::new();
         for (_, touches) in self.touched.within(span) {
             for touch in touches.0 {
@@ -214,7 +235,7 @@ impl Weak {
                     if !made(Mistake::NoOrderOfLine) {
                         own.push(touch.cleans);
                     }
-                } else if !made(Mistake::NoFromReads) {
+                } else if from_reads && !made(Mistake::NoFromReads) {
                     own.push(touch.loads);
                 }
             }
@@ -381,7 +402,8 @@ impl Weak {
     ) {
         let caches = self.caches;
         self.cpu(p).both().for_each(|known| {
-            known.invalidate(caches, line.filter(|_| !caches.any_line), versions, taint);
+            let any_line = caches.any_line && !made(Mistake::IcbiOfOneLine);
+            known.invalidate(caches, line.filter(|_| !any_line), versions, taint);
         });
     }
 
@@ -411,7 +433,17 @@ impl Weak {
 
     /// R8: context synchronisation.
     pub(crate) fn sync(&mut self, p: CpuId) {
-        self.cpu(p).both().for_each(Knowledge::sync);
+        let completes = self.caches.sync_completes;
+        let cpu = self.cpu(p);
+        if completes && !made(Mistake::IsyncCompletesNothing) {
+            let issued = cpu.public.gathered[INVALIDATE].clone();
+            if made(Mistake::IsyncCompletesForAll) {
+                cpu.public.to_sync.join(&issued);
+            } else if !issued.i.is_empty() {
+                cpu.private().base[FETCH].join(&issued);
+            }
+        }
+        cpu.both().for_each(Knowledge::sync);
     }
 
     /// Stamp of the oldest version that a fetch of `p` from `span` may return: R9.
@@ -432,7 +464,13 @@ impl Weak {
         let cpu = self.cpu(p);
         cpu.fetches = cpu.fetches.saturating_add(1);
         let number = cpu.fetches;
-        for known in cpu.both().filter(|_| orders) {
+        for known in cpu.both() {
+            if !orders {
+                if !made(Mistake::FetchOrdersNothing) {
+                    known.base[STORE].past(p, number);
+                }
+                continue;
+            }
             let mut k = known.base[FETCH].clone();
             if let Some(from) = from {
                 know(&mut k, from, span);
@@ -444,6 +482,9 @@ impl Weak {
             if !made(Mistake::FetchOrdersNothing) {
                 known.base[..FETCH].iter_mut().for_each(|base| base.join(&k));
             }
+        }
+        if !self.follow {
+            return;
         }
         if self.open.len() >= MAX_OPEN {
             self.open.remove(0);

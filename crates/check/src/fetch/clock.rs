@@ -26,6 +26,11 @@ impl Clock {
         }
     }
 
+    /// Whether nothing is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether both are one and the same (not only equal).
     pub(crate) fn same(&self, other: &Clock) -> bool {
         Rc::ptr_eq(&self.0, &other.0)

@@ -93,7 +93,7 @@ impl Live {
         match (&mut fetches.model, going_on) {
             (Model::Off, _) => {}
             (Model::X86 { machine, .. }, Some(version)) => {
-                machine.store(p, seq);
+                machine.store(p, seq, None);
                 fetches.versions.store(span, version, true);
             }
             (Model::Weak { predicted, .. }, Some(version))
@@ -110,7 +110,11 @@ impl Live {
                 });
                 let (mut clock, mut view) = (None, None);
                 match model {
-                    Model::X86 { machine, .. } => clock = Some(machine.store(p, seq)),
+                    Model::X86 { machine, .. } => {
+                        let older = fetches.predicted.then(|| fetches.versions.newest(span.first));
+                        let older = older.flatten().filter(|v| v.cpu != p);
+                        clock = Some(machine.store(p, seq, older.as_deref()));
+                    }
                     Model::Weak { predicted: Some(weak), .. } => {
                         let newest = fetches.versions.newest(span.first);
                         let other = newest.as_ref().filter(|v| v.cpu != p);

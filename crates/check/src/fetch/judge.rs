@@ -338,6 +338,8 @@ impl Live {
         let Place { p, virt, span, history, .. } = at;
         let moment = machine.moment(p);
         let delta = virt.wrapping_sub(span.first);
+        let low = if self.fetches.predicted { machine.low(p, history, delta) } else { 0 };
+        let at = Place { low, ..at };
         for version in history.versions.iter().rev() {
             let seen = moment >= version.stamp;
             let in_view = if self.fetches.predicted { machine.in_view(p, version) } else { seen };
@@ -358,8 +360,9 @@ impl Live {
                 return None;
             }
             let own = version.cpu == p;
-            if own && (machine.amd || version.delta == delta) {
-                continue;
+            if machine.own(p, version, delta) {
+                // It excludes what is older, too.
+                return None;
             }
             let knows = own || !self.fetches.predicted || machine.knows(p, version);
             if !knows && at.live && x86_live(machine.amd, version) {

@@ -70,7 +70,11 @@ impl Knowledge {
             Barrier::DmbFull => return self.hand(DATA, &[&r, &w, &d]),
             Barrier::DmbLoad => return self.hand(&[LOAD, STORE], &[&r]),
             Barrier::DmbStore | Barrier::Eieio => return self.hand(&[STORE], &[&w]),
+            Barrier::Lwsync if made(Mistake::LwsyncCompletes) => &[&r, &w, &d, &i],
             Barrier::Lwsync => {
+                if made(Mistake::LwsyncCarriesClean) {
+                    self.hand(&[STORE], &[&d]);
+                }
                 self.hand(&[LOAD, STORE], &[&r]);
                 return self.hand(&[STORE], &[&w]);
             }

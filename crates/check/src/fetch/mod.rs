@@ -22,6 +22,8 @@ pub(crate) mod views;
 pub(crate) mod x86;
 
 #[cfg(test)]
+mod manuals;
+#[cfg(test)]
 pub(crate) mod random;
 #[cfg(test)]
 mod worked_examples;

@@ -181,6 +181,12 @@ impl Observed {
     }
 
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
+        if self.caches.sync_completes
+            && let Some(pending) = self.pending.get(&p)
+        {
+            // For this CPU; the others need its barrier.
+            complete(&mut self.own.entry(p).or_default().done, pending, now);
+        }
         self.view.set(p, now);
     }
 

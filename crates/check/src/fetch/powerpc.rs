@@ -9,10 +9,13 @@
 //! acquire | | step 4 | `isync`, `rfid`, interrupts that synchronise: the stream says so |
 //!
 //! `sync` is modelled as a full DSB and DMB in one, `lwsync` as order of loads before everything
-//! and of stores before stores, `eieio` as order of stores. Fetches order nothing here: the fetch
-//! anchor (R10) and CoFR are Arm's, no text for Power was read that gives them.
+//! and of stores before stores, `eieio` as order of stores. A fetch is before later stores of its
+//! CPU and else orders nothing: the fetch anchor (R10) and CoFR are Arm's, no text for Power was
+//! read that gives them. Storage is not multi-copy-atomic, so coherence and a load that missed a
+//! store are no edges between CPUs; reads-from is. For the CPU that did the `icbi`, its `isync`
+//! completes it; others need the second `sync`.
 //!
-//! Not modelled: that storage is not multi-copy-atomic beyond what views carry, and the conditions
+//! Not modelled: reads-from that no barrier makes cumulative (taken as an edge), and the conditions
 //! of Book II 1.8.1 other than the patch class.
 //!
 //! Sources: IBM 750GX UM 3.2 and 405 UM (store, dcbst, sync, icbi, isync); Linux 6.19
@@ -25,5 +28,12 @@ use super::arm64::Caches;
 /// What closes a fetch window on a Power CPU.
 pub(crate) fn caches(features: Features) -> Caches {
     let coherent = features.contains(Features::PPC_COHERENT_ICACHE);
-    Caches { clean: !coherent, invalidate: true, any_line: coherent, fetch_orders: false }
+    Caches {
+        clean: !coherent,
+        invalidate: true,
+        any_line: coherent,
+        fetch_orders: false,
+        from_reads: false,
+        sync_completes: true,
+    }
 }

@@ -197,6 +197,11 @@ impl Stores {
         self.words.entries()
     }
 
+    /// Whether no store is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.words.entries() == 0 && self.prefix.is_empty()
+    }
+
     pub(crate) fn same(&self, other: &Stores) -> bool {
         Rc::ptr_eq(&self.words, &other.words) && self.prefix.same(&other.prefix)
     }

@@ -15,9 +15,9 @@ use crate::outcomes::Stream;
 use crate::span::Span;
 
 pub(super) const CONFIGURATIONS: [(&str, Caches); 3] = [
-    ("00", Caches { clean: true, invalidate: true, any_line: false, fetch_orders: true }),
-    ("IDC", Caches { clean: false, invalidate: true, any_line: false, fetch_orders: true }),
-    ("DIC", Caches { clean: false, invalidate: false, any_line: false, fetch_orders: true }),
+    ("00", Caches::ARM),
+    ("IDC", Caches { clean: false, ..Caches::ARM }),
+    ("DIC", Caches { clean: false, invalidate: false, ..Caches::ARM }),
 ];
 
 /// Words, each on a line of its own.

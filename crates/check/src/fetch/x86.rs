@@ -12,8 +12,9 @@
 //! - A non-temporal store counts from the writer's next fence on.
 //! - Interrupt and exception entry do not serialise; IRET does.
 //!
-//! Order between CPUs is TSO, so clocks carry it. Not modelled: FRED returns, stores that are later
-//! in the stream than a fetch that could still meet them.
+//! Order between CPUs is TSO, so clocks carry it: program order, reads-from, coherence, and that a
+//! fetch is before later stores of its CPU. Not modelled: FRED returns; order that only a load
+//! shows which missed a store (windows are wider then, never narrower).
 //!
 //! Sources: Intel SDM 3A 8.1.3, 8.2.2, 8.3, 11.6 (325384-059); AMD APM vol 2 7.6.1, 7.6.4 (3.44).
 
@@ -25,8 +26,11 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{CpuId, effect::Barrier};
 
 use super::clock::Clock;
-use super::versions::Version;
+use super::versions::{History, Version};
+use crate::mistakes::{Mistake, made};
 use crate::per_cpu::PerCpu;
+#[cfg(test)]
+use crate::span::Span;
 
 /// Non-temporal stores without a fence kept by CPU; past it the oldest count as fenced.
 const MAX_UNFENCED: usize = 1024;
@@ -62,8 +66,14 @@ struct Synced {
 pub(crate) struct X86 {
     pub(crate) amd: bool,
     clocks: PerCpu<Knowledge>,
+    /// What is before a CPU's stores by coherence: known to itself once they are drained.
+    stored: PerCpu<Clock>,
     synced: PerCpu<Synced>,
     unfenced: FxHashMap<CpuId, Vec<Rc<Version>>>,
+    /// Fetches that a later store may still widen: CPU, number of the event, bytes. Streams are
+    /// judged at the fetch, so only tests follow them.
+    #[cfg(test)]
+    open: Vec<(CpuId, u64, Span)>,
 }
 
 impl X86 {
@@ -71,16 +81,42 @@ impl X86 {
         Self {
             amd,
             clocks: PerCpu::default(),
+            stored: PerCpu::default(),
             synced: PerCpu::default(),
             unfenced: FxHashMap::default(),
+            #[cfg(test)]
+            open: Vec::new(),
         }
     }
 
     /// `p` stored: what it knows of the others (of itself it knows everything up to `seq`).
-    pub(crate) fn store(&mut self, p: CpuId, seq: u64) -> Clock {
+    /// `older` is the version before it, if another CPU stored that one: it is before this store,
+    /// and so is all that its CPU stored before.
+    pub(crate) fn store(&mut self, p: CpuId, seq: u64, older: Option<&Version>) -> Clock {
+        if let Some(older) = older
+            && let Some(clock) = &older.clock
+            && !made(Mistake::NoCoherence)
+        {
+            let stored = self.stored.of(p);
+            stored.join(clock);
+            stored.set(older.cpu, older.stamp);
+        }
         let known = self.clocks.of(p);
         known.own = known.own.max(seq);
-        known.others.clone()
+        let mut others = known.others.clone();
+        if let Some(stored) = self.stored.get(p).filter(|s| !s.is_empty()) {
+            others.join(stored);
+        }
+        others
+    }
+
+    /// The stores of `p` are drained: it knows what is before them.
+    fn drain(&mut self, p: CpuId) {
+        if let Some(stored) = self.stored.get(p).filter(|s| !s.is_empty()) {
+            let stored = stored.clone();
+            self.clocks.of(p).others.join(&stored);
+            *self.stored.of(p) = Clock::default();
+        }
     }
 
     /// A non-temporal store waits for its fence.
@@ -95,12 +131,14 @@ impl X86 {
         if matches!(barrier, Barrier::Mfence | Barrier::Sfence) {
             self.fence(p, now);
         }
-        if self.amd && barrier == Barrier::Mfence {
+        let serialises = self.amd || made(Mistake::FenceSerialises);
+        if serialises && barrier == Barrier::Mfence {
             self.sync(p, now);
         }
     }
 
     fn fence(&mut self, p: CpuId, now: u64) {
+        self.drain(p);
         for version in self.unfenced.remove(&p).unwrap_or_default() {
             version.fenced.set(now);
         }
@@ -109,8 +147,14 @@ impl X86 {
     /// A serialising instruction of `p`; it drains stores too.
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
         self.fence(p, now);
-        let known = self.clocks.get(p).cloned().unwrap_or_default();
+        let mut known = self.clocks.get(p).cloned().unwrap_or_default();
+        let amd = self.amd;
         let synced = self.synced.of(p);
+        if amd {
+            // What earlier fetches showed stays.
+            known.own = known.own.max(synced.known.own);
+            known.others.join(&synced.known.others);
+        }
         (synced.at, synced.known) = (now, known);
         if synced.recent.len() >= MAX_SYNCS {
             synced.dropped = synced.recent.pop_front().unwrap_or(synced.dropped);
@@ -131,7 +175,7 @@ impl X86 {
 
     /// AMD: `p` fetched something stored at `stamp` by `version`'s CPU.
     pub(crate) fn fetched(&mut self, p: CpuId, version: &Version) {
-        if self.amd && version.cpu != p {
+        if self.amd && version.cpu != p && !made(Mistake::NoAnchor) {
             let synced = self.synced.of(p);
             synced.at = synced.at.max(version.stamp);
             if let Some(clock) = &version.clock {
@@ -145,7 +189,7 @@ impl X86 {
 
     /// What `p` knows, itself included.
     pub(crate) fn release(&mut self, p: CpuId, now: u64) -> Clock {
-        let mut known = self.store(p, now);
+        let mut known = self.store(p, now, None);
         known.set(p, now);
         known
     }
@@ -188,6 +232,45 @@ impl X86 {
 
     /// Whether `p` knew of the store, by real edges, when it last serialised.
     pub(crate) fn in_view(&self, p: CpuId, version: &Version) -> bool {
-        self.synced.get(p).is_some_and(|s| s.known.of(p, version.cpu) >= version.stamp)
+        let stream = made(Mistake::SyncTakesStream) && self.moment(p) >= version.stamp;
+        stream || self.synced.get(p).is_some_and(|s| s.known.of(p, version.cpu) >= version.stamp)
+    }
+
+    /// Whether the store is `p`'s own and comes before its fetches without more: on Intel if it
+    /// used the linear address that is executed, which is the physical one plus `delta`.
+    pub(crate) fn own(&self, p: CpuId, version: &Version, delta: u64) -> bool {
+        let physical = self.amd || made(Mistake::LinearIsPhysical);
+        version.cpu == p && (physical || version.delta == delta)
+    }
+
+    /// Stamp of the oldest version that a fetch of `p` may return; 0 = from before the first one.
+    pub(crate) fn low(&self, p: CpuId, history: &History, delta: u64) -> u64 {
+        let closes = |v: &&Rc<Version>| self.in_view(p, v) || self.own(p, v, delta);
+        history.versions.iter().rev().find(closes).map_or(0, |v| v.stamp)
+    }
+
+    /// Keeps a fetch open for stores that come later in the stream.
+    #[cfg(test)]
+    pub(crate) fn remember_fetch(&mut self, p: CpuId, span: Span, seq: u64) {
+        self.open.push((p, seq, span));
+    }
+
+    /// `p` stores, knowing `clock`: the fetches that may still meet this. A fetch that is before
+    /// the store is closed for good, because later stores come after this one.
+    #[cfg(test)]
+    pub(crate) fn late_store(&mut self, p: CpuId, span: Span, clock: &Clock) -> Vec<u64> {
+        let mut met = Vec::new();
+        self.open.retain(|(q, seq, at)| {
+            if at.meet(span).is_none() {
+                return true;
+            }
+            let past = p == *q || clock.of(*q) >= *seq;
+            let open = !past || made(Mistake::FetchOrdersNothing);
+            if open && !made(Mistake::NoLateStores) {
+                met.push(*seq);
+            }
+            open
+        });
+        met
     }
 }

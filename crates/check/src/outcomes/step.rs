@@ -157,11 +157,6 @@ impl Side {
     ];
 
     pub(crate) fn caches(self) -> Caches {
-        Caches {
-            clean: !self.idc && !self.dic,
-            invalidate: !self.dic,
-            any_line: false,
-            fetch_orders: true,
-        }
+        Caches { clean: !self.idc && !self.dic, invalidate: !self.dic, ..Caches::ARM }
     }
 }

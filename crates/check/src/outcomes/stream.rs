@@ -37,7 +37,9 @@ fn word(at: u64) -> Span {
 impl Stream {
     pub(crate) fn new(caches: Caches) -> Self {
         let (versions, windows) = Default::default();
-        Self { weak: Weak::new(caches), versions, next: 0, windows }
+        let mut weak = Weak::new(caches);
+        weak.follow = true;
+        Self { weak, versions, next: 0, windows }
     }
 
     fn tick(&mut self) -> u64 {

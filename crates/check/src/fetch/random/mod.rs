@@ -1,5 +1,6 @@
 //! Random programs, and an enumeration of what their fetches can return that shares nothing with
-//! the views.
+//! the views. This module and the two named next are arm64's; [`tso`] is x86-64's, with every
+//! execution of a machine, [`power`] has Power's chains.
 //!
 //! [`enumeration`] writes the effects of a program down as a graph, its edges from the
 //! architecture's machine-readable model, and tries every order of cleans against stores and of
@@ -12,6 +13,8 @@
 //! Source: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat`, `enumerations.cat` (5feffe4e8), read.
 
 pub(crate) mod enumeration;
+mod power;
+mod tso;
 mod windows;
 
 use textbed_arch::effect::{Barrier, Domain};
