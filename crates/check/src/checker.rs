@@ -179,7 +179,11 @@ impl Live {
             }
             View::Load { virt, phys, len, order } => {
                 self.entry_used(now, virt, false);
-                self.load(now, virt, phys, len, order);
+                self.load(now, virt, phys, len, order, u64::MAX);
+            }
+            View::LoadOld { virt, phys, len, order, from } => {
+                self.entry_used(now, virt, false);
+                self.load(now, virt, phys, len, order, from);
             }
             View::Leaf { virt, phys, change } => self.leaf(now, virt, phys, change),
 

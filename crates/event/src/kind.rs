@@ -59,11 +59,12 @@ pub enum Kind {
     Needs,
     Compared,
     TaskStands,
+    LoadOld,
 }
 
 impl Kind {
     /// Every kind, in numeric order.
-    pub const ALL: [Kind; 52] = {
+    pub const ALL: [Kind; 53] = {
         use Kind::*;
         [
             Gap,
@@ -118,6 +119,7 @@ impl Kind {
             Needs,
             Compared,
             TaskStands,
+            LoadOld,
         ]
     };
 

@@ -153,6 +153,10 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
         V::TaskStands { task, virt, stands } => {
             (Kind::TaskStands, [u64::from(task.0), virt.0, u64::from(stands)])
         }
+        V::LoadOld { virt, phys, len, order, from } => {
+            let rest = u64::from(len) | (order as u64) << 16 | from << 18;
+            (Kind::LoadOld, [virt.0, phys.0, rest])
+        }
     }
 }
 
@@ -288,6 +292,13 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
         Kind::TaskStands => {
             V::TaskStands { task: NameId(low(a)), virt: VirtAddr(b), stands: c != 0 }
         }
+        Kind::LoadOld => V::LoadOld {
+            virt: VirtAddr(a),
+            phys: PhysAddr(b),
+            len: c as u16,
+            order: MemOrder::from_bits((c >> 16) & 3),
+            from: c >> 18,
+        },
     }
 }
 

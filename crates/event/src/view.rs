@@ -448,6 +448,21 @@ pub enum View {
         /// It stands there from here on; else it runs again from there.
         stands: bool,
     },
+    /// A load, as [`View::Load`], that did not return the newest bytes: it was carried out before a
+    /// store that stands earlier in the stream (out of program order, or while that store still
+    /// waited in its CPU's store buffer).
+    LoadOld {
+        /// Address used.
+        virt: VirtAddr,
+        /// Address reached.
+        phys: PhysAddr,
+        /// Bytes.
+        len: u16,
+        /// Its order.
+        order: MemOrder,
+        /// It saw the stores to these bytes up to the event of this number, below 2^46.
+        from: u64,
+    },
 }
 
 /// A change of leaf entries: how many, how large, from what to what.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
-use textbed_machine::{Machine, MachineConfig, Policy};
+use textbed_machine::{DataOrder, Machine, MachineConfig, Policy};
 
 use crate::area::{Area, Areas, Frames, vm_flags};
 use crate::bpf::Packs;
@@ -82,6 +82,7 @@ impl Kernel {
                 memory_bytes,
                 page_shift: 12,
                 features,
+                data_order: DataOrder::Architecture,
                 kernel: Some(version.to_string()),
                 ..MachineConfig::new(arch)
             },
@@ -120,6 +121,7 @@ impl Kernel {
             users: Users::default(),
         };
         kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
+        kernel.machine.settle_data();
         Ok(kernel)
     }
 

@@ -1,13 +1,14 @@
 //! Loads, stores and fills, as a CPU makes them through its TLB.
 //!
 //! Modelled: an access goes piece by piece, a piece being what one translation covers (neighbouring
-//! pieces whose frames follow each other are one event); data memory is sequentially consistent. A
-//! store that faults in a later piece has stored the earlier ones. Not modelled: alignment faults,
-//! atomicity of unaligned stores, store buffers.
+//! pieces whose frames follow each other are one event); what loads see and when stores are
+//! performed is the data side's ([`crate::data`]). A store that faults in a later piece has stored
+//! the earlier ones. Not modelled: alignment faults, atomicity of unaligned stores.
 
 use textbed_arch::{CpuId, PhysAddr, VirtAddr};
 use textbed_event::{Access, FaultReason, Flags, MemOrder, OpId, View};
 
+use crate::iside::Performed;
 use crate::memory::cycle;
 use crate::{Fault, Machine, MachineError};
 
@@ -76,7 +77,22 @@ impl Machine {
         out: &mut [u8],
         order: MemOrder,
     ) -> Result<(), Fault> {
-        self.load_from(cpu, virt, out, order).map(|_| ())
+        self.load_from(cpu, virt, out, order, false).map(|_| ())
+    }
+
+    /// Loads the newest bytes, whatever order would allow: the load of an atomic operation or of an
+    /// exclusive pair.
+    ///
+    /// # Errors
+    /// The fault, which was also emitted.
+    pub fn load_newest(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        out: &mut [u8],
+        order: MemOrder,
+    ) -> Result<(), Fault> {
+        self.load_from(cpu, virt, out, order, true).map(|_| ())
     }
 
     /// Compares what a CPU loads at `virt` with `expected`, as a patcher does before it replaces
@@ -86,7 +102,7 @@ impl Machine {
     /// The fault of the load, which was also emitted; then nothing was compared.
     pub fn compare(&mut self, cpu: CpuId, virt: VirtAddr, expected: &[u8]) -> Result<bool, Fault> {
         let mut found = vec![0; expected.len()];
-        let phys = self.load_from(cpu, virt, &mut found, MemOrder::Plain)?;
+        let phys = self.load_from(cpu, virt, &mut found, MemOrder::Plain, false)?;
         let equal = found == expected;
         let bytes = self.recorder.bytes(expected);
         let space = self.space_of(cpu);
@@ -102,25 +118,32 @@ impl Machine {
         virt: VirtAddr,
         out: &mut [u8],
         order: MemOrder,
+        newest: bool,
     ) -> Result<PhysAddr, Fault> {
         let (pieces, end) = self.pieces(cpu, virt, out.len() as u64, Access::Read);
         let first = pieces.first().map_or(PhysAddr(0), |p| p.phys);
-        let now = self.tick;
         let space = self.space_of(cpu);
         for p in pieces {
             let at = virt.offset(p.offset);
-            let part = out.get_mut(p.offset as usize..(p.offset + p.len) as usize);
-            if part.is_none_or(|part| self.memory.read(p.phys, part).is_err()) {
+            let part =
+                out.get_mut(p.offset as usize..(p.offset + p.len) as usize).unwrap_or(&mut []);
+            let Ok(from) = self.see(cpu, at, p.phys, part, order, newest) else {
                 return Err(self.fault(cpu, at, Access::Read, FaultReason::NoMemory));
-            }
+            };
+            let now = if self.reorders() { self.last_load(cpu).0 } else { self.tick };
             for number in self.lines.in_range(Some((p.phys.0, p.len))) {
                 if let Some(line) = self.lines.get_mut(number) {
                     line.touch(cpu, now);
                 }
             }
-            self.emit_load(cpu, space, at, p, order);
+            self.emit_load(cpu, space, at, p, (order, from));
         }
-        self.learned(cpu);
+        if self.reorders() {
+            let moment = self.last_load(cpu).0;
+            self.stores_performed(cpu, Performed::Before(moment));
+        } else {
+            self.learned(cpu);
+        }
         end.map(|()| first)
     }
 
@@ -131,13 +154,17 @@ impl Machine {
         space: textbed_arch::SpaceId,
         virt: VirtAddr,
         piece: Piece,
-        order: MemOrder,
+        (order, from): (MemOrder, Option<u64>),
     ) {
         let mut done = 0;
         while done < piece.len {
             let len = (piece.len - done).min(u64::from(u16::MAX));
             let (virt, phys) = (virt.offset(done), piece.phys.offset(done));
-            let view = View::Load { virt, phys, len: len as u16, order };
+            let piece = len as u16;
+            let view = match from {
+                None => View::Load { virt, phys, len: piece, order },
+                Some(from) => View::LoadOld { virt, phys, len: piece, order, from },
+            };
             self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
             done += len;
         }
@@ -211,13 +238,25 @@ impl Machine {
         for p in pieces {
             let at = virt.offset(p.offset);
             let part = bytes.get(p.offset as usize..(p.offset + p.len) as usize).unwrap_or(&[]);
-            let Ok(changes) = self.put(cpu, Some(at), p.phys, part) else {
+            let waits =
+                pieces.len() == 1 && self.store_waits(cpu, at, p.phys, part, (order, flags));
+            self.conflicts(cpu, p.phys.0, p.len);
+            let changes = match waits {
+                true => Ok(true),
+                false => self.put(cpu, Some(at), p.phys, part),
+            };
+            let Ok(changes) = changes else {
                 return Err(self.fault(cpu, at, Access::Write, FaultReason::NoMemory));
             };
             let flags = if changes { flags } else { flags.with(Flags::EQUAL_BYTES) };
             let bytes = self.recorder.bytes(part);
             let view = View::Store { virt: at, phys: p.phys, bytes, order };
-            self.emit_in(cpu, space, flags, OpId::NONE, view);
+            let seq = self.emit_in(cpu, space, flags, OpId::NONE, view);
+            if waits {
+                self.keep_waiting(cpu, at, p.phys, part, seq);
+            } else if changes {
+                self.has_replaced(cpu, p.phys.0, p.len, order, seq);
+            }
         }
         Ok(())
     }
@@ -259,7 +298,7 @@ impl Machine {
 
     /// Stores bytes by physical address, without translation and without an event; instruction
     /// sides notice. Whether anything changed.
-    fn put(
+    pub(crate) fn put(
         &mut self,
         cpu: CpuId,
         virt: Option<VirtAddr>,
@@ -271,6 +310,7 @@ impl Machine {
         }
         let changes = self.before_store(cpu, virt, phys, bytes)?;
         if changes {
+            self.will_replace(cpu, phys, bytes.len() as u64);
             self.memory.write(phys, bytes)?;
             self.tables_stored(phys, bytes.len() as u64);
         }
@@ -287,6 +327,9 @@ impl Machine {
         virt: Option<VirtAddr>,
     ) -> Result<bool, MachineError> {
         self.memory.check(phys, len)?;
+        for cpu in self.all_cpus() {
+            self.perform_overlapping(cpu, phys.0, len);
+        }
         let mut changes = false;
         let mut done = 0;
         while done < len {
@@ -298,6 +341,7 @@ impl Machine {
             done += take;
         }
         self.memory.fill(phys, len, pattern)?;
+        self.past.overwritten(phys.0, len, self.tick);
         if changes {
             self.tables_stored(phys, len);
         }
@@ -310,6 +354,7 @@ impl Machine {
     /// # Errors
     /// The range is outside memory.
     pub fn load_image(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
+        self.past.overwritten(phys.0, bytes.len() as u64, self.tick);
         self.memory.write(phys, bytes)
     }
 

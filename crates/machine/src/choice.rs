@@ -79,6 +79,25 @@ pub enum Choice {
         /// Number of outcomes.
         options: usize,
     },
+    /// What a load returns: 0 the newest bytes, then those of earlier and earlier moments, as far
+    /// as they differ and nothing orders the load later.
+    LoadSees {
+        /// The CPU.
+        cpu: CpuId,
+        /// The address.
+        virt: VirtAddr,
+        /// Number of outcomes.
+        options: usize,
+    },
+    /// Whether a store that need not keep its order is performed now (0) or waits (1).
+    StoreWaits {
+        /// The CPU.
+        cpu: CpuId,
+        /// The address.
+        virt: VirtAddr,
+        /// It waits already, and a younger store was issued; else it is issued just now.
+        still: bool,
+    },
     /// How a CPU that polls while idle takes a cross-call: 0 by an interrupt, 1 by its poll.
     IpiByPoll {
         /// The CPU.
@@ -91,9 +110,13 @@ impl Choice {
     #[must_use]
     pub fn options(&self) -> usize {
         match *self {
-            Choice::Prefetch { .. } | Choice::TlbFill { .. } | Choice::IpiByPoll { .. } => 2,
+            Choice::Prefetch { .. }
+            | Choice::TlbFill { .. }
+            | Choice::IpiByPoll { .. }
+            | Choice::StoreWaits { .. } => 2,
             Choice::Translation { options, .. }
             | Choice::Version { options, .. }
+            | Choice::LoadSees { options, .. }
             | Choice::CleanTook { options, .. }
             | Choice::InvalidateReached { options, .. }
             | Choice::TlbiReached { options, .. } => options.max(1),
@@ -105,6 +128,11 @@ impl Choice {
 pub trait Policy {
     /// An index below [`Choice::options`]; a larger one counts as the last.
     fn choose(&mut self, choice: &Choice) -> usize;
+
+    /// Whether every answer is 0, so that what no answer leads to need not be kept.
+    fn always_newest(&self) -> bool {
+        false
+    }
 }
 
 /// Everything is as new as it can be.
@@ -114,6 +142,10 @@ pub struct Newest;
 impl Policy for Newest {
     fn choose(&mut self, _: &Choice) -> usize {
         0
+    }
+
+    fn always_newest(&self) -> bool {
+        true
     }
 }
 

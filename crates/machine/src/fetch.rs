@@ -104,6 +104,7 @@ impl Machine {
         let first = parts.first().map_or(PhysAddr(0), |p| p.phys);
         for p in parts {
             let Part { virt, phys, len, behind } = p;
+            let behind = behind + self.waiting_over(phys.0, u64::from(len));
             let fetch = View::Fetch { virt, phys, len };
             self.emit_in(cpu, space, Flags::default(), OpId::NONE, fetch);
             if behind > 0 {

@@ -30,6 +30,7 @@ impl Machine {
         handler: &mut Handler<'_>,
     ) -> Result<(), MachineError> {
         self.cpu(from)?;
+        self.perform_all(from);
         let all = self.all_cpus().filter(|cpu| targets.has(*cpu));
         let others: Vec<CpuId> = all.filter(|cpu| *cpu != from).collect();
         if !others.is_empty() {

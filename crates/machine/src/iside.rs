@@ -54,6 +54,17 @@ pub(crate) struct Ahead {
     pub(crate) waiting: Vec<u64>,
 }
 
+/// What shows that a CPU's own stores were performed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Performed {
+    /// A fetch saw what was stored up to this moment: each of those when it happened.
+    Seen(u64),
+    /// Something known to be after those up to this moment.
+    Before(u64),
+    /// All of them, some time until now.
+    ByNow,
+}
+
 impl Ahead {
     /// A translation for fetches went away.
     pub(crate) fn went(&mut self, past: Past) {
@@ -365,14 +376,13 @@ impl Machine {
             c.ahead.cursor = c.ahead.cursor.max(start);
             c.pending.saw(candidate.born);
         }
-        self.stores_performed(cpu, Some(start));
+        self.stores_performed(cpu, Performed::Seen(start));
     }
 
-    /// Something says that the CPU's own stores were performed: those up to a moment when they
-    /// happened (a fetch saw one of them), or all of them by now. Until then its own fetches need
-    /// not see them, where fetches are not ordered after stores (arm64 with DIC, Power with a
-    /// coherent instruction cache).
-    pub(crate) fn stores_performed(&mut self, cpu: CpuId, up_to: Option<u64>) {
+    /// Something says that the CPU's own stores were performed. Until then its own fetches need not
+    /// see them, where fetches are not ordered after stores (arm64 with DIC, Power with a coherent
+    /// instruction cache).
+    pub(crate) fn stores_performed(&mut self, cpu: CpuId, which: Performed) {
         let now = self.tick;
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
         if c.ahead.waiting.is_empty() {
@@ -386,11 +396,16 @@ impl Machine {
             for v in versions.into_iter().flatten() {
                 let ended = v.ended;
                 for h in v.held.iter_mut().filter(|h| h.cpu == cpu && h.waits) {
-                    match up_to {
-                        Some(moment) if ended <= moment => (h.until, h.waits) = (ended, false),
-                        Some(_) => {}
-                        // Some moment until now; a fetch may still show that it was earlier.
-                        None => h.until = h.until.min(now),
+                    match which {
+                        Performed::Seen(moment) if ended <= moment => {
+                            (h.until, h.waits) = (ended, false);
+                        }
+                        // Some moment until then; a fetch may still show that it was earlier.
+                        Performed::Before(moment) if ended <= moment => {
+                            h.until = h.until.min(moment);
+                        }
+                        Performed::ByNow => h.until = h.until.min(now),
+                        Performed::Seen(_) | Performed::Before(_) => {}
                     }
                     h.waits &= h.until > floor;
                     left |= h.waits;
@@ -411,12 +426,14 @@ impl Machine {
 
     /// As [`Self::context_sync`], at a moment that began already.
     pub(crate) fn context_sync_at(&mut self, cpu: CpuId, now: u64, cause: SyncCause, op: OpId) {
+        let back_to = self.data_sync(cpu);
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
-            c.ahead.floor = now;
-            c.ahead.cursor = now;
+            let floor = back_to.unwrap_or(now).max(c.ahead.floor);
+            c.ahead.floor = floor;
+            c.ahead.cursor = c.ahead.cursor.max(floor);
             c.ahead.past.clear();
         }
-        self.stores_performed(cpu, Some(0));
+        self.stores_performed(cpu, Performed::Seen(0));
         let space = self.space_of(cpu);
         self.emit_in(cpu, space, Flags::default(), op, View::ContextSync { cause });
         let floors = self.fetch_floors();

@@ -5,13 +5,13 @@
 //! right or wrong. One machine runs in one thread; CPUs are interleaved by its user, operation by
 //! operation.
 //!
-//! Modelled: sequentially consistent data memory; tables with real bits; per-CPU TLB entries that
+//! Modelled: loads ahead of their turn and stores that wait, as the architecture orders them
+//! ([`DataOrder`]); tables with real bits; per-CPU TLB entries that
 //! outlive the tables until an invalidation completes; per-CPU instruction lines and instructions
 //! fetched ahead; cleaning to the point of unification; maintenance that takes effect somewhere
 //! between its issue and its barrier.
 //!
-//! Not modelled: store buffers and reordering of data accesses (only what a store leaves old for
-//! fetches is), loads satisfied after a later context synchronisation, caches of upper table
+//! Not modelled: load buffering, storage that is not multi-copy-atomic, caches of upper table
 //! levels, invalid entries that stay unseen after a mapping was made, TLB conflict aborts and
 //! amalgamated entries, accessed and dirty bits set by hardware, memory types, user privilege,
 //! caches of data as such, second-stage translation, torn fetches inside one line, exclusive
@@ -21,6 +21,7 @@ mod access;
 mod choice;
 mod controls;
 mod cpu;
+mod data;
 mod error;
 mod exec_map;
 mod fetch;
@@ -43,6 +44,7 @@ mod translate;
 pub use access::MAX_ACCESS_BYTES;
 pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Taken};
 pub use cpu::{CallEnd, Cpu, CpuError, Step, call};
+pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
 pub use fetch::Fetched;
 pub use ipi::Handler;

@@ -76,7 +76,7 @@ impl Line {
     /// Notes an access of a CPU.
     pub(crate) fn touch(&mut self, cpu: CpuId, now: u64) {
         match self.accessed.iter_mut().find(|(c, _)| *c == cpu) {
-            Some((_, at)) => *at = now,
+            Some((_, at)) => *at = now.max(*at),
             None => self.accessed.push((cpu, now)),
         }
     }

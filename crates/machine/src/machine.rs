@@ -9,6 +9,7 @@ use textbed_event::{CallRef, Context, CpuState, Facts, Header, KindSet, Recorder
 
 use crate::choice::{Choices, Policy};
 use crate::controls::Registers;
+use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
 use crate::iside::Ahead;
 use crate::lines::Lines;
@@ -34,12 +35,14 @@ pub struct MachineConfig {
     pub features: Features,
     /// Line sizes: powers of two, 4 to 2048 bytes (what arm64's CTR_EL0 can express).
     pub geometry: CacheGeometry,
+    /// In which order the CPUs see each other's loads and stores.
+    pub data_order: DataOrder,
     /// The kernel's version, for the stream's header.
     pub kernel: Option<String>,
 }
 
 impl MachineConfig {
-    /// Two CPUs, 16 GiB, 4 KiB pages, the architecture's default features.
+    /// Two CPUs, 16 GiB, 4 KiB pages, the architecture's default features, data accesses in order.
     #[must_use]
     pub fn new(arch: Arch) -> Self {
         Self {
@@ -49,6 +52,7 @@ impl MachineConfig {
             page_shift: 12,
             features: Features::default_for(arch),
             geometry: CacheGeometry::default_for(arch),
+            data_order: DataOrder::Sequential,
             kernel: None,
         }
     }
@@ -70,6 +74,7 @@ pub(crate) struct PerCpu {
     pub(crate) tlb: Tlb,
     pub(crate) ahead: Ahead,
     pub(crate) pending: Pending,
+    pub(crate) data: DataSide,
 }
 
 /// The hardware. See the crate's page for what is modelled.
@@ -81,6 +86,8 @@ pub struct Machine {
     pub(crate) spaces: Vec<Space>,
     pub(crate) cpus: Vec<PerCpu>,
     pub(crate) lines: Lines,
+    /// Data that loads may still see.
+    pub(crate) past: Past,
     pub(crate) choices: Choices,
     pub(crate) recorder: Recorder,
     pub(crate) locks: BTreeMap<String, CpuId>,
@@ -88,6 +95,8 @@ pub struct Machine {
     pub(crate) next_ipi: u32,
     /// Counts what happened; every change of state has a moment of its own.
     pub(crate) tick: u64,
+    /// Data accesses may be seen out of order.
+    pub(crate) reorders: bool,
 }
 
 impl Machine {
@@ -127,6 +136,9 @@ impl Machine {
         let frames = Frames::new(config.memory_bytes / FRAME_BYTES);
         let lines = Lines::new(&config);
         let cpus = (0..config.cpus).map(|_| PerCpu::new()).collect();
+        let reorders = config.data_order == DataOrder::Architecture
+            && config.cpus > 1
+            && !policy.always_newest();
         let mut machine = Machine {
             memory: Memory::new(config.memory_bytes),
             config,
@@ -135,12 +147,14 @@ impl Machine {
             spaces: Vec::new(),
             cpus,
             lines,
+            past: Past::default(),
             choices: Choices::new(policy),
             recorder: Recorder::new(),
             locks: BTreeMap::new(),
             slots: BTreeMap::new(),
             next_ipi: 0,
             tick: 0,
+            reorders,
         };
         let root = machine.new_table(0)?;
         machine.spaces.push(Space::new(root));
@@ -271,6 +285,7 @@ impl PerCpu {
             tlb: Tlb::default(),
             ahead: Ahead::default(),
             pending: Pending::default(),
+            data: DataSide::default(),
         }
     }
 }

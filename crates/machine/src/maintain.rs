@@ -6,8 +6,7 @@
 //! (not of the non-shareable domain if it was broadcast); on Power `sync` or `ptesync`, `tlbsync`
 //! and `ptesync`; x86 INVLPGB by TLBSYNC. Until then a fetch or access may get old or new: that is
 //! a choice of the access. A clean that happens by itself earlier is no choice of its own: it only
-//! takes old bytes away that a fetch need not get. Not modelled: maintenance that passes an earlier
-//! load of its CPU (every load counts as known to what follows), nXS domains.
+//! takes old bytes away that a fetch need not get. Not modelled: nXS domains.
 
 use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach};
 use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
@@ -15,6 +14,7 @@ use textbed_event::{Flags, OpId, View};
 
 use crate::Machine;
 use crate::choice::Choice;
+use crate::iside::Performed;
 use crate::tlb::{PendingTlbi, TlbTarget};
 
 /// A clean that no barrier has completed.
@@ -59,6 +59,16 @@ impl Pending {
     pub(crate) fn saw(&mut self, born: u64) {
         self.fetched = self.fetched.max(born);
     }
+
+    /// When the youngest version was stored that the CPU fetched.
+    pub(crate) fn fetched(&self) -> u64 {
+        self.fetched
+    }
+
+    /// Maintenance from here on comes after what happened until `moment`.
+    pub(crate) fn knows(&mut self, moment: u64) {
+        self.learned = self.learned.max(moment);
+    }
 }
 
 impl Machine {
@@ -68,7 +78,8 @@ impl Machine {
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             c.pending.learned = now;
         }
-        self.stores_performed(cpu, None);
+        self.stores_performed(cpu, Performed::ByNow);
+        self.data_learned(cpu);
     }
 
     /// Cleans data to the point of unification.
@@ -80,8 +91,13 @@ impl Machine {
         phys: PhysAddr,
         op: OpId,
     ) {
-        let issued = self.advance();
         let range = self.scope_range(scope, phys, self.lines.geometry().0);
+        // Stores to the line come before its clean.
+        match range {
+            Some((first, len)) => self.perform_overlapping(cpu, first, len),
+            None => self.perform_all(cpu),
+        }
+        let issued = self.advance();
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             let p = &mut c.pending;
             let base = p.memory.max(p.full).max(p.learned).max(p.fetched);
@@ -145,13 +161,15 @@ impl Machine {
 
     /// A barrier.
     pub(crate) fn barrier(&mut self, cpu: CpuId, barrier: Barrier, domain: Domain, op: OpId) {
+        self.stores_before(cpu, barrier);
         let now = self.advance();
+        self.data_barrier(cpu, barrier);
         let space = self.space_of(cpu);
         let view = View::Barrier { barrier, domain };
         self.emit_in(cpu, space, Flags::default(), op, view);
         let stores = [Barrier::DsbFull, Barrier::DsbStore, Barrier::Sync, Barrier::Ptesync];
         if stores.contains(&barrier) {
-            self.stores_performed(cpu, None);
+            self.stores_performed(cpu, Performed::ByNow);
         }
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
         let p = &mut c.pending;

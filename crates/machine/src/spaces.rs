@@ -125,6 +125,7 @@ impl Machine {
         // Without PCIDs there is one identifier, and every load flushes it.
         let asid = if x86 && !pcid { 0 } else { asid };
         let no_flush = no_flush && (!x86 || pcid);
+        self.perform_all(cpu);
         let now = self.advance();
         let c = self.cpu_mut(cpu)?;
         let old = (c.space, c.asid);

@@ -36,6 +36,7 @@ impl Machine {
         if self.locks.get(name) != Some(&cpu) {
             return Err(MachineError::LockNotHeld { name: name.to_owned(), cpu });
         }
+        self.perform_all(cpu);
         self.locks.remove(name);
         let lock = self.recorder.name(name);
         self.emit(cpu, View::LockReleased { lock });
@@ -50,6 +51,7 @@ impl Machine {
 
     /// Publishes a value by a release store.
     pub fn publish(&mut self, cpu: CpuId, slot: &str, value: u64) {
+        self.perform_all(cpu);
         self.advance();
         self.slots.insert(slot.to_owned(), value);
         let slot = self.recorder.name(slot);

@@ -306,6 +306,8 @@ impl Machine {
     /// Carries out an invalidation on one CPU as of `moment`. What was dropped may still have been
     /// used for instructions fetched ahead.
     pub(crate) fn drop_translations(&mut self, cpu: CpuId, target: &TlbTarget, moment: u64) {
+        // Accesses through the old translation are complete first.
+        self.perform_all(cpu);
         let now = self.tick;
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
         for e in c.tlb.invalidate(target, moment) {

@@ -60,9 +60,12 @@ impl Vcpu {
             };
             self.engine.restore()?;
             let mut loaded = vec![0; load.len];
-            if let Err(fault) =
-                m.load_ordered(self.id, VirtAddr(load.virt), &mut loaded, order.load)
-            {
+            let at = VirtAddr(load.virt);
+            let result = match order.atomic {
+                true => m.load_newest(self.id, at, &mut loaded, order.load),
+                false => m.load_ordered(self.id, at, &mut loaded, order.load),
+            };
+            if let Err(fault) = result {
                 return Ok(Native::Faulted(fault));
             }
             known.push((load.virt, loaded));

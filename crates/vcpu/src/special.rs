@@ -49,6 +49,8 @@ pub(crate) struct Order {
     pub(crate) conditional: bool,
     /// Its stores are non-temporal.
     pub(crate) non_temporal: bool,
+    /// Its load is part of an atomic operation: it returns the newest bytes.
+    pub(crate) atomic: bool,
 }
 
 impl Order {
@@ -58,9 +60,11 @@ impl Order {
         store: MemOrder::Plain,
         conditional: false,
         non_temporal: false,
+        atomic: false,
     };
 
-    const FULL: Order = Order { load: MemOrder::Full, store: MemOrder::Full, ..Self::PLAIN };
+    const FULL: Order =
+        Order { load: MemOrder::Full, store: MemOrder::Full, atomic: true, ..Self::PLAIN };
 }
 
 /// Bytes zeroed by arm64 `dc zva` (what DCZID_EL0 of the engine's CPU says) and powerpc `dcbz`.
@@ -183,11 +187,11 @@ fn ordered(acquire: bool, release: bool) -> Order {
 /// of powerpc order nothing.
 fn exclusive(arch: Arch, row: &Row, bytes: &[u8]) -> Order {
     if arch != Arch::Arm64 {
-        return Order { conditional: row.name.ends_with('.'), ..Order::PLAIN };
+        return Order { conditional: row.name.ends_with('.'), atomic: true, ..Order::PLAIN };
     }
     let word = word_of(arch, bytes).unwrap_or(0);
     let (load, ordering) = (word & 1 << 22 != 0, word & 1 << 15 != 0);
-    Order { conditional: !load, ..ordered(load && ordering, !load && ordering) }
+    Order { conditional: !load, atomic: true, ..ordered(load && ordering, !load && ordering) }
 }
 
 /// LSE atomics: A is bit 23 and R bit 22; of compare-and-swap L (bit 22) and o0 (bit 15).
@@ -195,7 +199,9 @@ fn atomic(bytes: &[u8]) -> Order {
     let word = word_of(Arch::Arm64, bytes).unwrap_or(0);
     let bit = |n: u32| word & 1 << n != 0;
     let compare_and_swap = word >> 24 & 0x3f == 0x08;
-    if compare_and_swap { ordered(bit(22), bit(15)) } else { ordered(bit(23), bit(22)) }
+    let order =
+        if compare_and_swap { ordered(bit(22), bit(15)) } else { ordered(bit(23), bit(22)) };
+    Order { atomic: true, ..order }
 }
 
 #[cfg(test)]

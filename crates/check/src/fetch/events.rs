@@ -143,6 +143,7 @@ impl Live {
         }
     }
 
+    /// A load that saw stores up to the event numbered `from`.
     pub(crate) fn load(
         &mut self,
         now: Now<'_>,
@@ -150,6 +151,7 @@ impl Live {
         phys: PhysAddr,
         len: u16,
         order: MemOrder,
+        from: u64,
     ) {
         if self.fetches.is_off() || !self.fetches.predicted {
             return;
@@ -159,7 +161,7 @@ impl Live {
             return;
         };
         let p = now.cpu();
-        let newest = self.fetches.versions.newest(span.first).filter(|v| v.cpu != p);
+        let newest = self.fetches.versions.newest_at(span.first, from).filter(|v| v.cpu != p);
         match &mut self.fetches.model {
             Model::X86 { machine, .. } => {
                 if let Some(version) = &newest {

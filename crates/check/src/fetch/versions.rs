@@ -181,6 +181,12 @@ impl Versions {
         self.map.within(span)
     }
 
+    /// The newest version of the byte at `phys` among those of events up to `stamp`.
+    pub(crate) fn newest_at(&self, phys: u64, stamp: u64) -> Option<Rc<Version>> {
+        let (_, history) = self.map.get(phys)?;
+        history.versions.iter().rev().find(|v| v.stamp <= stamp).cloned()
+    }
+
     /// The newest version of the byte at `phys`.
     pub(crate) fn newest(&self, phys: u64) -> Option<Rc<Version>> {
         self.map.get(phys).and_then(|(_, history)| history.newest().cloned())

@@ -8,8 +8,11 @@
 //! fetched through the machine; which these are is found by running. Lines are of 4 bytes, so that
 //! no two words share one, as in the models that the recorded verdicts come from.
 //!
-//! Not modelled: reordering of loads and stores, which the machine has not; constrained
-//! unpredictable behaviour where instructions outside the list of modifiable ones are modified.
+//! What registers depend on is followed, so that the machine knows which loads order what comes
+//! after them; a waiting store is performed when the schedule says so.
+//!
+//! Not modelled: constrained unpredictable behaviour where instructions outside the list of
+//! modifiable ones are modified.
 
 // Each test file uses a part; and this file is no test by itself to clippy.
 #![allow(dead_code, clippy::unwrap_used)]
@@ -24,8 +27,10 @@ use textbed_arch::insn;
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::MemOrder;
 use textbed_litmus::kinds::Kind;
-use textbed_litmus::{CODE_BASE, FaultKind, Final, Next, Op, Order, Quantifier, Registers, Test};
-use textbed_machine::{Choice, Machine, MachineConfig, Policy};
+use textbed_litmus::{
+    Address, CODE_BASE, FaultKind, Final, If, Next, Op, Order, Quantifier, Registers, Rhs, Test,
+};
+use textbed_machine::{Choice, DataOrder, Machine, MachineConfig, Moment, Policy};
 
 /// Steps of one thread in one run; a test that needs more loops.
 const MOST_STEPS: usize = 300;
@@ -35,6 +40,8 @@ const MOST_STEPS: usize = 300;
 struct Script {
     given: Vec<usize>,
     taken: Vec<(usize, usize)>,
+    /// The store that is executed may be overtaken by another one of its thread.
+    overtaken: bool,
 }
 
 impl Script {
@@ -60,7 +67,14 @@ struct Shared(Rc<RefCell<Script>>);
 
 impl Policy for Shared {
     fn choose(&mut self, choice: &Choice) -> usize {
-        self.0.borrow_mut().ask(choice.options())
+        let mut script = self.0.borrow_mut();
+        match choice {
+            // Once a store waits, the schedule decides when it is performed.
+            Choice::StoreWaits { still: true, .. } => 1,
+            // What no later store of its thread can overtake need not wait.
+            Choice::StoreWaits { .. } if !script.overtaken => 0,
+            _ => script.ask(choice.options()),
+        }
     }
 }
 
@@ -92,6 +106,85 @@ struct Thread {
     done: bool,
     faults: Vec<(VirtAddr, bool)>,
     steps: usize,
+    fed: Fed,
+}
+
+/// When the loads were carried out that fed a value: by its data, or by the choice between two.
+#[derive(Clone, Copy, Default)]
+struct By {
+    data: Moment,
+    choice: Moment,
+}
+
+impl By {
+    fn with(self, other: By) -> By {
+        By { data: self.data.max(other.data), choice: self.choice.max(other.choice) }
+    }
+
+    fn all(self) -> Moment {
+        self.data.max(self.choice)
+    }
+}
+
+/// What fed each register and the flags.
+#[derive(Clone, Default)]
+struct Fed {
+    x: [By; 32],
+    flags: By,
+}
+
+impl Fed {
+    fn of(&self, n: u8) -> By {
+        if n >= 31 { By::default() } else { self.x[usize::from(n)] }
+    }
+
+    fn set(&mut self, n: u8, by: By) {
+        if n < 31 {
+            self.x[usize::from(n)] = by;
+        }
+    }
+
+    fn address(&self, a: Address) -> By {
+        a.index.map_or(self.of(a.base), |(m, _)| self.of(a.base).with(self.of(m)))
+    }
+
+    /// What an instruction makes of it; what decided a branch, if it is one.
+    fn step(&mut self, op: Op) -> Option<Moment> {
+        match op {
+            Op::Move(d, _) | Op::Adr(d, _) => self.set(d, By::default()),
+            Op::Alu(_, _, d, n, rhs, flags) => {
+                let by = match rhs {
+                    Rhs::Reg(m) => self.of(n).with(self.of(m)),
+                    Rhs::Imm(_) => self.of(n),
+                };
+                self.set(d, by);
+                if flags {
+                    self.flags = by;
+                }
+            }
+            Op::Select(_, d, n, m, _, _) => {
+                let by = self.of(n).with(self.of(m));
+                let choice = by.choice.max(self.flags.all());
+                self.set(d, By { choice, ..by });
+            }
+            Op::Jump(_, true) => self.set(30, By::default()),
+            Op::JumpIf(test, _) => {
+                return Some(match test {
+                    If::Flags(_) => self.flags.all(),
+                    If::Zero(t, _, _) | If::Bit(t, _, _) => self.of(t).all(),
+                });
+            }
+            Op::JumpReg(n, link) => {
+                let on = self.of(n).all();
+                if link {
+                    self.set(30, By::default());
+                }
+                return Some(on);
+            }
+            _ => {}
+        }
+        None
+    }
 }
 
 struct Run<'a> {
@@ -138,7 +231,7 @@ impl<'a> Run<'a> {
         ever: &'a BTreeSet<(u64, u32)>,
         fetches: Fetches,
     ) -> Self {
-        let script = Rc::new(RefCell::new(Script { given, taken: Vec::new() }));
+        let script = Rc::new(RefCell::new(Script { given, ..Script::default() }));
         let mut features = Features::ARM_EIS | Features::ARM_EOS;
         features.set(Features::ARM_IDC, test.idc);
         features.set(Features::ARM_DIC, test.dic);
@@ -146,6 +239,7 @@ impl<'a> Run<'a> {
             cpus: test.threads.len() as u16,
             memory_bytes: 2 << 20,
             features,
+            data_order: DataOrder::Architecture,
             geometry: CacheGeometry { dline_bytes: 4, iline_bytes: 4 },
             ..MachineConfig::new(Arch::Arm64)
         };
@@ -192,7 +286,14 @@ impl<'a> Run<'a> {
         let threads = test.threads.iter().map(|t| {
             let mut registers = Registers { pc: t.entry.0, ..Registers::default() };
             t.registers.iter().for_each(|(n, value)| registers.set(*n, *value));
-            Thread { registers, fetched: None, done: false, faults: Vec::new(), steps: 0 }
+            Thread {
+                registers,
+                fetched: None,
+                done: false,
+                faults: Vec::new(),
+                steps: 0,
+                fed: Fed::default(),
+            }
         });
         Run {
             test,
@@ -214,17 +315,28 @@ impl<'a> Run<'a> {
             self.advance(t);
         }
         loop {
-            let open: Vec<usize> =
-                (0..self.threads.len()).filter(|t| !self.threads[*t].done).collect();
+            let mut open: Vec<(usize, Option<usize>)> = Vec::new();
+            for (t, thread) in self.threads.iter().enumerate() {
+                if thread.steps > MOST_STEPS {
+                    return false;
+                }
+                if !thread.done {
+                    open.push((t, None));
+                }
+                let waiting = self.machine.waiting_stores(CpuId(t as u16));
+                open.extend((0..waiting).map(|n| (t, Some(n))));
+            }
             if open.is_empty() {
                 return true;
             }
-            if open.iter().any(|t| self.threads[*t].steps > MOST_STEPS) {
-                return false;
-            }
             let n = self.script.borrow_mut().ask(open.len());
-            self.visible(open[n]);
-            self.advance(open[n]);
+            match open[n] {
+                (t, None) => {
+                    self.visible(t);
+                    self.advance(t);
+                }
+                (t, Some(n)) => self.machine.perform(CpuId(t as u16), n),
+            }
         }
     }
 
@@ -295,6 +407,17 @@ impl<'a> Run<'a> {
         let virt_pc = self.threads[t].registers.pc;
         self.threads[t].steps += 1;
         self.threads[t].fetched = None;
+        let fed = &mut self.threads[t].fed;
+        let on = match op {
+            Op::Load(_, address, _, _) | Op::Store(_, address, _, _) => fed.address(address).data,
+            Op::Clean(_, n) | Op::InvalidateIcache(_, _, n) => fed.of(n).all(),
+            _ => Moment::default(),
+        };
+        let branch = fed.step(op);
+        self.machine.depends(cpu, Some(on));
+        if let Some(on) = branch {
+            self.machine.branched(cpu, on);
+        }
         let next = self.threads[t].registers.step(op);
         let named = |m: &mut Machine, name: &str, at: u64| m.op_named(cpu, name, at).is_ok();
         let ok = match next {
@@ -309,6 +432,8 @@ impl<'a> Run<'a> {
                 let ok = self.machine.load_ordered(cpu, virt, some, order).is_ok();
                 if ok {
                     self.threads[t].registers.set(register, u64::from_le_bytes(out));
+                    let data = self.machine.last_load(cpu);
+                    self.threads[t].fed.set(register, By { data, choice: Moment::default() });
                 }
                 ok
             }
@@ -318,6 +443,8 @@ impl<'a> Run<'a> {
                     _ => MemOrder::Plain,
                 };
                 let value = &value.to_le_bytes()[..usize::from(bytes)];
+                let overtaken = self.stores_after(t, virt_pc);
+                self.script.borrow_mut().overtaken = overtaken;
                 let ok = self.machine.store(cpu, virt, value, order).is_ok();
                 self.stored_to(virt, value);
                 ok
@@ -347,6 +474,12 @@ impl<'a> Run<'a> {
             self.threads[t].registers.pc = virt_pc;
             self.fault(t, next == Next::Trap(true));
         }
+    }
+
+    /// Whether a store stands behind an address in a thread's own code.
+    fn stores_after(&self, t: usize, pc: u64) -> bool {
+        let is_store = |word| matches!(Op::decode(word), Some(Op::Store(..)));
+        self.test.threads[t].code.iter().any(|i| i.virt.0 > pc && is_store(i.word))
     }
 
     /// A store to code: its words are fetched through the machine from now on.

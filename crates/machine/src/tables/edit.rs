@@ -289,6 +289,8 @@ impl Machine {
 
     /// Tells everybody about edits that were made.
     pub(super) fn changed(&mut self, cpu: CpuId, space: SpaceId, runs: Runs) {
+        // What the CPU stored before it is performed before tables lead there.
+        self.perform_all(cpu);
         for run in runs.0 {
             let now = self.advance();
             self.tlbs_notice(space, &run, now);

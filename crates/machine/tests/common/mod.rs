@@ -43,7 +43,12 @@ impl Rig {
     /// Four pages of code, whose words are all 0x1000 (version 0) before anything runs.
     pub(crate) fn new(arch: Arch, features: Features, policy: Box<dyn Policy>) -> Rig {
         let config = MachineConfig { cpus: 3, features, ..MachineConfig::new(arch) };
-        let mut m = Machine::new(config, policy).unwrap();
+        Rig::of(Machine::new(config, policy).unwrap())
+    }
+
+    /// The same on a machine made elsewhere.
+    pub(crate) fn of(mut m: Machine) -> Rig {
+        let arch = m.arch();
         let pfn = m.alloc_frames(P0, 4, 12, false).unwrap();
         let phys = pfn.addr();
         m.load_image(phys, &0x1000u32.to_le_bytes().repeat(4096)).unwrap();

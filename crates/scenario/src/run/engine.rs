@@ -116,6 +116,7 @@ impl<'a, W: World> Engine<'a, W> {
                 let setup = self.programs.iter_mut().flat_map(|p| std::mem::take(&mut p.variables));
                 self.setup_variables =
                     setup.map(|(name, v)| (name, Variable { from_setup: true, ..v })).collect();
+                self.world.setup_ended();
                 self.start_programs();
                 self.run_programs()
             }

@@ -407,6 +407,10 @@ impl World for KernelWorld<'_> {
         self.kernel.machine_mut().emit(cpu, view);
     }
 
+    fn setup_ended(&mut self) {
+        self.kernel.machine_mut().settle_data();
+    }
+
     fn between(&mut self) -> bool {
         if self.kernel.machine_mut().recorder().pending() >= BATCH_EVENTS {
             self.flush();

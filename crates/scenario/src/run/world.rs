@@ -129,6 +129,9 @@ pub(crate) trait World: Bare {
     /// The result of a call was looked at, or never will be.
     fn result(&mut self, cpu: CpuId, call: CallRef, looked_at: bool);
 
+    /// The setup came to its end: what it stored is stored.
+    fn setup_ended(&mut self) {}
+
     /// Called between statements: may hand events on; `false` if nobody wants more.
     fn between(&mut self) -> bool;
 

@@ -1,0 +1,202 @@
+//! Stores that were issued and are performed later.
+//!
+//! The event of a store stands where it was issued, in program order; loads of other CPUs that miss
+//! it say so. Stores to the same bytes keep the order of their events: another CPU's store to what
+//! waits has it performed first (so that two CPUs' pairs of stores do not cross).
+
+use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
+use textbed_event::{Flags, MemOrder};
+
+use super::PATIENCE;
+use super::past::overlap;
+use crate::Machine;
+use crate::choice::Choice;
+
+/// Longest store that may wait, in bytes.
+pub const MAX_WAITING_BYTES: usize = 64;
+/// Stores of one CPU that wait at the same time.
+const MAX_WAITING: usize = 8;
+
+/// A store that was issued and waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Waiting {
+    virt: VirtAddr,
+    pub(crate) phys: u64,
+    pub(crate) bytes: Box<[u8]>,
+    /// Number of its event.
+    pub(crate) seq: u64,
+    /// Loads of others that may still miss it.
+    pub(crate) patience: u32,
+}
+
+impl Machine {
+    /// Whether a store waits instead of being performed. If so, [`Machine::keep_waiting`] is to be
+    /// told of its event.
+    pub(crate) fn store_waits(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        bytes: &[u8],
+        (order, flags): (MemOrder, Flags),
+    ) -> bool {
+        if !self.reorders() {
+            return false;
+        }
+        // Program order of stores to the same bytes is kept.
+        self.perform_overlapping(cpu, phys.0, bytes.len() as u64);
+        if matches!(order, MemOrder::Release | MemOrder::Full) {
+            self.perform_all(cpu);
+            return false;
+        }
+        self.ask_waiting(cpu);
+        let may = match self.arch() {
+            Arch::X86_64 => flags.has(Flags::NONTEMPORAL),
+            Arch::Arm64 | Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => true,
+        };
+        let table = self.frames.is_table(phys.pfn());
+        if !may || table || bytes.is_empty() || bytes.len() > MAX_WAITING_BYTES {
+            return false;
+        }
+        self.conflicts(cpu, phys.0, bytes.len() as u64);
+        let mut old = vec![0; bytes.len()];
+        let changes = self.memory.read(phys, &mut old).is_ok() && old != bytes;
+        changes && self.choices.yes(Choice::StoreWaits { cpu, virt, still: false })
+    }
+
+    /// A store waits, with its event in the stream.
+    pub(crate) fn keep_waiting(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        bytes: &[u8],
+        seq: u64,
+    ) {
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
+        let (phys, bytes) = (phys.0, bytes.into());
+        c.data.waiting.push(Waiting { virt, phys, bytes, seq, patience: PATIENCE });
+        if c.data.waiting.len() > MAX_WAITING {
+            self.perform(cpu, 0);
+        }
+    }
+
+    /// A store of `by` is about to be performed: what others have waiting there goes first.
+    pub(crate) fn conflicts(&mut self, by: CpuId, phys: u64, len: u64) {
+        if !self.reorders() {
+            return;
+        }
+        for cpu in self.all_cpus().filter(|cpu| *cpu != by) {
+            self.perform_overlapping(cpu, phys, len);
+        }
+    }
+
+    /// The oldest event of a store of another CPU that waits and touches a physical range.
+    pub(crate) fn waits_for(&self, by: CpuId, phys: u64, len: u64) -> Option<u64> {
+        if !self.reorders() {
+            return None;
+        }
+        let others = self.cpus.iter().enumerate().filter(|(n, _)| *n != by.index());
+        let all = others.flat_map(|(_, c)| &c.data.waiting);
+        let here = all.filter(|w| overlap(w.phys, w.bytes.len() as u64, phys, len).is_some());
+        here.map(|w| w.seq).min()
+    }
+
+    /// Number of stores that wait and touch a physical range.
+    pub(crate) fn waiting_over(&self, phys: u64, len: u64) -> u32 {
+        if !self.reorders() {
+            return 0;
+        }
+        let all = self.cpus.iter().flat_map(|c| &c.data.waiting);
+        all.filter(|w| overlap(w.phys, w.bytes.len() as u64, phys, len).is_some()).count() as u32
+    }
+
+    /// A chance for each waiting store to be performed.
+    fn ask_waiting(&mut self, cpu: CpuId) {
+        let count = self.waiting_stores(cpu);
+        for n in (0..count).rev() {
+            let Some(virt) = self.waiting_at(cpu, n) else { continue };
+            if !self.choices.yes(Choice::StoreWaits { cpu, virt, still: true }) {
+                self.perform(cpu, n);
+            }
+        }
+    }
+
+    fn waiting_at(&self, cpu: CpuId, n: usize) -> Option<VirtAddr> {
+        self.cpus.get(cpu.index())?.data.waiting.get(n).map(|w| w.virt)
+    }
+
+    /// Number of a CPU's stores that were issued and wait.
+    #[must_use]
+    pub fn waiting_stores(&self, cpu: CpuId) -> usize {
+        self.cpus.get(cpu.index()).map_or(0, |c| c.data.waiting.len())
+    }
+
+    /// Performs the `n`th waiting store of a CPU, the oldest being 0. Nothing, if there is none.
+    pub fn perform(&mut self, cpu: CpuId, n: usize) {
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
+        if n >= c.data.waiting.len() {
+            return;
+        }
+        let w = c.data.waiting.remove(n);
+        let (phys, len) = (PhysAddr(w.phys), w.bytes.len() as u64);
+        // Its address was in memory when it was issued.
+        if let Ok(true) = self.put(cpu, Some(w.virt), phys, &w.bytes) {
+            self.has_replaced(cpu, phys.0, len, MemOrder::Plain, w.seq);
+        }
+    }
+
+    /// Performs every waiting store of a CPU, in program order.
+    pub(crate) fn perform_all(&mut self, cpu: CpuId) {
+        while self.waiting_stores(cpu) > 0 {
+            self.perform(cpu, 0);
+        }
+    }
+
+    /// Performs every waiting store of every CPU, and has all later loads see them and what was
+    /// stored before: where one part of a run ends (boot, a setup, the whole).
+    pub fn settle_data(&mut self) {
+        if !self.reorders() {
+            return;
+        }
+        for cpu in self.all_cpus() {
+            self.perform_all(cpu);
+        }
+        let now = self.tick;
+        for c in &mut self.cpus {
+            c.data.at_least(now);
+        }
+    }
+
+    /// Performs the waiting stores of a CPU that touch a physical range.
+    pub(crate) fn perform_overlapping(&mut self, cpu: CpuId, phys: u64, len: u64) {
+        loop {
+            let Some(c) = self.cpus.get(cpu.index()) else { return };
+            let touches = |w: &Waiting| overlap(w.phys, w.bytes.len() as u64, phys, len).is_some();
+            match c.data.waiting.iter().position(touches) {
+                Some(n) => self.perform(cpu, n),
+                None => return,
+            }
+        }
+    }
+
+    /// A load of `by`: stores of others that waited for long enough are performed.
+    pub(crate) fn lose_patience(&mut self, by: CpuId) {
+        for cpu in self.all_cpus().filter(|cpu| *cpu != by) {
+            let Some(c) = self.cpus.get_mut(cpu.index()) else { continue };
+            if c.data.waiting.is_empty() {
+                continue;
+            }
+            for w in &mut c.data.waiting {
+                w.patience = w.patience.saturating_sub(1);
+            }
+            while let Some(n) = self
+                .cpus
+                .get(cpu.index())
+                .and_then(|c| c.data.waiting.iter().position(|w| w.patience == 0))
+            {
+                self.perform(cpu, n);
+            }
+        }
+    }
+}
