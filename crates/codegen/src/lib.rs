@@ -13,6 +13,7 @@
 mod arm64;
 mod format;
 mod names;
+mod plan;
 mod powerpc;
 mod x86;
 
@@ -61,6 +62,8 @@ pub fn compile(arch: Arch, format: &Format, bases: Bases) -> Result<Vec<u8>, Com
 
 /// Instruction words in an architecture's byte order.
 fn bytes(arch: Arch, words: &[u32]) -> Vec<u8> {
-    let order = |w: &u32| if arch.is_little_endian() { w.to_le_bytes() } else { w.to_be_bytes() };
+    let order = |w: &u32| {
+        if arch.is_little_endian() { w.to_le_bytes() } else { w.to_be_bytes() }
+    };
     words.iter().flat_map(order).collect()
 }
