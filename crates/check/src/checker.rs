@@ -128,10 +128,12 @@ impl Sink for Checker {
         };
         live.names.absorb(batch);
         for event in &batch.events {
-            // Stamps of versions need numbers that ascend, and that leave room for a CPU.
-            let in_order = self.next <= event.seq && event.seq < 1 << 48;
+            // Stamps of versions need numbers that ascend, and that leave room for a CPU. What is
+            // told late makes no version, and has the number of what it tells.
+            let late = event.kind == Kind::FetchLate;
+            let in_order = (late || self.next <= event.seq) && event.seq < 1 << 48;
             if in_order && event.is_valid() {
-                self.next = event.seq + 1;
+                self.next = self.next.max(event.seq + 1);
                 live.event(Now { event, batch });
             } else {
                 self.invalid = self.invalid.saturating_add(1);

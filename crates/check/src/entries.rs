@@ -116,7 +116,7 @@ impl Live {
     pub(crate) fn entry_used(&mut self, now: Now<'_>, virt: VirtAddr, exec: bool) {
         let space = self.space_at(now, virt);
         if exec {
-            self.watch.runs(now.cpu(), space, virt.0);
+            self.watch.runs(now.cpu(), now.seq(), space, virt.0);
         }
         if !self.watch.concerns(space, virt.0) {
             return;
@@ -130,6 +130,12 @@ impl Live {
             breaks::new_entry_used(self, virt.0, &fresh, &mark);
             self.watch.unmade(space, span);
         }
+    }
+
+    /// It is told late that code ran at an address.
+    pub(crate) fn ran_at(&mut self, now: Now<'_>, virt: VirtAddr) {
+        let space = self.space_at(now, virt);
+        self.watch.runs(now.cpu(), now.seq(), space, virt.0);
     }
 
     /// An access was refused: a hole, if there is one, was met.

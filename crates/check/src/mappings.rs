@@ -103,6 +103,10 @@ impl Live {
                 self.occasions.looked(RuleId::WxAlias);
             }
         }
+        if before.is_empty() && !change.new.writable() && !change.new.executable() {
+            // One way more to read: no pair of grants comes or goes by it.
+            review.retain(|frames| self.in_window(*frames));
+        }
         for frames in review {
             self.review_frames(frames, &mark);
         }

@@ -17,6 +17,10 @@ impl<T> PerCpu<T> {
         self.0.get(usize::from(cpu.0))?.as_ref()
     }
 
+    pub(crate) fn get_mut(&mut self, cpu: CpuId) -> Option<&mut T> {
+        self.0.get_mut(usize::from(cpu.0))?.as_mut()
+    }
+
     fn slot(&mut self, cpu: CpuId) -> &mut Option<T> {
         let at = usize::from(cpu.0);
         if at >= self.0.len() {

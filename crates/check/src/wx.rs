@@ -210,6 +210,11 @@ impl Live {
         }
     }
 
+    /// Whether a window is open on some of `frames`.
+    pub(crate) fn in_window(&self, frames: Span) -> bool {
+        self.wx.parts.meets(frames)
+    }
+
     /// Which of write and execute any alias of `frames`, or any old answer, may grant now: most
     /// changes are of frames that lack one of them. And the aliases that lead nowhere any more.
     fn grants(&self, frames: Span) -> (Perm, Vec<(Span, Alias)>) {

@@ -12,6 +12,7 @@
 //! tebibyte is a handful of events.
 
 mod batch;
+pub mod elide;
 mod flags;
 mod header;
 mod kind;

@@ -104,7 +104,10 @@ impl Live {
 
     /// A fetch that happened before the stores that follow: nothing to judge, but it was executed.
     pub(crate) fn fetch_late(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
-        if let Some(phys) = now.phys(phys) {
+        self.ran_at(now, virt);
+        if let Some(phys) = now.phys(phys)
+            && !self.fetches.looks.ran_late(now.cpu(), phys, len, now.seq())
+        {
             let moment = self.fetches.moment(now.cpu());
             let at = (virt.0, phys);
             self.fetches.looks.judged(now.cpu(), at, len, moment, true, now.seq());

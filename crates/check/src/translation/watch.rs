@@ -106,8 +106,8 @@ pub(crate) fn needs_break(
 pub(crate) struct Watch {
     fresh: BTreeMap<SpaceId, SpanMap<Fresh>>,
     holes: BTreeMap<SpaceId, SpanMap<Hole>>,
-    /// Last fetch of each CPU.
-    running: PerCpu<(SpaceId, u64)>,
+    /// Last fetch of each CPU: its number and where it was.
+    running: PerCpu<(u64, SpaceId, u64)>,
     /// All other CPUs stand still.
     pub(crate) stopped: bool,
     /// Changes whose early invalidation was reported, by the event that made them.
@@ -223,9 +223,11 @@ impl Watch {
             || self.holes.get(&space).is_some_and(|map| map.get(virt).is_some())
     }
 
-    /// A CPU executes there.
-    pub(crate) fn runs(&mut self, cpu: CpuId, space: SpaceId, virt: u64) {
-        self.running.set(cpu, (space, virt));
+    /// A CPU executed there, by event `seq`; it may be told late.
+    pub(crate) fn runs(&mut self, cpu: CpuId, seq: u64, space: SpaceId, virt: u64) {
+        if self.running.get(cpu).is_none_or(|(last, _, _)| *last <= seq) {
+            self.running.set(cpu, (seq, space, virt));
+        }
     }
 
     /// CPUs other than `but` whose last fetch lay in `span`, lowest first.
@@ -237,8 +239,8 @@ impl Watch {
     ) -> Option<(CpuId, u64)> {
         let inside = |at: u64| span.first <= at && at <= span.last;
         let cpus =
-            self.running.iter().filter(|(c, (s, at))| *c != but && *s == space && inside(*at));
-        cpus.map(|(c, (_, at))| (c, *at)).min()
+            self.running.iter().filter(|(c, (_, s, at))| *c != but && *s == space && inside(*at));
+        cpus.map(|(c, (_, _, at))| (c, *at)).min()
     }
 
     fn tidy(&mut self) {
