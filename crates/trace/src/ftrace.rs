@@ -78,20 +78,26 @@ pub struct Event<'a> {
     pub name: &'a [u8],
     /// What stands behind the name.
     pub body: &'a [u8],
+    /// The place of a probe at the front of the body, and what stands behind it.
+    place: Option<(Location<'a>, &'a [u8])>,
 }
 
 impl<'a> Event<'a> {
+    /// An event of which only the name and what stands behind it are known.
+    pub(crate) fn new(name: &'a [u8], body: &'a [u8]) -> Self {
+        let place = args::location(body);
+        let (flags, time) = (None, Time::Ticks(0));
+        Self { task: b"", pid: 0, tgid: None, cpu: 0, flags, time, name, body, place }
+    }
+
     /// Where the probe sits, if this is a kprobe's or a kretprobe's event.
     pub fn location(&self) -> Option<Location<'a>> {
-        args::location(self.body).map(|(l, _)| l)
+        self.place.map(|(l, _)| l)
     }
 
     /// The arguments: `key=value` (kprobes, most tracepoints), `key: value` and `key:value`.
     pub fn args(&self) -> Args<'a> {
-        Args::new(match args::location(self.body) {
-            Some((_, rest)) => rest,
-            None => self.body,
-        })
+        Args::new(self.place.map_or(self.body, |(_, rest)| rest))
     }
 
     /// The value of the first argument of that name.

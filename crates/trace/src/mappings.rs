@@ -119,9 +119,9 @@ impl Mappings {
 
     /// Physical address of a range, if all of it is known and ascends.
     pub fn phys(&self, virt: u64, len: u64) -> Option<u64> {
-        let run = self.at(virt)?;
+        let (first, run) = self.runs.range(..=virt).next_back()?;
         let end = virt.checked_add(len.max(1))?;
-        let phys = run.phys?.checked_add(virt - run.virt)?;
+        let phys = run.phys?.checked_add(virt - first)?;
         (end <= run.end).then_some(phys)
     }
 
@@ -297,6 +297,9 @@ impl Mappings {
 
     /// Takes `[start, end)` out of the runs.
     fn cut(&mut self, start: u64, end: u64) {
+        if self.runs.range(..end).next_back().is_none_or(|(_, run)| run.end <= start) {
+            return;
+        }
         let first = self.runs.range(..=start).next_back().map(|(k, _)| *k).unwrap_or(start);
         let hit: Vec<u64> = self
             .runs

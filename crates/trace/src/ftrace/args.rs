@@ -120,13 +120,10 @@ pub fn number(text: &[u8]) -> Option<u64> {
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |n, c| match c {
-        b'0'..=b'9' => n.checked_mul(10)?.checked_add(u64::from(c - b'0')),
+    match super::columns::digits(text) {
+        (value, []) => value,
         _ => None,
-    })
+    }
 }
 
 fn hexadecimal(text: &[u8]) -> Option<u64> {

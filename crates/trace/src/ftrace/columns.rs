@@ -88,7 +88,9 @@ pub(super) fn event(line: &[u8]) -> Option<Event<'_>> {
 
 /// `TASK-PID (TGID) [CPU] FLAGS TIME: TEXT`, with the dash at a given place or anywhere.
 fn default_format(line: &[u8], dash: Option<usize>) -> Option<Event<'_>> {
-    memchr::memchr_iter(b'[', line).find_map(|open| {
+    let skip = dash.unwrap_or(0);
+    memchr::memchr_iter(b'[', line.get(skip..)?).find_map(|open| {
+        let open = skip + open;
         let (cpu, rest) = digits(line.get(open + 1..)?);
         let cpu = u32::try_from(cpu?).ok()?;
         let rest = rest.strip_prefix(b"]")?;
@@ -111,7 +113,7 @@ fn default_format(line: &[u8], dash: Option<usize>) -> Option<Event<'_>> {
         };
         let task = task.trim_ascii_start();
         let (name, body) = name_and_body(text);
-        Some(Event { task, pid, tgid, cpu, flags, time, name, body })
+        Some(Event { task, pid, tgid, cpu, flags, time, ..Event::new(name, body) })
     })
 }
 
@@ -130,7 +132,7 @@ fn latency_at(line: &[u8], dash: usize) -> Option<Event<'_>> {
     let time = Time::Nanos(micros?.checked_mul(1000)?);
     let task = line.get(..dash)?.trim_ascii_start();
     let (name, body) = name_and_body(text);
-    Some(Event { task, pid, tgid: None, cpu, flags: Some(flags), time, name, body })
+    Some(Event { task, pid, cpu, flags: Some(flags), time, ..Event::new(name, body) })
 }
 
 /// Takes ` (  77)` or ` (-------)` off the end.
@@ -162,6 +164,10 @@ fn flags_and_time(rest: &[u8]) -> Option<(Option<Flags>, Time, &[u8])> {
     Some((Some(flags), time, text))
 }
 
+/// Nanoseconds of the last place of a fraction, by its length.
+const NANOS: [u64; 10] =
+    [1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
+
 /// `SECONDS.FRACTION: TEXT` or `COUNT: TEXT`.
 fn time(rest: &[u8]) -> Option<(Time, &[u8])> {
     let (whole, rest) = digits(rest);
@@ -171,7 +177,7 @@ fn time(rest: &[u8]) -> Option<(Time, &[u8])> {
         Some(fraction) => {
             let (value, after) = digits(fraction);
             let length = fraction.len() - after.len();
-            let scale = 10u64.checked_pow(9u32.checked_sub(u32::try_from(length).ok()?)?)?;
+            let scale = NANOS.get(length)?;
             let nanos = whole.checked_mul(1_000_000_000)?.checked_add(value? * scale)?;
             (Time::Nanos(nanos), after)
         }
@@ -245,18 +251,26 @@ fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
 
 /// Decimal digits at the front. `None` where there are none or where they do not fit.
 pub(super) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
-    let mut value = Some(0u64);
+    let mut value = 0u64;
     let mut length = 0;
-    for c in text {
-        if !c.is_ascii_digit() {
-            break;
+    let mut fits = true;
+    while let Some(c @ b'0'..=b'9') = text.get(length) {
+        let digit = u64::from(c - b'0');
+        if length < SURE_DIGITS {
+            value = value * 10 + digit;
+        } else {
+            let next = value.checked_mul(10).and_then(|n| n.checked_add(digit));
+            fits &= next.is_some();
+            value = next.unwrap_or(0);
         }
-        value = value.and_then(|n| n.checked_mul(10)?.checked_add(u64::from(c - b'0')));
         length += 1;
     }
     let rest = text.get(length..).unwrap_or_default();
-    (if length == 0 { None } else { value }, rest)
+    ((length > 0 && fits).then_some(value), rest)
 }
+
+/// So many decimal digits fit into 64 bits, whatever they are.
+const SURE_DIGITS: usize = 19;
 
 /// The rest behind a printk time stamp `[   15.123456] ` (perhaps with a level `<6>` before it and
 /// a caller `[    T1]` behind it).

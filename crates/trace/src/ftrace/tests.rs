@@ -250,7 +250,7 @@ proptest! {
         let time = if ticks { Time::Ticks(micros) } else { Time::Nanos(micros * 1000) };
         let e = Event {
             task: &task, pid, tgid, cpu, flags, time,
-            name: name.as_bytes(), body: body.as_bytes(),
+            ..Event::new(name.as_bytes(), body.as_bytes())
         };
         let line = print(&e);
         prop_assert_eq!(parse(&line), Parsed::Event(e), "{}", String::from_utf8_lossy(&line));

@@ -18,7 +18,8 @@ pub struct Symbols {
 impl Symbols {
     /// A line of `kallsyms`: `ADDRESS TYPE NAME`. Addresses that are hidden (0) are not taken.
     pub fn add_symbol(&mut self, line: &str) {
-        let mut words = line.split_whitespace();
+        // Most lines of a `kallsyms` are data, or of functions that no table knows.
+        let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next())
         else {
             return;

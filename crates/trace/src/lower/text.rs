@@ -76,6 +76,10 @@ impl Lower<'_> {
     /// Ends what this event shows to be over for its task.
     pub(super) fn settle(&mut self, e: &LogEvent<'_>, hit: &Hit) {
         let stack = self.now.stack;
+        let Some(open) = self.text.open.get(&stack) else { return };
+        if open.iter().all(|open| self.still_inside(open, e, hit)) {
+            return;
+        }
         let Some(mut open) = self.text.open.remove(&stack) else { return };
         let mut kept = Vec::new();
         while let Some(last) = open.pop() {
