@@ -39,7 +39,7 @@ fn findings_of_all_scenarios_are_the_same() {
         for arch in loaded.archs() {
             let kernel = *loaded.kernels().first().unwrap();
             for policy in [PolicyChoice::Newest, PolicyChoice::Random(7)] {
-                let options = RunOptions { policy, ..RunOptions::new(arch, kernel.clone()) };
+                let options = RunOptions { policy, ..RunOptions::new(arch, kernel) };
                 let mut full = Checker::new(Options::default());
                 let mut less = Checker::new(Options::default());
                 let mut elided = Elided::new(&mut less);

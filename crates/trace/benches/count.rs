@@ -1,97 +1,166 @@
-//! One piece of work after the other, each run once: for counting instructions (`tools/count`),
-//! which no load of the machine changes, and for profiles.
+//! One piece of work, run once: for counting instructions (`tools/count`), which no load of the
+//! machine changes, for profiles, and for making logs of any length.
 //!
-//! `count WORK [FILE]`, where WORK is one of
+//! `count WORK [ARGUMENT]`, where WORK is one of
 //!
-//! - `replay`: the log FILE, parsed, lowered and checked;
-//! - `parse`: the log FILE, parsed only;
-//! - `a-ARCH-MODE[-EVENTS]`, `b-…`: stream A or B through the checker.
+//! - `replay FILE`: the log FILE, parsed, lowered and checked; `parse FILE`: parsed only;
+//! - `replay-made [BYTES]`, `parse-made [BYTES]`: the same of a log that is made on the way;
+//! - `make BYTES`: prints such a log;
+//! - `a-ARCH-MODE [EVENTS]`, `b-ARCH-MODE [EVENTS]`: stream A or B through the checker.
 //!
-//! Prints what the work was made of, as `NUMBER UNIT`.
+//! Prints what the work was made of, as `NUMBER UNIT`, and on stderr how fast it was by the time
+//! that the processor spent on it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // benches may
 
 use std::path::Path;
+
 use textbed_arch::Arch;
 use textbed_check::{Checker, Mode, Options};
 use textbed_event::Sink;
-use textbed_trace::{ftrace, reader::LineReader};
+use textbed_trace::reader::LineReader;
+use textbed_trace::replay::replay_reader;
+use textbed_trace::side::SideFiles;
+use textbed_trace::{Replayed, ftrace};
 
+mod logs;
 #[path = "../../check/benches/streams/mod.rs"]
 mod streams;
+
+/// Bytes of a log that is made, if not said otherwise.
+const BYTES: u64 = 16 << 20;
+/// Events of a stream.
+const EVENTS: usize = 400_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let bytes = || args.get(1).map_or(BYTES, |n| n.parse().unwrap());
     match args.as_slice() {
-        ["replay", file] => replay(Path::new(file)),
-        ["parse", file] => parse(Path::new(file)),
-        [work] => stream(work),
-        _ => eprintln!("count: replay FILE | parse FILE | a-ARCH-MODE | b-ARCH-MODE"),
+        ["replay", file] => replay(|checker| {
+            textbed_trace::replay(Path::new(file), &textbed_trace::Options::default(), checker)
+                .unwrap()
+        }),
+        ["replay-made", ..] => replay(|checker| {
+            let options = textbed_trace::Options {
+                arch: Some(Arch::X86_64),
+                kernel: Some("6.12".to_owned()),
+                ..textbed_trace::Options::default()
+            };
+            replay_reader(made(bytes()), &options, SideFiles::default(), None, checker).unwrap()
+        }),
+        ["parse", file] => parse(LineReader::open(Path::new(file)).unwrap()),
+        ["parse-made", ..] => parse(made(bytes())),
+        ["make", ..] => {
+            let mut out = std::io::stdout().lock();
+            // Whoever reads it may have enough.
+            let _ = std::io::copy(&mut logs::Log::new(bytes()), &mut out);
+        }
+        [work, ..] if work.starts_with("a-") || work.starts_with("b-") => {
+            stream(work, args.get(1).map_or(EVENTS, |n| n.parse().unwrap()));
+        }
+        // `cargo bench` runs every bench: this one has nothing to say by itself.
+        [] => {}
+        _ => eprintln!("count: unknown work: see the head of benches/count.rs"),
     }
 }
 
-fn replay(file: &Path) {
-    let options =
-        textbed_trace::Options { arch: None, kernel: None, ..textbed_trace::Options::default() };
-    let mut checker = Checker::new(Options::default());
+fn made(bytes: u64) -> LineReader {
+    LineReader::from_read("made", logs::Log::new(bytes)).unwrap()
+}
+
+/// What is to be counted, under a name that a tool can select.
+#[inline(never)]
+fn run<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// Runs it and says how fast it was; `count` and `unit` tell of what it is made.
+fn timed<T>(unit: &str, scale: f64, count: impl Fn(&T) -> u64, work: impl FnOnce() -> T) -> T {
     let begin = processor_seconds();
-    let replayed = textbed_trace::replay(file, &options, &mut checker).unwrap();
+    let result = run(work);
+    let seconds = processor_seconds() - begin;
+    let count = count(&result);
+    eprintln!("{:.1} {unit}/s", count as f64 / seconds / scale);
+    result
+}
+
+fn replay(work: impl FnOnce(&mut Checker) -> Replayed) {
+    let bytes = |(_, replayed): &(Checker, Replayed)| replayed.summary.accounting.bytes;
+    let (checker, replayed) = timed("MB", 1e6, bytes, || {
+        let mut checker = Checker::new(Options::default());
+        let replayed = work(&mut checker);
+        (checker, replayed)
+    });
     let report = checker.finish();
-    eprintln!("{} events, {} findings", report.events, report.findings.len());
-    let bytes = replayed.summary.accounting.bytes;
-    eprintln!("{:.1} MB/s", bytes as f64 / (processor_seconds() - begin) / 1e6);
+    let a = &replayed.summary.accounting;
+    eprintln!(
+        "{} lines, {} not understood; {} events, {} findings; {}",
+        a.lines,
+        a.not_understood_lines(),
+        report.events,
+        report.findings.len(),
+        memory()
+    );
+    println!("{} bytes", a.bytes);
+}
+
+fn parse(mut reader: LineReader) {
+    let bytes = timed(
+        "MB",
+        1e6,
+        |bytes| *bytes,
+        || {
+            let (mut bytes, mut events) = (0, 0u64);
+            while let Some(line) = reader.next_line().unwrap() {
+                bytes += line.taken;
+                events += u64::from(matches!(ftrace::parse(line.bytes), ftrace::Parsed::Event(_)));
+            }
+            assert!(events > 0);
+            bytes
+        },
+    );
     println!("{bytes} bytes");
 }
 
-fn parse(file: &Path) {
-    let mut reader = LineReader::open(file).unwrap();
-    let (mut bytes, mut events) = (0, 0);
-    while let Some(line) = reader.next_line().unwrap() {
-        bytes += line.taken;
-        events += u64::from(matches!(ftrace::parse(line.bytes), ftrace::Parsed::Event(_)));
-    }
-    eprintln!("{events} events");
-    println!("{bytes} bytes");
-}
-
-fn stream(work: &str) {
-    let mut words = work.split('-');
-    let (which, arch, mode) = (words.next(), words.next(), words.next());
-    let arch: Arch = arch.unwrap_or("x86_64").parse().unwrap();
-    let mode = if mode == Some("predicted") { Mode::Predicted } else { Mode::Observed };
-    let events = match words.next() {
-        Some(events) => events.parse().unwrap(),
-        None => 400_000,
-    };
-    let stream = match which {
-        Some("b") => streams::b(arch, 1_000_000, events),
-        _ => streams::a(arch, events),
+fn stream(work: &str, events: usize) {
+    let mut words = work.split('-').skip(1);
+    let arch: Arch = words.next().unwrap_or("x86_64").parse().unwrap();
+    let mode = if words.next() == Some("predicted") { Mode::Predicted } else { Mode::Observed };
+    let stream = match work.starts_with("b-") {
+        true => streams::b(arch, 1_000_000, events),
+        false => streams::a(arch, events),
     };
     let mut checker = Checker::new(Options { mode, ..Options::default() });
     let _ = checker.begin(&stream.header);
     for batch in &stream.setup {
         let _ = checker.batch(batch);
     }
-    let begin = processor_seconds();
-    run(&mut checker, &stream);
-    let seconds = processor_seconds() - begin;
-    eprintln!("{:.2} M events/s", stream.events() as f64 / seconds / 1e6);
+    let count = stream.events();
+    timed(
+        "million events",
+        1e6,
+        |()| count as u64,
+        || {
+            for batch in &stream.batches {
+                let _ = checker.batch(batch);
+            }
+        },
+    );
     let report = checker.finish();
-    eprintln!("{} events, {} findings", report.events, report.findings.len());
-    println!("{} events", stream.events());
-}
-
-/// What is to be counted, under a name that a tool can select.
-#[inline(never)]
-fn run(checker: &mut Checker, stream: &streams::Stream) {
-    for batch in &stream.batches {
-        let _ = checker.batch(batch);
-    }
+    eprintln!("{} events, {} findings; {}", report.events, report.findings.len(), memory());
+    println!("{count} events");
 }
 
 /// Seconds of processor time that this process had (Linux).
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+/// The most memory that this process had (Linux).
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("VmHWM: not known");
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
