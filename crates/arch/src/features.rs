@@ -26,6 +26,8 @@ bitflags! {
         const ARM_ETS2 = 1 << 5;
         /// arm64: FEAT_BBML2 on cores that never raise a TLB conflict abort.
         const ARM_BBML2_NOABORT = 1 << 6;
+        /// arm64: the instruction cache is indexed by virtual address (CTR_EL0.L1Ip: VIPT).
+        const ARM_VIPT = 1 << 7;
         /// x86: the vendor is AMD (else Intel).
         const X86_AMD = 1 << 16;
         /// x86: 2 MiB pages.
@@ -76,6 +78,7 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::Arm64, "fb", Features::ARM_FB, false, "HCR_EL2.FB: local maintenance is broadcast"),
     f(Arch::Arm64, "ets2", Features::ARM_ETS2, false, "FEAT_ETS2"),
     f(Arch::Arm64, "bbml2_noabort", Features::ARM_BBML2_NOABORT, false, "BBM level 2, no abort"),
+    f(Arch::Arm64, "vipt", Features::ARM_VIPT, false, "icache indexed by virtual address"),
     f(Arch::X86_64, "amd", Features::X86_AMD, false, "AMD rules (else Intel)"),
     f(Arch::X86_64, "pse", Features::X86_PSE, true, "2 MiB pages"),
     f(Arch::X86_64, "gbpages", Features::X86_GBPAGES, true, "1 GiB pages"),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use textbed_arch::insn::CmodxRevision;
+
 use crate::finding::Level;
 use crate::rules::RuleId;
 
@@ -114,6 +116,28 @@ impl Levels {
     }
 }
 
+impl Options {
+    /// Sets what `--cmodx` says: `on`, `off`, or `on` by a revision of arm64's list.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn set_cmodx(&mut self, word: &str) -> Result<(), UnknownName> {
+        match (word, CmodxRevision::ALL.into_iter().find(|r| r.name() == word)) {
+            ("on", _) => (self.cmodx, self.cmodx_list) = (true, CmodxRevision::Latest),
+            ("off", _) => self.cmodx = false,
+            (_, Some(revision)) => (self.cmodx, self.cmodx_list) = (true, revision),
+            _ => {
+                return Err(UnknownName {
+                    what: "live patching",
+                    name: word.to_owned(),
+                    known: "on, off; on by arm64's list as of a.a, d.a, middle, latest",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the checker is asked to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -121,6 +145,8 @@ pub struct Options {
     pub reading: Reading,
     /// Whether the rows that allow live patching apply.
     pub cmodx: bool,
+    /// As of which revision of the manual arm64's list of such instructions is read.
+    pub cmodx_list: CmodxRevision,
     /// Which order counts.
     pub mode: Mode,
     /// Levels by rule.
@@ -132,6 +158,7 @@ impl Default for Options {
         Self {
             reading: Reading::default(),
             cmodx: true,
+            cmodx_list: CmodxRevision::Latest,
             mode: Mode::default(),
             levels: Levels::default(),
         }

@@ -182,9 +182,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "READING")]
     pub(crate) reading: Option<String>,
 
-    /// Whether the architecture's rules for live patching are in force [default: on].
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
-    pub(crate) cmodx: Option<Switch>,
+    /// Whether the architecture's rules for live patching are in force: on, off, or on with arm64's
+    /// list as of a revision of the manual (a.a, d.a, middle, latest) [default: on].
+    #[arg(long, value_name = "on|off|LIST")]
+    pub(crate) cmodx: Option<String>,
 
     /// Report a rule at deny level (order of these three options counts).
     #[arg(long, value_name = "RULE")]
@@ -221,12 +222,6 @@ pub(crate) enum Colour {
     Auto,
     Always,
     Never,
-}
-
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Switch {
-    On,
-    Off,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ pub(crate) struct Config {
     pub(crate) levels: BTreeMap<String, String>,
     /// As `--reading`.
     pub(crate) reading: Option<String>,
-    /// As `--cmodx`: `on` or `off`.
+    /// As `--cmodx`.
     pub(crate) cmodx: Option<String>,
     /// Where it was found.
     #[serde(skip)]

@@ -6,7 +6,7 @@ use textbed_check::rules::RuleId;
 use textbed_check::{Level, Options, rules};
 use textbed_kernel::Version;
 
-use crate::args::{CheckArgs, Switch};
+use crate::args::CheckArgs;
 use crate::config;
 
 /// The checker's options, before and after what an input allows.
@@ -51,12 +51,11 @@ pub(crate) fn check(args: &CheckArgs) -> Result<Check> {
     } else if let Some(word) = &config.reading {
         base.reading = word.parse().map_err(|e| anyhow!("{}: {e}", from()))?;
     }
-    base.cmodx = match (args.cmodx, config.cmodx.as_deref()) {
-        (Some(switch), _) => switch == Switch::On,
-        (None, None | Some("on")) => true,
-        (None, Some("off")) => false,
-        (None, Some(word)) => bail!("{}: cmodx = '{word}': expected on or off", from()),
-    };
+    if let Some(word) = &args.cmodx {
+        base.set_cmodx(word).map_err(|e| anyhow!("--cmodx: {e}"))?;
+    } else if let Some(word) = &config.cmodx {
+        base.set_cmodx(word).map_err(|e| anyhow!("{}: cmodx: {e}", from()))?;
+    }
     for (name, level) in &config.levels {
         let row = rules::by_name(name)
             .ok_or_else(|| unknown_rule(name).context(format!("{}: [levels]", from())))?;

@@ -400,7 +400,7 @@ fn levels_come_from_the_nearest_configuration_and_flags_win() {
         ("[levels]\nno-such-rule = \"warn\"\n", "unknown rule 'no-such-rule'"),
         ("[levels]\nwx-alias = \"loud\"\n", "not deny, warn or allow"),
         ("reading = \"quick\"\n", "unknown reading 'quick'"),
-        ("cmodx = \"maybe\"\n", "expected on or off"),
+        ("cmodx = \"maybe\"\n", "unknown live patching 'maybe' (known: on, off"),
         ("level = 3\n", "unknown field"),
         ("[levels\n", "textbed.toml"),
     ] {

@@ -69,6 +69,16 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it may be modified while another CPU executes it, by the list as of `revision`
+    /// (arm64) or by the patch class (Power).
+    #[must_use]
+    pub fn live_patchable_as_of(&self, revision: CmodxRevision) -> bool {
+        self.live_patchable.is_some_and(|patch| match patch.list {
+            PatchList::Cmodx(since) => since <= revision,
+            PatchList::PatchClass => true,
+        })
+    }
+
     /// Whether this instruction serialises under the vendor in `features` (x86). WRMSR depends on
     /// its register: see [`super::msr_write_serialises`].
     #[must_use]
@@ -309,6 +319,22 @@ pub enum CmodxRevision {
     Middle,
     /// Latest: and the compare-and-branch instructions, TRCIT, UDF.
     Latest,
+}
+
+impl CmodxRevision {
+    /// Every revision, oldest first.
+    pub const ALL: [CmodxRevision; 4] = [Self::Aa, Self::Da, Self::Middle, Self::Latest];
+
+    /// Its name in options: the revision of DDI 0487 where that is known.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aa => "a.a",
+            Self::Da => "d.a",
+            Self::Middle => "middle",
+            Self::Latest => "latest",
+        }
+    }
 }
 
 /// Why an instruction is live-patchable.

@@ -7,7 +7,7 @@
 use super::{Rule, Vendor, When, rule_of, scope};
 use crate::cite::Cite;
 use crate::features::Features;
-use crate::insn::{self, CmodxRevision, Family, PatchList, Row};
+use crate::insn::{self, CmodxRevision, Family, Row};
 use crate::isa::Arch;
 
 /// A rule about live patching.
@@ -181,11 +181,5 @@ pub fn live_rows(arch: Arch, features: Features) -> impl Iterator<Item = &'stati
 /// The instructions that may be patched live on `arch`: on arm64 those of the list as of
 /// `revision`, on powerpc the patch class, none on x86-64.
 pub fn patch_list(arch: Arch, revision: CmodxRevision) -> impl Iterator<Item = &'static Row> {
-    insn::rows(arch).iter().filter(move |r| match r.live_patchable {
-        Some(p) => match p.list {
-            PatchList::Cmodx(since) => since <= revision,
-            PatchList::PatchClass => true,
-        },
-        None => false,
-    })
+    insn::rows(arch).iter().filter(move |r| r.live_patchable_as_of(revision))
 }

@@ -29,6 +29,7 @@ use textbed_arch::{
 };
 use textbed_event::{Header, MemOrder};
 
+use super::index::Fetched;
 use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
 use super::versions::{History, Version, Versions};
 use super::views::{Stores, View};
@@ -392,18 +393,20 @@ impl Weak {
         }
     }
 
-    /// R5: an invalidation of instruction caches, of a line or of everything.
+    /// R5: an invalidation of instruction caches, of a line or of everything. `virt` is the line's
+    /// address if the caches are indexed by it.
     pub(crate) fn invalidate(
         &mut self,
         p: CpuId,
         line: Option<Span>,
+        virt: Option<u64>,
         versions: &Versions,
         taint: &View,
     ) {
         let caches = self.caches;
         self.cpu(p).both().for_each(|known| {
             let any_line = caches.any_line && !made(Mistake::IcbiOfOneLine);
-            known.invalidate(caches, line.filter(|_| !any_line), versions, taint);
+            known.invalidate(caches, line.filter(|_| !any_line), virt, versions, taint);
         });
     }
 
@@ -411,9 +414,9 @@ impl Weak {
     pub(crate) fn invalidate_own(&mut self, p: CpuId, versions: &Versions) {
         let caches = self.caches;
         if made(Mistake::AloneReachesAll) {
-            self.invalidate(p, None, versions, &View::default());
+            self.invalidate(p, None, None, versions, &View::default());
         } else {
-            self.cpu(p).private().invalidate(caches, None, versions, &View::default());
+            self.cpu(p).private().invalidate(caches, None, None, versions, &View::default());
         }
     }
 
@@ -446,9 +449,9 @@ impl Weak {
         cpu.both().for_each(Knowledge::sync);
     }
 
-    /// Stamp of the oldest version that a fetch of `p` from `span` may return: R9.
-    pub(crate) fn low(&self, p: CpuId, span: Span, history: &History) -> u64 {
-        let low = |known: &Knowledge| self.excludes(&known.base[FETCH]).newest(history, span);
+    /// Stamp of the oldest version that a fetch of `p` from there may return: R9.
+    pub(crate) fn low(&self, p: CpuId, at: Fetched, history: &History) -> u64 {
+        let low = |known: &Knowledge| self.excludes(&known.base[FETCH]).newest_of(history, at);
         self.cpus.get(&p).map_or(0, |cpu| cpu.each().map(low).max().unwrap_or(0))
     }
 
@@ -507,8 +510,8 @@ impl Weak {
 
     /// Stamp of the newest version of `span` that the next context synchronisation of `p` would put
     /// below all later fetches.
-    pub(crate) fn would_exclude(&self, p: CpuId, span: Span, history: &History) -> u64 {
-        let newest = |view: &View| self.excludes(view).newest(history, span);
+    pub(crate) fn would_exclude(&self, p: CpuId, at: Fetched, history: &History) -> u64 {
+        let newest = |view: &View| self.excludes(view).newest_of(history, at);
         let handed = |known: &Knowledge| {
             newest(&known.to_sync).max(newest(&known.branch)).max(newest(&known.address))
         };
@@ -520,14 +523,14 @@ impl Weak {
     pub(crate) fn anybody_invalidated(
         &self,
         p: CpuId,
-        span: Span,
+        at: Fetched,
         history: &History,
         stamp: u64,
     ) -> bool {
         let invalidated = |known: &Knowledge| {
             [&known.base[INVALIDATE], &known.gathered[INVALIDATE]]
                 .into_iter()
-                .any(|view| view.i.newest(history, span) >= stamp)
+                .any(|view| view.i.newest_of(history, at) >= stamp)
         };
         let own = |cpu: &Cpu| cpu.private.as_deref().is_some_and(invalidated);
         self.cpus.get(&p).is_some_and(own) || self.cpus.values().any(|cpu| invalidated(&cpu.public))

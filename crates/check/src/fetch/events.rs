@@ -236,12 +236,14 @@ impl Live {
             }
         };
         self.fetches.versions.end_run();
+        let by = self.fetches.by_virt.then_some(virt.0 & !(self.fetches.iline - 1));
         if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
-            observed.invalidate(now.cpu(), &self.fetches.versions, line, alone);
+            let versions = &self.fetches.versions;
+            observed.invalidate(now.cpu(), versions, line, by, alone);
             if let Some(weak) = predicted.as_mut().filter(|_| alone) {
-                weak.invalidate_own(now.cpu(), &self.fetches.versions);
+                weak.invalidate_own(now.cpu(), versions);
             } else if let Some(weak) = predicted {
-                weak.invalidate(now.cpu(), line, &self.fetches.versions, &View::default());
+                weak.invalidate(now.cpu(), line, by, versions, &View::default());
             }
         }
     }

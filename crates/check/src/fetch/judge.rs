@@ -29,6 +29,7 @@ use crate::mark::Mark;
 use crate::options::Reading;
 use crate::rules::{RuleId, fetch, translations};
 use crate::span::Span;
+use crate::translation::Old;
 
 /// A chain that is broken, at a fetch.
 #[derive(Debug)]
@@ -70,10 +71,38 @@ impl Live {
             translations::executed_after_free(self, virt.0, &freed, &mark);
             clean = false;
         }
+        clean &= self.judge_translation(now, virt.0, phys);
         if !self.fetches.is_off() {
             clean &= self.judge(now, virt.0, span);
         }
         self.fetches.looks.judged(p, (virt.0, phys), len, moment, clean, seq);
+    }
+
+    /// The windows joined: what a fetch may return are the versions of every frame to which the
+    /// address may still lead this CPU. An old answer that leads elsewhere is a finding, whatever
+    /// is in that frame.
+    fn judge_translation(&mut self, now: Now<'_>, virt: u64, phys: u64) -> bool {
+        let p = now.cpu();
+        let space = self.cpus.space_of(p);
+        let at = Span { first: virt, last: virt };
+        let elsewhere = |old: &Old| {
+            old.cpus & View::cpu_bit(p) != 0
+                && old.perm.executable()
+                && old.phys != phys
+                && old.phys < crate::tables::UNKNOWN_PHYS
+                // Of a frame that went back that was said then.
+                && self.frames.freed(old.phys).is_none()
+        };
+        let spaces = [Some(space), (space != SpaceId::KERNEL).then_some(SpaceId::KERNEL)];
+        let found = spaces.into_iter().flatten().find_map(|space| {
+            let (_, olds) = self.stale.within(space, at).next()?;
+            olds.0.iter().rev().find(|old| elsewhere(old)).map(|old| (space, *old))
+        });
+        let Some((space, old)) = found else { return true };
+        self.occasions.looked(RuleId::StaleTranslation);
+        let mark = self.mark(now);
+        translations::stale_fetch(self, space, virt, &old, &mark);
+        false
     }
 
     /// A call promised that no CPU runs old code in `span`: is every window closed?
@@ -207,8 +236,9 @@ impl Live {
                 let weak = predicted.as_deref().filter(|w| !w.given_up);
                 let newest = history.newest()?;
                 let stamps: Vec<u64> = history.versions.iter().map(|v| v.stamp).collect();
-                let seen = observed.low(p, span, &stamps);
-                let low = weak.map_or(seen, |w| w.low(p, span, history));
+                let fetched = self.fetches.fetched(span, virt);
+                let seen = observed.low(p, fetched, &stamps);
+                let low = weak.map_or(seen, |w| w.low(p, fetched, history));
                 if low >= newest.stamp {
                     return None;
                 }
@@ -232,17 +262,18 @@ impl Live {
         weak: Option<&Weak>,
         version: &Rc<Version>,
     ) -> Option<Broken> {
-        let Place { p, span, .. } = *at;
+        let Place { p, span, virt, .. } = *at;
+        let fetched = self.fetches.fetched(span, virt);
         let stamp = version.stamp;
         let features = self.header.features;
         let cleaned = observed.cleaned(span, stamp);
-        let issued = observed.issued(p, span, stamp);
-        let completed = observed.completed(p, span, stamp);
+        let issued = observed.issued(p, fetched, stamp);
+        let completed = observed.completed(p, fetched, stamp);
         // Whether anybody knows that the invalidation came after the clean.
-        let in_order = weak.is_none_or(|w| w.anybody_invalidated(p, span, at.history, stamp));
+        let in_order = weak.is_none_or(|w| w.anybody_invalidated(p, fetched, at.history, stamp));
         let no_ic =
             sync::chain(self.arch(), features).iter().all(|r| r.action != Action::Invalidate);
-        let handed = weak.map(|w| w.would_exclude(p, span, at.history));
+        let handed = weak.map(|w| w.would_exclude(p, fetched, at.history));
         let published = handed.map_or(completed.is_some(), |stamp| stamp >= version.stamp);
         let moment = observed.moment(p);
         let synced_after = completed.is_some_and(|at| moment >= at);
@@ -297,9 +328,10 @@ impl Live {
 
     /// Nothing tells the CPU of the last store.
     fn race(&self, at: &Place<'_>, seen: u64, newest: &Rc<Version>) -> Option<Broken> {
-        let old = at.history.versions.iter().rev().nth(1).and_then(|v| v.unit);
-        let legal = at.live && self.patchable(at.span, newest, old);
-        if legal {
+        // Whatever the window holds may be met: each of it has to be in the list.
+        let window = at.history.versions.iter().filter(|v| v.stamp >= at.low);
+        let others: Vec<Unit> = window.filter_map(|v| v.unit).collect();
+        if at.live && self.patchable(at.span, newest, &others) {
             return None;
         }
         let steps = self.unpublished();
@@ -321,20 +353,21 @@ impl Live {
         chain.into_iter().map(|row| (row, state(row))).collect()
     }
 
-    /// Whether a store may be met by a CPU that runs the code: both instructions in the list. Of
-    /// code that was there before the stream the old instruction is not known, and taken to be in.
-    fn patchable(&self, span: Span, new: &Version, old: Option<Unit>) -> bool {
-        let arch = self.arch();
+    /// Whether a store may be met by a CPU that runs the code: it and all that it may meet instead
+    /// are in the list. Of code that was there before the stream the instruction is not known, and
+    /// taken to be in; so is what came by a longer store.
+    fn patchable(&self, span: Span, new: &Version, others: &[Unit]) -> bool {
+        let (arch, list) = (self.arch(), self.fetches.cmodx_list);
         let listed = |unit: &Unit| {
             let bytes = unit.bytes.get(..usize::from(unit.len)).unwrap_or(&[]);
             unit.len == 4
                 && unit.phys.is_multiple_of(4)
-                && insn::decode(arch, bytes).is_some_and(|i| i.row.live_patchable.is_some())
+                && insn::decode(arch, bytes).is_some_and(|i| i.row.live_patchable_as_of(list))
         };
         let Some(unit) = new.unit else { return false };
         let inside =
             Span::of(unit.phys, u64::from(unit.len)).is_some_and(|u| u.meet(span).is_some());
-        inside && listed(&unit) && old.is_none_or(|o| o.phys != unit.phys || listed(&o))
+        inside && listed(&unit) && others.iter().all(|o| o.phys != unit.phys || listed(o))
     }
 
     fn x86_verdict(&self, machine: &X86, at: Place<'_>) -> Option<Broken> {

@@ -34,17 +34,23 @@ pub(super) struct Knowledge {
 }
 
 impl Knowledge {
-    /// R5.
+    /// R5; `virt` is the line's address if the cache is indexed by it.
     pub(super) fn invalidate(
         &mut self,
         caches: Caches,
         line: Option<Span>,
+        virt: Option<u64>,
         versions: &Versions,
         taint: &View,
     ) {
         let mut k = self.base[INVALIDATE].clone().with(taint);
         k.join(&self.branch);
-        k.invalidate(line, !caches.clean, versions);
+        match (line, virt) {
+            (Some(line), Some(virt)) => {
+                k.invalidate_by_virt(line, virt, !caches.clean, versions);
+            }
+            _ => k.invalidate(line, !caches.clean, versions),
+        }
         self.gathered[INVALIDATE].join(&k);
     }
 

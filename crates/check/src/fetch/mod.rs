@@ -12,6 +12,7 @@ pub(crate) mod arm64;
 pub(crate) mod clock;
 pub(crate) mod edges;
 mod events;
+pub(crate) mod index;
 pub(crate) mod judge;
 mod knowledge;
 pub(crate) mod looks;
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
+use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
 use textbed_event::{Facts, Header};
 
@@ -44,6 +46,7 @@ use crate::span::{Span, SpanMap};
 use arm64::{Caches, Weak};
 use clock::Clock;
 use edges::Edges;
+use index::Fetched;
 use looks::Looks;
 use observed::Observed;
 use versions::Versions;
@@ -87,6 +90,9 @@ pub(crate) struct Fetches {
     /// Real edges count (else the order of the stream).
     pub(crate) predicted: bool,
     pub(crate) cmodx: bool,
+    pub(crate) cmodx_list: CmodxRevision,
+    /// The instruction cache is indexed by virtual address.
+    by_virt: bool,
     dline: u64,
     iline: u64,
     /// CPUs of the machine, as far as the header tells.
@@ -130,6 +136,8 @@ impl Fetches {
             looks: Looks::default(),
             predicted,
             cmodx: options.cmodx,
+            cmodx_list: options.cmodx_list,
+            by_virt: header.arch == Arch::Arm64 && header.features.contains(Features::ARM_VIPT),
             dline: line(header.dline_bytes),
             iline: line(header.iline_bytes),
             cpus: header.cpus.min(1024),
@@ -147,6 +155,11 @@ impl Fetches {
         if self.completions.len() > MAX_COMPLETIONS {
             self.completions.pop_first();
         }
+    }
+
+    /// Physical bytes that are fetched by the virtual address.
+    pub(crate) fn fetched(&self, span: Span, virt: u64) -> Fetched {
+        Fetched::of(span, self.by_virt.then_some(virt))
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -13,6 +13,7 @@ use textbed_arch::{
 };
 
 use super::arm64::Caches;
+use super::index::{Fetched, by_virt};
 use super::versions::Versions;
 use crate::per_cpu::PerCpu;
 use crate::span::{Piece, Span, SpanMap};
@@ -128,6 +129,7 @@ impl Observed {
         p: CpuId,
         versions: &Versions,
         line: Option<Span>,
+        virt: Option<u64>,
         alone: bool,
     ) {
         let everything = Span { first: 0, last: u64::MAX };
@@ -146,6 +148,13 @@ impl Observed {
             (self.pending.entry(p).or_default(), &mut self.issued)
         };
         for (part, stamp) in parts {
+            // In a cache that is indexed by virtual address, for this one alone.
+            let part = match (line, virt) {
+                (Some(line), Some(virt)) => {
+                    by_virt(part, virt.wrapping_add(part.first.saturating_sub(line.first)))
+                }
+                _ => part,
+            };
             raise(pending, part, stamp);
             raise(issued, part, stamp);
         }
@@ -209,26 +218,30 @@ impl Observed {
     }
 
     /// Whether an invalidation that reaches `p` was issued after that.
-    pub(crate) fn issued(&self, p: CpuId, span: Span, stamp: u64) -> bool {
-        let own = || self.own.get(&p).is_some_and(|own| reaches(&own.issued, span, stamp));
-        !self.caches.invalidate || reaches(&self.issued, span, stamp) || own()
+    pub(crate) fn issued(&self, p: CpuId, at: Fetched, stamp: u64) -> bool {
+        let own = |span| self.own.get(&p).is_some_and(|own| reaches(&own.issued, span, stamp));
+        !self.caches.invalidate
+            || at.places().any(|span| reaches(&self.issued, span, stamp) || own(span))
     }
 
-    /// The event by which version `stamp` of all of `span` could no longer be missed by a fetch of
+    /// The event by which version `stamp` of all of it could no longer be missed by a fetch of
     /// `p` that knows of it.
-    pub(crate) fn completed(&self, p: CpuId, span: Span, stamp: u64) -> Option<u64> {
+    pub(crate) fn completed(&self, p: CpuId, at: Fetched, stamp: u64) -> Option<u64> {
         if !self.caches.invalidate {
             return Some(stamp);
         }
-        let own = self.own.get(&p).and_then(|own| completed_in(&own.done, span, stamp));
-        completed_in(&self.done, span, stamp).into_iter().chain(own).min()
+        let done = |span| {
+            let own = self.own.get(&p).and_then(|own| completed_in(&own.done, span, stamp));
+            completed_in(&self.done, span, stamp).into_iter().chain(own).min()
+        };
+        at.places().filter_map(done).min()
     }
 
-    /// The oldest version that a fetch of `p` from `span` may return: stamp 0 = from before the
+    /// The oldest version that a fetch of `p` from there may return: stamp 0 = from before the
     /// first one.
-    pub(crate) fn low(&self, p: CpuId, span: Span, stamps: &[u64]) -> u64 {
+    pub(crate) fn low(&self, p: CpuId, at: Fetched, stamps: &[u64]) -> u64 {
         let moment = self.moment(p);
-        let known = |stamp: &&u64| self.completed(p, span, **stamp).is_some_and(|at| at <= moment);
+        let known = |stamp: &&u64| self.completed(p, at, **stamp).is_some_and(|at| at <= moment);
         stamps.iter().rev().find(known).copied().unwrap_or(0)
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use textbed_arch::CpuId;
 
 use super::clock::Clock;
+use super::index::{Fetched, by_virt};
 use super::versions::{History, Version, Versions};
 use crate::span::Span;
 
@@ -149,6 +150,11 @@ impl Stores {
         found.map_or(0, |v| v.stamp)
     }
 
+    /// The same for bytes that may be known under more than one place.
+    pub(crate) fn newest_of(&self, history: &History, at: Fetched) -> u64 {
+        at.places().map(|span| self.newest(history, span)).max().unwrap_or(0)
+    }
+
     fn add_word(&mut self, span: Span, key: u64) {
         Rc::make_mut(&mut self.words).raise(span, key);
     }
@@ -189,6 +195,18 @@ impl Stores {
                 && !self.has(version, part)
             {
                 self.add_word(part, version.key());
+            }
+        }
+    }
+
+    /// Adds what `other` has of `line` under the place that the virtual address `virt` of the line
+    /// gives it.
+    fn copy_by_virt(&mut self, other: &Stores, line: Span, virt: u64, versions: &Versions) {
+        for (part, history) in versions.within(line) {
+            let known = history.versions.iter().rev().find(|v| other.has(v, part));
+            if let Some(version) = known {
+                let place = by_virt(part, virt.wrapping_add(part.first - line.first));
+                self.add_word(place, version.key());
             }
         }
     }
@@ -276,6 +294,17 @@ impl View {
     /// What is known cleaned (`stored`: stored) in `line`, or everywhere, is known invalidated.
     pub(crate) fn invalidate(&mut self, line: Option<Span>, stored: bool, versions: &Versions) {
         self.i.copy(if stored { &self.w } else { &self.c }, line, versions);
+    }
+
+    /// The same for a line of a cache that is indexed by virtual address: by this one alone.
+    pub(crate) fn invalidate_by_virt(
+        &mut self,
+        line: Span,
+        virt: u64,
+        stored: bool,
+        versions: &Versions,
+    ) {
+        self.i.copy_by_virt(if stored { &self.w } else { &self.c }, line, virt, versions);
     }
 
     /// Words that stand for themselves.

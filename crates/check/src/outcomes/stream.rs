@@ -89,7 +89,7 @@ impl Stream {
 
     /// An invalidation of some bytes, or of everything.
     pub(crate) fn invalidate(&mut self, p: u16, lines: Option<Span>, taint: &View) {
-        self.weak.invalidate(CpuId(p), lines, &self.versions, taint);
+        self.weak.invalidate(CpuId(p), lines, None, &self.versions, taint);
     }
 
     /// An invalidation of everything on `p` alone.
@@ -108,7 +108,7 @@ impl Stream {
     /// The window that a fetch would have now.
     pub(crate) fn would(&self, p: u16, at: u64) -> [usize; 2] {
         let Some((_, h)) = self.versions.within(word(at)).next() else { return [0, 0] };
-        let low = h.number_at(self.weak.low(CpuId(p), word(at), &h));
+        let low = h.number_at(self.weak.low(CpuId(p), word(at).into(), &h));
         [low as usize, h.newest_number() as usize]
     }
 

@@ -1,7 +1,8 @@
 //! missing-icache-maintenance, missing-context-sync, missing-publication-order.
 
+use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{
-    CpuId, SpaceId, VirtAddr,
+    Arch, CpuId, SpaceId, VirtAddr,
     sync::{self, Action, FetchRow},
 };
 
@@ -60,9 +61,15 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
         draft.notes.push(format!("not enough: {}", row.not_by.join(", ")));
     }
     if broken.race && live.fetches.cmodx {
-        draft.notes.push(
-            "not a change that the architecture lets meet a CPU that runs the code".to_owned(),
-        );
+        let list = live.fetches.cmodx_list;
+        let of = if live.arch() == Arch::Arm64 && list != CmodxRevision::Latest {
+            format!(", by the list as of {}", list.name())
+        } else {
+            String::new()
+        };
+        draft.notes.push(format!(
+            "not a change that the architecture lets meet a CPU that runs the code{of}"
+        ));
     }
     draft.help = Some(help(live, broken, operation, q, p));
     draft

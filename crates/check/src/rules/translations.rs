@@ -72,6 +72,45 @@ pub(crate) fn stale_translation(
     live.report(draft);
 }
 
+/// Code is executed by an address for which this CPU may still use an old answer, which leads to
+/// another frame.
+pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old, mark: &Mark) {
+    if old.early.is_some() && live.checkable(RuleId::MissingPteOrder) {
+        breaks::early_invalidation(live, space, virt, old);
+        return;
+    }
+    if !live.checkable(RuleId::StaleTranslation) {
+        return;
+    }
+    let p = mark.cpu;
+    let message = format!(
+        "{p} executes {} by a mapping that changed, but may still use the old translation ({}), \
+         which leads to another frame",
+        live.address(virt),
+        old.perm.letters(),
+    );
+    let mark = mark.about(virt);
+    let mut draft =
+        Draft::new(RuleId::StaleTranslation, message, live.site(&mark, "executed here"));
+    draft.because = Some(live.site(&old.since, "the tables were changed here"));
+    draft.sure = mark.sure && old.since.sure;
+    draft.blame = Blame::Caller;
+    let this = textbed_event::View::cpu_bit(p);
+    draft.missing.push(flush_for(live, this));
+    let tables = live.tables.lookup(space, virt).map_or(Perm::empty(), |(_, m)| m.perm);
+    draft.window = Window::Translation {
+        cpu: p,
+        virt: VirtAddr(virt),
+        granted: old.perm.letters(),
+        tables: tables.letters(),
+    };
+    draft.help = Some(format!(
+        "flush the old translation on {} before the address leads elsewhere",
+        live.cpus_text(this)
+    ));
+    live.report(draft);
+}
+
 /// The flush that would take `cpus` off an old answer.
 fn flush_for(live: &Live, cpus: u64) -> String {
     format!("{} for {}", words::tlb_flush(live.arch()), live.cpus_text(cpus))

@@ -304,6 +304,14 @@ fn windows_of_random_programs_are_those_of_every_chain() {
 }
 
 #[test]
+#[ignore = "takes minutes; in make conform, by TEXTBED_LONG"]
+fn chains_of_very_many_random_programs() {
+    let tally = compare(1_000_000..1_400_000);
+    println!("powerpc: {} windows compared, {} equal", tally.windows, tally.equal);
+    assert_eq!(tally.windows, tally.equal, "{}", tally.first.as_deref().unwrap_or(""));
+}
+
+#[test]
 fn mistakes_on_power_are_found() {
     for mistake in [
         Mistake::NoLateStores,

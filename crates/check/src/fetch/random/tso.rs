@@ -383,6 +383,18 @@ fn windows_of_random_programs_are_those_of_every_execution() {
 }
 
 #[test]
+#[ignore = "takes minutes; in make conform, by TEXTBED_LONG"]
+fn windows_of_very_many_random_programs() {
+    let tally = compare(1_000_000..1_030_000);
+    println!(
+        "x86-64: {} windows compared, {} equal, {} wider",
+        tally.windows, tally.equal, tally.wider
+    );
+    let text = tally.first.as_deref().unwrap_or("");
+    assert_eq!(tally.windows, tally.equal + tally.wider, "{text}");
+}
+
+#[test]
 fn mistakes_on_x86_are_found() {
     for mistake in [
         Mistake::NoAnchor,

@@ -108,25 +108,31 @@ fn compare(seeds: std::ops::Range<u64>) -> Tally {
     tally
 }
 
+impl Tally {
+    fn tell(&self) {
+        println!(
+            "arm64: {} windows compared, {} equal, {} wider of {} with what reaches one CPU alone; \
+             {} narrower than all versions, {} not from 0; {} left out",
+            self.windows, self.equal, self.wider, self.alone, self.narrow, self.low, self.left_out
+        );
+        let text = self.first.as_deref().unwrap_or_default();
+        assert_eq!(self.windows, self.equal + self.wider, "{text}");
+        assert!(self.left_out * 20 < self.windows, "{self:?}");
+        assert!(self.wider * 200 < self.alone, "{self:?}");
+    }
+}
+
 #[test]
 fn windows_of_random_programs_are_those_of_the_enumeration() {
     let tally = compare(0..5000);
-    println!(
-        "{} windows compared, {} equal, {} wider of {} with what reaches one CPU alone; {} \
-         narrower than all versions, {} not from 0; {} left out",
-        tally.windows,
-        tally.equal,
-        tally.wider,
-        tally.alone,
-        tally.narrow,
-        tally.low,
-        tally.left_out
-    );
-    let text = tally.first.as_deref().unwrap_or_default();
-    assert_eq!(tally.windows, tally.equal + tally.wider, "{text}");
+    tally.tell();
     assert!(tally.windows > 8000 && tally.narrow > 1000 && tally.low > 300, "{tally:?}");
-    assert!(tally.left_out * 20 < tally.windows, "{tally:?}");
-    assert!(tally.wider * 200 < tally.alone, "{tally:?}");
+}
+
+#[test]
+#[ignore = "takes minutes; in make conform, by TEXTBED_LONG"]
+fn windows_of_very_many_random_programs() {
+    compare(1_000_000..1_200_000).tell();
 }
 
 #[test]
