@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use textbed_arch::Arch;
+use textbed_kernel::Version;
 use textbed_report::text::Table;
 use textbed_trace::reader::LineReader;
 use textbed_trace::record::survey::{Evidence, Survey, Why, survey};
@@ -19,7 +20,7 @@ const MAX_BYTES: usize = 256 << 20;
 /// `textbed record`.
 pub(crate) fn record(args: &RecordArgs, out: &mut Out) -> Result<Status> {
     let arch: Arch = args.arch.parse().context("--arch")?;
-    let version = args.kernel.as_deref().map(version).transpose()?;
+    let version = args.kernel.as_deref().map(Version::parse).transpose().context("--kernel")?;
     let plan = Plan::new(arch, version);
     if let Some(path) = &args.check {
         let found = survey(&plan, &text(path)?)
@@ -32,16 +33,6 @@ pub(crate) fn record(args: &RecordArgs, out: &mut Out) -> Result<Status> {
         Means::Bpftrace => bpftrace::program(&plan),
     })?;
     Ok(Status::Clean)
-}
-
-/// Major and minor of a version: what the list of probes depends on.
-fn version(text: &str) -> Result<(u16, u16)> {
-    let mut parts = text.split(['.', '-', '+']);
-    let mut number = || parts.next().and_then(|p| p.parse::<u16>().ok());
-    match (number(), number()) {
-        (Some(major), Some(minor)) => Ok((major, minor)),
-        _ => bail!("--kernel takes a version like 6.12, not '{text}'"),
-    }
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -157,9 +157,6 @@ fn lines(s: &Summary) -> Vec<String> {
          understood, {} notices of lost events",
         a.lines, a.used, a.not_needed, a.comments, a.lost_notices.lines
     ));
-    if a.lost_events > 0 || a.lost_unknown > 0 {
-        out.push(format!("  the kernel lost {} events or more", a.lost_events));
-    }
     for (reason, tally) in a.reasons().filter(|(_, tally)| tally.lines > 0) {
         out.push(format!("  not understood, {reason}: {} lines", tally.lines));
         for example in &tally.first {
@@ -177,7 +174,6 @@ fn lines(s: &Summary) -> Vec<String> {
          is in no log"
     ));
     for (text, count) in [
-        ("removals of areas whose making was not seen", areas.removed_unknown),
         ("areas replaced (their removal was missed)", areas.replaced),
         (
             "pages mapped before the log and removed before their probe was armed",

@@ -23,6 +23,8 @@ pub enum Class {
     NotUnderstood(Reason),
     /// The log says that events are missing here. `None`: it does not say how many.
     Lost(Option<u64>),
+    /// The header says that so many events were overwritten by later ones.
+    Overwritten(u64),
     /// A comment or a blank line.
     Comment,
 }
@@ -106,6 +108,8 @@ pub struct Accounting {
     /// Events that the notices and the header say were lost. A notice without a number adds none:
     /// see `lost_unknown`.
     pub lost_events: u64,
+    /// Of these, overwritten by later ones, as the header says.
+    pub overwritten: u64,
     /// Notices that give no number.
     pub lost_unknown: u64,
 }
@@ -122,6 +126,11 @@ impl Accounting {
                 if let Some(tally) = self.not_understood.get_mut(reason as usize) {
                     tally.add(line, text);
                 }
+            }
+            Class::Overwritten(count) => {
+                self.lost_notices.add(line, text);
+                self.overwritten = self.overwritten.saturating_add(count);
+                self.lost_events = self.lost_events.saturating_add(count);
             }
             Class::Lost(count) => {
                 self.lost_notices.add(line, text);

@@ -12,9 +12,9 @@ use crate::ftrace::{self, Parsed};
 use crate::functions::{self, Hit, On, Symbols};
 use crate::side::SideFiles;
 use std::collections::BTreeSet;
-use std::fmt;
 use textbed_arch::Arch;
 use textbed_arch::paging::Format;
+use textbed_kernel::{Version, VersionError};
 
 /// What the user said.
 #[derive(Debug, Clone, Default)]
@@ -55,12 +55,12 @@ pub enum DetectError {
     )]
     UnknownKernel,
     /// What should be a version is none.
-    #[error("{what} has no kernel version in it: '{text}': give --kernel")]
+    #[error("{what}: {why}: give --kernel")]
     BadVersion {
         /// Where it is from.
         what: &'static str,
-        /// The text.
-        text: String,
+        /// What is wrong with its text.
+        why: VersionError,
     },
     /// Two things say different versions.
     #[error("{first} says kernel {first_version}, {second} says {second_version}: give --kernel")]
@@ -82,34 +82,6 @@ pub enum DetectError {
         /// The base page.
         bytes: u64,
     },
-}
-
-/// A kernel version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Major and minor: (6, 12).
-    pub number: (u16, u16),
-    /// As written: `6.12.117+deb12-amd64`.
-    pub text: String,
-}
-
-impl Version {
-    /// Reads `6.12`, `6.12.117+deb12-amd64`, `v6.13-rc2`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let word = text.trim().trim_start_matches('v');
-        let mut parts = word.split('.');
-        let major = parts.next()?.parse().ok()?;
-        let minor = parts.next()?;
-        let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
-        let minor = minor.get(..end)?.parse().ok()?;
-        Some(Self { number: (major, minor), text: word.to_string() })
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
 }
 
 /// What the first lines of a log (or all of them) say.
@@ -250,6 +222,8 @@ pub struct Kernel {
     pub arch: Arch,
     /// Its version.
     pub version: Version,
+    /// The same as written: `6.12.117+deb12-amd64`.
+    pub release: String,
     /// Its page-table format.
     pub format: &'static Format,
     /// Whether addresses are where the documentation has them (`nokaslr`).
@@ -272,7 +246,7 @@ pub fn kernel(
 ) -> Result<Kernel, DetectError> {
     let mut because = Vec::new();
     let arch = arch(options, side, evidence, &mut because)?;
-    let version = version(options, side, &mut because)?;
+    let (version, release) = version(options, side, &mut because)?;
     let page_shift = page_shift(options, side, evidence, arch, &mut because);
     let format =
         Format::for_kernel(arch, u32::from(page_shift)).ok_or(DetectError::NotModelled {
@@ -291,7 +265,7 @@ pub fn kernel(
     if let Some(value) = rodata {
         because.push(format!("rodata={value} (cmdline)"));
     }
-    Ok(Kernel { arch, version, format, nokaslr, rodata_less, because })
+    Ok(Kernel { arch, version, release, format, nokaslr, rodata_less, because })
 }
 
 fn arch(
@@ -341,43 +315,52 @@ fn same_family(a: Arch, b: Arch) -> bool {
     a == b || (a.is_powerpc() && b.is_powerpc())
 }
 
+/// The version and its text.
 fn version(
     options: &Options,
     side: &SideFiles,
     because: &mut Vec<String>,
-) -> Result<Version, DetectError> {
+) -> Result<(Version, String), DetectError> {
     if let Some(text) = &options.kernel {
         because.push(format!("kernel {text}: as given"));
-        return Version::parse(text)
-            .ok_or_else(|| DetectError::BadVersion { what: "--kernel", text: text.clone() });
+        return read_version("--kernel", text);
     }
-    let mut found: Vec<(&'static str, Version)> = Vec::new();
+    let mut found: Vec<(&'static str, (Version, String))> = Vec::new();
     if let Some(text) = &side.version {
         let word = text.strip_prefix("Linux version ").unwrap_or(text);
         let word = word.split_whitespace().next().unwrap_or_default();
-        let version = Version::parse(word).ok_or_else(|| DetectError::BadVersion {
-            what: "the file version",
-            text: text.clone(),
-        })?;
-        found.push(("the file version", version));
+        found.push(("the file version", read_version("the file version", word)?));
     }
-    let config = side.config_name.as_deref().and_then(|n| n.strip_prefix("config-"));
-    if let Some(version) = config.and_then(Version::parse) {
+    // A configuration may be called anything.
+    if let Some(name) = side.config_name.as_deref().and_then(|n| n.strip_prefix("config-"))
+        && let Ok(version) = read_version("the name of the configuration", name)
+    {
         found.push(("the name of the configuration", version));
     }
     if let [(first, a), (second, b)] = found.as_slice()
-        && a.number != b.number
+        && series(a.0) != series(b.0)
     {
         return Err(DetectError::ContradictoryKernel {
             first,
-            first_version: a.text.clone(),
+            first_version: a.1.clone(),
             second,
-            second_version: b.text.clone(),
+            second_version: b.1.clone(),
         });
     }
-    let (what, version) = found.into_iter().next().ok_or(DetectError::UnknownKernel)?;
-    because.push(format!("kernel {version}: {what}"));
-    Ok(version)
+    let (what, (version, text)) = found.into_iter().next().ok_or(DetectError::UnknownKernel)?;
+    because.push(format!("kernel {text}: {what}"));
+    Ok((version, text))
+}
+
+/// `6.12` of 6.12.117: what two files have to agree on.
+fn series(version: Version) -> String {
+    version.to_string().split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+}
+
+fn read_version(what: &'static str, text: &str) -> Result<(Version, String), DetectError> {
+    let text = text.trim();
+    let version = Version::parse(text).map_err(|why| DetectError::BadVersion { what, why })?;
+    Ok((version, text.trim_start_matches('v').to_string()))
 }
 
 fn page_shift(

@@ -21,6 +21,7 @@ use crate::perms::Action;
 use rustc_hash::FxHashMap;
 use std::sync::LazyLock;
 use textbed_arch::{Arch, Cite};
+use textbed_kernel::Version;
 
 /// Probe offsets up to this many bytes are a function's entry: `endbr64` is 4 bytes, powerpc's
 /// two entries are 8 apart with up to 4 behind, arm64's `bti c` and patchable entry 4 to 12.
@@ -208,9 +209,6 @@ pub enum Meaning {
     NotNeeded,
 }
 
-/// Major and minor version of a kernel: `(6, 12)`.
-pub type VersionNumber = (u16, u16);
-
 /// A row.
 #[derive(Debug, Clone, Copy)]
 pub struct Function {
@@ -225,8 +223,9 @@ pub struct Function {
     pub args: &'static [&'static str],
     /// What it returns.
     pub ret: Ret,
-    /// First and last kernel version with it, where known: `(6, 10)`.
-    pub versions: (Option<VersionNumber>, Option<VersionNumber>),
+    /// First kernel version with it and first without it again, where known. A release's first
+    /// candidate stands for it: changes come before that.
+    pub versions: (Option<Version>, Option<Version>),
     /// Where the meaning is from.
     pub cite: Cite,
 }
@@ -244,18 +243,19 @@ const fn row(
 
 impl Function {
     const fn since(mut self, major: u16, minor: u16) -> Self {
-        self.versions.0 = Some((major, minor));
+        self.versions.0 = Some(Version::candidate(major, minor, 1));
         self
     }
 
+    /// `minor` is the last that has it.
     const fn until(mut self, major: u16, minor: u16) -> Self {
-        self.versions.1 = Some((major, minor));
+        self.versions.1 = Some(Version::candidate(major, minor + 1, 1));
         self
     }
 
     /// Whether a kernel of that version has it, as far as the table knows.
-    pub fn in_version(&self, version: VersionNumber) -> bool {
-        self.versions.0.is_none_or(|v| v <= version) && self.versions.1.is_none_or(|v| version <= v)
+    pub fn in_version(&self, version: Version) -> bool {
+        textbed_kernel::in_range(version, self.versions.0, self.versions.1)
     }
 }
 

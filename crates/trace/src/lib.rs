@@ -16,6 +16,7 @@ pub mod detect;
 pub mod foreign;
 pub mod ftrace;
 pub mod functions;
+mod limits;
 mod lower;
 pub mod mappings;
 pub mod perms;

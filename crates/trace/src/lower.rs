@@ -180,7 +180,7 @@ impl<'s> Lower<'s> {
             }
             Parsed::Comment(Comment::Entries { in_buffer, written, .. }) if written > in_buffer => {
                 self.gap(u64::MAX);
-                Class::Lost(Some(written - in_buffer))
+                Class::Overwritten(written - in_buffer)
             }
             Parsed::Comment(Comment::BufferStarted(cpu)) => {
                 self.gap(1u64 << cpu.min(63));
@@ -371,6 +371,7 @@ impl<'s> Lower<'s> {
         self.before_return(f, failed);
         if f.meaning == Meaning::TextCopy {
             self.close_call_windows();
+            self.copied();
         }
         let Some(frame) = self.calls.leave(self.now.stack, f, failed) else { return Class::Used };
         self.area_return(&frame, raw, failed);

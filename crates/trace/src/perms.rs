@@ -14,6 +14,7 @@ pub use powerpc::action_from_number;
 
 use textbed_arch::paging::{Controls, Format, Role};
 use textbed_arch::{Arch, Cite, Perm, VirtAddr};
+use textbed_kernel::Version;
 
 /// A change of permissions, as a function's name or argument asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub struct Change {
     /// The masks.
     pub masks: Masks,
     /// First kernel version with the action.
-    pub since: Option<(u16, u16)>,
+    pub since: Option<Version>,
     /// Where it is from.
     pub cite: Cite,
 }

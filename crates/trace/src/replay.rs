@@ -7,6 +7,7 @@
 use crate::coverage::Probed;
 use crate::detect::{self, DetectError, Evidence, Kernel, Options};
 use crate::functions;
+use crate::limits;
 use crate::lower::Lower;
 use crate::mappings::Mappings;
 use crate::reader::{Line, LineReader, ReadError};
@@ -118,11 +119,9 @@ pub fn replay_reader(
     let header = header(&kernel, &probed, cpus.0);
     let records = header.records;
     let mut not_seen = probed.not_seen(kernel.arch);
-    for (name, missed) in &side.missed {
-        not_seen.push(format!("{missed} hits of the probe {name}, missed by the kernel"));
-    }
+    not_seen.extend(limits::of_side_files(&side));
     let arch = kernel.arch;
-    let version = kernel.version.text.clone();
+    let version = kernel.release.clone();
     let mut because = kernel.because.clone();
     because.push(format!("{} CPUs: {}", cpus.0, cpus.1));
     let mut lower = Lower::new(&input, kernel, header, probed, sink);
@@ -147,13 +146,8 @@ pub fn replay_reader(
     if tables.is_none() {
         not_seen.push("what was mapped before the log began: no page tables beside it".into());
     }
-    if lower.counts.leaves_without_phys > 0 {
-        not_seen.push(format!(
-            "physical addresses of {} of {} leaf changes: rules about aliases cannot be checked",
-            lower.counts.leaves_without_phys,
-            lower.counts.leaves_without_phys + lower.counts.leaves_with_phys
-        ));
-    }
+    let areas = lower.areas.counts();
+    not_seen.extend(limits::of_log(&lower.accounting, areas, &calls, lower.counts));
     let summary = Summary {
         input,
         arch,
@@ -166,7 +160,7 @@ pub fn replay_reader(
         events: lower.event_counts(),
         markers: std::mem::take(&mut lower.markers),
         marker_count: lower.marker_count,
-        areas: lower.areas.counts(),
+        areas,
         calls,
         owners: lower.take_owners(),
         counts: lower.counts,
@@ -246,7 +240,7 @@ fn header(kernel: &Kernel, probed: &Probed, cpus: u32) -> Header {
     let line = if kernel.arch.is_powerpc() { 128 } else { 64 };
     Header {
         arch: kernel.arch,
-        kernel: Some(kernel.version.text.clone()),
+        kernel: Some(kernel.release.clone()),
         source: Source::Log,
         cpus: u16::try_from(cpus).unwrap_or(u16::MAX),
         page_shift: kernel.format.page_shift as u8,

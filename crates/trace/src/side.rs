@@ -41,6 +41,8 @@ pub struct SideFiles {
     pub first_ram: Option<u64>,
     /// Areas of `vmallocinfo.pre`: first address, bytes with guard page, the line's words.
     pub areas: Vec<(u64, u64, String)>,
+    /// Lines of it without addresses: under `kptr_restrict` they are hashes.
+    pub areas_hashed: u64,
     /// Page tables taken before the log.
     pub tables: Option<PathBuf>,
     /// Names of the files used, in order.
@@ -178,10 +180,11 @@ impl SideFiles {
             let hex = |t: &str| u64::from_str_radix(t.trim_start_matches("0x"), 16).ok();
             let (Some(first), Some(end)) = (hex(first), hex(last)) else { return };
             let words = rest.trim_start().split_once(' ').map_or("", |(_, w)| w);
-            // Under kptr_restrict the addresses are hashes, which are no kernel addresses.
-            if let Some(len) = end.checked_sub(first)
+            // Hashes are no kernel addresses.
+            if first >> 63 == 0 {
+                self.areas_hashed += 1;
+            } else if let Some(len) = end.checked_sub(first)
                 && len > 0
-                && first >> 63 == 1
             {
                 self.areas.push((first, len, words.to_string()));
             }

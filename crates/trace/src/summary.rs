@@ -33,6 +33,8 @@ pub struct Counts {
     pub direct_map_conflicts: u64,
     /// Windows of patchers.
     pub windows: u64,
+    /// Cache maintenance through a patcher's alias, resolved to the code behind it.
+    pub icache_by_alias: u64,
     /// Cross-calls sent.
     pub ipis_sent: u64,
     /// Of these, taken by another CPU (each once).

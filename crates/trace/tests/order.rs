@@ -124,7 +124,7 @@ fn modules_get_their_memory_by_name_and_bpf_is_numbered() {
         .collect();
     assert_eq!(
         regions,
-        [(0xffff_ffff_c000_0640, 192, "bpf", "bpf #1"), (A, 0x1800, "module", "dummy"),]
+        [(0xffff_ffff_c000_0640, 192, "bpf", "#1"), (A, 0x1800, "module", "dummy"),]
     );
 }
 

@@ -57,7 +57,7 @@ fn contradictions_name_both_sides() {
     ));
     let told = Options { arch: Some(Arch::X86_64), ..options(None) };
     let k = kernel(&told, &side, &evidence(&[SYNC])).unwrap();
-    assert_eq!((k.arch, k.version.number), (Arch::X86_64, (6, 12)));
+    assert_eq!((k.arch, k.version), (Arch::X86_64, Version::point(6, 12, 1)));
     assert!(k.because.iter().any(|b| b.starts_with("but the file version says arm64")));
 }
 
@@ -75,7 +75,10 @@ fn versions() {
         &e,
     )
     .unwrap();
-    assert_eq!((k.version.number, k.version.text.as_str()), ((6, 12), "6.12.117+deb12-amd64"));
+    assert_eq!(
+        (k.version, k.release.as_str()),
+        (Version::point(6, 12, 117), "6.12.117+deb12-amd64")
+    );
     assert!(matches!(
         kernel(&options(None), &side("Linux version 6.12.1-amd64", "config-6.1.0-amd64"), &e),
         Err(DetectError::ContradictoryKernel { .. })
@@ -88,8 +91,6 @@ fn versions() {
         kernel(&options(None), &SideFiles::default(), &e).unwrap_err(),
         DetectError::UnknownKernel
     );
-    assert_eq!(Version::parse("v6.13-rc2").unwrap().number, (6, 13));
-    assert_eq!(Version::parse("six"), None);
 }
 
 #[test]

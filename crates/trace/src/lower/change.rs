@@ -20,12 +20,16 @@ use crate::perms::{Action, Masks, action_from_number, masks, page_kernel};
 use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, VirtAddr};
 use textbed_event::{Promise, Provenance, RefusalReason, View};
+use textbed_kernel::Version;
 
 const X86_NX: u64 = 1 << 63;
 /// x86: what lies above is the kernel image's mapping and modules, never the direct map.
 const X86_IMAGE: u64 = 0xffff_ffff_8000_0000;
 /// Bytes of `struct page`, on 64-bit kernels without debugging options (from memory).
 const STRUCT_PAGE_BYTES: u64 = 64;
+
+/// Since then the alias of a change keeps its NX bit (Linux 6.2 arch/x86/mm/pat/set_memory.c).
+const ALIAS_KEEPS_NX: Version = Version::candidate(6, 2, 1);
 
 /// Aliases of one call that are kept; more pages than an area of 4 GiB has.
 const MAX_ALIASES: usize = 1 << 20;
@@ -169,7 +173,7 @@ impl Lower<'_> {
         match self.kernel.arch {
             Arch::X86_64 => {
                 let nx_only = (masks.set | masks.clear) & !X86_NX == 0;
-                if self.kernel.version.number < (6, 2) {
+                if self.kernel.version < ALIAS_KEEPS_NX {
                     return (!nx_only).then_some(masks);
                 }
                 let rest = Masks { set: masks.set & !X86_NX, clear: masks.clear & !X86_NX };
@@ -258,7 +262,7 @@ impl Lower<'_> {
             self.apply(virt, 1, masks, Provenance::Recorded);
         }
         let alias = Masks { set: masks.set & !X86_NX, clear: masks.clear & !X86_NX };
-        let alias = if self.kernel.version.number < (6, 2) { masks } else { alias };
+        let alias = if self.kernel.version < ALIAS_KEEPS_NX { masks } else { alias };
         self.apply(vaddr, 1, alias, Provenance::Inferred);
         if let Some(phys) = phys {
             self.mappings.learn_phys(vaddr, page, phys);

@@ -119,7 +119,8 @@ impl Lower<'_> {
         self.owners.last = Some((address, len, owner));
         let number = self.owners.numbered.entry(owner).or_default();
         *number += 1;
-        let name = format!("{} #{number}", owner.text());
+        // The owner stands before the name wherever both are shown.
+        let name = format!("#{number}");
         self.region(address, len, owner, &name);
     }
 

@@ -17,6 +17,10 @@ use rustc_hash::FxHashMap;
 use textbed_arch::effect::{CacheScope, Reach};
 use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
 use textbed_event::{CallRef, Flags, Provenance, View, WindowPurpose};
+use textbed_kernel::Version;
+
+/// Since then powerpc (radix) patches in an address space of its own.
+const PRIVATE_ALIAS: Version = Version::candidate(6, 4, 1);
 
 /// Ranges longer than this are maintained as a whole and not line by line, in bytes.
 const LINES_BYTES: u64 = 64 * 1024;
@@ -39,6 +43,16 @@ pub(super) enum Open {
 pub(super) struct State {
     open: FxHashMap<Stack, Vec<Open>>,
     windows: u32,
+    /// Copies by a patcher that are under way.
+    copies: FxHashMap<Stack, Copy>,
+}
+
+/// A copy by a patcher, which works page by page through an alias.
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    /// Where the next page's part begins, and where the copy ends.
+    next: u64,
+    end: u64,
 }
 
 /// How far the linear map of powerpc can reach: 2^46 bytes (MAX_PHYSMEM_BITS of 4 KiB pages).
@@ -141,9 +155,16 @@ impl Lower<'_> {
             }
             Meaning::TextCopy => {
                 let (addr, len) = (e.number(b"dst")?, e.number(b"len")?);
+                if self.kernel.arch.is_powerpc() {
+                    if self.text.copies.len() >= MAX_TASKS {
+                        self.text.copies.clear();
+                    }
+                    let copy = Copy { next: addr, end: addr.saturating_add(len) };
+                    self.text.copies.insert(self.now.stack, copy);
+                }
                 if !self.seen.text_poke {
                     let private =
-                        self.kernel.arch != Arch::Arm64 && self.kernel.version.number >= (6, 4);
+                        self.kernel.arch != Arch::Arm64 && self.kernel.version >= PRIVATE_ALIAS;
                     let purpose = match private || self.kernel.arch == Arch::X86_64 {
                         true => WindowPurpose::PatchPrivate,
                         false => WindowPurpose::PatchShared,
@@ -230,9 +251,36 @@ impl Lower<'_> {
         }
     }
 
-    /// Clean and invalidate, line by line; the address used may be an alias that the log does not
-    /// explain (powerpc's patcher), then the frame is unknown.
+    /// Where powerpc's patcher maintains its own alias of a page, the code that it patches there:
+    /// `__patch_instructions` (Linux 6.8 and later arch/powerpc/lib/code-patching.c) goes through
+    /// the range page by page, each at the same offset in the alias. Caches go by physical address,
+    /// so that the code's own address is as good.
+    fn behind_alias(&mut self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let page = (1u64 << self.mappings.page_shift()) - 1;
+        let copy = self.text.copies.get_mut(&self.now.stack)?;
+        let len = end.checked_sub(start)?;
+        let stop = (copy.next | page).saturating_add(1).min(copy.end);
+        let to = copy.next.checked_add(len).filter(|to| *to <= stop)?;
+        if start >> 63 == 1 || start & page != copy.next & page {
+            return None;
+        }
+        Some((std::mem::replace(&mut copy.next, to), to))
+    }
+
+    /// The copy that a task was at is over.
+    pub(super) fn copied(&mut self) {
+        self.text.copies.remove(&self.now.stack);
+    }
+
+    /// Clean and invalidate, line by line.
     fn icache_range(&mut self, start: u64, end: u64) {
+        let (start, end) = match self.behind_alias(start, end) {
+            Some(place) => {
+                self.counts.icache_by_alias += 1;
+                place
+            }
+            None => (start, end),
+        };
         let line = u64::from(self.header.iline_bytes.max(4));
         let mut at = start & !(line - 1);
         let (scope, step) = match end.saturating_sub(start) > LINES_BYTES {

@@ -4,6 +4,7 @@
 
 use super::{Action, Change, change};
 use textbed_arch::Cite;
+use textbed_kernel::Version;
 
 const VALID: u64 = 1;
 const RDONLY: u64 = 1 << 7;
@@ -21,7 +22,10 @@ pub(super) const CHANGES: &[Change] = &[
     change(Action::Rw, WRITE, RDONLY, PAGEATTR),
     change(Action::X, 0, PXN, PAGEATTR),
     change(Action::Nx, PXN, 0, PAGEATTR),
-    Change { since: Some((6, 2)), ..change(Action::Rox, RDONLY, WRITE | PXN, GENERIC) },
+    Change {
+        since: Some(Version::candidate(6, 2, 1)),
+        ..change(Action::Rox, RDONLY, WRITE | PXN, GENERIC)
+    },
     change(Action::Np, 0, VALID, PAGEATTR),
     change(Action::P, VALID, 0, PAGEATTR),
     change(Action::DirectInvalid, 0, VALID, PAGEATTR),

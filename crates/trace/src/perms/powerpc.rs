@@ -5,6 +5,7 @@
 
 use super::{Action, Change, change};
 use textbed_arch::Cite;
+use textbed_kernel::Version;
 
 const EXEC: u64 = 1;
 const WRITE: u64 = 1 << 1;
@@ -21,7 +22,10 @@ pub(super) const CHANGES: &[Change] = &[
     change(Action::Rw, READ | WRITE, 0, PAGEATTR),
     change(Action::X, EXEC, 0, PAGEATTR),
     change(Action::Nx, 0, EXEC, PAGEATTR),
-    Change { since: Some((6, 10)), ..change(Action::Rox, READ | EXEC, WRITE, PAGEATTR) },
+    Change {
+        since: Some(Version::candidate(6, 10, 1)),
+        ..change(Action::Rox, READ | EXEC, WRITE, PAGEATTR)
+    },
     change(Action::Np, 0, PRESENT, PAGEATTR),
     change(Action::P, PRESENT, 0, PAGEATTR),
 ];

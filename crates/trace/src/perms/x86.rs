@@ -2,6 +2,7 @@
 
 use super::{Action, Change, change};
 use textbed_arch::Cite;
+use textbed_kernel::Version;
 
 const P: u64 = 1;
 const RW: u64 = 1 << 1;
@@ -18,7 +19,7 @@ pub(super) const CHANGES: &[Change] = &[
     change(Action::Rw, RW, 0, PAT),
     change(Action::X, 0, NX, PAT),
     change(Action::Nx, NX, 0, PAT),
-    Change { since: Some((6, 2)), ..change(Action::Rox, 0, RW | NX, PAT) },
+    Change { since: Some(Version::candidate(6, 2, 1)), ..change(Action::Rox, 0, RW | NX, PAT) },
     change(Action::Np, 0, P, PAT),
     change(Action::P, P, 0, PAT),
     change(Action::DirectInvalid, 0, P | RW, PAT),

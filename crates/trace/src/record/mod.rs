@@ -16,9 +16,10 @@ pub mod probes;
 pub mod survey;
 pub mod tracefs;
 
-use crate::functions::{Function, Meaning, VersionNumber, by_name};
+use crate::functions::{Function, Meaning, by_name};
 use probes::{PROBES, Probe, TRACEPOINTS, Tracepoint};
 use textbed_arch::Arch;
+use textbed_kernel::Version;
 
 /// What a probe is recorded for: what a log without it cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +109,7 @@ pub struct Plan {
     /// The architecture that it is for.
     pub arch: Arch,
     /// The version that it is for; `None`: the probes of all versions are tried.
-    pub version: Option<VersionNumber>,
+    pub version: Option<Version>,
     /// Probes, in the order in which they are armed.
     pub probes: Vec<Planned>,
     /// Tracepoints.
@@ -135,7 +136,7 @@ impl Planned {
 impl Plan {
     /// The plan for an architecture and, if it is known, a kernel version.
     #[must_use]
-    pub fn new(arch: Arch, version: Option<VersionNumber>) -> Self {
+    pub fn new(arch: Arch, version: Option<Version>) -> Self {
         let wanted =
             |f: &Function| f.on.has(arch) && version.is_none_or(|version| f.in_version(version));
         let probes = PROBES
@@ -155,7 +156,7 @@ impl Plan {
     /// How the plan's kernel is called in headers: `6.12` or `any version`.
     #[must_use]
     pub fn version_text(&self) -> String {
-        self.version.map_or_else(|| "any version".into(), |(a, b)| format!("{a}.{b}"))
+        self.version.map_or_else(|| "any version".into(), |v| v.to_string())
     }
 }
 

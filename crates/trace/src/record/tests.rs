@@ -4,10 +4,10 @@ use crate::ftrace::{Parsed, parse};
 use crate::functions::{Hit, all, classify};
 use std::collections::BTreeSet;
 
-const RECORDED: [(&str, Arch, VersionNumber); 3] = [
-    ("amd64-6.12", Arch::X86_64, (6, 12)),
-    ("arm64-6.12", Arch::Arm64, (6, 12)),
-    ("ppc64el-6.12", Arch::Ppc64le, (6, 12)),
+const RECORDED: [(&str, Arch, Version); 3] = [
+    ("amd64-6.12", Arch::X86_64, Version::release(6, 12)),
+    ("arm64-6.12", Arch::Arm64, Version::release(6, 12)),
+    ("ppc64el-6.12", Arch::Ppc64le, Version::release(6, 12)),
 ];
 
 fn log(name: &str, file: &str) -> String {
@@ -107,7 +107,7 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
         (Arch::Arm64, "change_memory_common|permissions|no|addr=$arg1:x64", "text_poke_bp"),
         (Arch::Ppc64le, "change_memory_attr|permissions|no|addr=%gpr3:x64", "set_memory_ro"),
     ] {
-        let script = tracefs::script(&Plan::new(arch, Some((6, 12))));
+        let script = tracefs::script(&Plan::new(arch, Some(Version::release(6, 12))));
         assert!(script.contains(want), "{arch:?}");
         assert!(!script.contains(never), "{arch:?}");
         assert!(script.contains(&format!("want_machine='{}'", machine(arch))));
@@ -115,7 +115,7 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
             assert!(!script.contains(&format!("@{mark}@")), "{mark}");
         }
     }
-    let old = tracefs::script(&Plan::new(Arch::X86_64, Some((6, 1))));
+    let old = tracefs::script(&Plan::new(Arch::X86_64, Some(Version::release(6, 1))));
     assert!(old.contains("\n__vmalloc_node_range|") && !old.contains("execmem_alloc|"));
     let any = tracefs::script(&Plan::new(Arch::X86_64, None));
     assert!(any.contains("\n__vmalloc_node_range|") && any.contains("execmem_alloc|"));
@@ -123,7 +123,7 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
 
 #[test]
 fn bpftrace_lines_are_read_like_those_of_tracefs() {
-    let program = bpftrace::program(&Plan::new(Arch::X86_64, Some((6, 12))));
+    let program = bpftrace::program(&Plan::new(Arch::X86_64, Some(Version::release(6, 12))));
     assert!(program.contains("kprobe:change_page_attr_set_clr {"));
     assert!(program.contains("*(uint64 *)(arg0), (int32)arg1"));
     assert!(program.contains("*(uint64 *)(*(uint64 *)(arg0))"));
@@ -152,7 +152,7 @@ fn bpftrace_lines_are_read_like_those_of_tracefs() {
 
 #[test]
 fn a_survey_names_what_is_missing_and_what_that_costs() {
-    let plan = Plan::new(Arch::X86_64, Some((6, 12)));
+    let plan = Plan::new(Arch::X86_64, Some(Version::release(6, 12)));
     let mut symbols: String = plan
         .probes
         .iter()

@@ -1,0 +1,95 @@
+//! What a log could not show, in sentences, each with what that does to the verdict.
+//!
+//! Modelled: lost and overwritten events, missed probe hits, a log that begins in the middle, what
+//! the files beside it leave open, unknown frames. What follows from the choice of probes is in
+//! [`crate::coverage`].
+
+use crate::accounting::Accounting;
+use crate::areas::AreaCounts;
+use crate::calls::CallCount;
+use crate::side::SideFiles;
+use crate::summary::Counts;
+use std::collections::BTreeMap;
+
+/// The word that `vmallocinfo` has for areas made under a return probe of the allocator.
+const BY_RETURN_PROBE: &str = "kretprobe_trampoline";
+
+/// What the files beside the log leave open.
+pub(crate) fn of_side_files(side: &SideFiles) -> Vec<String> {
+    let mut out = Vec::new();
+    for (name, missed) in &side.missed {
+        out.push(format!(
+            "{missed} hits of the probe {name}, missed by the kernel: what it would have shown did \
+             happen"
+        ));
+    }
+    if side.areas_hashed > 0 {
+        out.push(format!(
+            "areas from before the log: {} lines of vmallocinfo have hashed addresses \
+             (kptr_restrict)",
+            side.areas_hashed
+        ));
+    }
+    let hidden = side.areas.iter().filter(|(_, _, words)| words.contains(BY_RETURN_PROBE)).count();
+    if hidden > 0 {
+        out.push(format!(
+            "owners of {hidden} areas from before the log: vmallocinfo names a return probe of the \
+             allocator in the place of their callers"
+        ));
+    }
+    out
+}
+
+/// What the log itself leaves open.
+pub(crate) fn of_log(
+    accounting: &Accounting,
+    areas: AreaCounts,
+    calls: &BTreeMap<&'static str, CallCount>,
+    counts: Counts,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    if accounting.overwritten > 0 {
+        out.push(format!(
+            "the {} oldest events, overwritten in the buffer: the log begins in the middle, and \
+             what they changed is not known",
+            accounting.overwritten
+        ));
+    }
+    let lost = accounting.lost_events - accounting.overwritten.min(accounting.lost_events);
+    if lost > 0 || accounting.lost_unknown > 0 {
+        let more = if accounting.lost_unknown > 0 { " or more" } else { "" };
+        out.push(format!(
+            "{lost} events{more} that the kernel lost: findings that bear on their kinds are at \
+             most possible"
+        ));
+    }
+    let unpaired: u64 = calls.values().map(|c| c.return_without_entry).sum();
+    if unpaired > 0 {
+        out.push(format!(
+            "calls behind {unpaired} returns (begun before the log, or their entries were missed): \
+             what they promised is not known"
+        ));
+    }
+    let unended: u64 = calls.values().map(|c| c.entry_without_return).sum();
+    if unended > 0 {
+        out.push(format!(
+            "returns of {unended} calls (after the end of the log, or missed): whether they failed \
+             is not known"
+        ));
+    }
+    if areas.removed_unknown > 0 {
+        out.push(format!(
+            "{} areas that were removed and of which nothing showed that they were made",
+            areas.removed_unknown
+        ));
+    }
+    let changes = counts.leaves_with_phys + counts.leaves_without_phys;
+    if counts.leaves_without_phys > 0 {
+        out.push(format!(
+            "frames behind {} of {changes} changes of page-table entries: other mappings of these \
+             frames are not seen",
+            counts.leaves_without_phys
+        ));
+    }
+    out
+}
