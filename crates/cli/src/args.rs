@@ -117,9 +117,14 @@ pub(crate) struct MachineArgs {
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
     /// Logs (text of tracefs, trace-cmd, perf script, function_graph or bpftrace; plain, gzip or
-    /// zstd), or `-` for standard input.
-    #[arg(required = true, value_name = "LOG|-")]
+    /// zstd), folders with the log of one recording or the logs of its CPUs, or `-` for standard
+    /// input.
+    #[arg(required = true, value_name = "LOG|DIR|-")]
     pub(crate) inputs: Vec<PathBuf>,
+
+    /// The inputs are one recording: put them together by time.
+    #[arg(long)]
+    pub(crate) merge: bool,
 
     /// The log's architecture, where it cannot be found from the log.
     #[arg(long, value_name = "A")]

@@ -59,13 +59,15 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// SHA-256 of a file, read in pieces.
-pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
-    let mut file =
-        fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+/// SHA-256 of files one behind the other, read in pieces.
+pub(crate) fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     let mut digest = Sha256::new();
-    std::io::copy(&mut file, &mut DigestWriter(&mut digest))
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    for path in paths {
+        let mut file =
+            fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        std::io::copy(&mut file, &mut DigestWriter(&mut digest))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+    }
     Ok(hex(&digest.finalize()))
 }
 

@@ -9,6 +9,7 @@ mod caps;
 mod config;
 mod inputs;
 mod list;
+mod log_summary;
 mod options;
 mod output;
 mod record;

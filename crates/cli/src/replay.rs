@@ -1,17 +1,16 @@
 //! `textbed replay`: recorded logs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use textbed_arch::Arch;
 use textbed_check::{Level, Options, Report, Site};
 use textbed_event::{NameTable, Tee};
 use textbed_kernel::Version;
-use textbed_report::text::Table;
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Outcome, Run};
-use textbed_trace::Summary;
+use textbed_trace::merge;
 use textbed_trace::reader::LineReader;
 
 use crate::args::ReplayArgs;
@@ -19,12 +18,10 @@ use crate::baseline::Baseline;
 use crate::output::{self, Out};
 use crate::status::Status;
 use crate::watch::Watch;
-use crate::{inputs, options};
+use crate::{inputs, log_summary, options};
 
 /// Lines of a log that are kept for diagnostics at most.
 const MAX_EXCERPTS: usize = 10_000;
-/// Calls named in a summary.
-const CALLS_SHOWN: usize = 12;
 
 /// `textbed replay`.
 pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
@@ -42,9 +39,11 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     let mut timelines = output::Timelines::new(args.output.timeline.clone());
     let mut status = Status::Clean;
     let mut runs = Vec::new();
-    for path in &args.inputs {
+    for recording in recordings(args)? {
         let mut timeline = timelines.next();
-        match one(path, &log, &check.with([]), &overrides, timeline.as_mut()) {
+        let run = recording
+            .and_then(|paths| one(&paths, &log, &check.with([]), &overrides, timeline.as_mut()));
+        match run {
             Ok(mut run) => {
                 baseline.apply(&mut run);
                 timelines.keep(timeline, &run);
@@ -69,8 +68,38 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     Ok(status)
 }
 
+/// The recordings to replay: each input, or all of them merged; a folder is the recording in it.
+fn recordings(args: &ReplayArgs) -> Result<Vec<Result<Vec<PathBuf>>>> {
+    let each: Vec<Result<Vec<PathBuf>>> = args.inputs.iter().map(|input| files(input)).collect();
+    if !args.merge {
+        return Ok(each);
+    }
+    let all: Vec<PathBuf> = each.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    if all.len() < 2 {
+        bail!("--merge takes the files of one recording, two or more");
+    }
+    Ok(vec![Ok(all)])
+}
+
+/// The files of one input.
+fn files(input: &Path) -> Result<Vec<PathBuf>> {
+    if !input.is_dir() {
+        return Ok(vec![input.to_owned()]);
+    }
+    let found = merge::in_folder(input)
+        .with_context(|| format!("{}: cannot read the folder", input.display()))?;
+    if found.is_empty() {
+        bail!(
+            "{}: no log in this folder: none called trace or trace.txt, and none of single CPUs \
+             (cpu0/trace, trace.cpu0)",
+            input.display()
+        );
+    }
+    Ok(found)
+}
+
 fn one(
-    path: &Path,
+    paths: &[PathBuf],
     log: &textbed_trace::Options,
     check: &Options,
     overrides: &[String],
@@ -79,24 +108,27 @@ fn one(
     let (reading, cmodx) = (check.reading.name().to_owned(), check.cmodx);
     let mut watch = Watch::new(check.clone());
     let replayed = match timeline {
-        Some(timeline) => textbed_trace::replay(path, log, &mut Tee(&mut watch, timeline)),
-        None => textbed_trace::replay(path, log, &mut watch),
+        Some(timeline) => textbed_trace::replay_files(paths, log, &mut Tee(&mut watch, timeline)),
+        None => textbed_trace::replay_files(paths, log, &mut watch),
     }?;
     let (mut report, names) = watch.finish();
     // A log's version has what a distribution adds behind it.
     if let Ok(version) = Version::parse(&replayed.summary.kernel) {
         crate::remedy::complete(&mut report, replayed.summary.arch, version);
     }
-    let shown = path.display().to_string();
-    let stdin = shown == "-";
-    let excerpts = if stdin { BTreeMap::new() } else { excerpts(path, &shown, &report, &names)? };
+    let shown: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    let stdin = shown.iter().any(|s| s == "-");
+    let mut kept = BTreeMap::new();
+    for path in paths.iter().filter(|_| !stdin) {
+        excerpts(path, &report, &names, &mut kept)?;
+    }
     let summary = &replayed.summary;
     let found = report.findings.iter().any(|f| f.level != Level::Allow);
     Ok(Run {
         input: Input {
             kind: InputKind::Log,
-            sha256: if stdin { String::new() } else { inputs::sha256_of_file(path)? },
-            path: shown,
+            sha256: if stdin { String::new() } else { inputs::sha256_of_files(paths)? },
+            path: shown.join(" + "),
         },
         name: "recorded log".to_owned(),
         arch: summary.arch,
@@ -108,27 +140,28 @@ fn one(
         overrides: overrides.to_vec(),
         outcome: if found { Outcome::Findings } else { Outcome::Clean },
         notes: Vec::new(),
-        summary: lines(summary),
+        summary: log_summary::lines(summary),
         report,
         names,
-        excerpts,
+        excerpts: kept,
     })
 }
 
 /// The lines that findings and windows name, read from the log once more.
 fn excerpts(
     path: &Path,
-    shown: &str,
     report: &Report,
     names: &NameTable,
-) -> Result<BTreeMap<String, Excerpt>> {
+    into: &mut BTreeMap<String, Excerpt>,
+) -> Result<()> {
+    let shown = path.display().to_string();
     let line =
         |site: &Site| site.origin.filter(|o| names.get(o.file) == shown).map(|o| u64::from(o.line));
     let sites = report.findings.iter().flat_map(|f| [Some(&f.at), f.because.as_ref()]).flatten();
     let wanted: BTreeSet<u64> = sites.filter_map(line).take(MAX_EXCERPTS).collect();
     let mut kept = BTreeMap::new();
     let Some(last) = wanted.last() else {
-        return Ok(BTreeMap::new());
+        return Ok(());
     };
     let mut reader = LineReader::open(path)?;
     while let Some(line) = reader.next_line()? {
@@ -140,71 +173,6 @@ fn excerpts(
             break;
         }
     }
-    Ok(BTreeMap::from([(shown.to_owned(), Excerpt::Lines(kept))]))
-}
-
-/// The summary of a log as lines of text.
-fn lines(s: &Summary) -> Vec<String> {
-    let a = &s.accounting;
-    let mut out = Vec::new();
-    out.push(format!("  found by {}", s.because.join(", ")));
-    if let Some((first, last)) = s.time_ns {
-        out.push(format!("  {:.3} s of log", (last.saturating_sub(first)) as f64 / 1e9));
-    }
-    let not_understood = a.not_understood_lines();
-    out.push(format!(
-        "  {} lines: {} used, {} understood and not needed, {} comments, {not_understood} not \
-         understood, {} notices of lost events",
-        a.lines, a.used, a.not_needed, a.comments, a.lost_notices.lines
-    ));
-    for (reason, tally) in a.reasons().filter(|(_, tally)| tally.lines > 0) {
-        out.push(format!("  not understood, {reason}: {} lines", tally.lines));
-        for example in &tally.first {
-            out.push(format!("    line {}: {}", example.line, example.text));
-        }
-    }
-    let areas = &s.areas;
-    out.push(format!(
-        "  areas: {} known before, {} made, {} removed, {} alive at the end",
-        areas.before, areas.made, areas.removed, areas.alive
-    ));
-    let windows = s.counts.windows;
-    out.push(format!(
-        "  authorised temporary aliases of patchers (status protocol): {windows}; the alias itself \
-         is in no log"
-    ));
-    for (text, count) in [
-        ("areas replaced (their removal was missed)", areas.replaced),
-        (
-            "pages mapped before the log and removed before their probe was armed",
-            s.counts.gone_unseen,
-        ),
-        ("permission changes that failed", s.counts.changes_failed),
-        ("mappings whose permission before is assumed", s.counts.leaves_assumed),
-        ("timestamps that went backwards", s.counts.time_backwards),
-    ] {
-        if count > 0 {
-            out.push(format!("  {text}: {count}"));
-        }
-    }
-    let mut calls: Vec<_> = s.calls.iter().filter(|(_, c)| c.entered > 0).collect();
-    calls.sort_by_key(|(name, c)| (std::cmp::Reverse(c.entered), **name));
-    let mut table = Table::new(["call", "entered", "returned", "failed"]);
-    for (name, c) in calls.iter().take(CALLS_SHOWN) {
-        table.row([
-            (**name).to_owned(),
-            c.entered.to_string(),
-            c.returned.to_string(),
-            c.failed.to_string(),
-        ]);
-    }
-    out.extend(table.render().lines().map(|line| format!("  {line}")));
-    if calls.len() > CALLS_SHOWN {
-        out.push(format!("  and {} calls more", calls.len() - CALLS_SHOWN));
-    }
-    if !s.not_seen.is_empty() {
-        out.push("  what this log cannot show:".to_owned());
-        out.extend(s.not_seen.iter().map(|what| format!("    {what}")));
-    }
-    out
+    into.insert(shown, Excerpt::Lines(kept));
+    Ok(())
 }

@@ -63,7 +63,9 @@ impl fmt::Display for Reason {
 /// A kept line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// Line number, from 1.
+    /// Which of the files that are read as one.
+    pub file: u32,
+    /// Line number in it, from 1.
     pub line: u64,
     /// Its text, cut to [`EXAMPLE_BYTES`]; bytes that are no UTF-8 are replaced.
     pub text: String,
@@ -79,11 +81,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, line: u64, text: &[u8]) {
+    fn add(&mut self, (file, line): (u32, u64), text: &[u8]) {
         self.lines += 1;
         if self.first.len() < EXAMPLES {
             let cut = text.get(..EXAMPLE_BYTES).unwrap_or(text);
-            self.first.push(Example { line, text: String::from_utf8_lossy(cut).into_owned() });
+            self.first.push(Example {
+                file,
+                line,
+                text: String::from_utf8_lossy(cut).into_owned(),
+            });
         }
     }
 }
@@ -115,8 +121,8 @@ pub struct Accounting {
 }
 
 impl Accounting {
-    /// Counts one line.
-    pub fn add(&mut self, class: Class, line: u64, text: &[u8]) {
+    /// Counts one line, of a file and with a number in it.
+    pub fn add(&mut self, class: Class, line: (u32, u64), text: &[u8]) {
         self.lines += 1;
         match class {
             Class::Used => self.used += 1,
@@ -180,7 +186,7 @@ mod tests {
             Class::NotUnderstood(Reason::UnknownEvent),
         ];
         for (i, c) in classes.into_iter().enumerate() {
-            a.add(c, i as u64 + 1, b"text");
+            a.add(c, (0, i as u64 + 1), b"text");
         }
         assert!(a.adds_up());
         assert_eq!((a.lines, a.used, a.not_needed, a.comments), (7, 1, 1, 1));
@@ -202,7 +208,7 @@ mod tests {
     fn examples_are_few_and_short() {
         let mut a = Accounting::default();
         for i in 0..20 {
-            a.add(Class::NotUnderstood(Reason::NoEvent), i + 1, &[0xff; 1000]);
+            a.add(Class::NotUnderstood(Reason::NoEvent), (0, i + 1), &[0xff; 1000]);
         }
         let t = &a.not_understood[0];
         assert_eq!((t.lines, t.first.len()), (20, EXAMPLES));

@@ -16,6 +16,8 @@ pub struct Area {
     pub len: u64,
     /// `vm_flags`, where the log has them.
     pub flags: Option<u64>,
+    /// The line that showed it: file and number; (0, 0) if it was there before.
+    pub line: (u32, u64),
 }
 
 /// How many areas there were.
@@ -97,6 +99,11 @@ impl Areas {
         }
     }
 
+    /// Forgets all living areas; they come back, first address and bytes.
+    pub fn clear(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.alive).into_iter().map(|(v, a)| (v, a.len)).collect()
+    }
+
     /// The living areas by address.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Area)> {
         self.alive.iter().map(|(v, a)| (*v, *a))
@@ -117,7 +124,7 @@ mod tests {
     #[test]
     fn any_address_inside_finds_the_area() {
         let mut a = Areas::default();
-        let area = Area { len: 0x3000, flags: None };
+        let area = Area { len: 0x3000, flags: None, line: (0, 1) };
         assert_eq!(a.make(0x10000, area), Some(vec![]));
         assert_eq!(a.make(0x10000, Area { flags: Some(0x100), ..area }), None);
         assert_eq!(a.holding(0x12fff, PAGE).unwrap().1.flags, Some(0x100));
@@ -131,11 +138,11 @@ mod tests {
     #[test]
     fn what_stands_in_the_way_was_removed_unseen() {
         let mut a = Areas::default();
-        let one = Area { len: 0x2000, flags: None };
+        let one = Area { len: 0x2000, flags: None, line: (0, 1) };
         a.make(0x10000, one);
         a.make(0x14000, one);
         a.make(0x20000, one);
-        let stale = a.make(0x11000, Area { len: 0x4000, flags: None }).unwrap();
+        let stale = a.make(0x11000, Area { len: 0x4000, ..one }).unwrap();
         assert_eq!(stale.iter().map(|s| s.0).collect::<Vec<_>>(), [0x10000, 0x14000]);
         assert_eq!((a.counts().replaced, a.counts().alive), (2, 2));
     }

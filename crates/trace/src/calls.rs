@@ -106,10 +106,7 @@ impl Calls {
         let function = frame.function;
         self.seen(function);
         if self.stacks.len() >= MAX_STACKS && !self.stacks.contains_key(&stack) {
-            let all: Vec<Frame> = self.stacks.drain().flat_map(|(_, open)| open).collect();
-            for f in all {
-                self.count(f.function).entry_without_return += 1;
-            }
+            self.give_up();
         }
         let open = self.stacks.entry(stack).or_default();
         let stale = open.iter().position(|f| f.function.name == function.name);
@@ -147,6 +144,14 @@ impl Calls {
         count.returned += 1;
         count.failed += u64::from(failed);
         frame
+    }
+
+    /// Gives up everything that is open: counted as entries without return.
+    pub fn give_up(&mut self) {
+        let all: Vec<Frame> = self.stacks.drain().flat_map(|(_, open)| open).collect();
+        for f in all {
+            self.count(f.function).entry_without_return += 1;
+        }
     }
 
     /// The innermost open call, as an event's cause.

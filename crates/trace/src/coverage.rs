@@ -117,7 +117,8 @@ impl Probed {
             kinds.extend([Kind::CallEntered, Kind::CallReturned]);
         }
         let promises = |f: &Function| {
-            matches!(f.meaning, Meaning::SetMemory(_)) && self.returns.contains(f.name)
+            matches!(f.meaning, Meaning::SetMemory(_) | Meaning::AttrCall)
+                && self.returns.contains(f.name)
         };
         if self.functions().any(promises) {
             kinds.extend([Kind::Promised, Kind::Refused]);

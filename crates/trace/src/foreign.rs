@@ -38,6 +38,7 @@ impl Decoder {
     /// Reads a line that [`crate::ftrace::parse`] does not know.
     pub fn line(&mut self, line: &[u8]) -> Foreign {
         self.out.clear();
+        self.graph.ahead = None;
         let text = line.trim_ascii();
         if text.first() == Some(&b'{') {
             return json::line(text, &mut self.out);
@@ -50,7 +51,19 @@ impl Decoder {
 
     /// The lines that say what the last line said.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        self.out.split(|c| *c == b'\n').filter(|l| !l.is_empty())
+        self.timed_lines().map(|(line, _)| line)
+    }
+
+    /// The same, each with whether its time lies ahead of the log's: a call that is printed as one
+    /// line returns when its duration is over.
+    pub fn timed_lines(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let ahead = self.graph.ahead.unwrap_or(usize::MAX);
+        let mut at = 0;
+        self.out.split(|c| *c == b'\n').filter_map(move |line| {
+            let begin = at;
+            at += line.len() + 1;
+            (!line.is_empty()).then_some((line, begin >= ahead))
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod accounting;
 pub mod areas;
 pub mod calls;
+pub mod conflicts;
 pub mod coverage;
 pub mod detect;
 pub mod foreign;
@@ -19,14 +20,17 @@ pub mod functions;
 mod limits;
 mod lower;
 pub mod mappings;
+pub mod merge;
+mod model;
 pub mod perms;
 pub mod reader;
 pub mod record;
 pub mod replay;
+pub mod sections;
 pub mod side;
 pub mod summary;
 pub mod tables;
 
 pub use detect::Options;
-pub use replay::{ReplayError, Replayed, replay};
+pub use replay::{ReplayError, Replayed, replay, replay_files};
 pub use summary::Summary;

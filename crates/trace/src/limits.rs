@@ -7,6 +7,8 @@
 use crate::accounting::Accounting;
 use crate::areas::AreaCounts;
 use crate::calls::CallCount;
+use crate::merge::MergeCounts;
+use crate::sections::{Begins, Section};
 use crate::side::SideFiles;
 use crate::summary::Counts;
 use std::collections::BTreeMap;
@@ -35,6 +37,61 @@ pub(crate) fn of_side_files(side: &SideFiles) -> Vec<String> {
         out.push(format!(
             "owners of {hidden} areas from before the log: vmallocinfo names a return probe of the \
              allocator in the place of their callers"
+        ));
+    }
+    out
+}
+
+/// What the clock and the files leave open.
+pub(crate) fn of_order(
+    sections: &[Section],
+    more: u64,
+    merged: Option<MergeCounts>,
+    time_backwards: u64,
+    place: impl Fn((u32, u64)) -> String,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    let seconds = |ns: u64| format!("{}.{:06} s", ns / 1_000_000_000, ns % 1_000_000_000 / 1000);
+    for pair in sections.windows(2) {
+        let [before, now] = pair else { continue };
+        let what = match now.begins {
+            Begins::OtherCpu => {
+                "another CPU's file put behind, it seems: nothing is carried over, and what one CPU \
+                 did while another one did something is not seen (--merge puts such files together)"
+            }
+            _ => {
+                "another boot or another recording: nothing is carried over, and what files beside \
+                 the log say is taken to be of the first"
+            }
+        };
+        out.push(format!(
+            "what was mapped at {}, where the clock goes back from {} to {}: {what}",
+            place(now.line),
+            seconds(before.last_ns),
+            seconds(now.first_ns)
+        ));
+    }
+    if more > 0 {
+        out.push(format!("the same at {more} more places"));
+    }
+    if let Some(merged) = merged.filter(|m| m.ties > 0) {
+        out.push(format!(
+            "the order of {} events that have the very time of an event of another file: they come \
+             in the order of the files",
+            merged.ties
+        ));
+    }
+    if let Some(merged) = merged.filter(|m| m.late > 0) {
+        out.push(format!(
+            "the place of {} lines that stand behind a later one in their own file: they come as \
+             early as that file lets them",
+            merged.late
+        ));
+    }
+    if time_backwards > 0 {
+        out.push(format!(
+            "the order of events of different CPUs, from the first of {time_backwards} lines on \
+             whose time is before that of the line above"
         ));
     }
     out

@@ -5,13 +5,15 @@
 //! kernel's rules say (arm64's TLB invalidations) as modelled. Physical addresses are used where a
 //! log has them (direct map aliases) and are otherwise unknown, never guessed.
 //!
-//! Topics: [`areas`] what is mapped, [`change`] permissions, [`text`] patching, [`sync`] order
-//! between CPUs, [`owners`] who has executable memory, [`unseen`] what went away
-//! before a probe was there.
+//! Topics: [`areas`] what is mapped, [`change`] permissions, [`conflicts`] what contradicts the model, [`text`] patching, [`sync`] order
+//! between CPUs, [`owners`] who has executable memory, [`unseen`] what went away before a probe was
+//! there, [`sections`] where another boot begins.
 
 mod areas;
 mod change;
+mod conflicts;
 mod owners;
+mod sections;
 mod sync;
 mod text;
 mod unseen;
@@ -19,12 +21,14 @@ mod unseen;
 use crate::accounting::{Accounting, Class, Reason};
 use crate::areas::Areas;
 use crate::calls::{Calls, Frame, MAX_ARGS, Stack};
+use crate::conflicts::Conflicts;
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{Comment, Context, Event as LogEvent, Parsed, number};
 use crate::functions::{self, Function, Hit, Meaning, Symbols};
 use crate::mappings::{Changed, Mappings};
+use crate::model::Model;
 use crate::perms::Bits;
 use crate::reader::Line;
 use crate::summary::{Counts, MARKERS};
@@ -61,7 +65,8 @@ pub(crate) struct Lower<'s> {
     names: FxHashMap<String, NameId>,
     /// Functions with a probe at their return, and the name of each, by the place of its row.
     returns: FxHashMap<*const Function, NameId>,
-    file: NameId,
+    /// The files that are read as one.
+    files: Vec<NameId>,
     /// The sink wants no more.
     pub(crate) stopped: bool,
     pub(crate) mappings: Mappings,
@@ -74,15 +79,22 @@ pub(crate) struct Lower<'s> {
     text: text::State,
     owners: owners::State,
     unseen: unseen::State,
+    protocol: conflicts::Steps,
+    pub(crate) conflicts: Conflicts,
+    model: Model,
     pub(crate) accounting: Accounting,
     pub(crate) counts: Counts,
     events: [u64; Kind::ALL.len()],
     pub(crate) markers: Vec<(u64, String)>,
     pub(crate) marker_count: u64,
-    pub(crate) time_ns: Option<(u64, u64)>,
+    pub(crate) sections: sections::Sections,
     stop_at: Option<String>,
     pub(crate) stopped_at: Option<u64>,
-    line: u64,
+    /// Where the direct map is by the documentation, in every boot.
+    pub(crate) documented: Option<u64>,
+    /// The line at hand is of a later time than those that follow: a duration said so.
+    ahead: bool,
+    line: (u32, u64),
     decoder: Decoder,
     /// What is known of the machine's names.
     pub(crate) symbols: Symbols,
@@ -96,15 +108,15 @@ fn returns_of(probed: &Probed) -> FxHashMap<*const Function, NameId> {
 
 impl<'s> Lower<'s> {
     pub(crate) fn new(
-        input: &str,
+        inputs: &[String],
         kernel: Kernel,
         header: Header,
         probed: Probed,
         sink: &'s mut dyn Sink,
     ) -> Self {
         let mut rec = Recorder::new();
-        let file = rec.name(input);
         let returns = returns_of(&probed);
+        let files = inputs.iter().map(|input| rec.name(input)).collect();
         let stopped = sink.begin(&header).is_break();
         let arch = kernel.arch;
         let now = Now {
@@ -123,7 +135,7 @@ impl<'s> Lower<'s> {
             rec,
             names: FxHashMap::default(),
             returns,
-            file,
+            files,
             stopped,
             areas: Areas::default(),
             calls: Calls::default(),
@@ -134,15 +146,20 @@ impl<'s> Lower<'s> {
             text: text::State::default(),
             owners: owners::State::default(),
             unseen: unseen::State::default(),
+            protocol: conflicts::Steps::default(),
+            conflicts: Conflicts::default(),
+            model: Model::default(),
             accounting: Accounting::default(),
             counts: Counts::default(),
             events: [0; Kind::ALL.len()],
             markers: Vec::new(),
             marker_count: 0,
-            time_ns: None,
+            sections: sections::Sections::default(),
             stop_at: None,
             stopped_at: None,
-            line: 0,
+            documented: None,
+            ahead: false,
+            line: (0, 0),
             decoder: Decoder::default(),
             symbols: Symbols::default(),
         }
@@ -155,14 +172,14 @@ impl<'s> Lower<'s> {
 
     /// Takes a line: counts it and emits what it means.
     pub(crate) fn line(&mut self, line: Line<'_>) {
-        self.line = line.number;
+        self.line = (line.file, line.number);
         let class = if line.terminated {
             self.parsed(line)
         } else {
             Class::NotUnderstood(Reason::Unterminated)
         };
         self.accounting.bytes += line.taken;
-        self.accounting.add(class, line.number, line.bytes);
+        self.accounting.add(class, (line.file, line.number), line.bytes);
         self.send_if_full();
     }
 
@@ -199,7 +216,7 @@ impl<'s> Lower<'s> {
     /// Events come from this line, until another is named.
     fn at(&mut self, line: Line<'_>) {
         self.rec.set_origin(Some(Origin {
-            file: self.file,
+            file: self.files.get(line.file as usize).copied().unwrap_or(NameId::NONE),
             line: u32::try_from(line.number).unwrap_or(u32::MAX),
             offset: line.offset,
             len: u32::try_from(line.bytes.len()).unwrap_or(u32::MAX),
@@ -213,9 +230,11 @@ impl<'s> Lower<'s> {
             Foreign::Lines => {
                 self.at(line);
                 let mut class = Class::NotUnderstood(Reason::NoEvent);
-                for text in decoder.lines() {
+                for (text, ahead) in decoder.timed_lines() {
                     if let Parsed::Event(e) = crate::ftrace::parse(text) {
+                        self.ahead = ahead;
                         let new = self.event(&e);
+                        self.ahead = false;
                         if class != Class::Used {
                             class = new;
                         }
@@ -272,11 +291,7 @@ impl<'s> Lower<'s> {
             }
         }
         if at_ns != Event::NO_TIME {
-            let (first, last) = self.time_ns.unwrap_or((at_ns, at_ns));
-            if at_ns < last {
-                self.counts.time_backwards += 1;
-            }
-            self.time_ns = Some((first, last.max(at_ns)));
+            self.clock(at_ns, e.cpu);
         }
         // Once the clock went backwards, lines of different CPUs have no order that can be trusted.
         if self.counts.time_backwards > 0 {
@@ -378,6 +393,7 @@ impl<'s> Lower<'s> {
         self.owner_return(&frame, e, raw, failed);
         let call = frame.call;
         self.emit(View::CallReturned { call, value, failed }, Provenance::Recorded);
+        self.contradicts(&frame, value);
         self.change_return(&frame, failed);
         Class::Used
     }
@@ -385,7 +401,7 @@ impl<'s> Lower<'s> {
     fn marker(&mut self, e: &LogEvent<'_>) -> Class {
         let text = String::from_utf8_lossy(e.body).into_owned();
         if self.stop_at.as_ref() == Some(&text) {
-            self.stopped_at = Some(self.line);
+            self.stopped_at = Some(self.line.1);
             self.stopped = true;
             return Class::Used;
         }
@@ -393,7 +409,7 @@ impl<'s> Lower<'s> {
         self.emit(View::Marker { name }, Provenance::Recorded);
         self.marker_count += 1;
         if self.markers.len() < MARKERS {
-            self.markers.push((self.line, text));
+            self.markers.push((self.line.1, text));
         }
         Class::Used
     }

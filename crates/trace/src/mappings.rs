@@ -111,6 +111,31 @@ impl Mappings {
         pieces.filter_map(|(from, _, run)| Some(self.mapped(from, &run?)))
     }
 
+    /// Where two states grant otherwise in `[start, end)`: address, bytes, what is granted here and
+    /// there, empty where nothing is mapped.
+    pub fn differ(&self, other: &Self, start: u64, end: u64) -> Vec<(u64, u64, Perm, Perm)> {
+        let mut out: Vec<(u64, u64, Perm, Perm)> = Vec::new();
+        let granted = |state: &Self, virt: u64, run: Option<Run>| {
+            let perm = run.map_or(Perm::empty(), |r| state.perm(virt, r.bits, r.denied));
+            if perm.contains(Perm::PRESENT) { perm } else { Perm::empty() }
+        };
+        for (from, to, ours) in self.pieces(start, end) {
+            for (from, to, theirs) in other.pieces(from, to) {
+                let (a, b) = (granted(self, from, ours), granted(other, from, theirs));
+                if a.letters() == b.letters() && a.is_empty() == b.is_empty() {
+                    continue;
+                }
+                match out.last_mut() {
+                    Some((v, len, x, y)) if (*x, *y) == (a, b) && *v + *len == from => {
+                        *len += to - from;
+                    }
+                    _ => out.push((from, to - from, a, b)),
+                }
+            }
+        }
+        out
+    }
+
     /// The run that holds an address.
     pub fn at(&self, virt: u64) -> Option<Mapped> {
         let (start, run) = self.runs.range(..=virt).next_back()?;

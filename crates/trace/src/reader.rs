@@ -132,6 +132,14 @@ pub enum ReadError {
         /// The limit.
         limit: usize,
     },
+    /// A file that cannot be merged with the others that it was given with.
+    #[error("{input}: cannot be merged: {why}")]
+    Unmergeable {
+        /// The input as named by the user.
+        input: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// Reading failed.
     #[error("{input}: read error at byte {packed_bytes}: {source}")]
     Io {
@@ -147,7 +155,9 @@ pub enum ReadError {
 /// One line, without its newline (and without a carriage return before it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// Line number, from 1.
+    /// Which of the files that are read as one; 0 where there is one.
+    pub file: u32,
+    /// Line number in its file, from 1.
     pub number: u64,
     /// Offset of its first byte in the (unpacked) text.
     pub offset: u64,
@@ -369,7 +379,14 @@ impl LineReader {
         if let Some((b'\r', rest)) = bytes.split_last() {
             bytes = rest;
         }
-        Ok(Some(Line { number: self.lines, offset, bytes, taken: taken as u64, terminated }))
+        Ok(Some(Line {
+            file: 0,
+            number: self.lines,
+            offset,
+            bytes,
+            taken: taken as u64,
+            terminated,
+        }))
     }
 
     /// Reads more text behind `end`. `false` at the end of the stream.

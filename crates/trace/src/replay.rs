@@ -10,12 +10,13 @@ use crate::functions;
 use crate::limits;
 use crate::lower::Lower;
 use crate::mappings::Mappings;
-use crate::reader::{Line, LineReader, ReadError};
+use crate::merge::Lines;
+use crate::reader::{Line, ReadError};
 use crate::side::SideFiles;
 use crate::summary::Summary;
 use crate::tables::{self, TablesError};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use textbed_arch::{Arch, Features};
 use textbed_event::{Facts, Header, Sink, Source};
 
@@ -63,6 +64,7 @@ pub struct Replayed {
 }
 
 struct Kept {
+    file: u32,
     number: u64,
     offset: u64,
     bytes: Vec<u8>,
@@ -79,16 +81,29 @@ pub fn replay(
     options: &Options,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, ReplayError> {
-    let stdin = path.as_os_str() == "-";
-    let side = match stdin || options.no_side_files {
-        true => SideFiles::default(),
-        false => SideFiles::beside(path)?,
+    replay_files(&[path.to_owned()], options, sink)
+}
+
+/// Replays the files of one recording, merged by time: those of its CPUs. What lies beside the
+/// first is taken to be of all.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_files(
+    paths: &[PathBuf],
+    options: &Options,
+    sink: &mut dyn Sink,
+) -> Result<Replayed, ReplayError> {
+    let stdin = paths.iter().any(|p| p.as_os_str() == "-");
+    let side = match paths.first() {
+        Some(first) if !stdin && !options.no_side_files => SideFiles::of(first, paths)?,
+        _ => SideFiles::default(),
     };
     let mut evidence = None;
     if !stdin && !side.has_probes {
-        evidence = Some(scan(LineReader::open(path)?, &side)?);
+        evidence = Some(scan(Lines::open(paths)?, &side)?);
     }
-    replay_reader(LineReader::open(path)?, options, side, evidence, sink)
+    replay_reader(Lines::open(paths)?, options, side, evidence, sink)
 }
 
 /// Replays what a reader yields, with what is known beside it. Without `evidence` the first lines
@@ -97,13 +112,15 @@ pub fn replay(
 /// # Errors
 /// [`ReplayError`].
 pub fn replay_reader(
-    mut reader: LineReader,
+    reader: impl Into<Lines>,
     options: &Options,
     side: SideFiles,
     evidence: Option<Evidence>,
     sink: &mut dyn Sink,
 ) -> Result<Replayed, ReplayError> {
-    let input = reader.input().to_string();
+    let mut reader = reader.into();
+    let inputs = reader.inputs();
+    let input = inputs.join(" + ");
     let mut ahead = VecDeque::new();
     let evidence = match evidence {
         Some(e) => e,
@@ -124,7 +141,7 @@ pub fn replay_reader(
     let version = kernel.release.clone();
     let mut because = kernel.because.clone();
     because.push(format!("{} CPUs: {}", cpus.0, cpus.1));
-    let mut lower = Lower::new(&input, kernel, header, probed, sink);
+    let mut lower = Lower::new(&inputs, kernel, header, probed, sink);
     lower.symbols = side.symbols.clone();
     lower.stop_at(options.stop_at_marker.clone());
     let tables = lower.begin(&side)?;
@@ -132,37 +149,52 @@ pub fn replay_reader(
         if lower.stopped {
             break;
         }
-        let Kept { number, offset, bytes, taken, terminated } = kept;
-        lower.line(Line { number, offset, bytes: &bytes, taken, terminated });
+        let Kept { file, number, offset, bytes, taken, terminated } = kept;
+        lower.line(Line { file, number, offset, bytes: &bytes, taken, terminated });
     }
     while !lower.stopped {
         let Some(line) = reader.next_line()? else { break };
         lower.line(line);
     }
     let calls = lower.finish();
+    if let Some(after) = side.tables_after.as_ref().filter(|_| lower.whole()) {
+        lower.compare_tables(after)?;
+    }
     if lower.direct_map().is_none() {
         not_seen.push("where the direct map is: aliases in it have no physical address".into());
     }
     if tables.is_none() {
         not_seen.push("what was mapped before the log began: no page tables beside it".into());
     }
+    let merged = reader.counts();
+    let place = |(file, line): (u32, u64)| match inputs.as_slice() {
+        [_] => format!("line {line}"),
+        many => format!("{}:{line}", many.get(file as usize).map_or("", String::as_str)),
+    };
+    let (sections, more) = (lower.sections.list(), lower.sections.more());
+    let backwards = lower.counts.time_backwards;
+    not_seen.extend(limits::of_order(sections, more, merged, backwards, place));
     let areas = lower.areas.counts();
     not_seen.extend(limits::of_log(&lower.accounting, areas, &calls, lower.counts));
     let summary = Summary {
         input,
+        inputs,
+        merged,
         arch,
         kernel: version,
         page_shift: lower.mappings.page_shift(),
         because,
         side_files: side.used,
         accounting: std::mem::take(&mut lower.accounting),
-        time_ns: lower.time_ns,
+        sections: lower.sections.list().to_vec(),
+        sections_more: lower.sections.more(),
         events: lower.event_counts(),
         markers: std::mem::take(&mut lower.markers),
         marker_count: lower.marker_count,
         areas,
         calls,
         owners: lower.take_owners(),
+        conflicts: std::mem::take(&mut lower.conflicts),
         counts: lower.counts,
         tables,
         records,
@@ -174,7 +206,7 @@ pub fn replay_reader(
 }
 
 /// Reads a whole log for its evidence.
-fn scan(mut reader: LineReader, side: &SideFiles) -> Result<Evidence, ReadError> {
+fn scan(mut reader: Lines, side: &SideFiles) -> Result<Evidence, ReadError> {
     let mut evidence = Evidence::with(&side.symbols);
     while let Some(line) = reader.next_line()? {
         evidence.add(line.bytes);
@@ -183,7 +215,7 @@ fn scan(mut reader: LineReader, side: &SideFiles) -> Result<Evidence, ReadError>
 }
 
 fn look_ahead(
-    reader: &mut LineReader,
+    reader: &mut Lines,
     side: &SideFiles,
     ahead: &mut VecDeque<Kept>,
 ) -> Result<Evidence, ReadError> {
@@ -194,6 +226,7 @@ fn look_ahead(
         evidence.add(line.bytes);
         bytes += line.bytes.len();
         ahead.push_back(Kept {
+            file: line.file,
             number: line.number,
             offset: line.offset,
             bytes: line.bytes.to_vec(),
@@ -274,6 +307,7 @@ impl Lower<'_> {
             found = Some(tables::read(path, self.kernel.arch, &mut self.mappings)?);
         }
         let documented = documented_direct_map(&self.kernel, side.first_ram);
+        self.documented = documented;
         self.set_direct_map(found.and_then(|t| t.direct_map).or(documented));
         // What the platform allows is said before the mappings that it allows.
         self.platform_windows();

@@ -4,7 +4,7 @@
 //! `cpus` (`/sys/devices/system/cpu/online`), `kprobe_events`, `kprobe_profile*`,
 //! `event-counts.tsv`, `iomem*`, `kallsyms*`, `vmallocinfo.pre` and
 //! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
-//! began. Text files may be packed as the log may. All are optional; one that cannot be read is an
+//! began; `ptpages.post.bin`, taken after its last line, which is compared with what was replayed. Text files may be packed as the log may. All are optional; one that cannot be read is an
 //! error, for a log must not be read with half of its frame.
 
 use crate::functions::Symbols;
@@ -45,6 +45,8 @@ pub struct SideFiles {
     pub areas_hashed: u64,
     /// Page tables taken before the log.
     pub tables: Option<PathBuf>,
+    /// Page tables taken after the log.
+    pub tables_after: Option<PathBuf>,
     /// Names of the files used, in order.
     pub used: Vec<String>,
 }
@@ -55,9 +57,34 @@ impl SideFiles {
     /// # Errors
     /// [`ReadError`] if a file that is there cannot be read.
     pub fn beside(path: &Path) -> Result<Self, ReadError> {
-        let mut side = Self::default();
-        let Some(dir) = path.parent() else { return Ok(side) };
+        Self::of(path, &[])
+    }
+
+    /// Looks beside the first of `logs`, none of which is taken for such a file. Of a file in a
+    /// folder for its CPU (`cpu0/trace`), beside that folder, and beside tracefs' `per_cpu`.
+    ///
+    /// # Errors
+    /// [`ReadError`] if a file that is there cannot be read.
+    pub fn of(first: &Path, logs: &[PathBuf]) -> Result<Self, ReadError> {
+        let Some(mut dir) = first.parent() else { return Ok(Self::default()) };
+        let name = |p: &Path| p.file_name().and_then(|n| n.to_str()).unwrap_or("").to_string();
+        let is_cpu = |p: &Path| {
+            name(p).strip_prefix("cpu").is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit()))
+        };
+        if logs.len() > 1 && is_cpu(dir) {
+            dir = dir.parent().unwrap_or(dir);
+            if name(dir) == "per_cpu" {
+                dir = dir.parent().unwrap_or(dir);
+            }
+        }
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let logs: Vec<String> =
+            [first].into_iter().chain(logs.iter().map(PathBuf::as_path)).map(name).collect();
+        Self::in_folder(dir, &logs)
+    }
+
+    fn in_folder(dir: &Path, logs: &[String]) -> Result<Self, ReadError> {
+        let mut side = Self::default();
         let Ok(entries) = std::fs::read_dir(dir) else { return Ok(side) };
         let mut names: Vec<String> = entries
             .filter_map(|e| {
@@ -65,7 +92,7 @@ impl SideFiles {
                 let file = e.path().metadata().ok()?.is_file();
                 file.then(|| e.file_name().into_string().ok())?
             })
-            .filter(|n| path.file_name().is_none_or(|p| p.to_str() != Some(n)))
+            .filter(|n| !logs.contains(n))
             .collect();
         names.sort();
         for name in names {
@@ -80,6 +107,10 @@ impl SideFiles {
                 "vmallocinfo.pre" => side.take_areas(&file),
                 "ptpages.pre.bin" => {
                     side.tables = Some(file);
+                    Ok(())
+                }
+                "ptpages.post.bin" => {
+                    side.tables_after = Some(file);
                     Ok(())
                 }
                 _ if base.starts_with("config") => side.take_config(&file, base),

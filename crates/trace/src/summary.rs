@@ -3,6 +3,9 @@
 use crate::accounting::Accounting;
 use crate::areas::AreaCounts;
 use crate::calls::CallCount;
+use crate::conflicts::Conflicts;
+use crate::merge::MergeCounts;
+use crate::sections::Section;
 use crate::tables::TablesSummary;
 use std::collections::BTreeMap;
 use textbed_arch::Arch;
@@ -52,6 +55,10 @@ pub struct Counts {
 pub struct Summary {
     /// The log as named by the user.
     pub input: String,
+    /// The files that were read as one, as named by the user.
+    pub inputs: Vec<String>,
+    /// What the merging of several files met.
+    pub merged: Option<MergeCounts>,
     /// Architecture.
     pub arch: Arch,
     /// Kernel version.
@@ -64,8 +71,11 @@ pub struct Summary {
     pub side_files: Vec<String>,
     /// Account of all lines.
     pub accounting: Accounting,
-    /// First and last time stamp, in nanoseconds.
-    pub time_ns: Option<(u64, u64)>,
+    /// Parts of the log with a clock of their own: more than one where the log has several boots.
+    /// The first [`crate::sections::MAX_SECTIONS`].
+    pub sections: Vec<Section>,
+    /// How many parts there were besides.
+    pub sections_more: u64,
     /// Events by kind.
     pub events: BTreeMap<Kind, u64>,
     /// Steps of the workload: line and text; the first [`MARKERS`].
@@ -78,6 +88,8 @@ pub struct Summary {
     pub calls: BTreeMap<&'static str, CallCount>,
     /// Pieces of executable memory handed out, by kind of owner and name.
     pub owners: BTreeMap<(String, String), u64>,
+    /// Where the log and the model contradict each other.
+    pub conflicts: Conflicts,
     /// Other counts.
     pub counts: Counts,
     /// Page tables read before the log.
@@ -91,6 +103,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Time that the log covers, in nanoseconds; parts with a clock of their own are added up.
+    pub fn covered_ns(&self) -> Option<u64> {
+        let of = |s: &Section| s.last_ns.saturating_sub(s.first_ns);
+        (!self.sections.is_empty()).then(|| self.sections.iter().map(of).sum())
+    }
+
     /// All events.
     pub fn event_count(&self) -> u64 {
         self.events.values().sum()

@@ -6,6 +6,8 @@
 //! */`; events printed as comments; lines that say which task a CPU runs now. Sources: Linux 6.12
 //! Documentation/trace/ftrace.rst (functiongraph), kernel/trace/trace_functions_graph.c.
 //!
+//! A call that is printed as one line (`fn();`) returned when its duration was over.
+//!
 //! What is not printed is not made up: without `funcgraph-abstime` there are no times, without
 //! `funcgraph-retval` no returns, without the task's name the task is the CPU's.
 
@@ -16,6 +18,8 @@ use std::io::Write as _;
 
 /// Functions open on a CPU at most; deeper ones are forgotten, their ends say nothing.
 const MAX_DEPTH: usize = 512;
+/// Tasks of a CPU that are told apart; beyond, all are forgotten.
+const MAX_TASKS: usize = 4096;
 /// CPUs that are told apart at most.
 const MAX_CPUS: u32 = 8192;
 
@@ -23,6 +27,8 @@ const MAX_CPUS: u32 = 8192;
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     cpus: BTreeMap<u32, Cpu>,
+    /// Where in the lines that were written one begins whose time lies ahead.
+    pub(super) ahead: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,8 @@ struct Columns<'a> {
     cpu: u32,
     time: Option<&'a str>,
     task: Option<&'a str>,
+    /// How long the call took, in nanoseconds, where the line ends one.
+    duration_ns: Option<u64>,
     text: &'a str,
 }
 
@@ -60,7 +68,8 @@ impl State {
             cpu.task = Some(task.to_owned());
         }
         let before = out.len();
-        cpu.text(&columns, out);
+        let ahead = cpu.text(&columns, out);
+        self.ahead = ahead;
         Some(if out.len() > before { Foreign::Lines } else { Foreign::NotNeeded })
     }
 
@@ -70,8 +79,12 @@ impl State {
 }
 
 impl Cpu {
-    fn text(&mut self, columns: &Columns<'_>, out: &mut Vec<u8>) {
+    /// Writes what the line says; where a line begins whose time lies ahead.
+    fn text(&mut self, columns: &Columns<'_>, out: &mut Vec<u8>) -> Option<usize> {
         let text = columns.text;
+        if self.open.len() >= MAX_TASKS && !self.open.contains_key(&self.task) {
+            self.open.clear();
+        }
         let stack = self.open.entry(self.task.clone()).or_default();
         let head = Head { columns: *columns, task: self.task.as_deref() };
         if let Some(rest) = text.strip_prefix('}') {
@@ -91,7 +104,7 @@ impl Cpu {
             }
         } else if let Some((name, rest)) = text.split_once('(') {
             let name = name.split(' ').next().unwrap_or(name);
-            let Some(close) = rest.rfind(')') else { return };
+            let close = rest.rfind(')')?;
             let (args, behind) = (&rest[..close], rest[close + 1..].trim_start());
             // A result's comment may hold parentheses of its own: the call ends at `)` and `;` or
             // `{`, whichever comes first.
@@ -109,13 +122,20 @@ impl Cpu {
             } else if let Some(rest) = behind.strip_prefix(';')
                 && let (_, Some(result)) = comment(rest)
             {
+                let begin = out.len();
+                let end = columns.time.and_then(|t| later(t, columns.duration_ns?));
+                let time = end.as_deref().or(columns.time);
+                let head = Head { columns: Columns { time, ..*columns }, ..head };
                 head.returned(name, result, out);
+                return end.is_some().then_some(begin);
             }
         }
+        None
     }
 }
 
 /// What stands in front of the lines that are written.
+#[derive(Clone, Copy)]
 struct Head<'a> {
     columns: Columns<'a>,
     task: Option<&'a str>,
@@ -199,13 +219,37 @@ fn task(text: &str) -> Option<&str> {
     (!name.is_empty() && !pid.is_empty() && pid.bytes().all(|c| c.is_ascii_digit())).then_some(text)
 }
 
+/// A time as printed, so many nanoseconds later.
+fn later(time: &str, ns: u64) -> Option<String> {
+    let (seconds, fraction) = time.split_once('.')?;
+    let scale = 10u64.checked_pow(9u32.checked_sub(u32::try_from(fraction.len()).ok()?)?)?;
+    let at = seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?;
+    let at = at.checked_add(fraction.parse::<u64>().ok()?.checked_mul(scale)?)?;
+    let at = at.checked_add(ns)?;
+    Some(format!("{}.{:09}", at / 1_000_000_000, at % 1_000_000_000))
+}
+
+/// `12.345` microseconds in nanoseconds.
+fn micros(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+        return None;
+    }
+    let scale = [1000, 100, 10, 1].get(fraction.len())?;
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction.parse::<u64>().ok()? * scale)
+}
+
 fn columns(line: &str) -> Option<Columns<'_>> {
     // At most four columns end with a bar: time, CPU and task, duration, flags.
     let (at, _) = line.match_indices('|').take(4).last()?;
     let text = line[at + 1..].trim();
-    let mut found = Columns { cpu: 0, time: None, task: None, text };
+    let mut found = Columns { cpu: 0, time: None, task: None, duration_ns: None, text };
     let mut has_cpu = false;
     for segment in line[..at].split('|') {
+        if let Some(before) = segment.trim_end().strip_suffix(" us") {
+            found.duration_ns = before.split_whitespace().next_back().and_then(micros);
+        }
         for word in segment.split_whitespace() {
             if let Some(number) = word.strip_suffix(')')
                 && let Ok(cpu) = number.parse()

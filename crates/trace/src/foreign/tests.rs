@@ -24,7 +24,7 @@ fn a_call_tree_becomes_entries_and_returns() {
         [
             "insmod-77 [001] 12.000100: set_memory_ro: (set_memory_ro+0x0/0x0) addr=0xffffffffc0000000 numpages=4",
             "insmod-77 [001] 12.000110: __text_poke: (__text_poke+0x0/0x0) func=0xffffffff81000000 addr=0xffffffffc0000000 len=4",
-            "insmod-77 [001] 12.000110: __text_poke__ret: (0x0 <- __text_poke) ret=0x0",
+            "insmod-77 [001] 12.000110500: __text_poke__ret: (0x0 <- __text_poke) ret=0x0",
             "insmod-77 [001] 12.000120: module_load: dummy",
             "insmod-77 [001] 12.000140: set_memory_ro__ret: (0x0 <- set_memory_ro) ret=0xffffffea",
         ]

@@ -111,8 +111,11 @@ impl Lower<'_> {
         if len == 0 {
             return;
         }
-        let Some(stale) = self.areas.make(virt, Area { len, flags }) else { return };
-        for (virt, area) in stale {
+        let made = Area { len, flags, line: self.line };
+        let Some(stale) = self.areas.make(virt, made) else { return };
+        for (old, area) in stale {
+            self.overlap((virt, len), (old, area));
+            let virt = old;
             let view = View::AreaRemoved { virt: VirtAddr(virt), len: area.len };
             self.emit(view, Provenance::Inferred);
         }
@@ -151,7 +154,7 @@ impl Lower<'_> {
         if len == 0 {
             return;
         }
-        self.areas.before(virt, Area { len, flags: None });
+        self.areas.before(virt, Area { len, flags: None, line: (0, 0) });
         let shift = self.mappings.page_shift();
         self.emit(View::AreaMade { virt: VirtAddr(virt), len, shift }, Provenance::Recorded);
         self.owner_before(virt, len, words);

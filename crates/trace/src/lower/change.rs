@@ -72,6 +72,13 @@ pub(super) struct State {
     pub(super) lazy: Option<(u64, u64)>,
 }
 
+impl State {
+    /// Nothing is followed yet; the direct map is there, if that is known.
+    pub(super) fn at(direct_map: Option<u64>) -> Self {
+        Self { direct_map, ..Self::default() }
+    }
+}
+
 impl Lower<'_> {
     /// Where the direct map is, if something said so.
     pub(crate) fn set_direct_map(&mut self, distance: Option<u64>) {
@@ -396,7 +403,13 @@ impl Lower<'_> {
 
     /// After a call's return: what it promised, or that it refused.
     pub(super) fn change_return(&mut self, frame: &Frame, failed: bool) {
-        let Meaning::SetMemory(action) = frame.function.meaning else { return };
+        let action = match frame.function.meaning {
+            Meaning::SetMemory(action) => Some(action),
+            // powerpc's set_memory_* are inline around it.
+            Meaning::AttrCall => frame.arg("action").and_then(action_from_number),
+            _ => None,
+        };
+        let Some(action) = action else { return };
         let pages = frame.arg("numpages").filter(|n| i32::try_from(*n).is_ok());
         let (Some(addr), Some(pages)) = (frame.arg("addr"), pages) else { return };
         let what = promise(action);

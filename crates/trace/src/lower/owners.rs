@@ -27,6 +27,14 @@ pub(super) struct State {
     pub(super) counts: BTreeMap<(String, String), u64>,
 }
 
+impl State {
+    /// Nobody waits for a name any more; numbers go on.
+    pub(super) fn restart(&mut self) {
+        self.nameless.clear();
+        self.last = None;
+    }
+}
+
 /// `enum execmem_type` (`include/linux/execmem.h`): EXECMEM_DEFAULT is MODULE_TEXT.
 fn owner_of_type(number: u64) -> Option<Owner> {
     Some(match number {
@@ -105,6 +113,7 @@ impl Lower<'_> {
             _ => return,
         };
         let Some(owner) = owner.filter(|_| len > 0) else { return };
+        self.outside_region(owner, address);
         if owner == Owner::Module {
             if self.owners.nameless.len() < MAX_TASKS {
                 let pieces = self.owners.nameless.entry(self.now.stack).or_default();

@@ -39,6 +39,13 @@ pub(super) struct State {
     outer: Option<(CpuId, &'static str)>,
 }
 
+impl State {
+    /// Nothing is under way any more; numbers go on.
+    pub(super) fn restart(&mut self) {
+        *self = Self { sent: self.sent, ..Self::default() };
+    }
+}
+
 impl Lower<'_> {
     pub(super) fn sync_entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
         let bad = Class::NotUnderstood(Reason::BadArguments);
@@ -116,6 +123,9 @@ impl Lower<'_> {
         known_by: Provenance,
     ) {
         self.sync.sent = self.sync.sent.wrapping_add(1);
+        if target.meaning == Meaning::Remote(Runs::SyncCore) {
+            self.synced();
+        }
         let ipi = self.sync.sent;
         self.counts.ipis_sent += 1;
         let function = self.name(target.name);
@@ -153,6 +163,9 @@ impl Lower<'_> {
     }
 
     fn remote(&mut self, f: &'static Function, runs: Runs, range: Option<(u64, u64)>) {
+        if runs == Runs::SyncCore {
+            self.synced();
+        }
         let by_interrupt = self.now.flags.context() == Context::Irq;
         let own = View::cpu_bit(self.now.cpu);
         let cpu = self.now.cpu;

@@ -66,6 +66,11 @@ impl Lower<'_> {
         self.text.open.entry(self.now.stack).or_default().push(open);
     }
 
+    /// Nothing is under way any more.
+    pub(super) fn text_restart(&mut self) {
+        self.text.copies.clear();
+    }
+
     /// Whether this event still happens inside what is open.
     fn still_inside(&self, open: &Open, e: &LogEvent<'_>, hit: &Hit) -> bool {
         match (open, hit) {
@@ -151,6 +156,7 @@ impl Lower<'_> {
                     Arch::Arm64 => WindowPurpose::PatchShared,
                     _ => WindowPurpose::PatchPrivate,
                 };
+                self.step(addr, len);
                 self.window(addr, len, purpose, Provenance::Recorded, false);
             }
             Meaning::TextCopy => {

@@ -11,6 +11,7 @@
 use super::Plan;
 use super::probes::Field;
 use std::fmt::Write as _;
+use textbed_arch::Arch;
 
 /// The program for that plan.
 #[must_use]
@@ -33,22 +34,22 @@ pub fn program(plan: &Plan) -> String {
         let mut format = String::new();
         let mut values = String::new();
         for field in probe.fields() {
-            let Some((conversion, value)) = value(field) else { continue };
+            let Some((conversion, value)) = value(field, plan.arch) else { continue };
             let _ = write!(format, " {}={conversion}", field.name);
             let _ = write!(values, ", {value}");
         }
         let _ = writeln!(
             out,
-            "kprobe:{name} {{\n    \
+            "kprobe:{name} {{\n    $t = nsecs;\n    \
              printf(\"%16s-%d [%03d] ..... %d.%09d: {name}: ({name}+0x0/0x0){format}\\n\",\n        \
-             comm, tid, cpu, nsecs / 1000000000, nsecs % 1000000000{values});\n}}"
+             comm, tid, cpu, $t / 1000000000, $t % 1000000000{values});\n}}"
         );
         if probe.returns {
             let _ = writeln!(
                 out,
-                "kretprobe:{name} {{\n    \
+                "kretprobe:{name} {{\n    $t = nsecs;\n    \
                  printf(\"%16s-%d [%03d] ..... %d.%09d: {name}__ret: (0x0 <- {name}) ret=0x%lx\\n\",\n        \
-                 comm, tid, cpu, nsecs / 1000000000, nsecs % 1000000000, retval);\n}}"
+                 comm, tid, cpu, $t / 1000000000, $t % 1000000000, retval);\n}}"
             );
         }
     }
@@ -56,11 +57,11 @@ pub fn program(plan: &Plan) -> String {
 }
 
 /// The conversion and the expression of a field; `None` for types that are left out.
-fn value(field: Field<'_>) -> Option<(&'static str, String)> {
-    let place = place(field.place)?;
+fn value(field: Field<'_>, arch: Arch) -> Option<(&'static str, String)> {
+    let place = place(field.place, arch)?;
     Some(match field.kind {
         "symbol" => ("%s", format!("ksym({place})")),
-        "string" => ("%s", format!("str({})", address(field.place)?)),
+        "string" => ("%s", format!("str({})", address(field.place, arch)?)),
         "x64" => ("0x%lx", place),
         "x32" => ("0x%x", format!("(uint32){place}")),
         "u64" => ("%lu", place),
@@ -72,21 +73,26 @@ fn value(field: Field<'_>) -> Option<(&'static str, String)> {
 }
 
 /// `$1` is `arg0`; `+8($1)` is what stands 8 bytes behind where it points.
-fn place(text: &str) -> Option<String> {
-    match argument(text) {
+fn place(text: &str, arch: Arch) -> Option<String> {
+    match argument(text, arch) {
         Some(argument) => Some(argument),
-        None => Some(format!("*(uint64 *)({})", address(text)?)),
+        None => Some(format!("*(uint64 *)({})", address(text, arch)?)),
     }
 }
 
 /// The address of `+8($1)`.
-fn address(text: &str) -> Option<String> {
+fn address(text: &str, arch: Arch) -> Option<String> {
     let (offset, inner) = text.strip_prefix('+')?.split_once('(')?;
-    let inner = place(inner.strip_suffix(')')?)?;
+    let inner = place(inner.strip_suffix(')')?, arch)?;
     Some(if offset == "0" { inner } else { format!("{inner} + {offset}") })
 }
 
-fn argument(text: &str) -> Option<String> {
-    let number: usize = text.strip_prefix('$')?.parse().ok()?;
-    Some(format!("arg{}", number.checked_sub(1)?))
+/// `$1` is the first argument. x86-64 passes six in registers, and bpftrace has another name for
+/// those on the stack (refused by bpftrace 0.17: "x86_64 doesn't support arg6").
+fn argument(text: &str, arch: Arch) -> Option<String> {
+    let number = text.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)?;
+    Some(match (arch, number.checked_sub(6)) {
+        (Arch::X86_64, Some(on_stack)) => format!("sarg{on_stack}"),
+        _ => format!("arg{number}"),
+    })
 }

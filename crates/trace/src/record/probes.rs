@@ -167,7 +167,7 @@ pub static PROBES: &[Probe] = &[
     entry("__change_memory_common", "start=$1:x64 size=$2:x64 set=$3:x64 clr=$4:x64"),
     entry("update_mapping_prot", "phys=$1:x64 virt=$2:x64 size=$3:x64 prot=$4:x64"),
     entry("sync_icache_aliases", "start=$1:x64 end=$2:x64"),
-    entry("change_memory_attr", "addr=$1:x64 numpages=$2:s32 action=$3:x64"),
+    both("change_memory_attr", "addr=$1:x64 numpages=$2:s32 action=$3:x64"),
     entry("change_page_attr", "ptep=$1:x64 addr=$2:x64 data=$3:x64"),
     entry("flush_icache_range", "start=$1:x64 end=$2:x64"),
     entry("radix__change_memory_range", "start=$1:x64 end=$2:x64 clear=$3:x64"),

@@ -105,7 +105,7 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
     for (arch, want, never) in [
         (Arch::X86_64, "text_poke_bp|patching|no|addr=$arg1:x64", "change_memory_attr"),
         (Arch::Arm64, "change_memory_common|permissions|no|addr=$arg1:x64", "text_poke_bp"),
-        (Arch::Ppc64le, "change_memory_attr|permissions|no|addr=%gpr3:x64", "set_memory_ro"),
+        (Arch::Ppc64le, "change_memory_attr|permissions|yes|addr=%gpr3:x64", "set_memory_ro"),
     ] {
         let script = tracefs::script(&Plan::new(arch, Some(Version::release(6, 12))));
         assert!(script.contains(want), "{arch:?}");
@@ -129,6 +129,10 @@ fn bpftrace_lines_are_read_like_those_of_tracefs() {
     assert!(program.contains("*(uint64 *)(*(uint64 *)(arg0))"));
     assert!(program.contains("str(arg0 + 24)"));
     assert!(!program.contains("x8["));
+    // The seventh argument is on x86-64's stack, and in a register elsewhere.
+    assert!(program.contains("arg5, sarg0") && !program.contains("arg6"));
+    let arm64 = bpftrace::program(&Plan::new(Arch::Arm64, Some(Version::release(6, 12))));
+    assert!(arm64.contains("arg5, arg6") && !arm64.contains("sarg"));
     // Lines as printf makes them of the program's formats.
     for (line, hit) in [
         (
