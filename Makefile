@@ -20,6 +20,8 @@ LOCKED =
 # Folders with data from outside of the repository, for `make conform`.
 LOGS =
 LITMUS =
+# Time for each target of `make fuzz`.
+SECONDS =
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TEXTBED := $(TARGET_DIR)/debug/textbed
@@ -30,7 +32,7 @@ STAGE := tools/stage
 SHOWN := --ok "0 1"
 
 .NOTPARALLEL:
-.PHONY: run test firmware firmware-check bench conform fmt lint doc ci clean help set-up
+.PHONY: run test firmware firmware-check bench conform fuzz fmt lint doc ci clean help set-up
 .PHONY: test-build test-run test-cargo test-scenarios test-without-vcpu
 .PHONY: lint-format lint-clippy lint-shell
 
@@ -71,6 +73,9 @@ bench: set-up ## benchmarks, in the release profile
 
 conform: set-up ## comparisons with data from outside: LOGS=DIR LITMUS=DIR
 	@$(STAGE) 'conform' tools/conform '$(LOGS)' '$(LITMUS)'
+
+fuzz: set-up ## coverage-guided fuzzing of the log reader, SECONDS for each target (default 600)
+	@$(STAGE) 'fuzz' tools/fuzz $(SECONDS)
 
 fmt: ## format the sources
 	@$(CARGO) fmt --all

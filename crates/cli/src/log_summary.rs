@@ -1,11 +1,19 @@
-//! What a log was and what came of its lines, as text in front of the verdict.
+//! What a log was and what came of its lines: text in front of the verdict, and the same for
+//! machines.
 
+use textbed_check::WxWindow;
+use textbed_report::log::{
+    Contradiction, LineCounts, LogCall, LogLine, LogOwner, LogPlace, LogSummary, NotUnderstood,
+    grouped,
+};
 use textbed_report::text::Table;
 use textbed_trace::Summary;
 use textbed_trace::conflicts::Kind;
 
 /// Calls named in a summary.
 const CALLS_SHOWN: usize = 12;
+/// Owners named in a summary.
+const OWNERS_SHOWN: usize = 12;
 
 /// The summary of a log as lines of text.
 pub(crate) fn lines(s: &Summary) -> Vec<String> {
@@ -75,11 +83,102 @@ pub(crate) fn lines(s: &Summary) -> Vec<String> {
     if calls.len() > CALLS_SHOWN {
         out.push(format!("  and {} calls more", calls.len() - CALLS_SHOWN));
     }
+    out.extend(owners(s));
     if !s.not_seen.is_empty() {
         out.push("  what this log cannot show:".to_owned());
         out.extend(s.not_seen.iter().map(|what| format!("    {what}")));
     }
     out
+}
+
+/// Who got executable memory.
+fn owners(s: &Summary) -> Vec<String> {
+    let mut owners: Vec<_> = s.owners.iter().collect();
+    owners.sort_by_key(|(key, pieces)| (std::cmp::Reverse(**pieces), *key));
+    if owners.is_empty() {
+        return Vec::new();
+    }
+    let mut table = Table::new(["owner of executable memory", "pieces"]);
+    for ((owner, name), pieces) in owners.iter().take(OWNERS_SHOWN) {
+        table.row([format!("{owner} {name}").trim_end().to_owned(), pieces.to_string()]);
+    }
+    let mut out: Vec<String> = table.render().lines().map(|line| format!("  {line}")).collect();
+    if owners.len() > OWNERS_SHOWN {
+        out.push(format!("  and {} owners more", owners.len() - OWNERS_SHOWN));
+    }
+    out
+}
+
+/// The summary for machines.
+pub(crate) fn for_machines(s: &Summary, windows: &[WxWindow]) -> LogSummary {
+    let file = |file: u32| s.inputs.get(file as usize).cloned().unwrap_or_default();
+    let at = |(f, line): (u32, u64)| LogPlace { file: file(f), line };
+    let a = &s.accounting;
+    let mut calls: Vec<LogCall> = s
+        .calls
+        .iter()
+        .map(|(name, c)| LogCall {
+            name: (*name).to_owned(),
+            entered: c.entered,
+            returned: c.returned,
+            failed: c.failed,
+            return_without_entry: c.return_without_entry,
+            entry_without_return: c.entry_without_return,
+        })
+        .collect();
+    calls.sort_by_key(|c| std::cmp::Reverse(c.entered));
+    LogSummary {
+        files: s.inputs.clone(),
+        side_files: s.side_files.clone(),
+        found_by: s.because.clone(),
+        covered_ns: s.covered_ns(),
+        parts: s.sections.len() as u64 + s.sections_more,
+        lines: LineCounts {
+            all: a.lines,
+            used: a.used,
+            not_needed: a.not_needed,
+            comments: a.comments,
+            not_understood: a.not_understood_lines(),
+            lost_notices: a.lost_notices.lines,
+        },
+        lost_events: a.lost_events,
+        not_understood: a
+            .reasons()
+            .map(|(reason, tally)| NotUnderstood {
+                reason: reason.to_string(),
+                lines: tally.lines,
+                first: tally
+                    .first
+                    .iter()
+                    .map(|e| LogLine { place: at((e.file, e.line)), text: e.text.clone() })
+                    .collect(),
+            })
+            .collect(),
+        calls,
+        owners: s
+            .owners
+            .iter()
+            .map(|((owner, name), pieces)| LogOwner {
+                owner: owner.clone(),
+                name: name.clone(),
+                pieces: *pieces,
+            })
+            .collect(),
+        windows: grouped(windows),
+        contradictions: s
+            .conflicts
+            .iter()
+            .map(|c| Contradiction {
+                kind: c.kind.name().to_owned(),
+                recorded: c.recorded.clone(),
+                modelled: c.modelled.clone(),
+                at: c.line.map(at),
+                against: c.other.map(at),
+            })
+            .collect(),
+        contradictions_counted: s.conflicts.total(),
+        not_seen: s.not_seen.clone(),
+    }
 }
 
 /// Where the log and the modelled kernel contradict each other, with both lines.

@@ -141,6 +141,7 @@ fn one(
         outcome: if found { Outcome::Findings } else { Outcome::Clean },
         notes: Vec::new(),
         summary: log_summary::lines(summary),
+        log: Some(log_summary::for_machines(summary, &report.windows)),
         report,
         names,
         excerpts: kept,

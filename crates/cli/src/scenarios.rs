@@ -327,6 +327,7 @@ fn one(
             Excerpt::Whole(loaded.text().to_owned()),
         )]),
         summary: Vec::new(),
+        log: None,
     };
     Ok((run, end))
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use textbed_check::{Coverage, Finding, Site, Window, WxWindow};
 use textbed_event::NameTable;
 
+use crate::log::LogSummary;
 use crate::run::{Outcome, Run};
 
 /// The schema, as JSON text.
@@ -52,6 +53,8 @@ struct RunJson<'a> {
     windows: Vec<WxJson<'a>>,
     coverage: Vec<CoverageJson>,
     limits: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a LogSummary>,
 }
 
 #[derive(Serialize)]
@@ -186,6 +189,7 @@ fn run(run: &Run) -> RunJson<'_> {
         windows: run.report.windows.iter().map(|w| wx(names, w)).collect(),
         coverage: run.report.coverage.iter().map(|(rule, c)| coverage(rule.name(), *c)).collect(),
         limits: &run.report.notes,
+        log: run.log.as_ref(),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod json;
 pub mod junit;
 pub mod ktap;
+pub mod log;
 mod run;
 pub mod sarif;
 pub mod text;

@@ -6,6 +6,8 @@ use textbed_arch::Arch;
 use textbed_check::{Coverage, Level, Report, WindowStatus};
 use textbed_event::NameTable;
 
+use crate::log::LogSummary;
+
 /// What was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
@@ -118,6 +120,8 @@ pub struct Run {
     pub excerpts: BTreeMap<String, Excerpt>,
     /// A summary of a log, in lines of text; empty for scenarios.
     pub summary: Vec<String>,
+    /// The same for machines; none for scenarios.
+    pub log: Option<LogSummary>,
 }
 
 impl Run {

@@ -9,6 +9,9 @@ pub const VM_FLUSH_RESET_PERMS: u64 = 0x100;
 /// VM_ALLOW_HUGE_VMAP (the same file).
 pub const VM_ALLOW_HUGE_VMAP: u64 = 0x400;
 
+/// Areas followed at one time: a log must not grow the state without bound.
+const MAX_AREAS: usize = 1 << 20;
+
 /// A living area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
@@ -35,6 +38,8 @@ pub struct AreaCounts {
     pub replaced: u64,
     /// Alive at the end.
     pub alive: u64,
+    /// Not followed: too many were alive.
+    pub refused: u64,
 }
 
 /// The living areas.
@@ -58,6 +63,10 @@ impl Areas {
             && known.len == area.len
         {
             known.flags = known.flags.or(area.flags);
+            return None;
+        }
+        if self.alive.len() >= MAX_AREAS {
+            self.counts.refused += 1;
             return None;
         }
         let end = virt.saturating_add(area.len);

@@ -49,6 +49,11 @@ impl Decoder {
         beside(line, text)
     }
 
+    /// Calls of the function-graph tracer that were printed without their arguments.
+    pub fn without_arguments(&self) -> u64 {
+        self.graph.without_arguments()
+    }
+
     /// The lines that say what the last line said.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
         self.timed_lines().map(|(line, _)| line)

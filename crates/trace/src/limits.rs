@@ -150,3 +150,21 @@ pub(crate) fn of_log(
     }
     out
 }
+
+/// What was too much, and what a tracer left out.
+pub(crate) fn of_size(refused: u64, without_arguments: u64) -> Vec<String> {
+    let mut out = Vec::new();
+    if refused > 0 {
+        out.push(format!(
+            "{refused} mappings and areas beyond those that are followed at one time (a million of \
+             each)"
+        ));
+    }
+    if without_arguments > 0 {
+        out.push(format!(
+            "arguments of {without_arguments} calls of the function-graph tracer: it prints them \
+             with the option funcgraph-args (Linux 6.15 and later)"
+        ));
+    }
+    out
+}

@@ -254,6 +254,11 @@ impl<'s> Lower<'s> {
         class
     }
 
+    /// Calls that a tracer printed without their arguments.
+    pub(crate) fn without_arguments(&self) -> u64 {
+        self.decoder.without_arguments()
+    }
+
     fn gap(&mut self, cpus: u64) {
         let kinds = self.header.records;
         self.emit(View::Gap { cpus, kinds }, Provenance::Recorded);
@@ -311,6 +316,7 @@ impl<'s> Lower<'s> {
         if e.location().is_some() {
             self.enter(f, e);
         }
+        self.owner_entry(f);
         let done = match f.meaning {
             Meaning::VmallocRange
             | Meaning::AllocArea

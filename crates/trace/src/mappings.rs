@@ -11,6 +11,10 @@ use crate::perms::{Bits, Masks};
 use std::collections::BTreeMap;
 use textbed_arch::{Perm, VirtAddr};
 
+/// Runs followed at one time: a log must not grow the state without bound. (A machine with 64 CPUs
+/// and a terabyte of memory has some ten thousand.)
+const MAX_RUNS: usize = 1 << 20;
+
 /// Leaves of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
@@ -67,17 +71,31 @@ pub struct Mapped {
 pub struct Mappings {
     bits: Bits,
     runs: BTreeMap<u64, Run>,
+    /// Pieces that were too many.
+    refused: u64,
 }
 
 impl Mappings {
     /// Nothing mapped.
     pub fn new(bits: Bits) -> Self {
-        Self { bits, runs: BTreeMap::new() }
+        Self { bits, runs: BTreeMap::new(), refused: 0 }
     }
 
     /// How protection bits are read.
     pub fn bits(&self) -> Bits {
         self.bits
+    }
+
+    /// Pieces that were not taken in, for too many are followed.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether one more can be taken in; else it is counted.
+    fn room(&mut self) -> bool {
+        let room = self.runs.len() < MAX_RUNS;
+        self.refused += u64::from(!room);
+        room
     }
 
     /// `log2` of the base page.
@@ -172,6 +190,9 @@ impl Mappings {
             if old.is_some_and(|r| r.bits == bits && r.shift == shift) {
                 continue;
             }
+            if old.is_none() && !self.room() {
+                continue;
+            }
             out.push(Changed {
                 virt: from,
                 len: to - from,
@@ -232,7 +253,7 @@ impl Mappings {
                 (None, None) => continue,
             };
             let bits = self.bits.apply(run.bits, masks);
-            if bits == run.bits && !assumed {
+            if bits == run.bits && !assumed || !self.room() {
                 continue;
             }
             let old = self.perm(from, run.bits, run.denied);

@@ -176,6 +176,10 @@ pub fn replay_reader(
     not_seen.extend(limits::of_order(sections, more, merged, backwards, place));
     let areas = lower.areas.counts();
     not_seen.extend(limits::of_log(&lower.accounting, areas, &calls, lower.counts));
+    not_seen.extend(limits::of_size(
+        lower.mappings.refused().saturating_add(areas.refused),
+        lower.without_arguments(),
+    ));
     let summary = Summary {
         input,
         inputs,

@@ -211,3 +211,96 @@ fn without_anything_beside_it_a_log_needs_the_version_told() {
     let calls = done.summary.calls["set_memory_ro"];
     assert!(calls.entered > 50 && calls.entered == calls.returned);
 }
+
+/// Text that goes on for ever, or for a while.
+struct Endless {
+    left: u64,
+    text: Vec<u8>,
+    at: usize,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = buf.len().min(self.text.len() - self.at).min(self.left as usize);
+        buf[..n].copy_from_slice(&self.text[self.at..self.at + n]);
+        self.at = (self.at + n) % self.text.len();
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+fn replayed(reader: LineReader) -> Result<textbed_trace::Replayed, ReplayError> {
+    let options =
+        Options { arch: Some(Arch::X86_64), kernel: Some("6.12".into()), ..Options::default() };
+    replay_reader(reader, &options, SideFiles::default(), None, &mut Check::default())
+}
+
+fn text_of(lines: impl Iterator<Item = String>) -> LineReader {
+    let all: String = lines.collect();
+    LineReader::from_read("log", Cursor::new(all.into_bytes())).unwrap()
+}
+
+#[test]
+fn a_line_without_end_is_refused_after_a_mebibyte() {
+    let gib = Endless { left: 1 << 30, text: vec![b'a'; 4096], at: 0 };
+    let reader = LineReader::from_read("log", gib).unwrap();
+    let error = replayed(reader).unwrap_err();
+    assert!(matches!(error, ReplayError::Read(ReadError::LineTooLong { line: 1, .. })), "{error}");
+}
+
+#[test]
+fn numbers_of_pages_beyond_reason_are_no_numbers() {
+    let head = "            init-1       [001] ..... 10.000001: ";
+    let lines = [
+        "set_memory_ro: (set_memory_ro+0x4/0x40) addr=0xffffffffc0213000 numpages=1152921504606846976",
+        "set_memory_ro__ret: (f+0x1/0x2 <- set_memory_ro) ret=0x0",
+        "set_memory_ro: (set_memory_ro+0x4/0x40) addr=0xffffffffffffffff numpages=2147483647",
+        "set_memory_ro__ret: (f+0x1/0x2 <- set_memory_ro) ret=0x0",
+        "__vmap_pages_range_noflush: (__vmap_pages_range_noflush+0x4/0xf0) start=0x0 \
+         end=0xffffffffffffffff prot=0x163",
+        "alloc_vmap_area: va_start: 18446744073709551615 size=18446744073709551615 align=1 \
+         vstart=0x0 vend=0x0 failed=0",
+        "__text_poke: (__text_poke+0x0/0x4c0) func=f+0x0/0x1 addr=0xffffffffffffffff src=0x0 \
+         len=18446744073709551615",
+        "flush_icache_range: (flush_icache_range+0x4/0x30) start=0x0 end=0xffffffffffffffff",
+    ];
+    let done = replayed(text_of(lines.iter().map(|l| format!("{head}{l}\n")))).unwrap();
+    // Every one of them is understood or refused, in a handful of events.
+    assert!(done.summary.event_count() < 50, "{:?}", done.summary.events);
+    assert!(done.mappings.runs().count() < 10);
+}
+
+#[test]
+fn millions_of_distinct_names_stay_a_bounded_state() {
+    let line = |i: u32| match i % 4 {
+        0 => format!("t{i:07}-{i} [000] ..... 10.1: tracing_mark_write: mark {i}\n"),
+        1 => format!(
+            "t{i:07}-{i} [000] ..... 10.1: module_finalize: (module_finalize+0x4/0x5) name=\"m{i}\"\n"
+        ),
+        2 => format!("t{i:07}-{i} [000] ..... 10.1: vmap: (vmap+0x4/0x10) count=1\n"),
+        _ => format!("t{i:07}-{i} [000] ..... 10.1: f{i}: (f{i}+0x0/0x1) a=1\n"),
+    };
+    let done = replayed(text_of((0..300_000).map(line))).unwrap();
+    let s = &done.summary;
+    assert_eq!(s.accounting.lines, 300_000);
+    assert!(s.markers.len() <= 1000 && s.marker_count == 75_000 && s.owners.len() <= 4096);
+    assert_eq!(s.calls["vmap"].entered, 75_000);
+}
+
+#[test]
+fn deep_nesting_of_calls_and_tasks_is_cut_off() {
+    let deep = (0..200_000).map(|i| format!(" {})               |  vmap() {{\n", i % 2));
+    let tasks = (0..50_000).map(|i| {
+        format!(" 0)  t{i}-{i}  |               |  set_memory_x(addr=0x1000, numpages=1) {{\n")
+    });
+    let done = replayed(text_of(deep.chain(tasks))).unwrap();
+    assert_eq!(done.summary.accounting.lines, 250_000);
+    assert_eq!(done.summary.calls["vmap"].entered, 200_000);
+    let json = "{\"type\":".repeat(20_000);
+    let done = replayed(text_of(
+        ["a-1 [000] ..... 10.1: vmap: (vmap+0x4/0x10) count=1\n".to_owned(), json + "\n"]
+            .into_iter(),
+    ))
+    .unwrap();
+    assert_eq!(done.summary.accounting.not_understood_lines(), 1);
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use textbed_check::{Coverage, Level, WxWindow};
 
 use super::{Style, Table, finding, wrap};
+use crate::log::grouped;
 use crate::run::{InputKind, Outcome, Run};
 
 /// The run as text: a headline, what happened, each finding as a diagnostic, then windows and
@@ -57,11 +58,14 @@ fn headline(run: &Run) -> String {
         Outcome::Findings => writeln!(out, ": {denied} denied, {warned} possible"),
         Outcome::Limit(what) => writeln!(out, ": a limit was reached: {what}"),
         Outcome::NotModelled(what) => writeln!(out, ": not modelled: {what}"),
-        other => match run.coverage_counts()[2] {
-            0 => writeln!(out, ": {}", other.text()),
-            // What could not be looked at is no part of the verdict.
-            n => {
-                let rules = run.report.coverage.len();
+        // What could not be looked at is no part of the verdict.
+        other => match (run.coverage_counts(), run.report.coverage.len()) {
+            ([_, _, 0], _) => writeln!(out, ": {}", other.text()),
+            ([0, 0, _], _) => writeln!(out, ": nothing could be checked"),
+            ([_, _, n], rules) if *other == Outcome::Clean => {
+                writeln!(out, ": nothing found, but {n} of {rules} rules could not be checked")
+            }
+            ([_, _, n], rules) => {
                 writeln!(out, ": {}, but {n} of {rules} rules could not be checked", other.text())
             }
         },
@@ -106,6 +110,43 @@ pub fn windows(run: &Run, style: Style) -> String {
     for line in table.render().lines() {
         let _ = writeln!(out, "  {line}");
     }
+    if run.input.kind == InputKind::Log {
+        out.push_str(&longest(run, style));
+    }
+    out
+}
+
+/// Groups of windows that are shown without being asked for all.
+const GROUPS: usize = 10;
+
+/// The windows by owner and call, the longest first.
+fn longest(run: &Run, style: Style) -> String {
+    let groups = grouped(&run.report.windows);
+    let shown = if style.detail >= 2 { groups.len() } else { GROUPS };
+    let mut out = "W+X windows by owner and call, the longest first\n".to_owned();
+    let mut table = Table::new(["longest", "windows", "frames", "status", "owner", "call"]);
+    for g in groups.iter().take(shown) {
+        let length = match (g.open, g.longest_ns) {
+            (true, _) => "still open".to_owned(),
+            (false, Some(ns)) => duration(ns),
+            (false, None) => "no times".to_owned(),
+        };
+        let call = if g.call.is_empty() { "none" } else { &g.call };
+        table.row([
+            length,
+            g.windows.to_string(),
+            g.frames.to_string(),
+            g.status.to_owned(),
+            g.owner.clone(),
+            call.to_owned(),
+        ]);
+    }
+    for line in table.render().lines() {
+        let _ = writeln!(out, "  {line}");
+    }
+    if groups.len() > shown {
+        let _ = writeln!(out, "  and {} more (-v shows all)", groups.len() - shown);
+    }
     out
 }
 
@@ -119,13 +160,17 @@ fn length(window: &WxWindow) -> Option<u64> {
 fn length_text(window: &WxWindow) -> String {
     match (&window.closed, length(window)) {
         (None, _) => "still open".to_owned(),
-        (Some(_), Some(ns)) if ns >= 1_000_000 => {
-            format!("{}.{:03} ms", ns / 1_000_000, ns / 1000 % 1000)
-        }
-        (Some(_), Some(ns)) => format!("{}.{:03} us", ns / 1000, ns % 1000),
+        (Some(_), Some(ns)) => duration(ns),
         (Some(closed), None) => {
             format!("{} events", closed.seq - window.opened.seq.min(closed.seq))
         }
+    }
+}
+
+fn duration(ns: u64) -> String {
+    match ns {
+        1_000_000.. => format!("{}.{:03} ms", ns / 1_000_000, ns / 1000 % 1000),
+        _ => format!("{}.{:03} us", ns / 1000, ns % 1000),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct State {
 
 #[derive(Debug, Clone, Default)]
 struct Cpu {
+    /// Calls of functions with arguments, printed without.
+    bare: u64,
     /// `NAME-PID` of the task, where a line said it.
     task: Option<String>,
     /// Open functions, innermost last, by task: a switch leaves them open.
@@ -71,6 +73,11 @@ impl State {
         let ahead = cpu.text(&columns, out);
         self.ahead = ahead;
         Some(if out.len() > before { Foreign::Lines } else { Foreign::NotNeeded })
+    }
+
+    /// Calls of functions with arguments, printed without.
+    pub(super) fn without_arguments(&self) -> u64 {
+        self.cpus.values().map(|c| c.bare).sum()
     }
 
     fn cpu(&mut self, number: u32) -> Option<&mut Cpu> {
@@ -115,6 +122,9 @@ impl Cpu {
                 (None, None) => (args, behind),
             };
             head.entered(name, args, out);
+            let bare = args.trim().is_empty()
+                && functions::by_name(name.as_bytes()).is_some_and(|f| !f.args.is_empty());
+            self.bare += u64::from(bare);
             if behind.starts_with('{') {
                 if stack.len() < MAX_DEPTH {
                     stack.push(name.to_owned());

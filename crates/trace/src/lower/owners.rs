@@ -8,7 +8,7 @@
 use super::Lower;
 use crate::calls::{Frame, Stack};
 use crate::ftrace::{Event as LogEvent, Location};
-use crate::functions::{Meaning, Owner};
+use crate::functions::{Function, Meaning, Owner};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_arch::VirtAddr;
@@ -85,6 +85,14 @@ impl Lower<'_> {
             self.region(virt, len, Owner::Module, &name);
         }
         Some(())
+    }
+
+    /// Somebody asks for executable memory: what is handed out next is new, at whatever address.
+    pub(super) fn owner_entry(&mut self, f: &Function) {
+        use Meaning::{ExecAlloc, ExecPage, ExecPiece, ExecmemAlloc};
+        if matches!(f.meaning, ExecAlloc(_) | ExecPage(_) | ExecPiece(_) | ExecmemAlloc) {
+            self.owners.last = None;
+        }
     }
 
     pub(super) fn owner_return(

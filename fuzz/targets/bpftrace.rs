@@ -1,0 +1,8 @@
+//! What bpftrace prints of the recorder's program.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use textbed_fuzz::{Format, replayed};
+
+fuzz_target!(|data: &[u8]| replayed(data, Format::Tracefs));

@@ -1,0 +1,8 @@
+//! Lines of `trace-cmd report`, which has addresses where tracefs has symbols.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use textbed_fuzz::{Format, replayed};
+
+fuzz_target!(|data: &[u8]| replayed(data, Format::Addresses));
