@@ -155,6 +155,11 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "MEANS", default_value = "tracefs")]
     pub(crate) via: Means,
 
+    /// Leave out probes of functions that are not in this copy of /proc/kallsyms or System.map
+    /// (bpftrace stops at a return probe of a function that is not there).
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub(crate) symbols: Option<PathBuf>,
+
     /// Print no recorder: say what will be missing by this copy of /proc/kallsyms, System.map or
     /// the kernel's configuration (plain, gzip or zstd; - for standard input).
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,16 @@ const MAX_BYTES: usize = 256 << 20;
 pub(crate) fn record(args: &RecordArgs, out: &mut Out) -> Result<Status> {
     let arch: Arch = args.arch.parse().context("--arch")?;
     let version = args.kernel.as_deref().map(Version::parse).transpose().context("--kernel")?;
-    let plan = Plan::new(arch, version);
+    let mut plan = Plan::new(arch, version);
+    if let Some(path) = &args.symbols {
+        let found = survey(&plan, &text(path)?)
+            .with_context(|| format!("{} is not what --symbols reads", path.display()))?;
+        if found.evidence != Evidence::Symbols {
+            bail!("{}: a configuration, not a list of symbols", path.display());
+        }
+        let missing = |name: &str| found.missing.iter().any(|m| m.what == name);
+        plan.probes.retain(|p| !missing(p.probe.function));
+    }
     if let Some(path) = &args.check {
         let found = survey(&plan, &text(path)?)
             .with_context(|| format!("{} is not what --check reads", path.display()))?;

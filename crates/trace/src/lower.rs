@@ -5,9 +5,9 @@
 //! kernel's rules say (arm64's TLB invalidations) as modelled. Physical addresses are used where a
 //! log has them (direct map aliases) and are otherwise unknown, never guessed.
 //!
-//! Topics: [`areas`] what is mapped, [`change`] permissions, [`conflicts`] what contradicts the model, [`text`] patching, [`sync`] order
+//! Topics: [`areas`] what is mapped, [`change`] permissions, [`text`] patching, [`sync`] order
 //! between CPUs, [`owners`] who has executable memory, [`unseen`] what went away before a probe was
-//! there, [`sections`] where another boot begins.
+//! there, [`sections`] where another boot begins, [`conflicts`] what contradicts the model.
 
 mod areas;
 mod change;

@@ -4,8 +4,9 @@
 //! `cpus` (`/sys/devices/system/cpu/online`), `kprobe_events`, `kprobe_profile*`,
 //! `event-counts.tsv`, `iomem*`, `kallsyms*`, `vmallocinfo.pre` and
 //! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
-//! began; `ptpages.post.bin`, taken after its last line, which is compared with what was replayed. Text files may be packed as the log may. All are optional; one that cannot be read is an
-//! error, for a log must not be read with half of its frame.
+//! began; `ptpages.post.bin`, taken after its last line, which is compared with what was replayed.
+//! Text files may be packed as the log may. All are optional; one that cannot be read is an error,
+//! for a log must not be read with half of its frame.
 
 use crate::functions::Symbols;
 use crate::reader::{LineReader, ReadError};

@@ -42,6 +42,8 @@ pub struct Counts {
     pub ipis_sent: u64,
     /// Of these, taken by another CPU (each once).
     pub ipis_taken: u64,
+    /// Receivers that ran a cross-called function unseen: the sender waited for them.
+    pub waited_unseen: u64,
     /// Cross-called functions run on a CPU that no recorded call reached.
     pub remote_without_call: u64,
     /// Lines whose time stamp is before that of the line above.

@@ -66,6 +66,27 @@ fn a_window_is_over_when_its_task_shows_up_with_interrupts_on() {
 }
 
 #[test]
+fn a_receiver_whose_hit_was_missed_ran_it_if_the_sender_waited() {
+    let flush = CALL.replace("do_sync_core", "do_flush_tlb_all");
+    let own = "do_flush_tlb_all: (do_flush_tlb_all+0x0/0x30)";
+    let after = "vfree: (vfree+0x4/0x50) addr=0x0";
+    let invalidated = |wait: &str, sees: bool| -> Vec<u16> {
+        let flush = flush.replace("wait=1", wait);
+        let mut lines = vec![(T, 0, ON, flush.as_str()), (T, 0, "d..1.", own)];
+        if sees {
+            lines.push(("<idle>-0", 1, "d.h1.", own));
+        }
+        lines.push((T, 0, ON, after));
+        let (_, keep) = run_as(Arch::X86_64, "6.1", SideFiles::default(), &text(&lines));
+        let of = keep.events.iter().filter(|e| e.kind == Kind::TlbInvalidate);
+        of.map(|e| e.cpu.0).collect()
+    };
+    assert_eq!(invalidated("wait=1", true), [0, 1]);
+    assert_eq!(invalidated("wait=1", false), [0, 1], "inferred");
+    assert_eq!(invalidated("wait=0", false), [0], "it may not have run yet");
+}
+
+#[test]
 fn a_polling_cpu_gets_no_context_synchronisation() {
     let kick = "smp_call_function_many_cond: (smp_call_function_many_cond+0x0/0x560) \
                 func=do_nothing+0x0/0x10 info=0x0";

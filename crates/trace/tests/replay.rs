@@ -223,12 +223,12 @@ fn committed_logs_as_described() {
             Arch::X86_64 => {
                 assert_eq!(kind(Kind::WindowOpened), count("__text_poke"));
                 assert_eq!(kind(Kind::PatchSite), count("text_poke_bp") + count("text_poke_queue"));
-                // README: one hit of do_sync_core was missed.
+                // One hit of do_sync_core was missed (kprobe_profile): the sender waited for it.
                 let runs = keep.events.iter().filter(|e| match e.view() {
                     View::ContextSync { cause } => cause == SyncCause::Serialising,
                     _ => false,
                 });
-                assert_eq!(runs.count() as u64, count("do_sync_core"));
+                assert_eq!(runs.count() as u64, count("do_sync_core") + 1);
                 assert!(s.counts.ipis_sent - s.counts.ipis_taken <= 3);
             }
             Arch::Arm64 => {

@@ -125,11 +125,16 @@ fn latency_at(line: &[u8], dash: usize) -> Option<Event<'_>> {
     let cpu = u32::try_from(cpu?).ok()?;
     let word = memchr::memchr(b' ', rest)?;
     let flags = flags(rest.get(..word)?)?;
-    let (micros, rest) = digits(rest.get(word..)?.trim_ascii_start());
-    let rest = rest.strip_prefix(b"us")?;
-    // One character that marks a long delay, or a space.
-    let text = rest.get(1..)?.strip_prefix(b": ")?;
-    let time = Time::Nanos(micros?.checked_mul(1000)?);
+    let after = rest.get(word..)?.trim_ascii_start();
+    let (micros, rest) = digits(after);
+    let (time, text) = match rest.strip_prefix(b"us") {
+        // One character that marks a long delay, or a space.
+        Some(rest) => {
+            (Time::Nanos(micros?.checked_mul(1000)?), rest.get(1..)?.strip_prefix(b": ")?)
+        }
+        // `trace-cmd report -l` has seconds there.
+        None => time(after)?,
+    };
     let task = line.get(..dash)?.trim_ascii_start();
     let (name, body) = name_and_body(text);
     Some(Event { task, pid, cpu, flags: Some(flags), time, ..Event::new(name, body) })

@@ -274,3 +274,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn trace_cmds_latency_format_has_seconds() {
+    let line = b"tc:       sh-107     1.....    68.000936: vfree: (ffffffff812f0730) addr=0x0";
+    let Parsed::Event(e) = parse(line) else { panic!() };
+    assert_eq!((e.pid, e.cpu, e.time), (107, 1, Time::Nanos(68_000_936_000)));
+    assert_eq!((e.name, e.flags.map(|f| f.context)), (&b"vfree"[..], Some(Context::Task)));
+}

@@ -6,8 +6,9 @@
 //! Steps of a patch on x86 (Linux 6.12 arch/x86/kernel/alternative.c text_poke_bp_batch(): a trap
 //! in the place of the first byte, all CPUs synchronise, the other bytes, synchronise, the first
 //! byte, synchronise): two stores to one instruction without a synchronisation between them are
-//! outside of that protocol. Code that never ran is copied without (text_poke_copy()), in one store
-//! for each page. Not modelled: the last synchronisation, protocols of other architectures.
+//! outside of that protocol, if synchronisations are seen before and after (probes are armed and
+//! disarmed one after the other). Code that never ran is copied without (text_poke_copy()), in one
+//! store for each page. Not modelled: the last synchronisation, protocols of other architectures.
 
 use super::Lower;
 use crate::calls::{Frame, Stack};
@@ -39,6 +40,8 @@ const ENOMEM: i64 = -errno::ENOMEM;
 pub(super) struct Steps {
     /// A synchronisation was seen: its probe is armed by now.
     armed: bool,
+    /// What contradicts, if a synchronisation is seen after it too: its probe was armed then.
+    held: Vec<Conflict>,
     since_sync: FxHashMap<Stack, Vec<(u64, u64, Place)>>,
 }
 
@@ -143,6 +146,9 @@ impl Lower<'_> {
     /// A CPU of a patcher synchronised, or asked all to.
     pub(super) fn synced(&mut self) {
         self.protocol.armed = true;
+        for conflict in std::mem::take(&mut self.protocol.held) {
+            self.conflicts.add(conflict);
+        }
         self.protocol.since_sync.remove(&self.now.stack);
     }
 
@@ -168,8 +174,10 @@ impl Lower<'_> {
             before.clear();
         }
         before.push((addr, len, line));
-        if let Some((at, size, other)) = found {
-            self.conflicts.add(Conflict {
+        if let Some((at, size, other)) = found
+            && self.protocol.held.len() < MAX_STORES
+        {
+            self.protocol.held.push(Conflict {
                 kind: Kind::Protocol,
                 line: Some(line),
                 other: Some(other),

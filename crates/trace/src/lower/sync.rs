@@ -17,7 +17,7 @@ use crate::functions::{self, Function, Meaning, Runs};
 use std::collections::VecDeque;
 use textbed_arch::effect::{Reach, SyncCause, TlbScope};
 use textbed_arch::{Arch, CpuId, VirtAddr};
-use textbed_event::{Context, Provenance, View};
+use textbed_event::{CallRef, Context, Flags, Provenance, View};
 
 /// Calls that are kept until all receivers took them; older ones are given up.
 const MAX_PENDING: usize = 64;
@@ -26,6 +26,9 @@ const MAX_PENDING: usize = 64;
 struct Pending {
     ipi: u32,
     function: &'static str,
+    runs: Runs,
+    /// The range that it flushes, once somebody showed it.
+    range: Option<(u64, u64)>,
     sender: CpuId,
     /// Receivers that have not taken it.
     waiting: u64,
@@ -136,6 +139,11 @@ impl Lower<'_> {
         self.sync.pending.push_back(Pending {
             ipi,
             function: target.name,
+            runs: match target.meaning {
+                Meaning::Remote(runs) => runs,
+                _ => Runs::Nothing,
+            },
+            range: None,
             sender: self.now.cpu,
             waiting: targets,
         });
@@ -162,6 +170,43 @@ impl Lower<'_> {
         Class::Used
     }
 
+    /// The sender of a cross-call went on after it had waited for all receivers: those of which the
+    /// log does not show it (a kprobe misses hits while another one runs on its CPU) ran it too.
+    /// One that ran `do_nothing` may have polled, and gets no synchronisation from it.
+    pub(super) fn waited_for(&mut self, ipi: u32) {
+        let found = self.sync.pending.iter_mut().find(|p| p.ipi == ipi);
+        let Some((waiting, runs, range)) =
+            found.map(|p| (std::mem::take(&mut p.waiting), p.runs, p.range))
+        else {
+            return;
+        };
+        let cpus = self.header.cpus.min(63);
+        for cpu in (0..cpus).filter(|cpu| waiting & View::cpu_bit(CpuId(*cpu)) != 0) {
+            let (scope, virt, len) = match (runs, range) {
+                (Runs::FlushAll, _) => (TlbScope::All, 0, 0),
+                (Runs::FlushRange, Some((start, end))) => {
+                    (TlbScope::Address, start, end.saturating_sub(start))
+                }
+                (Runs::FlushRange, None) | (Runs::Nothing, _) => continue,
+                (Runs::SyncCore | Runs::Isync, _) => {
+                    let cause = match runs {
+                        Runs::SyncCore => SyncCause::Serialising,
+                        _ => SyncCause::Instruction,
+                    };
+                    self.unseen_on(cpu, View::ContextSync { cause });
+                    continue;
+                }
+            };
+            let (reach, virt) = (Reach::Local, VirtAddr(virt));
+            self.unseen_on(cpu, View::TlbInvalidate { scope, reach, virt, len, asid: 0 });
+        }
+    }
+
+    fn unseen_on(&mut self, cpu: u16, view: View) {
+        self.counts.waited_unseen += 1;
+        self.emit_of(CpuId(cpu), CallRef::NONE, view, Provenance::Inferred, Flags::default());
+    }
+
     fn remote(&mut self, f: &'static Function, runs: Runs, range: Option<(u64, u64)>) {
         if runs == Runs::SyncCore {
             self.synced();
@@ -169,6 +214,11 @@ impl Lower<'_> {
         let by_interrupt = self.now.flags.context() == Context::Irq;
         let own = View::cpu_bit(self.now.cpu);
         let cpu = self.now.cpu;
+        // The sender runs it too, and shows the range.
+        let same = |p: &&mut Pending| p.function == f.name && p.sender == cpu;
+        if let Some(own) = self.sync.pending.iter_mut().rev().find(same) {
+            own.range = own.range.or(range);
+        }
         let taken = self
             .sync
             .pending
@@ -177,6 +227,7 @@ impl Lower<'_> {
             .find(|p| p.function == f.name && p.sender != cpu && p.waiting & own != 0)
             .map(|p| {
                 p.waiting &= !own;
+                p.range = p.range.or(range);
                 p.ipi
             });
         if let Some(ipi) = taken {

@@ -124,6 +124,9 @@ impl Lower<'_> {
     }
 
     fn close(&mut self, open: Open) {
+        if let Open::Wait { ipi, .. } = open {
+            self.waited_for(ipi);
+        }
         let (cpu, view) = match open {
             Open::Window { window, cpu, .. } => (cpu, View::WindowClosed { window }),
             Open::StopMachine { cpu } => (cpu, View::StopMachine { begin: false }),

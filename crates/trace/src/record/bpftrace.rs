@@ -24,7 +24,7 @@ pub fn program(plan: &Plan) -> String {
          // Usage: bpftrace -o trace.txt FILE     (stop it with Ctrl-C)\n\
          // Put /proc/version, /proc/cmdline, /proc/iomem and, from before the start,\n\
          // /proc/vmallocinfo as vmallocinfo.pre beside the log.\n\
-         // Symbols that a kernel lacks stop it: `textbed record --check` names them.\n\n",
+         // Symbols that a kernel lacks stop it: --symbols /proc/kallsyms leaves them out.\n\n",
         plan.arch.name(),
         plan.version_text()
     );
