@@ -20,6 +20,8 @@ use crate::status::Status;
 use crate::watch::Watch;
 use crate::{inputs, log_summary, options};
 
+/// Columns of a line that a diagnostic shows: what is left of a hundred beside its margin.
+const EXCERPT_COLUMNS: usize = 84;
 /// Lines of a log that are kept for diagnostics at most.
 const MAX_EXCERPTS: usize = 10_000;
 
@@ -148,6 +150,14 @@ fn one(
     })
 }
 
+/// A line of a log as a diagnostic shows it: no wider than the reports, the rest left off.
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(EXCERPT_COLUMNS) {
+        Some((at, _)) => format!("{} ...", line.get(..at).unwrap_or(line).trim_end()),
+        None => line.to_owned(),
+    }
+}
+
 /// The lines that findings and windows name, read from the log once more.
 fn excerpts(
     path: &Path,
@@ -167,7 +177,7 @@ fn excerpts(
     let mut reader = LineReader::open(path)?;
     while let Some(line) = reader.next_line()? {
         if wanted.contains(&line.number) {
-            let text = String::from_utf8_lossy(line.bytes).trim_end().to_owned();
+            let text = shortened(String::from_utf8_lossy(line.bytes).trim());
             kept.insert(u32::try_from(line.number).unwrap_or(u32::MAX), text);
         }
         if line.number >= *last {
