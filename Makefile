@@ -68,8 +68,9 @@ firmware: ## rebuild the ELF files of firmware/ (needs cross binutils)
 firmware-check: ## rebuild them elsewhere and compare; SKIPPED without cross binutils
 	@$(STAGE) 'firmware-check' tools/firmware-check
 
-bench: set-up ## benchmarks, in the release profile
+bench: set-up ## benchmarks, in the release profile; instruction counts against their bounds
 	@$(STAGE) 'benchmarks' $(CARGO) bench $(LOCKED) --workspace
+	@$(STAGE) 'instruction counts' tools/count
 
 conform: set-up ## comparisons with data from outside: LOGS=DIR LITMUS=DIR
 	@$(STAGE) 'conform' tools/conform '$(LOGS)' '$(LITMUS)'

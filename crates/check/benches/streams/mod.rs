@@ -7,7 +7,8 @@
 //! - *B*: the same mixture, drawn uniformly over the mappings, as many as asked for.
 //!
 //! Neighbouring mappings lead to frames that are not neighbours, so that each is an entry of its
-//! own. No stream has a finding: code is written by nobody, or maintained before it runs.
+//! own. Nobody writes code. That code is taken away for a moment while another CPU runs there may
+//! be found, as a hole in a live mapping.
 
 use textbed_arch::{
     Arch, CpuId, Perm, PhysAddr, VirtAddr,
