@@ -463,3 +463,19 @@ fn behind_a_trap_nothing_is_replaced_before_the_trap_is_known_to_be_there() {
     put(&mut s, 0, 1, &[1, 2, 3, 4]);
     assert!(!has(s, RuleId::TornPatch));
 }
+
+#[test]
+fn a_site_of_two_words_is_torn_where_another_cpu_ran() {
+    let story = |arch, len: u16, at: u64, stopped: bool| {
+        let mut s = running(arch);
+        s.emit(0, View::StopMachine { begin: stopped });
+        s.call(0, "patch", |s, _| site(s, 0, AREA + at, len, false));
+        has(s, RuleId::TornPatch)
+    };
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        assert!(story(arch, 8, 0, false), "{arch}");
+        assert!(!story(arch, 4, 0, false), "{arch}: one word");
+        assert!(!story(arch, 8, 128, false), "{arch}: nobody ran it");
+        assert!(!story(arch, 8, 0, true), "{arch}: nobody runs");
+    }
+}

@@ -103,6 +103,7 @@ impl Live {
         }
         if let Some(frames) = frames {
             self.judge_shape(&mark, frames, handler);
+            self.torn_by_site(&mark, frames);
         }
         if self.patching.sites.len() >= MAX_SITES {
             self.patching.sites.pop_front();

@@ -1,11 +1,13 @@
 //! torn-patch: a CPU may run a mixture of old and new code.
 //!
-//! Two ways. *Open*: it runs bytes of a site of which a part is written (the order of the stream
+//! Three ways. *Open*: it runs bytes of a site of which a part is written (the order of the stream
 //! shows it). *By window*: it ran the place before, the store that replaced it is wider than what
 //! is fetched as one, and nothing orders the two: each unit may come from either version. (Where
-//! only the executing CPU's synchronisation is missing, that is said instead.)
-//! The protocol with a trap in the first byte is neither: each of its stores is one unit or lies
-//! behind the trap, and is synchronised before the next.
+//! only the executing CPU's synchronisation is missing, that is said instead.) *By site*: a site of
+//! several words is about to be replaced where another CPU ran (not on x86-64, which has
+//! [`super::behind_trap`]); possible, for it may be that nobody comes by.
+//! The protocol with a trap in the first byte is none of these: each of its stores is one unit or
+//! lies behind the trap, and is synchronised before the next.
 
 use crate::book::Draft;
 use crate::fetch::judge::Broken;
@@ -66,6 +68,33 @@ impl Live {
             low: broken.low,
             high: broken.high,
         };
+        self.torn_help(&mut draft);
+        self.report(draft);
+    }
+
+    /// A site is about to be replaced: is it wider than what is fetched as one, and did another CPU
+    /// run it? That one store writes all of it is no promise to fetches.
+    pub(crate) fn torn_by_site(&mut self, mark: &Mark, frames: Span) {
+        let (arch, features) = (self.arch(), self.header.features);
+        let unit = unit_bytes(arch, features);
+        let alone = self.watch.stopped || self.cpus.online.count_ones() < 2;
+        if arch == textbed_arch::Arch::X86_64 || frames.len() <= unit || alone {
+            return;
+        }
+        self.occasions.looked(RuleId::TornPatch);
+        if !self.checkable(RuleId::TornPatch) || !self.ran_elsewhere(mark.cpu, frames) {
+            return;
+        }
+        let at = self.address(mark.virt.map_or(0, |v| v.0));
+        let message = format!(
+            "{} bytes are replaced at {at} while another CPU that ran them may come by: {unit} at \
+             a time are fetched whole",
+            frames.len()
+        );
+        let site = self.site(mark, "patched here");
+        let mut draft = Draft::new(RuleId::TornPatch, message, site);
+        draft.sure = false;
+        draft.blame = Blame::Caller;
         self.torn_help(&mut draft);
         self.report(draft);
     }
