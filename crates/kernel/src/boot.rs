@@ -17,7 +17,7 @@ use crate::bpf::Packs;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::{KernelError, Stop};
-use crate::facts::{V6_15, V6_18};
+use crate::facts::V6_18;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::rox_cache::RoxCache;
@@ -64,9 +64,6 @@ impl Kernel {
         if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
             return not(format!("hash translation on {arch}"));
         }
-        if features.contains(Features::X86_INVLPGB) && arch == Arch::X86_64 && version >= V6_15 {
-            return not(format!("TLB flushes by INVLPGB in {version}"));
-        }
         if features.contains(Features::ARM_BBML2_NOABORT) && arch == Arch::Arm64 && version >= V6_18
         {
             return not(format!("splitting of live mappings (BBML2) in {version}"));
@@ -112,6 +109,7 @@ impl Kernel {
             reset_frames: Vec::new(),
             under_way: BTreeMap::new(),
             staged: VecDeque::new(),
+            nested: None,
             value: None,
             batch: Batch::default(),
             patch_rounds: 0,

@@ -219,7 +219,7 @@ impl Kernel {
         self.trap_insn().into_iter().cycle().take(usize::try_from(len).unwrap_or(0)).collect()
     }
 
-    fn fill_traps(&mut self, cpu: CpuId, addr: VirtAddr, len: u64) -> Result<(), Stop> {
+    pub(crate) fn fill_traps(&mut self, cpu: CpuId, addr: VirtAddr, len: u64) -> Result<(), Stop> {
         let trap = self.trap_insn();
         let whole = len - len % (trap.len() as u64).max(1);
         self.fill_plain(cpu, addr, whole, &trap)

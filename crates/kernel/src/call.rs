@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
-use textbed_event::{Flags, View};
+use textbed_event::{Flags, Need, View};
 
 use crate::area::Frames;
 use crate::calls::{CALLS, CallNeed, CallSpec, NOT_MODELLED, ParamKind, find_call};
 use crate::errno;
 use crate::error::{CallError, Stop};
 use crate::kernel::{CallValue, Kernel};
+use crate::needs::needs_of;
 use crate::phases::UnderWay;
 use crate::promise::{Extent, PromiseRow, promises_of};
 use crate::suggest;
@@ -207,6 +208,12 @@ impl Kernel {
                 CallNeed::Context(what) => self.machine.needs(cpu, *what),
             }
         }
+        for row in needs_of(spec.name, self.arch, self.version) {
+            // x86's broadcast flush interrupts nobody.
+            if row.need != Need::IrqsOn || self.arch != Arch::X86_64 || !self.uses_invlpgb() {
+                self.machine.needs(cpu, row.need);
+            }
+        }
         let due = self.failures.iter().position(|f| f.call == spec.name && f.nth == nth && !f.used);
         let errno = due.and_then(|index| self.failures.get(index)).map(|f| f.errno);
         let forced = errno.filter(|e| *e != errno::ENOMEM).and_then(|e| spec.returns.failure(e));
@@ -271,6 +278,9 @@ impl Kernel {
             }
             Extent::Between(from, to) => {
                 (args.addr(from), args.get(to).saturating_sub(args.get(from)))
+            }
+            Extent::Breakpoint(addr) => {
+                (args.addr(addr), if self.arch == Arch::X86_64 { 1 } else { 4 })
             }
             Extent::AreaFrames => {
                 for Frames { pfn: Pfn(first), count } in std::mem::take(&mut self.reset_frames) {

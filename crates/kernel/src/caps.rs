@@ -131,6 +131,18 @@ facts! {
     JumpLabelKicks = "jump-label-kicks",
     /// x86: the INT3 protocol can put a conditional jump in place.
     PokesConditional = "int3-conditional-jump",
+    /// x86: set_memory_ro clears the dirty bit too (no bit of that kind is modelled).
+    ClearsDirty = "set-memory-ro-clears-dirty",
+    /// x86: the warning of a writable and executable mapping looks at the upper levels.
+    LooksAtUpperLevels = "warning-looks-at-upper-levels",
+    /// x86: kernel translations are flushed by INVLPGB, without interrupts.
+    Invlpgb = "kernel-flush-by-invlpgb",
+    /// vmalloc keeps freed areas in several nodes with a lock and pools each (the model has one).
+    VmapNodes = "vmap-nodes",
+    /// arm64: vmalloc maps 16 pages by contiguous entries (not modelled).
+    ContPte = "vmalloc-contiguous-entries",
+    /// arm64: permission changes split live block mappings.
+    SplitsLive = "splits-live-blocks",
     /// How a module's memory is divided.
     ModuleSections = "module-memory",
     /// How a module's text becomes executable.

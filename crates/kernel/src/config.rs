@@ -83,9 +83,21 @@ pub const OPTIONS: &[OptionSpec] = &[
         archs: ANY,
         default: "n",
         defaults: &[],
-        doc: "boot parameter; the direct map is made of pages, unmapping a vmalloc area flushes at \
-              once (that freed pages leave the direct map is not modelled)",
-        cite: Cite::read("Linux 6.12 mm/vmalloc.c, arch/arm64/mm/pageattr.c"),
+        doc: "boot parameter; the direct map is made of pages, free pages are not in it, unmapping a \
+              vmalloc area flushes at once",
+        cite: Cite::read(
+            "Linux 6.12 mm/vmalloc.c, mm/page_alloc.c, arch/x86/mm/pat/set_memory.c \
+             __kernel_map_pages(), arch/arm64/mm/pageattr.c",
+        ),
+    },
+    OptionSpec {
+        name: "kfence",
+        kind: OptionKind::Switch,
+        archs: &[Arch::Arm64],
+        default: "n",
+        defaults: &[],
+        doc: "CONFIG_KFENCE with a pool; from 6.1 on the direct map is made of pages for it",
+        cite: Cite::read("Linux 6.1, 6.12 arch/arm64/mm/pageattr.c can_set_direct_map()"),
     },
     OptionSpec {
         name: "nohugevmalloc",

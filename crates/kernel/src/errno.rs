@@ -9,6 +9,8 @@
 pub const EPERM: i64 = 1;
 /// No such file or directory; probes: the text is gone.
 pub const ENOENT: i64 = 2;
+/// Argument list too long; trampolines: too many programs.
+pub const E2BIG: i64 = 7;
 /// Out of memory.
 pub const ENOMEM: i64 = 12;
 /// Bad address.

@@ -16,6 +16,7 @@ use crate::call::Failure;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::Stop;
+use crate::facts::V6_1;
 use crate::layout::{Layout, Range};
 use crate::phases::{Step, UnderWay};
 use crate::rox_cache::RoxCache;
@@ -68,6 +69,8 @@ pub struct Kernel {
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
     /// Steps that the body or step that runs now leaves behind.
     pub(crate) staged: VecDeque<Step>,
+    /// The last call that a step made, once it returned.
+    pub(crate) nested: Option<CallValue>,
     /// What the call of the step that runs now is to return.
     pub(crate) value: Option<i64>,
     /// x86: instructions that wait to be, or are being, replaced.
@@ -160,7 +163,10 @@ impl Kernel {
     pub(crate) fn can_set_direct_map(&self) -> bool {
         match self.arch {
             Arch::X86_64 => true,
-            Arch::Arm64 => self.config.rodata_full() || self.config.on("debug_pagealloc"),
+            Arch::Arm64 => {
+                let kfence = self.config.on("kfence") && self.version >= V6_1;
+                self.config.rodata_full() || self.config.on("debug_pagealloc") || kfence
+            }
             _ => false,
         }
     }
@@ -254,10 +260,41 @@ impl Kernel {
         align_shift: u32,
     ) -> Result<Option<Pfn>, Stop> {
         match self.machine.alloc_frames(cpu, count, align_shift, false) {
-            Ok(pfn) => Ok(Some(pfn)),
+            Ok(pfn) => {
+                self.debug_map_pages(cpu, pfn, count, true)?;
+                Ok(Some(pfn))
+            }
             Err(MachineError::OutOfMemory { .. } | MachineError::BadBlock { .. }) => Ok(None),
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// Frames back to the page allocator.
+    pub(crate) fn free_frames(&mut self, cpu: CpuId, pfn: Pfn, count: u64) -> Result<(), Stop> {
+        self.debug_map_pages(cpu, pfn, count, false)?;
+        Ok(self.machine.free_frames(cpu, pfn, count)?)
+    }
+
+    /// `debug_pagealloc_map_pages`, `debug_pagealloc_unmap_pages`: free pages are not in the direct
+    /// map. x86 flushes its own CPU alone (`__kernel_map_pages`); powerpc's radix has nothing.
+    fn debug_map_pages(
+        &mut self,
+        cpu: CpuId,
+        pfn: Pfn,
+        count: u64,
+        present: bool,
+    ) -> Result<(), Stop> {
+        if !self.config.on("debug_pagealloc") || self.arch.is_powerpc() {
+            return Ok(());
+        }
+        for n in 0..count {
+            self.set_direct_map(cpu, Pfn(pfn.0 + n), present)?;
+        }
+        if self.arch == Arch::X86_64 {
+            return self.x86_flush_local(cpu);
+        }
+        let Some(start) = self.direct_map_of(pfn) else { return Ok(()) };
+        self.flush_kernel_range(cpu, start.0, start.0.saturating_add(count * 4096))
     }
 
     /// Takes a lock that the kernel sleeps or spins on. Calls run whole, so somebody else can hold

@@ -172,6 +172,7 @@ impl Kernel {
                 if depth <= floor {
                     return Ok(Progress::Done(value));
                 }
+                self.nested = Some(value);
                 continue;
             };
             let name = top.spec.name;
@@ -222,8 +223,14 @@ impl Kernel {
     pub(crate) fn step_call(&mut self, cpu: CpuId, name: &str, args: &Args) -> Result<(), Stop> {
         let inner = |e| Stop::Inner(Box::new(e));
         let spec = find_call(name, self.version, self.arch).map_err(inner)?;
-        self.open(cpu, spec, args).map_err(inner)?;
+        self.nested = self.open(cpu, spec, args).map_err(inner)?;
         Ok(())
+    }
+
+    /// What the call of the step before this one returned; it counts as looked at.
+    pub(crate) fn nested_result(&mut self, cpu: CpuId) -> Option<i64> {
+        let value = self.nested.take()?;
+        Some(self.used(cpu, value))
     }
 
     /// Receivers of a cross-call that do not take interrupts now.

@@ -20,6 +20,8 @@ pub enum Extent {
     Between(usize, usize),
     /// From an address argument on, as long as a code argument.
     Code(usize, usize),
+    /// A breakpoint at an address argument: a byte on x86, an instruction elsewhere.
+    Breakpoint(usize),
     /// The frames of the area that the call freed, by physical address.
     AreaFrames,
 }
@@ -45,6 +47,7 @@ pub struct PromiseRow {
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const NOT_POWER: &[Arch] = &[Arch::X86_64, Arch::Arm64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 
@@ -59,6 +62,12 @@ const fn row(
     PromiseRow { call, archs, since, until: None, promise, extent, cite }
 }
 
+const FREED: Cite =
+    Cite::read("Linux 6.1, 6.12 mm/vmalloc.c, for areas with VM_FLUSH_RESET_PERMS alone");
+const ARMED: Cite = Cite::read(
+    "Linux 6.1, 6.12, 6.18.2: x86 synchronises all CPUs behind the breakpoint, arm64 stops them; \
+     powerpc does neither",
+);
 const SET_MEMORY: Cite =
     Cite::read("Linux 5.19, 6.12: each implementation flushes all CPUs before it returns 0");
 const SELF_PAGES: Extent = Extent::Pages(0, 1);
@@ -142,6 +151,9 @@ pub const PROMISES: &[PromiseRow] = &[
         Extent::Code(0, 1),
         Cite::read("Linux 5.19, 6.12 arch/arm64/kernel/patching.c (every other CPU executes isb)"),
     ),
+    row("execmem_free", ALL, Some(V6_10), Promise::NoAccess, Extent::AreaFrames, FREED),
+    row("module_memfree", ALL, None, Promise::NoAccess, Extent::AreaFrames, FREED),
+    row("register_kprobe", NOT_POWER, None, Promise::NoStaleCode, Extent::Breakpoint(0), ARMED),
     row("set_memory_np", NOT_ARM64, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
 ];
 
@@ -172,6 +184,7 @@ mod tests {
                 Extent::Bytes(a, n) => kind(a) == ParamKind::Addr && kind(n) == ParamKind::Bytes,
                 Extent::Between(a, b) => kind(a) == ParamKind::Addr && kind(b) == ParamKind::Addr,
                 Extent::Code(a, c) => kind(a) == ParamKind::Addr && kind(c) == ParamKind::Code,
+                Extent::Breakpoint(a) => kind(a) == ParamKind::Addr,
                 Extent::AreaFrames => true,
             };
             assert!(fits, "{}", row.call);

@@ -74,7 +74,9 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
 
 /// `execmem_restore_rox(ptr, size)`.
 pub(crate) fn execmem_restore_rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.restore_rox(cpu, args.get(0), args.get(1).next_multiple_of(FRAME_BYTES))
+    // PAGE_ALIGN, which wraps around as C does.
+    let size = args.get(1).wrapping_add(FRAME_BYTES - 1) & !(FRAME_BYTES - 1);
+    k.restore_rox(cpu, args.get(0), size)
 }
 
 impl Kernel {

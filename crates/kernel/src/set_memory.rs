@@ -99,6 +99,11 @@ pub(crate) fn p(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     change(k, cpu, args, Change::P)
 }
 
+/// `set_memory_4k(addr, numpages)` on x86.
+pub(crate) fn small(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.x86_set_small(cpu, args.addr(0), args.get(1))
+}
+
 /// `set_memory_valid(addr, numpages, enable)` on arm64: no check of areas, no alias, no purge.
 pub(crate) fn valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     k.arm64_set_valid(cpu, args.addr(0), args.get(1), args.get(2) == 1)

@@ -26,6 +26,17 @@ pub(crate) fn memcpy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Sto
     Ok(0)
 }
 
+/// `page_address(page)`, the page given by an address that maps it; 0 where there is none.
+pub(crate) fn page_address(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let page = k.page_behind(args.addr(0));
+    Ok(page.and_then(|pfn| k.direct_map_of(pfn)).map_or(0, |virt| virt.0 as i64))
+}
+
+/// `_stext`: a symbol.
+pub(crate) fn stext(k: &mut Kernel, _cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    Ok(k.layout.text.start.0 as i64)
+}
+
 impl Kernel {
     /// Stores a pattern over a range by plain stores.
     pub(crate) fn fill_plain(

@@ -7,9 +7,11 @@ use textbed_arch::VirtAddr;
 use crate::ftrace::Ftrace;
 use crate::kernel::Kernel;
 use crate::kgdb::SwBreak;
+use crate::layout::Range;
 use crate::modules::Modules;
 use crate::probes::Probes;
 use crate::static_calls::StaticCalls;
+use crate::trampolines::Trampolines;
 
 /// Their records.
 #[derive(Clone, Default, Debug)]
@@ -18,6 +20,9 @@ pub(crate) struct Users {
     pub(crate) probes: Probes,
     pub(crate) ftrace: Ftrace,
     pub(crate) static_calls: StaticCalls,
+    pub(crate) trampolines: Trampolines,
+    /// x86: ranges whose pages are to stay small (`set_memory_4k`, 6.15 on).
+    pub(crate) kept_small: Vec<Range>,
     /// kgdb's breakpoints, by address.
     pub(crate) sw_breaks: BTreeMap<u64, SwBreak>,
 }

@@ -54,12 +54,13 @@ impl Kernel {
             textbed_event::Flags::default(),
             View::AreaRemoved { virt: area.start, len: area.len },
         );
+        self.users.kept_small.retain(|r| !(area.start..VirtAddr(area.end())).contains(&r.start));
         let reset = area.flags & vm_flags::VM_FLUSH_RESET_PERMS != 0;
         if reset {
             self.reset_perms(cpu, &area)?;
         }
         for run in &area.frames {
-            self.machine.free_frames(cpu, run.pfn, run.count)?;
+            self.free_frames(cpu, run.pfn, run.count)?;
         }
         if reset {
             self.reset_frames.clone_from(&area.frames);

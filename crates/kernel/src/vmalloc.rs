@@ -268,7 +268,7 @@ impl Kernel {
         }
         let frames = self.areas.remove(start).map(|a| a.frames).unwrap_or_default();
         for run in frames {
-            self.machine.free_frames(cpu, run.pfn, run.count)?;
+            self.free_frames(cpu, run.pfn, run.count)?;
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ impl Kernel {
                 None if block == 1 && step > 1 => step /= 2,
                 None => {
                     for run in runs {
-                        self.machine.free_frames(cpu, run.pfn, run.count)?;
+                        self.free_frames(cpu, run.pfn, run.count)?;
                     }
                     return Ok(None);
                 }

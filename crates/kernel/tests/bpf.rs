@@ -184,3 +184,68 @@ fn a_program_larger_than_a_pack_gets_pages_of_its_own() {
     bed.call("bpf_prog_pack_free", &[a, 5000]);
     assert_eq!(perm(&bed, a), "---");
 }
+
+#[test]
+fn trampolines_come_and_go_with_their_programs() {
+    use textbed_arch::Arch;
+    for (version, arch, image) in [
+        ("5.18", Arch::X86_64, "page"),
+        ("6.1", Arch::X86_64, "page"),
+        ("6.6", Arch::X86_64, "page"),
+        ("6.12", Arch::X86_64, "pack"),
+        ("6.1", Arch::Arm64, "page"),
+        ("6.12", Arch::Arm64, "pack"),
+        ("7.0", Arch::Ppc64le, "pack"),
+        ("6.12", Arch::Ppc64le, "none"),
+    ] {
+        let mut bed = common::boot(version, arch, &[]);
+        let nop: Vec<u8> = match arch {
+            Arch::X86_64 => vec![0x0f, 0x1f, 0x44, 0, 0],
+            Arch::Arm64 => 0xd503_201fu32.to_le_bytes().to_vec(),
+            _ => 0x6000_0000u32.to_le_bytes().to_vec(),
+        };
+        // On arm64 a module is too far from where BPF's memory lies: that needs a PLT.
+        let far = arch != Arch::X86_64;
+        let site = bed.call(if far { "vmalloc" } else { "module_alloc_huge" }, &[4096]) as u64;
+        bed.call_code("memcpy", &[site], &nop.repeat(8));
+        let other = site + nop.len() as u64;
+        bed.trace();
+        let got = bed.call("bpf_trampoline_link_prog", &[site, other]);
+        assert_eq!(got, if image == "none" { -524 } else { 0 }, "{version} {arch}");
+        let trace = bed.trace();
+        let has = |what: &str| trace.iter().any(|l| l.contains(what));
+        assert_eq!(has("call bpf_prog_pack_alloc"), image == "pack", "{version} {arch}");
+        if image == "none" {
+            continue;
+        }
+        assert!(has("call bpf_arch_text_poke"), "{version} {arch}");
+        assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, other]), -16, "twice");
+        // A second program is a second image; the first waits.
+        assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, other + 8]), 0);
+        bed.trace();
+        assert_eq!(bed.call("bpf_trampoline_unlink_prog", &[site, other]), 0);
+        assert_eq!(bed.call("bpf_trampoline_unlink_prog", &[site, other + 8]), 0);
+        assert_eq!(bed.call("bpf_trampoline_unlink_prog", &[site, other]), -22);
+        let trace = bed.trace();
+        let freed = |l: &String| l.contains("pack_free") || l.contains("area gone");
+        assert!(
+            !trace.iter().any(freed),
+            "{version} {arch}: nothing goes before the grace periods"
+        );
+        let mut now = vec![0; nop.len()];
+        bed.kernel
+            .machine_mut()
+            .load(textbed_arch::CpuId(0), textbed_arch::VirtAddr(site), &mut now)
+            .unwrap();
+        assert_eq!(now, nop, "{version} {arch}");
+        bed.trace();
+        bed.call("__bpf_tramp_image_put_deferred", &[]);
+        let trace = bed.trace();
+        let grace = trace.iter().rposition(|l| l.contains("GracePeriod")).unwrap();
+        let first = trace.iter().position(freed).unwrap();
+        assert!(grace < first, "{version} {arch}");
+        // An image that is not to be had leaves the site alone.
+        bed.kernel.fail("bpf_trampoline_link_prog", 4, 12).unwrap();
+        assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, other]), -12, "{version} {arch}");
+    }
+}

@@ -45,8 +45,9 @@ impl Machine {
     /// Operands by instruction, missing ones are 0: an address (`dc cvau`, `ic ivau`, `dcbst`,
     /// `icbi`, `invlpg`); the register of an arm64 `tlbi` (`ASID:48..64, VA[55:12]:0..44`, ranges
     /// as the manual packs them); RB and the PID of `tlbie` and `tlbiel`; type, PCID and address of
-    /// `invpcid`; address, count - 1 and PCID of `invlpgb`; the MSR's number and the value of
-    /// `wrmsr`; the new value of a control register or root.
+    /// `invpcid`; address, count - 1 and PCID of `invlpgb`, and 1 if no address is given
+    /// (everything); the MSR's number and the value of `wrmsr`; the new value of a control register
+    /// or root.
     ///
     /// # Errors
     /// What has no effect on the machine (traps, branches, loads and stores are the CPU's own
@@ -223,6 +224,7 @@ impl Machine {
                         _ => None,
                     }
                 }
+                "invlpgb" if arg(3) == 1 => target(TlbScope::All, 0, 0, 0),
                 "invlpgb" => {
                     let count = (arg(1) & 0xffff) + 1;
                     let pcid = (arg(2) & 0xfff) as u16;

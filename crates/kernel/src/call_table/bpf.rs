@@ -2,13 +2,19 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, SIZE, V5_19, call, p, since, takes};
+use super::{ALL, SIZE, SLEEPS, V5_19, call, needs, p, since, takes};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
-use crate::calls::{CallSpec, Returns};
-use crate::{bpf, text_users};
+use crate::calls::{CallSpec, Param, Returns};
+use crate::{bpf, text_users, trampolines};
 
 const CORE: Cite = Cite::read("Linux 5.19, 6.12 kernel/bpf/core.c");
 const JIT: Cite = Cite::read("Linux 5.19, 6.12 arch/*/net/bpf_jit_comp*.c, kernel/bpf/core.c");
+
+const TRAMPOLINE: Cite = Cite::read(
+    "Linux 6.1, 6.12 kernel/bpf/trampoline.c, arch/*/net/bpf_jit_comp*.c; 6.18.2 arch/powerpc/net",
+);
+const ATTACHED: &[Param] = &[p("ip", Addr), p("prog", Addr)];
+const TRAMPOLINE_LOCKS: &[&str] = &["bpf_trampoline.mutex", "text_mutex"];
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -99,5 +105,41 @@ pub(super) const ROWS: &[CallSpec] = &[
         "fills memory with trap instructions by plain stores (the JIT's fill function)",
         JIT,
         bpf::fill_ill_insns,
+    ),
+    takes(
+        call(
+            "bpf_trampoline_link_prog",
+            ATTACHED,
+            Returns::Errno,
+            ALL,
+            "attaches a program to a function's site by a new trampoline",
+            TRAMPOLINE,
+            trampolines::link_prog,
+        ),
+        TRAMPOLINE_LOCKS,
+    ),
+    takes(
+        call(
+            "bpf_trampoline_unlink_prog",
+            ATTACHED,
+            Returns::Errno,
+            ALL,
+            "detaches a program; the old trampoline is freed after grace periods",
+            TRAMPOLINE,
+            trampolines::unlink_prog,
+        ),
+        TRAMPOLINE_LOCKS,
+    ),
+    needs(
+        call(
+            "__bpf_tramp_image_put_deferred",
+            &[],
+            Returns::Void,
+            ALL,
+            "what frees old trampolines, behind the grace periods that it waits for",
+            TRAMPOLINE,
+            trampolines::put_deferred,
+        ),
+        SLEEPS,
     ),
 ];

@@ -1,10 +1,11 @@
 //! Rows: flushes and cross-calls.
 
 use textbed_arch::Cite;
+use textbed_event::Need;
 
-use super::{ALL, IRQS_ON, START_END, call, needs};
-use crate::calls::{CallSpec, Returns};
-use crate::generic;
+use super::{ADDR_CODE, ALL, ARM64, IRQS_ON, SLEEPS, START_END, X86, call, needs};
+use crate::calls::{CallNeed, CallSpec, Returns};
+use crate::{generic, stop_machine};
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -39,5 +40,42 @@ pub(super) const ROWS: &[CallSpec] = &[
             generic::kick_all_cpus_sync,
         ),
         IRQS_ON,
+    ),
+    needs(
+        call(
+            "stop_machine",
+            &[],
+            Returns::Errno,
+            ALL,
+            "holds every CPU still, with interrupts off, for a function that does nothing; \
+             synchronises no context",
+            Cite::read("Linux 6.12 kernel/stop_machine.c multi_cpu_stop()"),
+            stop_machine::stop_machine,
+        ),
+        SLEEPS,
+    ),
+    needs(
+        call(
+            "apply_alternatives",
+            ADDR_CODE,
+            Returns::Void,
+            X86,
+            "patches a site of the kernel's text while this CPU is the only one there is",
+            Cite::read("Linux 6.12 arch/x86/kernel/alternative.c apply_alternatives()"),
+            stop_machine::apply_alternatives,
+        ),
+        &[CallNeed::Context(Need::AloneAtBoot)],
+    ),
+    needs(
+        call(
+            "apply_alternatives_all",
+            ADDR_CODE,
+            Returns::Void,
+            ARM64,
+            "patches a site of the kernel's text through its linear alias, all CPUs stopped",
+            Cite::read("Linux 6.12 arch/arm64/kernel/alternative.c"),
+            stop_machine::apply_alternatives,
+        ),
+        SLEEPS,
     ),
 ];

@@ -8,13 +8,11 @@ const fn not(name: &'static str, what: &'static str) -> NotModelled {
 
 /// Calls of this subject that are known and not modelled.
 pub const NOT_MODELLED: &[NotModelled] = &[
-    not("stop_machine", "stopping all CPUs"),
     not("kvmalloc", "allocation that may come from slabs"),
-    not("set_memory_4k", "forced splitting"),
     not("execmem_update_copy", "the ROX cache (6.13 and later)"),
     not("bpf_jit_binary_alloc", "programs on pages of their own"),
     not("bpf_jit_binary_lock_ro", "programs on pages of their own"),
-    not("arch_prepare_bpf_trampoline", "trampolines"),
+    not("arch_prepare_bpf_trampoline", "part of bpf_trampoline_link_prog"),
     not("call_rcu", "callbacks"),
     not("flush_icache_all", "use flush_icache_range"),
     not("flush_cache_vmap", "part of vmalloc"),

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, PROTS, V6_13, call, p, since};
+use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, PROTS, V6_13, X86, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::facts::{V6_2, V6_10};
@@ -86,6 +86,15 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages present again",
         SET_MEMORY,
         set_memory::p,
+    ),
+    call(
+        "set_memory_4k",
+        ADDR_PAGES,
+        Returns::Errno,
+        X86,
+        "splits large leaves into pages",
+        SET_MEMORY,
+        set_memory::small,
     ),
     call(
         "set_memory_valid",

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_CODE, ALL, SLEEPS, call, needs, p};
+use super::{ADDR_CODE, ALL, SLEEPS, call, needs, never, p};
 use crate::calls::ParamKind::{Addr, Byte, Bytes};
 use crate::calls::{CallSpec, Returns};
 use crate::{generic, stores};
@@ -76,5 +76,26 @@ pub(super) const ROWS: &[CallSpec] = &[
             generic::synchronize_rcu_trace,
         ),
         SLEEPS,
+    ),
+    call(
+        "page_address",
+        &[p("page", Addr)],
+        Returns::PointerOrNull,
+        ALL,
+        "where the direct map has the page behind an address",
+        Cite::read("Linux 6.12 include/linux/mm.h"),
+        stores::page_address,
+    ),
+    never(
+        call(
+            "_stext",
+            &[],
+            Returns::PointerOrNull,
+            ALL,
+            "where the kernel's text begins",
+            Cite::deduced("a symbol of the linker script"),
+            stores::stext,
+        ),
+        "a symbol",
     ),
 ];

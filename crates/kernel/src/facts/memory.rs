@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_10, V6_13, V6_15, V6_16,
-    V6_18, V6_19, X86, row,
+    ALL, ARM64, NOT_ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_6, V6_9, V6_10,
+    V6_13, V6_15, V6_16, V6_18, V6_19, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -194,4 +194,63 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::RoxCache, NOT_X86, None, None, No, Cite::deduced("only x86 selects it")),
     row(Fact::RoxCache, X86, None, Some(V6_15), No, ROX_OFF),
     row(Fact::RoxCache, X86, Some(V6_15), None, Yes, ROX_ON),
+    row(Fact::ClearsDirty, NOT_X86, None, None, No, Cite::deduced("an x86 bit")),
+    row(Fact::ClearsDirty, X86, None, Some(V6_6), No, CPA),
+    row(
+        Fact::ClearsDirty,
+        X86,
+        Some(V6_6),
+        None,
+        Yes,
+        Cite::read("Linux 6.6, 6.12 arch/x86/mm/pat/set_memory.c set_memory_ro(); 6.4 without"),
+    ),
+    row(Fact::LooksAtUpperLevels, NOT_X86, None, None, No, Cite::deduced("an x86 warning")),
+    row(Fact::LooksAtUpperLevels, X86, None, Some(V6_10), No, CPA),
+    row(
+        Fact::LooksAtUpperLevels,
+        X86,
+        Some(V6_10),
+        None,
+        Yes,
+        Cite::read("Linux 6.8, 6.10-rc1, 6.12 arch/x86/mm/pat/set_memory.c verify_rwx()"),
+    ),
+    row(Fact::Invlpgb, NOT_X86, None, None, No, Cite::deduced("an x86 instruction")),
+    row(Fact::Invlpgb, X86, None, Some(V6_15), No, Cite::read("Linux 6.14 arch/x86/mm/tlb.c")),
+    row(
+        Fact::Invlpgb,
+        X86,
+        Some(V6_15),
+        None,
+        Word("if-the-cpu-has-it"),
+        Cite::deduced("Linux 6.18.2 arch/x86/mm/tlb.c; 6.14 has none; with 6.15 from memory"),
+    ),
+    row(Fact::VmapNodes, ALL, None, Some(V6_9), No, Cite::read("Linux 6.8 mm/vmalloc.c")),
+    row(
+        Fact::VmapNodes,
+        ALL,
+        Some(V6_9),
+        None,
+        Yes,
+        Cite::deduced("Linux 6.10-rc1, 6.12 mm/vmalloc.c; 6.8 has none"),
+    ),
+    row(Fact::ContPte, NOT_ARM64, None, None, No, Cite::deduced("an arm64 bit")),
+    row(Fact::ContPte, ARM64, None, Some(V6_16), No, Cite::read("Linux 6.14 arch/arm64")),
+    row(
+        Fact::ContPte,
+        ARM64,
+        Some(V6_16),
+        None,
+        Yes,
+        Cite::deduced("Linux 6.18.2 arch/arm64/include/asm/vmalloc.h; 6.14 has none"),
+    ),
+    row(Fact::SplitsLive, NOT_ARM64, None, None, No, Cite::deduced("see direct-map rows")),
+    row(Fact::SplitsLive, ARM64, None, Some(V6_18), No, ARM_PAGEATTR),
+    row(
+        Fact::SplitsLive,
+        ARM64,
+        Some(V6_18),
+        None,
+        Word("if-bbml2-noabort"),
+        Cite::read("Linux 6.18.2 arch/arm64/mm/mmu.c split_kernel_leaf_mapping()"),
+    ),
 ];

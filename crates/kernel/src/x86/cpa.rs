@@ -17,6 +17,7 @@ use crate::caps::Fact;
 use crate::errno::{EFAULT, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::layout::Range;
 use crate::set_memory::Change;
 use crate::vmalloc::PMD_SHIFT;
 
@@ -94,6 +95,45 @@ impl Kernel {
             self.refuse(cpu, flags, change.promise(), reason, virt, bytes.saturating_sub(done));
         }
         Ok(outcome.error)
+    }
+
+    /// `set_memory_4k`: splits what is large, with the flush of each split; from 6.15 on the pages
+    /// also carry a bit that keeps them small.
+    pub(crate) fn x86_set_small(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        pages: u64,
+    ) -> Result<i64, Stop> {
+        let start = addr.align_down(FRAME_SHIFT);
+        if start != addr {
+            self.warn_once(cpu, "cpa: unaligned", WarnReason::Unaligned, addr);
+        }
+        let len = pages.saturating_mul(FRAME_BYTES);
+        let format = self.machine.format();
+        let last = VirtAddr(start.0.saturating_add(len.saturating_sub(1)));
+        if !format.is_canonical(start) || !format.is_canonical(last) {
+            return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
+        }
+        self.purge(cpu, None)?;
+        self.lock(cpu, "cpa_lock")?;
+        let (mut at, mut error) = (start, 0);
+        while at.0 < start.0.saturating_add(len) && error == 0 {
+            match self.entry_at(at) {
+                None => {
+                    self.warn(cpu, WarnReason::NotMapped, at);
+                    error = -EFAULT;
+                }
+                Some(leaf) if leaf.shift > FRAME_SHIFT => error = self.split_large(cpu, at)?,
+                Some(_) => at = at.offset(FRAME_BYTES),
+            }
+        }
+        self.unlock(cpu, "cpa_lock")?;
+        if error == 0 && len > 0 && self.caps.yes(Fact::CpaCollapse) {
+            self.users.kept_small.push(Range { start, len });
+            self.flush_tlb_all(cpu)?;
+        }
+        Ok(error)
     }
 
     /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own.
@@ -327,7 +367,9 @@ impl Kernel {
             let mut at = start.0 & !((1 << shift) - 1);
             while large && at < end {
                 let below = self.entry_at(VirtAddr(at)).map(|m| m.shift);
-                if below == Some(shift - 9) {
+                let (from, to) = (at, at.saturating_add(1 << shift));
+                let kept = |r: &Range| r.start.0 < to && from < r.end();
+                if below == Some(shift - 9) && !self.users.kept_small.iter().any(kept) {
                     match self.machine.collapse(cpu, SpaceId::KERNEL, VirtAddr(at)) {
                         Ok(()) => joined = true,
                         Err(MapError::NotUniform { .. } | MapError::NoNextSize { .. }) => {}

@@ -1,11 +1,14 @@
-//! x86 kernel TLB flushes: by interrupts to every CPU, always waited for.
+//! x86 kernel TLB flushes: by interrupts to every CPU, always waited for, or from 6.15 on by
+//! INVLPGB where the CPU has it, which interrupts nobody.
 //!
-//! From: Linux 5.19 and 6.12 arch/x86/mm/tlb.c. Not modelled: INVLPGB (6.15 on), paravirtual
-//! flushes.
+//! From: Linux 5.19, 6.12 and 6.18.2 arch/x86/mm/tlb.c, 6.18.2 arch/x86/include/asm/tlb.h. As
+//! there, the flush of a range by INVLPGB names no address to the CPU (the flag is not set), and so
+//! invalidates everything. Not modelled: paravirtual flushes.
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, VirtAddr};
 use textbed_machine::{Machine, MachineError};
 
+use crate::caps::Fact;
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
@@ -13,15 +16,42 @@ use crate::x86::cpa::FLUSH_CEILING_PAGES;
 
 /// INVPCID type that drops everything.
 const INVPCID_ALL_AND_GLOBAL: u64 = 2;
+/// Pages that one INVLPGB takes (CPUID 0x80000008 EDX gives it; this is a usual answer).
+const INVLPGB_MAX_PAGES: u64 = 8;
 /// CR4.PGE; its change drops everything.
 const CR4_PGE: u64 = 1 << 7;
 
 impl Kernel {
     /// `flush_tlb_all`: everything, global entries too, on all CPUs.
     pub(crate) fn flush_tlb_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.uses_invlpgb() {
+            return self.invlpgb(cpu, 1);
+        }
         let pcid = self.features.contains(Features::X86_PCID);
         let mut local = move |m: &mut Machine, on: CpuId| flush_everything(m, on, pcid);
         self.on_each_cpu(cpu, "do_flush_tlb_all", &mut local)
+    }
+
+    /// `__flush_tlb_all`: this CPU alone.
+    pub(crate) fn x86_flush_local(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let pcid = self.features.contains(Features::X86_PCID);
+        Ok(flush_everything(&mut self.machine, cpu, pcid)?)
+    }
+
+    /// Whether kernel flushes are broadcast by hardware.
+    pub(crate) fn uses_invlpgb(&self) -> bool {
+        self.caps.word(Fact::Invlpgb) == "if-the-cpu-has-it"
+            && self.features.contains(Features::X86_INVLPGB)
+    }
+
+    /// Broadcast invalidations, and the wait for them.
+    fn invlpgb(&mut self, cpu: CpuId, times: u64) -> Result<(), Stop> {
+        let row = instruction(Arch::X86_64, "invlpgb")?;
+        for _ in 0..times {
+            self.machine.op_with(cpu, row, &[0, 0, 0, 1])?;
+        }
+        self.machine.op_named(cpu, "tlbsync", 0)?;
+        Ok(())
     }
 
     /// Single pages on all CPUs.
@@ -31,6 +61,9 @@ impl Kernel {
         start: VirtAddr,
         pages: u64,
     ) -> Result<(), Stop> {
+        if self.uses_invlpgb() {
+            return self.invlpgb(cpu, pages.div_ceil(INVLPGB_MAX_PAGES).max(1));
+        }
         let mut local = move |m: &mut Machine, on: CpuId| -> Result<(), MachineError> {
             for page in 0..pages {
                 m.op_named(on, "invlpg", start.offset(page * FRAME_BYTES).0)?;

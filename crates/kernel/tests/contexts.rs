@@ -1,0 +1,139 @@
+//! What calls need of their context is said where they begin; what they find wrong is an event.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot, boot_with, values};
+use textbed_arch::{Arch, CpuId, Features};
+use textbed_kernel::{Arg, CallError};
+
+/// Needs of the first call of a trace.
+fn needs(bed: &mut Bed) -> Vec<String> {
+    let trace = bed.trace_all();
+    let lines = trace.iter().skip(1).map_while(|l| l[2..].strip_prefix("needs "));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn needs_by_architecture() {
+    type Row = (&'static str, &'static [u64], [&'static [&'static str]; 3]);
+    let rows: [Row; 6] = [
+        ("set_memory_ro", &[1], [&["MaySleep"], &["MaySleep"], &[]]),
+        ("flush_tlb_kernel_range", &[4096], [&["IrqsOn"], &[], &[]]),
+        ("flush_icache_range", &[64], [&[], &["IrqsOn"], &[]]),
+        ("bpf_arch_text_invalidate", &[64], [&["MaySleep"], &["IrqsOn"], &["MaySleep"]]),
+        ("vfree", &[], [&["NotInNmi"]; 3]),
+        ("register_kprobe", &[], [&["MaySleep"]; 3]),
+    ];
+    for (call, more, want) in rows {
+        for (arch, want) in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le].into_iter().zip(want) {
+            let mut bed = boot("6.12", arch, &[]);
+            let a = bed.call("vmalloc", &[2 << 12]) as u64;
+            bed.trace();
+            let second = match call {
+                "flush_tlb_kernel_range" | "flush_icache_range" => {
+                    more.iter().map(|n| a + n).collect()
+                }
+                _ => more.to_vec(),
+            };
+            bed.call(call, &[&[a][..], &second].concat());
+            assert_eq!(needs(&mut bed), want, "{call} on {arch}");
+        }
+    }
+}
+
+#[test]
+fn a_cross_call_with_interrupts_off_warns_and_goes_no_further() {
+    for (arch, call) in [
+        (Arch::X86_64, "set_memory_ro"),
+        (Arch::X86_64, "flush_tlb_kernel_range"),
+        (Arch::Arm64, "flush_icache_range"),
+    ] {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.call("vmalloc", &[1 << 12]) as u64;
+        bed.trace();
+        bed.kernel.machine_mut().set_irqs(CpuId(0), false);
+        let args = if call == "set_memory_ro" { [a, 1] } else { [a, a + 4096] };
+        let done = bed.try_call(call, &values(&args));
+        assert!(
+            matches!(done, Err(CallError::NotModelled { .. } | CallError::Died { .. })),
+            "{call}: {done:?}"
+        );
+    }
+}
+
+#[test]
+fn x86_flushes_by_invlpgb_where_the_cpu_has_it_and_interrupts_nobody() {
+    let features = Features::default_for(Arch::X86_64) | Features::X86_INVLPGB;
+    for (version, ipis) in [("6.12", 1), ("6.18", 0), ("7.0", 0)] {
+        let mut bed = boot_with(version, Arch::X86_64, &[], features, 2);
+        let a = bed.area("a", "vmalloc", 4 << 12);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_ro", &[a, 4]), 0);
+        let trace = bed.trace();
+        let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+        // One for the split of the direct map's leaf, one at the end.
+        assert_eq!(count(" ipi "), 2 * ipis, "{version}");
+        assert_eq!(count("invlpgb: tlb All broadcast"), 2 - 2 * ipis, "{version}");
+        assert_eq!(count("tlbsync"), 2 - 2 * ipis, "{version}");
+        bed.call("flush_tlb_kernel_range", &[a, a + (4 << 12)]);
+        let needs_irqs = bed.trace_all().iter().any(|l| l.ends_with("needs IrqsOn"));
+        assert_eq!(needs_irqs, ipis == 1, "{version}");
+    }
+}
+
+#[test]
+fn stop_machine_orders_everybody_and_synchronises_nobody() {
+    for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+        let mut bed = boot("6.12", arch, &[]);
+        bed.trace();
+        assert_eq!(bed.call("stop_machine", &[]), 0);
+        let trace = bed.trace();
+        assert!(!trace.iter().any(|l| l.contains("sync ")), "{arch}: {trace:#?}");
+        let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+        assert_eq!((count("Publish"), count("Observe"), count("StopMachine")), (2, 2, 2), "{arch}");
+        assert!(bed.kernel.machine().irqs_on(CpuId(0)) && bed.kernel.machine().irqs_on(CpuId(1)));
+        bed.kernel.machine_mut().set_irqs(CpuId(1), false);
+        let held = bed.try_call("stop_machine", &[]);
+        assert!(matches!(held, Err(CallError::NotModelled { .. })), "{held:?}");
+    }
+}
+
+#[test]
+fn arm64_alternatives_go_in_by_the_linear_alias_with_everybody_stopped() {
+    let mut bed = boot("6.12", Arch::Arm64, &[("rodata", "off")]);
+    let text = bed.kernel.layout().text.start.0 + 0x2000;
+    let nop = 0xd503_201fu32.to_le_bytes();
+    let args = [Arg::Value(text), Arg::Code(nop.to_vec())];
+    bed.trace();
+    bed.try_call("apply_alternatives_all", &args).unwrap();
+    let trace = bed.trace();
+    let at = |what: &str| trace.iter().position(|l| l.contains(what)).unwrap();
+    assert!(at("StopMachine { begin: true }") < at("store dm"));
+    assert!(at("store dm") < at("dc civac") && at("dc civac") < at("ic ialluis"));
+    let others = trace.iter().position(|l| l.starts_with("1-sync") && l.ends_with("isb")).unwrap();
+    assert!(at("ic ialluis") < others);
+    let mut now = [0; 4];
+    bed.kernel.machine_mut().load(CpuId(0), textbed_arch::VirtAddr(text), &mut now).unwrap();
+    assert_eq!(now, nop);
+}
+
+#[test]
+fn set_memory_4k_splits_and_keeps_pages_small() {
+    for (version, leaf) in [("6.12", false), ("6.18", true)] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let a = bed.area("a", "vmalloc_huge", 2 << 20);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_4k", &[a + 0x1000, 1]), 0);
+        let trace = bed.trace();
+        let splits = trace.iter().filter(|l| l.contains("512x2M>4K")).count();
+        assert_eq!(splits, 1, "{version}: {trace:#?}");
+        bed.call("set_memory_rox", &[a, 512]);
+        let joined = bed.trace().iter().any(|l| l.contains("4K>2M"));
+        assert!(!joined, "{version}: 6.12 never joins, 6.18 not where pages are kept small");
+        bed.kernel.fail("set_memory_4k", 2, 12).unwrap();
+        let b = bed.call("vmalloc_huge", &[2 << 20]) as u64;
+        assert_eq!(bed.call("set_memory_4k", &[b, 1]), -12, "{version} {leaf}");
+    }
+}

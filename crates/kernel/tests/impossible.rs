@@ -1,0 +1,199 @@
+//! Impossible arguments for every call: what Linux gives, "not modelled" by name, or a message.
+//! Never a panic, a stream that is torn, or a lock that stays held behind a returned call.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot_with};
+use textbed_arch::{Arch, CpuId, Features};
+use textbed_kernel::{Arg, CALLS, CallError, CallSpec, ParamKind, find_call};
+
+const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+const VERSIONS: [&str; 3] = ["5.18", "6.12", "7.0"];
+
+/// Addresses that no caller has a right to, by what is wrong with them.
+fn addresses(bed: &mut Bed) -> Vec<(&'static str, u64)> {
+    let layout = *bed.kernel.layout();
+    let area = bed.call("vmalloc", &[2 << 12]) as u64;
+    let freed = bed.call("vmalloc", &[1 << 12]) as u64;
+    bed.call("vfree", &[freed]);
+    vec![
+        ("NULL", 0),
+        ("a user address", 0x40_0000),
+        ("the last byte", u64::MAX),
+        ("the last page", u64::MAX - 0xfff),
+        ("not canonical", 0x0012_3456_789a_b000),
+        ("not canonical, negative", 0xffef_0000_0000_0000),
+        ("freed", freed),
+        ("unaligned", area + 1),
+        ("inside an area", area + 0x1000),
+        ("behind an area", area + 0x2000),
+        ("kernel text", layout.text.start.0),
+        ("the last of the text", layout.text.end() - 1),
+        ("direct map", layout.direct_map.start.0 + (40 << 20)),
+        ("behind the direct map", layout.direct_map.end()),
+        ("the patcher's alias", layout.patch.0),
+    ]
+}
+
+const NUMBERS: [(&str, u64); 7] = [
+    ("0", 0),
+    ("1", 1),
+    ("odd", 4097),
+    ("2^31 - 1", (1 << 31) - 1),
+    ("2^32", 1 << 32),
+    ("2^52", 1 << 52),
+    ("2^64 - 1", u64::MAX),
+];
+
+/// An argument that a call may well get.
+fn usual(kind: ParamKind, area: u64) -> Arg {
+    match kind {
+        ParamKind::Addr => Arg::Value(area),
+        ParamKind::Bytes => Arg::Value(4096),
+        ParamKind::Pages => Arg::Value(1),
+        ParamKind::Byte => Arg::Value(0xcc),
+        ParamKind::Insn => Arg::Value(0x6000_0000),
+        ParamKind::Flag => Arg::Value(0),
+        ParamKind::Flags(names) => {
+            Arg::Flags(names.first().map(|(n, _)| (*n).to_owned()).into_iter().collect())
+        }
+        ParamKind::Code => Arg::Code(vec![0x0f, 0x1f, 0x44, 0, 0]),
+    }
+}
+
+/// Hostile arguments for one parameter.
+fn hostile(kind: ParamKind, addresses: &[(&'static str, u64)]) -> Vec<(&'static str, Arg)> {
+    let values = |all: &[(&'static str, u64)]| -> Vec<(&'static str, Arg)> {
+        all.iter().map(|(what, value)| (*what, Arg::Value(*value))).collect()
+    };
+    match kind {
+        ParamKind::Addr => values(addresses),
+        ParamKind::Code => vec![
+            ("no code", Arg::Code(Vec::new())),
+            ("one byte", Arg::Code(vec![0xcc])),
+            ("two pages", Arg::Code(vec![0x90; 8193])),
+        ],
+        ParamKind::Flags(names) => vec![
+            ("no flag", Arg::Flags(Vec::new())),
+            ("every flag", Arg::Flags(names.iter().map(|(n, _)| (*n).to_owned()).collect())),
+            ("an unknown flag", Arg::Flags(vec!["VM_NO_SUCH".to_owned()])),
+        ],
+        _ => values(&NUMBERS),
+    }
+}
+
+struct Rig {
+    bed: Bed,
+    addresses: Vec<(&'static str, u64)>,
+    area: u64,
+}
+
+fn rig(arch: Arch, version: &str) -> Rig {
+    let options = [("memory_mib", "64")];
+    let mut bed = boot_with(version, arch, &options, Features::default_for(arch), 2);
+    let addresses = addresses(&mut bed);
+    let area = bed.call("vmalloc", &[4 << 12]) as u64;
+    bed.events();
+    Rig { bed, addresses, area }
+}
+
+/// Makes one call; whether it returned, and whether the machine is still as callers leave it.
+fn make(rig: &mut Rig, spec: &CallSpec, what: &str, args: &[Arg]) -> bool {
+    let done = rig.bed.kernel.call(CpuId(0), spec.name, args);
+    for event in rig.bed.events() {
+        assert!(event.is_valid(), "{}: {what}: {event:?}", spec.name);
+    }
+    match done {
+        Ok(value) => {
+            assert_eq!(value.failed, spec.returns.failed(value.value), "{}: {what}", spec.name);
+            assert!(rig.bed.kernel.machine().irqs_on(CpuId(0)), "{}: {what}", spec.name);
+            true
+        }
+        Err(CallError::Arguments { reason, .. }) => {
+            assert!(!reason.is_empty());
+            true
+        }
+        Err(CallError::NotModelled { what: which, .. }) => {
+            assert!(which.len() > 8, "{}: {what}: {which}", spec.name);
+            false
+        }
+        Err(CallError::Died { how, .. }) => {
+            assert!(how.len() > 4, "{}: {what}: {how}", spec.name);
+            false
+        }
+        Err(other) => panic!("{} with {what}: {other}", spec.name),
+    }
+}
+
+#[test]
+fn every_call_with_every_impossible_argument() {
+    let mut made = 0;
+    for arch in ARCHS {
+        for version in VERSIONS {
+            let mut rig = rig(arch, version);
+            for spec in CALLS {
+                let Ok(spec) = find_call(spec.name, rig.bed.kernel.version(), arch) else {
+                    continue;
+                };
+                for (n, param) in spec.params.iter().enumerate() {
+                    for (what, arg) in hostile(param.kind, &rig.addresses.clone()) {
+                        let mut args: Vec<Arg> =
+                            spec.params.iter().map(|p| usual(p.kind, rig.area)).collect();
+                        args[n] = arg;
+                        made += 1;
+                        let what = format!("{} = {what} on {arch} {version}", param.name);
+                        if !make(&mut rig, spec, &what, &args) {
+                            rig = self::rig(arch, version);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{made} calls made");
+    assert!(made > 5000, "{made}");
+}
+
+/// What Linux answers to some of them (6.12): value, or how it ends instead.
+#[test]
+fn answers_to_impossible_arguments() {
+    const DIES: i64 = i64::MIN;
+    const NOT_MODELLED: i64 = i64::MIN + 1;
+    const NO_INT: i64 = i64::MIN + 2;
+    let noncanonical = 0x0012_3456_789a_b000;
+    let rows: [(&str, &[u64], [i64; 3]); 12] = [
+        ("vmalloc", &[0], [0; 3]),
+        ("vmalloc", &[1 << 52], [0; 3]),
+        ("vmalloc", &[u64::MAX], [0; 3]),
+        ("set_memory_ro", &[0x1000, 1 << 52], [NO_INT; 3]),
+        ("set_memory_ro", &[0x40_0000, 1], [-14, -22, NOT_MODELLED]),
+        ("set_memory_nx", &[noncanonical, 1], [NOT_MODELLED, -22, NOT_MODELLED]),
+        ("vfree", &[0], [0; 3]),
+        ("vfree", &[0x40_0000], [0; 3]),
+        ("register_kprobe", &[0x40_0000], [-22; 3]),
+        ("register_kprobe", &[u64::MAX], [-22; 3]),
+        ("ftrace_site", &[noncanonical], [-22; 3]),
+        ("memset", &[0x40_0000, 0, 8], [DIES; 3]),
+    ];
+    let (mut compared, mut different) = (0, Vec::new());
+    for (call, args, want) in rows {
+        for (arch, want) in ARCHS.into_iter().zip(want) {
+            let mut rig = rig(arch, "6.12");
+            let got = match rig.bed.try_call(call, &common::values(args)) {
+                Ok(value) => value.value,
+                Err(CallError::Died { .. }) => DIES,
+                Err(CallError::NotModelled { .. }) => NOT_MODELLED,
+                Err(CallError::Arguments { .. }) => NO_INT,
+                Err(other) => panic!("{call}: {other}"),
+            };
+            compared += 1;
+            if got != want {
+                different.push(format!("{call}{args:x?} on {arch}: {got}, not {want}"));
+            }
+        }
+    }
+    println!("{compared} compared, {} equal", compared - different.len());
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
