@@ -70,6 +70,10 @@ pub(crate) struct ScenarioArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 
+    /// Print what each call gave, one column a machine, instead of the findings.
+    #[arg(long)]
+    pub(crate) results: bool,
+
     /// Who answers where hardware is free to choose.
     #[arg(long, value_name = "POLICY", default_value = "newest")]
     pub(crate) policy: PolicyArg,

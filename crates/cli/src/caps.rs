@@ -1,14 +1,49 @@
 //! `textbed caps`: what an architecture and kernel version are modelled to do, with sources.
+//!
+//! Four tables for each architecture (facts, options, promises and needs of calls) and one list of
+//! the sources that they name by number.
 
 use anyhow::Result;
-use textbed_arch::Arch;
-use textbed_kernel::{CALLS, Caps, OPTIONS, Version, find_call, promises_of, simulated};
-use textbed_report::text::Table;
+use textbed_arch::{Arch, Cite};
+use textbed_kernel::{
+    CALLS, Caps, Fact, OPTIONS, Version, find_call, needs_of, promises_of, simulated,
+};
+use textbed_report::text::{Table, wrap};
 
 use crate::args::CapsArgs;
 use crate::options;
 use crate::output::Out;
 use crate::status::Status;
+
+/// Columns of the prose.
+const WIDTH: usize = 100;
+
+/// Sources by number, in the order in which they are named.
+#[derive(Default)]
+struct Sources {
+    cites: Vec<Cite>,
+}
+
+impl Sources {
+    /// The number of a source, in brackets, with how far it was checked.
+    fn number(&mut self, cite: Cite) -> String {
+        let known = self.cites.iter().position(|c| *c == cite);
+        let index = known.unwrap_or_else(|| {
+            self.cites.push(cite);
+            self.cites.len() - 1
+        });
+        format!("{} [{}]", cite.evidence, index + 1)
+    }
+
+    fn list(&self) -> String {
+        let line = |(n, cite): (usize, &Cite)| {
+            let head = format!("[{}] ", n + 1);
+            let text = wrap(&format!("{head}{}", cite.source), WIDTH, head.len());
+            format!("{text}\n")
+        };
+        self.cites.iter().enumerate().map(line).collect()
+    }
+}
 
 /// `textbed caps`.
 pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
@@ -18,47 +53,97 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         if n > 0 {
             out.text("\n")?;
         }
-        let mut table = Table::new(["fact", "value", "since", "until", "source"]);
-        for row in Caps::new(kernel, arch).rows() {
-            let version =
-                |v: Option<textbed_kernel::Version>| v.map_or(String::new(), |v| v.to_string());
-            table.row([
-                row.fact.name().to_owned(),
-                row.value.to_string(),
-                version(row.since),
-                version(row.until),
-                row.cite.to_string(),
-            ]);
-        }
         let can_run = simulated().any(|v| v == kernel);
         let how = if can_run { "scenarios and logs" } else { "logs; scenarios are not modelled" };
-        out.text(&format!("{arch}, kernel {kernel} ({how})\n{}", table.render()))?;
-        out.text(&format!("\n{}", options_table(arch)))?;
-        out.text(&format!("\n{}", promises_table(arch, kernel)))?;
+        let mut sources = Sources::default();
+        let tables = [
+            facts_table(arch, kernel, &mut sources),
+            options_table(arch, &mut sources),
+            promises_table(arch, kernel, &mut sources),
+            needs_table(arch, kernel, &mut sources),
+        ];
+        out.text(&format!("{arch}, kernel {kernel} ({how})\n\n{}", tables.join("\n")))?;
+        out.text(&format!("\nsources\n{}", sources.list()))?;
     }
     Ok(Status::Clean)
 }
 
+/// What differs by version or architecture, with its value here.
+fn facts_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+    let caps = Caps::new(kernel, arch);
+    let mut table = Table::new(["fact", "value", "since", "until", "source"]);
+    let mut texts = String::new();
+    for fact in Fact::ALL {
+        texts.push_str(&wrap(&format!("{}: {}", fact.name(), fact.doc()), WIDTH, 4));
+        texts.push('\n');
+        let version = |v: Option<Version>| v.map_or(String::new(), |v| v.to_string());
+        match caps.get(*fact) {
+            Some(row) => table.row([
+                fact.name().to_owned(),
+                row.value.to_string(),
+                version(row.since),
+                version(row.until),
+                sources.number(row.cite),
+            ]),
+            // The trees on both sides differ, and which version changed it was not found out.
+            None => table.row([fact.name(), "not known"]),
+        }
+    }
+    format!("{}\n{texts}", table.render())
+}
+
 /// The options of an architecture, with their defaults.
-fn options_table(arch: Arch) -> String {
-    let mut table = Table::new(["option", "default", "what it changes", "source"]);
+fn options_table(arch: Arch, sources: &mut Sources) -> String {
+    let mut table = Table::new(["option", "default", "source"]);
+    let mut texts = String::new();
     for option in OPTIONS.iter().filter(|o| o.archs.contains(&arch)) {
         table.row([
             option.name.to_owned(),
             option.default_for(arch).to_owned(),
-            option.doc.to_owned(),
-            option.cite.to_string(),
+            sources.number(option.cite),
         ]);
+        let head = format!("{}: ", option.name);
+        texts.push_str(&wrap(&format!("{head}{}", option.doc), WIDTH, 4));
+        texts.push('\n');
+    }
+    format!("{}\n{texts}", table.render())
+}
+
+/// What calls promise when they succeed.
+fn promises_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+    let mut table = Table::new(["call", "promises", "source"]);
+    for call in CALLS {
+        if !find_call(call.name, kernel, arch).is_ok_and(|here| std::ptr::eq(here, call)) {
+            continue;
+        }
+        for row in promises_of(call.name, arch, kernel) {
+            let source = sources.number(row.cite);
+            table.row([call.name.to_owned(), row.promise.text().to_owned(), source]);
+        }
     }
     table.render()
 }
 
-/// What calls promise when they succeed.
-fn promises_table(arch: Arch, kernel: Version) -> String {
-    let mut table = Table::new(["call", "promises", "source"]);
-    for call in CALLS.iter().filter(|c| find_call(c.name, kernel, arch).is_ok()) {
-        for row in promises_of(call.name, arch, kernel) {
-            table.row([call.name.to_owned(), row.promise.text().to_owned(), row.cite.to_string()]);
+/// What calls ask of the context that they are called in.
+fn needs_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+    use textbed_kernel::CallNeed;
+
+    let mut table = Table::new(["call", "needs", "source"]);
+    for call in CALLS {
+        let Ok(here) = find_call(call.name, kernel, arch) else { continue };
+        if !std::ptr::eq(here, call) {
+            continue;
+        }
+        for need in call.needs {
+            let what = match need {
+                CallNeed::Lock(name) => format!("{name} held"),
+                CallNeed::Context(what) => what.text().to_owned(),
+            };
+            table.row([call.name.to_owned(), what, sources.number(call.cite)]);
+        }
+        for row in needs_of(call.name, arch, kernel) {
+            let source = sources.number(row.cite);
+            table.row([call.name.to_owned(), row.need.text().to_owned(), source]);
         }
     }
     table.render()

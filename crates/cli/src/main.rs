@@ -15,6 +15,7 @@ mod output;
 mod record;
 mod remedy;
 mod replay;
+mod results;
 mod scenarios;
 mod status;
 mod watch;

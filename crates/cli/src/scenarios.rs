@@ -23,7 +23,7 @@ use crate::options::Check;
 use crate::output::{self, Out};
 use crate::status::Status;
 use crate::watch::Watch;
-use crate::{inputs, options};
+use crate::{inputs, options, results};
 
 /// Guest instructions that one call may take.
 const MAX_STEPS: u64 = 1_000_000;
@@ -44,6 +44,12 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     let mut runs = Vec::new();
     for input in &args.inputs {
         for loaded in load_all(input, out, &mut status) {
+            if args.results {
+                let options = |arch, kernel| machine.run_options(arch, kernel, policy);
+                let printed = results::print(&loaded, &machine.of(&loaded), options, out)?;
+                status = status.and(printed);
+                continue;
+            }
             for (arch, kernel) in machine.of(&loaded) {
                 let mut timeline = timelines.next();
                 match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
@@ -194,6 +200,12 @@ impl Machines {
         })
     }
 
+    /// How to run on one of them.
+    fn run_options(&self, arch: Arch, kernel: Version, policy: PolicyChoice) -> RunOptions {
+        let features = self.features.clone();
+        RunOptions { arch, kernel, features, policy, max_steps: MAX_STEPS }
+    }
+
     /// The machines on which to run a scenario: its own, unless options say otherwise.
     fn of(&self, loaded: &Loaded) -> Vec<(Arch, Version)> {
         let archs = self.archs.clone().unwrap_or_else(|| loaded.archs());
@@ -278,13 +290,7 @@ fn one(
             fatal: true,
         }],
     };
-    let options = RunOptions {
-        arch,
-        kernel,
-        features: machine.features.clone(),
-        policy,
-        max_steps: MAX_STEPS,
-    };
+    let options = machine.run_options(arch, kernel, policy);
     let allows = loaded.allows();
     let allowed = allows.iter().filter_map(|(name, _reason)| rules::by_name(name)).map(|r| r.id);
     let check = check.with(allowed);

@@ -1,0 +1,160 @@
+//! `textbed run --results`: what each call of a scenario gave, one column a machine.
+//!
+//! Counted are calls that the scenario makes itself; what they caused (warnings, interrupts,
+//! invalidations, halts of all CPUs) is counted with them, whatever called it inside.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use textbed_arch::effect::Reach;
+use textbed_arch::{Arch, CpuId};
+use textbed_event::{Batch, CallRef, Event, Header, NameTable, Sink, View};
+use textbed_kernel::{Returns, Version, errno, find_call};
+use textbed_report::text::Table;
+use textbed_scenario::{Loaded, RunOptions};
+
+use crate::output::Out;
+use crate::status::Status;
+
+/// What one call gave, and what it caused.
+#[derive(Default)]
+struct Given {
+    name: String,
+    value: Option<(i64, bool)>,
+    warned: Vec<&'static str>,
+    ipis: u32,
+    broadcasts: u32,
+    stops: u32,
+}
+
+/// Follows the calls of a run.
+#[derive(Default)]
+pub(crate) struct Calls {
+    names: NameTable,
+    /// The scenario's own call that each CPU is in.
+    open: BTreeMap<CpuId, (CallRef, usize)>,
+    /// In the order in which they began, with the line of each.
+    given: Vec<(u32, Given)>,
+}
+
+impl Sink for Calls {
+    fn begin(&mut self, _header: &Header) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        self.names.absorb(batch);
+        for event in &batch.events {
+            self.event(batch, event);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Calls {
+    fn event(&mut self, batch: &Batch, event: &Event) {
+        if let View::CallEntered { call, name, .. } = event.view()
+            && event.cause == CallRef::NONE
+        {
+            let line = batch.origin(event.origin).map_or(0, |o| o.line);
+            self.open.insert(event.cpu, (call, self.given.len()));
+            let name = self.names.get(name).to_owned();
+            self.given.push((line, Given { name, ..Given::default() }));
+            return;
+        }
+        let Some((call, index)) = self.open.get(&event.cpu).copied() else { return };
+        let Some((_, given)) = self.given.get_mut(index) else { return };
+        match event.view() {
+            View::CallReturned { call: ended, value, failed } if ended == call => {
+                given.value = Some((value, failed));
+                self.open.remove(&event.cpu);
+            }
+            View::Warned { reason, .. } => given.warned.push(reason.text()),
+            View::IpiSent { .. } => given.ipis += 1,
+            View::TlbInvalidate { reach: Reach::Broadcast, .. } => given.broadcasts += 1,
+            View::StopMachine { begin: true } => given.stops += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Given {
+    /// As it stands in the table.
+    fn cell(&self, arch: Arch, kernel: Version) -> String {
+        let returns = find_call(&self.name, kernel, arch).map(|spec| spec.returns).ok();
+        let mut parts = vec![match (self.value, returns) {
+            (None, _) => "does not return".to_owned(),
+            (Some(_), Some(Returns::Void)) => "done".to_owned(),
+            (Some((value, _)), Some(Returns::PointerOrNull)) => {
+                if value == 0 { "NULL" } else { "a pointer" }.to_owned()
+            }
+            (Some((value, true)), _) => {
+                errno::name(value).map_or_else(|| value.to_string(), |name| format!("-{name}"))
+            }
+            (Some(_), Some(Returns::PointerOrErr)) => "a pointer".to_owned(),
+            (Some((value, false)), _) => value.to_string(),
+        }];
+        parts.extend(self.warned.iter().map(|reason| format!("WARN {reason}")));
+        let counted = [
+            (self.ipis, "interrupt", "interrupts"),
+            (self.broadcasts, "broadcast", "broadcasts"),
+            (self.stops, "halt of all CPUs", "halts of all CPUs"),
+        ];
+        for (count, one, many) in counted {
+            match count {
+                0 => {}
+                1 => parts.push(format!("1 {one}")),
+                n => parts.push(format!("{n} {many}")),
+            }
+        }
+        parts.join("\n")
+    }
+}
+
+/// Runs a scenario on machines and prints its calls' results.
+pub(crate) fn print(
+    loaded: &Loaded,
+    machines: &[(Arch, Version)],
+    options: impl Fn(Arch, Version) -> RunOptions,
+    out: &mut Out,
+) -> Result<Status> {
+    let mut status = Status::Clean;
+    let mut head = vec!["call".to_owned()];
+    // Lines with calls, and for each machine what they gave there.
+    let mut lines: BTreeMap<u32, Vec<Option<String>>> = BTreeMap::new();
+    for (n, (arch, kernel)) in machines.iter().enumerate() {
+        head.push(format!("{arch} {kernel}"));
+        let mut calls = Calls::default();
+        if let Err(error) = textbed_scenario::run(loaded, &options(*arch, *kernel), &mut calls) {
+            out.error(&format!("{}: {error}", loaded.path()));
+            status = status.and(Status::Unusable);
+            continue;
+        }
+        for (line, given) in &calls.given {
+            let cells = lines.entry(*line).or_default();
+            cells.resize(machines.len(), None);
+            let cell = given.cell(*arch, *kernel);
+            if let Some(place) = cells.get_mut(n) {
+                // A line that runs several times shows what differs.
+                match place {
+                    Some(known) if known.split(" / ").any(|k| k == cell) => {}
+                    Some(known) => *known = format!("{known} / {cell}"),
+                    None => *place = Some(cell),
+                }
+            }
+        }
+    }
+    let mut table = Table::new(head);
+    for (line, cells) in &lines {
+        let index = usize::try_from(*line).unwrap_or(usize::MAX).saturating_sub(1);
+        let text = loaded.text().lines().nth(index).unwrap_or("");
+        let text = text.split('#').next().unwrap_or("").trim();
+        let mut row = vec![text.to_owned()];
+        row.extend(cells.iter().map(|c| c.clone().unwrap_or_default()));
+        table.row(row);
+    }
+    let what = "interrupts: sent and waited for; broadcasts: invalidations of all CPUs by hardware";
+    out.text(&format!("{} ({})\n{what}\n\n{}", loaded.name(), loaded.path(), table.render()))?;
+    Ok(status)
+}
