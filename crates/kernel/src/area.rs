@@ -95,6 +95,8 @@ pub struct Areas {
     busy: BTreeMap<u64, Area>,
     /// Freed, unmapped, not yet flushed: start and end.
     lazy: BTreeMap<u64, u64>,
+    /// Out of the tree, with their addresses still taken: start and end.
+    hidden: BTreeMap<u64, u64>,
 }
 
 impl Areas {
@@ -133,7 +135,8 @@ impl Areas {
     fn blocker(&self, start: u64, end: u64) -> Option<u64> {
         let busy = self.busy.range(..end).next_back().map(|(_, a)| a.end());
         let lazy = self.lazy.range(..end).next_back().map(|(_, e)| *e);
-        busy.into_iter().chain(lazy).filter(|e| *e > start).max()
+        let hidden = self.hidden.range(..end).next_back().map(|(_, e)| *e);
+        busy.into_iter().chain(lazy).chain(hidden).filter(|e| *e > start).max()
     }
 
     /// Takes an area into use; its place came from [`Areas::fit`].
@@ -146,6 +149,19 @@ impl Areas {
         let area = self.busy.remove(&start.0)?;
         self.lazy.insert(area.start.0, area.end());
         Some(area)
+    }
+
+    /// Takes an area out of the tree; nobody finds it, and nobody gets its addresses.
+    pub fn hide(&mut self, start: VirtAddr) -> Option<Area> {
+        let area = self.busy.remove(&start.0)?;
+        self.hidden.insert(area.start.0, area.end());
+        Some(area)
+    }
+
+    /// Puts a hidden area back.
+    pub fn show(&mut self, area: Area) {
+        self.hidden.remove(&area.start.0);
+        self.busy.insert(area.start.0, area);
     }
 
     /// Gives the place of a never mapped area back at once.

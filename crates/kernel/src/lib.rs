@@ -56,6 +56,7 @@ mod users;
 mod version;
 mod vfree;
 mod vmalloc;
+mod vmalloc_exec;
 mod x86;
 
 pub use area::{Area, Areas, Frames, vm_flags};

@@ -12,6 +12,7 @@ use crate::modules::Modules;
 use crate::probes::Probes;
 use crate::static_calls::StaticCalls;
 use crate::trampolines::Trampolines;
+use crate::vmalloc_exec::TextAreas;
 
 /// Their records.
 #[derive(Clone, Default, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Users {
     pub(crate) ftrace: Ftrace,
     pub(crate) static_calls: StaticCalls,
     pub(crate) trampolines: Trampolines,
+    pub(crate) text_areas: TextAreas,
     /// x86: ranges whose pages are to stay small (`set_memory_4k`, 6.15 on).
     pub(crate) kept_small: Vec<Range>,
     /// kgdb's breakpoints, by address.

@@ -4,10 +4,10 @@ use textbed_arch::Cite;
 
 use super::{ADDR, ALL, PROTS, SIZE, X86, call, never, p, since, until};
 use crate::area::vm_flags;
-use crate::calls::ParamKind::{Addr, Bytes, Flags};
+use crate::calls::ParamKind::{Addr, Bytes, Code, Flags};
 use crate::calls::{CallSpec, Returns};
 use crate::facts::{OPT_IN, V6_10, V6_18};
-use crate::{module_memory, rox_cache, vfree, vmalloc};
+use crate::{module_memory, rox_cache, vfree, vmalloc, vmalloc_exec};
 
 const VMALLOC: Cite = Cite::read("Linux 5.19, 6.12 mm/vmalloc.c");
 const EXECMEM: Cite = Cite::read("Linux 6.18.2, 7.0 mm/execmem.c");
@@ -20,6 +20,10 @@ pub(crate) const EXECMEM_TYPES: &[(&str, u64)] = &[
     ("EXECMEM_BPF", 8),
     ("EXECMEM_MODULE_DATA", 16),
 ];
+
+const POSTED: Cite = Cite::read(
+    "mail of 2022-10-31: vmalloc: introduce vmalloc_exec, vfree_exec, and vcopy_exec (v1 RESEND)",
+);
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -221,5 +225,41 @@ pub(super) const ROWS: &[CallSpec] = &[
         "flushes translations of all freed areas",
         VMALLOC,
         vfree::vm_unmap_aliases_call,
+    ),
+    never(
+        call(
+            "vmalloc_exec_v1",
+            &[p("size", Bytes), p("align", Bytes)],
+            Returns::PointerOrNull,
+            ALL,
+            "vmalloc_exec as posted in 2022: read-only and executable memory out of 2 MiB blocks",
+            POSTED,
+            vmalloc_exec::vmalloc_exec,
+        ),
+        "posted in 2022, never merged",
+    ),
+    never(
+        call(
+            "vcopy_exec",
+            &[p("dst", Addr), p("src", Code)],
+            Returns::PointerOrErr,
+            ALL,
+            "writes code to memory of vmalloc_exec_v1; -EOPNOTSUPP but on x86",
+            POSTED,
+            vmalloc_exec::vcopy_exec,
+        ),
+        "posted in 2022, never merged",
+    ),
+    never(
+        call(
+            "vfree_exec",
+            ADDR,
+            Returns::Void,
+            ALL,
+            "frees memory of vmalloc_exec_v1",
+            POSTED,
+            vmalloc_exec::vfree_exec,
+        ),
+        "posted in 2022, never merged",
     ),
 ];
