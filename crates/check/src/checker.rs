@@ -239,6 +239,7 @@ impl Live {
             View::AreaRemoved { virt, len } => {
                 self.watch.given_back(Span::of(virt.0, len), None);
                 self.symbols.forget(virt.0, len);
+                self.area_gone(now, virt.0, len);
             }
 
             View::SpaceLoaded { asid, no_flush, .. } => {

@@ -38,6 +38,9 @@ impl Live {
             }
             return;
         }
+        if before.iter().any(|(_, m)| m.perm.executable()) {
+            self.occasions.looked(RuleId::LiveMappingHole);
+        }
         for (part, hole) in self.watch.mended(space, span, base) {
             breaks::live_mapping_hole(self, space, part, &hole, mark);
         }
@@ -46,6 +49,7 @@ impl Live {
         // What is mapped outside calls is taken as given: sources set up their world so.
         let given = outer == CallRef::NONE;
         if by_hand && !given && before.is_empty() && self.checkable(RuleId::MissingPteOrder) {
+            self.occasions.looked(RuleId::MissingPteOrder);
             self.watch.made(space, span, *mark);
         }
         if self.checkable(RuleId::BreakBeforeMake)

@@ -289,6 +289,49 @@ fn an_indirect_branch_needs_its_pad() {
     assert!(!story(false, &[0x90; 4], true));
 }
 
+/// Returns may arrive anywhere, calls on arm64 not at a pad for jumps (Arm ARM C6.2.41).
+#[test]
+fn a_return_needs_no_pad_and_a_call_the_right_one() {
+    let story = |insn: u32, pad: [u8; 4]| {
+        let row = textbed_arch::insn::decode(Arch::Arm64, &insn.to_le_bytes()).unwrap().row;
+        let mut s = Story::new(Arch::Arm64);
+        s.emit(1, View::Control { register: ControlRegister::Sctlr, value: 1 << 36 });
+        s.leaf(0, DM + FRAME, FRAME, 1, NONE, RW);
+        put(&mut s, 0, 0, &pad);
+        s.leaf(0, AREA, FRAME, 1, NONE, ROX);
+        let (from, to, indirect) = (VirtAddr(AREA + 64), VirtAddr(AREA), true);
+        s.emit_op(1, textbed_event::OpId(row.id.0), View::Branch { from, to, indirect });
+        has(s, RuleId::MissingLandingPad)
+    };
+    let (blr, br, ret) = (0xd63f_0140, 0xd61f_0140, 0xd65f_03c0);
+    let (c, j, nop) =
+        ([0x5f, 0x24, 0x03, 0xd5], [0x9f, 0x24, 0x03, 0xd5], [0x1f, 0x20, 0x03, 0xd5]);
+    let found: Vec<bool> =
+        [(blr, c), (blr, j), (blr, nop), (br, c), (br, j), (br, nop), (ret, nop)]
+            .map(|(insn, pad)| story(insn, pad))
+            .to_vec();
+    assert_eq!(found, [false, true, true, false, false, true, false]);
+}
+
+/// A list that outlives its memory: the frame went back, or nothing is mapped there any more.
+#[test]
+fn a_site_whose_memory_is_gone() {
+    let story = |removed: bool, mapped: bool| {
+        let mut s = running(Arch::Arm64);
+        if removed {
+            if !mapped {
+                s.leaf(0, AREA, FRAME, 1, ROX, NONE);
+            }
+            s.emit(0, View::AreaRemoved { virt: VirtAddr(AREA), len: 4096 });
+        }
+        s.call(0, "patch", |s, _| site(s, 0, AREA, 4, false));
+        has(s, RuleId::PatchMetadata)
+    };
+    assert!(story(true, false));
+    assert!(!story(true, true), "somebody has mapped the address again");
+    assert!(!story(false, true));
+}
+
 #[test]
 fn a_comparison_that_fails_is_settled_refused_or_ignored() {
     let compare = |s: &mut Story, equal| {

@@ -64,7 +64,7 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
     if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
         return Ok(ptr as i64);
     }
-    let size = args.get(1).next_multiple_of(FRAME_BYTES);
+    let size = page_align(args.get(1));
     if k.force_rw(cpu, ptr, size)? != 0 {
         k.inner(cpu, "execmem_free", &Args::of(&[ptr]))?;
         return Ok(0);
@@ -74,9 +74,12 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
 
 /// `execmem_restore_rox(ptr, size)`.
 pub(crate) fn execmem_restore_rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    // PAGE_ALIGN, which wraps around as C does.
-    let size = args.get(1).wrapping_add(FRAME_BYTES - 1) & !(FRAME_BYTES - 1);
-    k.restore_rox(cpu, args.get(0), size)
+    k.restore_rox(cpu, args.get(0), page_align(args.get(1)))
+}
+
+/// Rounded up to whole pages; wraps around, as PAGE_ALIGN does.
+fn page_align(size: u64) -> u64 {
+    size.wrapping_add(FRAME_BYTES - 1) & !(FRAME_BYTES - 1)
 }
 
 impl Kernel {

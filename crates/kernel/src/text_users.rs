@@ -8,8 +8,8 @@
 //! (a target out of reach is said by name), programs with ENDBR or BTI at their start (the site is
 //! the address given), reference counts of keys, keys while booting, jump entries in init text.
 
-use textbed_arch::{Arch, CpuId, VirtAddr};
-use textbed_event::{Promise, View};
+use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
+use textbed_event::{Flags, Promise, View};
 
 use crate::call::Args;
 use crate::caps::Fact;
@@ -141,6 +141,13 @@ impl Kernel {
             let jump = branch(self.arch, entry.site, Some(entry.target), false)?;
             let (old, new) =
                 if enable { (X86_NOP5.to_vec(), jump) } else { (jump, X86_NOP5.to_vec()) };
+            if self.machine.lookup(SpaceId::KERNEL, entry.site).is_none() {
+                // The batch would name the site; the comparison dies before it comes to that.
+                let (len, handler) = (X86_NOP5.len() as u16, false);
+                let site =
+                    View::PatchSite { virt: entry.site, old_len: len, new_len: len, handler };
+                self.emit(cpu, Flags::default(), site);
+            }
             if !self.machine.compare(cpu, entry.site, &old)? {
                 return Err(Stop::died("BUG in __jump_label_patch: unexpected op", entry.site));
             }

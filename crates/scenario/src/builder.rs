@@ -351,6 +351,16 @@ impl Program {
         self.with(Context::Rcu, inner);
     }
 
+    /// `with patch(ADDR, LEN) { … }`
+    pub fn with_patch(
+        &mut self,
+        addr: impl Into<Expr>,
+        len: impl Into<Expr>,
+        inner: impl FnOnce(&mut Program),
+    ) {
+        self.with(Context::Patch { addr: addr.into().0, len: len.into().0 }, inner);
+    }
+
     /// `ipi all handler`
     pub fn ipi_all(&mut self, handler: impl Into<String>) {
         self.add(StmtKind::Ipi { targets: at(Targets::All), handler: name(handler) });

@@ -90,6 +90,17 @@ impl Row {
         }
     }
 
+    /// Whether it is a return from a function. Landing pads are asked of indirect jumps and calls
+    /// alone (Intel SDM 1, 17.3: near indirect CALL and JMP; Arm ARM D8.4: BTYPE is 0 after RET).
+    #[must_use]
+    pub fn is_return(&self) -> bool {
+        match self.family {
+            Family::X86 => matches!(self.name, "ret" | "retf" | "iretq"),
+            Family::Arm64 => matches!(self.name, "ret" | "retaa" | "retab" | "eret"),
+            Family::Powerpc => matches!(self.name, "bclr" | "blr" | "rfid" | "hrfid"),
+        }
+    }
+
     /// Name and form, as a diagnostic prints them.
     #[must_use]
     pub fn title(&self) -> String {

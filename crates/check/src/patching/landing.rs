@@ -7,7 +7,7 @@
 //! nothing is said. powerpc has no landing pads.
 
 use rustc_hash::FxHashMap;
-use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr, insn};
 use textbed_event::ControlRegister;
 
 use crate::book::Draft;
@@ -21,11 +21,16 @@ const CR4_CET: u64 = 1 << 23;
 /// arm64 SCTLR_EL1.BT1.
 const SCTLR_BT1: u64 = 1 << 36;
 
-/// Instructions at which an indirect branch may arrive.
+/// arm64's landing pad for jumps alone.
+const BTI_J: [u8; 4] = [0x9f, 0x24, 0x03, 0xd5];
+
+/// Instructions at which an indirect branch may arrive. Returns may arrive anywhere. On arm64 a
+/// branch with link may not arrive at `bti j` (Arm ARM C6.2.41: BTYPE 10); which register another
+/// branch used, events do not say, so that it may arrive at any of these.
 const PADS: &[(Arch, [u8; 4])] = &[
     (Arch::X86_64, [0xf3, 0x0f, 0x1e, 0xfa]), // endbr64
     (Arch::Arm64, [0x5f, 0x24, 0x03, 0xd5]),  // bti c
-    (Arch::Arm64, [0x9f, 0x24, 0x03, 0xd5]),  // bti j
+    (Arch::Arm64, BTI_J),                     // bti j
     (Arch::Arm64, [0xdf, 0x24, 0x03, 0xd5]),  // bti jc
     (Arch::Arm64, [0x3f, 0x23, 0x03, 0xd5]),  // paciasp
     (Arch::Arm64, [0x7f, 0x23, 0x03, 0xd5]),  // pacibsp
@@ -73,6 +78,11 @@ impl Live {
         if self.patching.pads.enforced.get(&now.cpu()) != Some(&true) {
             return;
         }
+        let row = insn::by_id(insn::OpId(now.event.op.0));
+        if row.is_some_and(insn::Row::is_return) {
+            return;
+        }
+        let links = row.is_some_and(|r| r.name.starts_with("blr"));
         let space = self.cpus.space_of(now.cpu());
         let Some((_, mapping)) = self.tables.lookup(space, to.0) else { return };
         let bytes = &self.patching.pads.bytes;
@@ -81,7 +91,8 @@ impl Live {
         let Some(held) = held else { return };
         self.occasions.looked(RuleId::MissingLandingPad);
         let arch = self.arch();
-        if PADS.iter().any(|(a, pad)| *a == arch && pad.as_slice() == held)
+        let fits = |pad: &[u8; 4]| *pad != BTI_J || !links;
+        if PADS.iter().any(|(a, pad)| *a == arch && pad.as_slice() == held && fits(pad))
             || !self.checkable(RuleId::MissingLandingPad)
         {
             return;

@@ -34,6 +34,8 @@ use crate::span::Span;
 #[derive(Default, Debug)]
 pub(crate) struct Patching {
     pub(crate) sites: VecDeque<sites::Site>,
+    /// Areas that were given back, the latest last.
+    pub(crate) gone: VecDeque<(Span, Mark)>,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

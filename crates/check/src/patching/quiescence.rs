@@ -32,6 +32,7 @@ impl Live {
         if !stands {
             self.patching.tasks.remove(&task);
         } else if self.patching.tasks.len() < MAX_TASKS {
+            self.occasions.looked(RuleId::NoQuiescence);
             let space = self.cpus.space_of(now.cpu());
             let phys = self.tables.lookup(space, virt).map(|(_, m)| m.phys);
             let phys = phys.filter(|p| *p < UNKNOWN_PHYS);

@@ -65,6 +65,8 @@ pub(crate) struct Handler {
 
 /// Sites that are open at once; past it the oldest is forgotten.
 const MAX_SITES: usize = 512;
+/// Areas that were given back and are remembered.
+const MAX_GONE: usize = 1 << 10;
 /// Places with handlers kept.
 const MAX_HANDLERS: usize = 1 << 14;
 
@@ -89,8 +91,20 @@ impl Live {
         };
         let phys = mapping.map(|m| m.phys).filter(|p| *p < UNKNOWN_PHYS);
         let frames = phys.and_then(|p| Span::of(p, len));
-        if let Some(freed) = phys.and_then(|p| self.frames.freed(p)) {
-            self.site_is_gone(&mark, &freed);
+        let gone = match mapping {
+            Some(_) => phys.and_then(|p| self.frames.freed(p)).map(|freed| (true, freed)),
+            None => {
+                let gone = self
+                    .patching
+                    .gone
+                    .iter()
+                    .rev()
+                    .find(|(area, _)| (area.first..=area.last).contains(&virt.0));
+                gone.map(|(_, freed)| (false, *freed))
+            }
+        };
+        if let Some((mapped, freed)) = gone {
+            self.site_is_gone(&mark.about(virt.0), &freed, mapped);
         }
         let other = self.patching.sites.iter().find(|s| {
             s.cause != CallRef::NONE
@@ -134,6 +148,10 @@ impl Live {
             let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
             if site.cpu != mark.cpu {
                 continue;
+            }
+            // Whoever runs there before the site closes is judged.
+            for rule in [RuleId::TornPatch, RuleId::SelfPatch] {
+                self.occasions.looked(rule);
             }
             if site.frames.is_some_and(|f| f.first == part.first) {
                 let skip = usize::try_from(part.first - frames.first).unwrap_or(usize::MAX);
@@ -281,16 +299,31 @@ impl Live {
         self.report(draft);
     }
 
-    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark) {
+    /// An area of virtual memory was given back: sites in it are gone.
+    pub(crate) fn area_gone(&mut self, now: Now<'_>, virt: u64, len: u64) {
+        let Some(span) = Span::of(virt, len) else { return };
+        let mark = self.mark(now);
+        let gone = &mut self.patching.gone;
+        if gone.len() >= MAX_GONE {
+            gone.pop_front();
+        }
+        gone.push_back((span, mark));
+    }
+
+    /// The site's frame went back to the allocator, or (not `mapped`) its address leads nowhere.
+    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, mapped: bool) {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
         }
         let at = self.address(mark.virt.map_or(0, |v| v.0));
-        let message =
-            format!("a patcher's list names {at}, whose frame went back to the allocator");
+        let what = match mapped {
+            true => "whose frame went back to the allocator",
+            false => "where nothing is mapped: its area was given back",
+        };
+        let message = format!("a patcher's list names {at}, {what}");
         let site = self.site(mark, "about to be patched here");
         let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
-        draft.because = Some(self.site(freed, "the frame went back here"));
+        draft.because = Some(self.site(freed, "given back here"));
         draft.sure = mark.sure && freed.sure;
         draft.blame = Blame::Callee;
         draft.missing.push("removal of the site from the list before its memory goes".to_owned());
@@ -364,9 +397,12 @@ impl Live {
     /// A store to code that others run.
     pub(crate) fn judge_store_shape(&mut self, mark: &Mark, frames: Span) {
         let unit = unit_bytes(self.arch(), self.header.features);
-        let trapped = self.patching.sites.iter().any(|s| {
-            s.cpu == mark.cpu && s.trapped && s.frames.is_some_and(|f| f.meet(frames).is_some())
-        });
+        // Behind a trap nobody is; and of a site its own shape was judged when it was opened.
+        let known = self
+            .patching
+            .sites
+            .iter()
+            .any(|s| s.cpu == mark.cpu && s.frames.is_some_and(|f| f.meet(frames).is_some()));
         let len = frames.len();
         let cut = match self.arch() {
             Arch::X86_64 => {
@@ -375,12 +411,17 @@ impl Live {
             }
             _ => len <= 16 && !(frames.first.is_multiple_of(4) && len.is_multiple_of(4)),
         };
-        if !cut || trapped || self.watch.stopped || !self.ran_elsewhere(mark.cpu, frames) {
+        if !cut || known || self.watch.stopped || !self.ran_elsewhere(mark.cpu, frames) {
             return;
         }
         self.occasions.looked(RuleId::MisalignedPatch);
         let sure = self.arch() != Arch::X86_64;
-        self.misaligned(mark, "is not one unit of what CPUs fetch", unit, sure);
+        let (why, bytes) = match self.arch() {
+            Arch::X86_64 if unit == 8 => ("crosses the end of an aligned quadword", 8),
+            Arch::X86_64 => ("crosses the end of a cache line", 64),
+            _ => ("is not one instruction", unit),
+        };
+        self.misaligned(mark, why, bytes, sure);
     }
 
     /// Whether another CPU executed bytes of `frames` before this event.
@@ -400,7 +441,10 @@ impl Live {
         let site = self.site(mark, "patched here");
         let mut draft = Draft::new(RuleId::MisalignedPatch, message, site);
         draft.sure = sure && mark.sure;
-        draft.missing.push(format!("alignment to {unit} bytes"));
+        draft.missing.push(match unit {
+            4 => "alignment to 4 bytes".to_owned(),
+            _ => format!("a place inside one aligned block of {unit} bytes"),
+        });
         draft.help = Some(
             "align the site when the code is made, or guard it: a trap in its first byte until \
              the rest is written and seen, or all CPUs stopped"

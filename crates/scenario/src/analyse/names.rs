@@ -9,7 +9,7 @@ use textbed_arch::Arch;
 
 use super::{Problem, ProblemKind, Sort, architectures, problem};
 use crate::span::Span;
-use crate::syntax::ast::{Arg, Block, Body, Cond, Expr, File, Name, StmtKind};
+use crate::syntax::ast::{Arg, Block, Body, Cond, Context, Expr, File, Name, StmtKind};
 use crate::{arches, ops, suggest};
 
 pub(super) fn check(file: &File, problems: &mut Vec<Problem>) {
@@ -260,7 +260,13 @@ impl Flow<'_> {
                     self.body(body, state, problems);
                 }
             }
-            StmtKind::With { body, .. } => self.body(body, state, problems),
+            StmtKind::With { context, body } => {
+                if let Context::Patch { addr, len } = &context.value {
+                    self.expr(addr, state, problems);
+                    self.expr(len, state, problems);
+                }
+                self.body(body, state, problems);
+            }
             StmtKind::Ipi { .. } => {}
         }
     }

@@ -54,6 +54,9 @@ cpu 0 {
             }
         }
     }
+    with patch(area + 64, 8) {
+        f(1)
+    }
     ipi all sync
     ipi others sync
     ipi 1, 2 sync
@@ -110,6 +113,7 @@ expect x86_64 kernel 6.12: missing-trap-fill? missing isb x2 at here
                     });
                 });
             });
+            p.with_patch(var("area") + 64, 8, |p| p.call("f", [1.into()]));
             p.ipi_all("sync");
             p.ipi_others("sync");
             p.ipi(&[1, 2], "sync");

@@ -32,6 +32,10 @@ pub struct BuiltIn {
 pub(crate) enum Does {
     /// Runs machine code.
     Guest,
+    /// Runs machine code to where its task is preempted.
+    Preempt,
+    /// Lets that task go on.
+    Resume,
     /// Loads so many bytes.
     Load(usize),
     /// Compares bytes in memory with those of `code(…)` or `jit(…)`.
@@ -43,13 +47,27 @@ const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_INS: [BuiltIn; 6] = [
+pub const BUILT_INS: [BuiltIn; 8] = [
     BuiltIn {
         name: "call",
         params: "entry, args…",
         returns: "what the code returns",
         doc: "runs machine code on this CPU's emulated twin",
         does: Does::Guest,
+    },
+    BuiltIn {
+        name: "preempt",
+        params: "entry, at",
+        returns: "nothing",
+        doc: "runs machine code until it would execute `at`, where its task is preempted",
+        does: Does::Preempt,
+    },
+    BuiltIn {
+        name: "resume",
+        params: "",
+        returns: "what the code returns",
+        doc: "lets the task that was preempted last on this CPU go on to its end",
+        does: Does::Resume,
     },
     load("load_u8", 1, "loads a byte on this CPU"),
     load("load_u16", 2, "loads 16 bits on this CPU, in its byte order"),
@@ -80,6 +98,14 @@ impl BuiltIn {
             (Does::Guest, []) => {
                 wrong("`call` takes the address of the code, then its arguments", "no address")
             }
+            (Does::Preempt, args) if args.len() != 2 => wrong(
+                "`preempt` takes where code is entered, and where it is left",
+                "wrong number of arguments",
+            ),
+            (Does::Resume, [_, ..]) => wrong(
+                "`resume` takes nothing: it is the task that was preempted last",
+                "wrong number of arguments",
+            ),
             (Does::Load(_), args) if args.len() != 1 => {
                 let message = format!("`{}` takes one argument, the address", self.name);
                 wrong(&message, "wrong number of arguments")
@@ -88,7 +114,7 @@ impl BuiltIn {
             (Does::Compare, _) => {
                 wrong("`memcmp` takes an address and `code(NAME)` or `jit(NAME)`", "not these")
             }
-            (Does::Guest | Does::Load(_), args) => {
+            (Does::Guest | Does::Preempt | Does::Resume | Does::Load(_), args) => {
                 let odd = args.iter().find(|a| !matches!(a, Arg::Expr(_)))?;
                 let span = arg_span(odd).unwrap_or(call.name.span);
                 let message = "a number or an address has to stand here".to_owned();

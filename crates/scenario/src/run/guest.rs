@@ -1,4 +1,12 @@
-//! Machine code that runs on CPUs of its own: `call(entry, args…)`.
+//! Machine code that runs on CPUs of its own: `call(entry, args…)`, and tasks that are preempted in
+//! it (`preempt(entry, at)`) and go on later on the same CPU (`resume()`).
+//!
+//! A preempted task is interrupted, so its CPU enters an exception, and returns from one when it
+//! goes on: both synchronise where the architecture has it so. Not modelled: what the interrupt
+//! executes, tasks that move to another CPU.
+
+#[cfg(feature = "vcpu")]
+use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_kernel::Kernel;
@@ -8,7 +16,9 @@ use super::world::Stop;
 /// The CPUs that execute code, each made at its first call.
 #[cfg(feature = "vcpu")]
 pub(super) struct Guests {
-    cpus: std::collections::BTreeMap<CpuId, textbed_vcpu::Vcpu>,
+    cpus: BTreeMap<CpuId, textbed_vcpu::Vcpu>,
+    /// Tasks that wait to go on, with their names, innermost last.
+    preempted: BTreeMap<CpuId, Vec<(textbed_vcpu::Vcpu, String)>>,
 }
 
 /// No CPUs: this was built without them.
@@ -38,64 +48,171 @@ impl Guests {
         let _ = (cpu, written, entry, args, max_steps, traps_handled);
         Err(Stop::NotModelled("call(): built without CPUs".to_owned()))
     }
+
+    pub(super) fn preempt(
+        &mut self,
+        kernel: &mut Kernel,
+        call: &GuestCall<'_>,
+        _: VirtAddr,
+    ) -> Result<(), Stop> {
+        self.call(kernel, call).map(|_| ())
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        kernel: &mut Kernel,
+        call: &GuestCall<'_>,
+    ) -> Result<u64, Stop> {
+        self.call(kernel, call)
+    }
 }
+
+/// How far code ran.
+#[cfg(feature = "vcpu")]
+enum Ran {
+    /// To its return.
+    To(u64),
+    /// To the instruction where it is preempted, which was not executed.
+    Preempted,
+}
+
+/// Bytes below the stack of a preempted task that stay its own.
+#[cfg(feature = "vcpu")]
+const PREEMPTED_FRAME: u64 = 512;
 
 #[cfg(feature = "vcpu")]
 impl Guests {
     pub(super) fn new() -> Self {
-        Guests { cpus: std::collections::BTreeMap::new() }
+        Guests { cpus: BTreeMap::new(), preempted: BTreeMap::new() }
     }
 
     /// Runs code to its return and gives what it returned.
     pub(super) fn call(&mut self, kernel: &mut Kernel, call: &GuestCall<'_>) -> Result<u64, Stop> {
-        use std::collections::btree_map::Entry;
-
-        use textbed_machine::{Cpu, Step};
-
-        let cpu = match self.cpus.entry(call.cpu) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let new = textbed_vcpu::Vcpu::new(kernel.arch(), call.cpu).map_err(refused)?;
-                entry.insert(new)
-            }
+        let mut cpu = match self.cpus.remove(&call.cpu) {
+            Some(cpu) => cpu,
+            None => textbed_vcpu::Vcpu::new(kernel.arch(), call.cpu).map_err(refused)?,
         };
-        let stack = kernel
-            .stack_of(call.cpu)
-            .ok_or_else(|| Stop::NotModelled(format!("{} has no stack", call.cpu)))?;
-        let machine = kernel.machine_mut();
-        cpu.start(machine, call.entry, stack, call.args).map_err(refused)?;
-        for _ in 0..call.max_steps {
-            match cpu.step(kernel.machine_mut()).map_err(refused)? {
-                Step::Ran => {}
-                Step::Returned(value) => return Ok(value),
-                Step::Faulted(fault) => {
-                    return Err(Stop::Died(format!("{}: guest fault: {fault}", call.written)));
-                }
-                Step::Trapped { name, virt, vector } => {
-                    if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
-                        let done = apply(cpu, kernel, resume).map_err(refused)?;
-                        match done {
-                            Ok(()) => continue,
-                            Err(fault) => {
-                                let text = format!("{}: guest fault: {fault}", call.written);
-                                return Err(Stop::Died(text));
-                            }
-                        }
-                    }
-                    if call.traps_handled {
-                        let what = format!("a trap handler (for {name} at {virt})");
-                        return Err(Stop::NotModelled(what));
-                    }
-                    let text =
-                        format!("{}: guest trap: {name} (vector {vector}) at {virt}", call.written);
-                    return Err(Stop::Died(text));
-                }
-                Step::Limit => break,
+        let ran = self.start(&mut cpu, kernel, call);
+        let ran = ran.and_then(|()| run(&mut cpu, kernel, call, None));
+        self.cpus.insert(call.cpu, cpu);
+        match ran? {
+            Ran::To(value) => Ok(value),
+            Ran::Preempted => Err(Stop::NotModelled("preemption of a call()".to_owned())),
+        }
+    }
+
+    /// Enters code; it ends above the tasks that were preempted on this CPU.
+    fn start(
+        &self,
+        cpu: &mut textbed_vcpu::Vcpu,
+        kernel: &mut Kernel,
+        call: &GuestCall<'_>,
+    ) -> Result<(), Stop> {
+        let stack = match self.preempted.get(&call.cpu).and_then(|tasks| tasks.last()) {
+            Some((task, _)) => {
+                let below = task.stack_pointer().map_err(refused)?.0.wrapping_sub(PREEMPTED_FRAME);
+                VirtAddr(below & !0xf)
+            }
+            None => kernel
+                .stack_of(call.cpu)
+                .ok_or_else(|| Stop::NotModelled(format!("{} has no stack", call.cpu)))?,
+        };
+        textbed_machine::Cpu::start(cpu, kernel.machine_mut(), call.entry, stack, call.args)
+            .map_err(refused)
+    }
+
+    /// Runs code until it would execute `at`; its task is preempted there, by an interrupt.
+    pub(super) fn preempt(
+        &mut self,
+        kernel: &mut Kernel,
+        call: &GuestCall<'_>,
+        at: VirtAddr,
+    ) -> Result<(), Stop> {
+        let mut cpu = textbed_vcpu::Vcpu::new(kernel.arch(), call.cpu).map_err(refused)?;
+        self.start(&mut cpu, kernel, call)?;
+        match run(&mut cpu, kernel, call, Some(at))? {
+            Ran::To(value) => Err(Stop::Died(format!(
+                "{}: returned {value} and never came to {at}",
+                call.written
+            ))),
+            Ran::Preempted => {
+                let tasks = self.preempted.entry(call.cpu).or_default();
+                let name = format!("task {} of {}", tasks.len() + 1, call.cpu);
+                let machine = kernel.machine_mut();
+                machine.exception_entry(call.cpu);
+                machine.task_stands(call.cpu, &name, at, true);
+                tasks.push((cpu, name));
+                Ok(())
             }
         }
-        let steps = call.max_steps;
-        Err(Stop::Limit(format!("{} did not return in {steps} steps", call.written)))
     }
+
+    /// The task that was preempted last on this CPU returns from its interrupt and runs to its end.
+    pub(super) fn resume(
+        &mut self,
+        kernel: &mut Kernel,
+        call: &GuestCall<'_>,
+    ) -> Result<u64, Stop> {
+        let task = self.preempted.get_mut(&call.cpu).and_then(Vec::pop);
+        let Some((mut cpu, name)) = task else {
+            return Err(Stop::Died(format!(
+                "{}: no task was preempted on {}",
+                call.written, call.cpu
+            )));
+        };
+        let at = cpu.pc().map_err(refused)?;
+        kernel.return_from_trap(call.cpu).map_err(|e| Stop::NotModelled(e.to_string()))?;
+        kernel.machine_mut().task_stands(call.cpu, &name, at, false);
+        match run(&mut cpu, kernel, call, None)? {
+            Ran::To(value) => Ok(value),
+            Ran::Preempted => Err(Stop::NotModelled("preemption of resume()".to_owned())),
+        }
+    }
+}
+
+/// Runs code until it returns or is about to execute `until`.
+#[cfg(feature = "vcpu")]
+fn run(
+    cpu: &mut textbed_vcpu::Vcpu,
+    kernel: &mut Kernel,
+    call: &GuestCall<'_>,
+    until: Option<VirtAddr>,
+) -> Result<Ran, Stop> {
+    use textbed_machine::{Cpu, Step};
+
+    for _ in 0..call.max_steps {
+        if until.is_some() && until == Some(cpu.pc().map_err(refused)?) {
+            return Ok(Ran::Preempted);
+        }
+        match cpu.step(kernel.machine_mut()).map_err(refused)? {
+            Step::Ran => {}
+            Step::Returned(value) => return Ok(Ran::To(value)),
+            Step::Faulted(fault) => {
+                return Err(Stop::Died(format!("{}: guest fault: {fault}", call.written)));
+            }
+            Step::Trapped { name, virt, vector } => {
+                if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
+                    match apply(cpu, kernel, resume).map_err(refused)? {
+                        Ok(()) => continue,
+                        Err(fault) => {
+                            let text = format!("{}: guest fault: {fault}", call.written);
+                            return Err(Stop::Died(text));
+                        }
+                    }
+                }
+                if call.traps_handled {
+                    let what = format!("a trap handler (for {name} at {virt})");
+                    return Err(Stop::NotModelled(what));
+                }
+                let text =
+                    format!("{}: guest trap: {name} (vector {vector}) at {virt}", call.written);
+                return Err(Stop::Died(text));
+            }
+            Step::Limit => break,
+        }
+    }
+    let steps = call.max_steps;
+    Err(Stop::Limit(format!("{} did not return in {steps} steps", call.written)))
 }
 
 /// Carries out what the kernel's handler of a trap decided, and returns from it.

@@ -40,6 +40,8 @@ pub(super) struct KernelWorld<'a> {
     loaded_before: BTreeMap<CpuId, Vec<(SpaceId, u16)>>,
     /// Whether interrupts were on before each `with stop_machine`, innermost last.
     irqs_before: BTreeMap<CpuId, Vec<bool>>,
+    /// `with patch` that are under way, innermost last.
+    patches: BTreeMap<CpuId, Vec<CallRef>>,
     names: NameTable,
     /// Names of calls, for notes about warnings inside them.
     calls: BTreeMap<CallRef, NameId>,
@@ -89,6 +91,7 @@ impl<'a> KernelWorld<'a> {
             spaces: BTreeMap::new(),
             loaded_before: BTreeMap::new(),
             irqs_before: BTreeMap::new(),
+            patches: BTreeMap::new(),
             names: NameTable::default(),
             calls: BTreeMap::new(),
             notes: Vec::new(),
@@ -184,6 +187,49 @@ impl<'a> KernelWorld<'a> {
             (_, None) => return Err(wrong()),
         };
         let note = Some(format!("{call} returned {value}"));
+        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
+    }
+
+    /// `preempt(entry, at)`: a task runs code until it would execute `at`, and is preempted there.
+    fn preempt(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
+        let mut args = Vec::new();
+        for arg in &call.args {
+            args.push(plain(arg, env, call.name.span)?);
+        }
+        let [entry, at] = args[..] else {
+            let message = "`preempt` takes where code is entered and where it is left".to_owned();
+            return Err(Stop::Input(diagnostic(message, call.name.span, "two addresses", None)));
+        };
+        let guest = GuestCall {
+            cpu,
+            written: call.to_string(),
+            entry: VirtAddr(entry),
+            args: &[],
+            max_steps: self.max_steps,
+            traps_handled: self.traps_handled,
+        };
+        self.guests.preempt(&mut self.kernel, &guest, VirtAddr(at))?;
+        Ok(Called::Returned(Returned {
+            value: Value::number(0),
+            failed: false,
+            call: None,
+            note: None,
+        }))
+    }
+
+    /// `resume()`: the task that was preempted last on this CPU goes on to its end.
+    fn resume_task(&mut self, cpu: CpuId, call: &Call) -> Result<Called, Stop> {
+        let written = call.to_string();
+        let guest = GuestCall {
+            cpu,
+            written: written.clone(),
+            entry: VirtAddr(0),
+            args: &[],
+            max_steps: self.max_steps,
+            traps_handled: self.traps_handled,
+        };
+        let value = Value::number(self.guests.resume(&mut self.kernel, &guest)?);
+        let note = Some(format!("{written} returned {value}"));
         Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
     }
 
@@ -285,6 +331,8 @@ impl World for KernelWorld<'_> {
     fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
         let returned = match builtin::by_name(&call.name.value).map(|b| b.does) {
             Some(Does::Guest) => self.guest_call(cpu, call, env),
+            Some(Does::Preempt) => self.preempt(cpu, call, env),
+            Some(Does::Resume) => self.resume_task(cpu, call),
             Some(does) => self.look(cpu, does, call, env),
             None => self.kernel_call(cpu, call, env),
         };
@@ -342,6 +390,17 @@ impl World for KernelWorld<'_> {
                 self.irqs_before.entry(cpu).or_default().push(before);
             }
             Inside::Rcu => self.read_side(cpu, true),
+            Inside::Patch(addr, len) => {
+                let bytes = u16::try_from(len).map_err(|_| {
+                    Stop::NotModelled(format!("a patch of {len} bytes as one site"))
+                })?;
+                let machine = self.kernel.machine_mut();
+                let call = machine.enter_call(cpu, "patch", &[addr, len]);
+                self.patches.entry(cpu).or_default().push(call);
+                let (virt, handler) = (VirtAddr(addr), false);
+                machine
+                    .emit(cpu, View::PatchSite { virt, old_len: bytes, new_len: bytes, handler });
+            }
         }
         Ok(())
     }
@@ -365,6 +424,11 @@ impl World for KernelWorld<'_> {
                 machine.emit(cpu, View::StopMachine { begin: false });
             }
             Inside::Rcu => self.read_side(cpu, false),
+            Inside::Patch(..) => {
+                if let Some(call) = self.patches.get_mut(&cpu).and_then(Vec::pop) {
+                    self.kernel.machine_mut().leave_call(cpu, call, 0, false);
+                }
+            }
         }
         Ok(())
     }

@@ -70,6 +70,8 @@ pub(crate) enum Inside<'a> {
     StopMachine,
     /// A read-side section.
     Rcu,
+    /// A patcher that the scenario writes out replaces bytes: the first one, and how many.
+    Patch(u64, u64),
 }
 
 /// The part of a world that an interrupt handler can reach too.

@@ -209,6 +209,13 @@ pub enum Context {
     StopMachine,
     /// An RCU read-side section.
     Rcu,
+    /// `patch(ADDR, LEN)`: a patcher written out in the scenario replaces these bytes.
+    Patch {
+        /// The first byte.
+        addr: Expr,
+        /// Bytes.
+        len: Expr,
+    },
 }
 
 /// The receivers of an IPI.

@@ -14,12 +14,14 @@
 //! stmt   = [LABEL':'] ( [NAME'='] call | 'try' [NAME'='] call | 'publish' NAME'='expr
 //!        | 'await' NAME | 'assert' cond | 'if' cond body ['else' body]
 //!        | 'repeat' INT ['as' NAME] body | 'when' ARCH{','ARCH} body | 'op' OPNAME [args]
-//!        | 'with' ('irqs_off'|'lock' NAME|'mm' NAME|'stop_machine'|'rcu') body
-//!        | 'ipi' CPUS NAME )
+//!        | 'with' context body | 'ipi' CPUS NAME )
+//! context = 'irqs_off' | 'lock' NAME | 'mm' NAME | 'stop_machine' | 'rcu'
+//!        | 'patch' '(' expr ',' expr ')'                  # first byte, length in bytes
 //! CPUS   = 'all' | 'others' | INT{','INT}
 //! args   = '('[arg{','arg}]')' | arg{','arg}
 //! cond   = expr ('=='|'!='|'<'|'<='|'>'|'>=') expr
-//! expr   = product {('+'|'-') product}      product = atom {'*' atom}
+//! expr   = product {('+'|'-') product}
+//! product = atom {'*' atom}
 //! atom   = INT[K|M|G|'pages'] | NAME | '-'ERRNO | '('expr')'
 //! call   = NAME '('[arg{','arg}]')'
 //! arg    = expr | FLAG{'|'FLAG} | code(NAME) | jit(NAME)

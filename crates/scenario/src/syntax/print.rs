@@ -153,6 +153,7 @@ impl Display for Context {
             Context::Mm(name) => write!(f, "mm {name}"),
             Context::StopMachine => f.write_str("stop_machine"),
             Context::Rcu => f.write_str("rcu"),
+            Context::Patch { addr, len } => write!(f, "patch({addr}, {len})"),
         }
     }
 }

@@ -227,8 +227,18 @@ fn context(input: &mut Input<'_>) -> Result<Spanned<Context>> {
             keyword(input, "mm", "`mm`")?;
             Context::Mm(name(input, "the address space's name")?)
         }
+        "patch" => {
+            keyword(input, "patch", "`patch`")?;
+            symbol(input, "(", "`(`")?;
+            let addr = expr(input)?;
+            symbol(input, ",", "`,`")?;
+            let len = expr(input)?;
+            symbol(input, ")", "`)`")?;
+            Context::Patch { addr, len }
+        }
         _ => {
-            return unexpected(input, &["`irqs_off`", "`lock`", "`mm`", "`stop_machine`", "`rcu`"]);
+            let known = ["`irqs_off`", "`lock`", "`mm`", "`stop_machine`", "`rcu`", "`patch`"];
+            return unexpected(input, &known);
         }
     };
     Ok(Spanned::new(context, since(input, start)))

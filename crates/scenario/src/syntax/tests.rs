@@ -34,6 +34,7 @@ cpu 0 {
         op ic.ivau(area)
     }
     with irqs_off { with lock text_mutex { with mm poking { with rcu { with stop_machine { } } } } }
+    with patch(area + 64, 8) { }
     ipi all sync
     ipi 1, 2 sync
     ipi others sync
@@ -68,7 +69,7 @@ fn every_construct_is_read() {
     assert_eq!(nth.as_ref().map(|n| n.value), Some(2));
     assert_eq!(errno.value, "ENOMEM");
     let Block::Cpu { body, .. } = &file.blocks[1].value else { panic!() };
-    assert_eq!(body.len(), 9);
+    assert_eq!(body.len(), 10);
     assert_eq!(body[0].span.text(EVERYTHING), "here: try r = set_memory_ro(area, 512 pages)");
     assert_eq!(body[0].value.label.as_ref().unwrap().value, "here");
     let Block::Expect(expect) = &file.blocks[6].value else { panic!() };

@@ -39,6 +39,10 @@ impl<'a, W: World> Engine<'a, W> {
             }
             Context::Mm(name) => self.world.enter(cpu, Inside::Mm(&name.value))?,
             Context::Rcu => self.world.enter(cpu, Inside::Rcu)?,
+            Context::Patch { addr, len } => {
+                let (addr, len) = (self.eval(index, addr)?.bits(), self.eval(index, len)?.bits());
+                self.world.enter(cpu, Inside::Patch(addr, len))?;
+            }
         }
         Ok(true)
     }
@@ -76,6 +80,8 @@ impl<'a, W: World> Engine<'a, W> {
             }
             Context::Mm(name) => self.world.leave(cpu, Inside::Mm(&name.value))?,
             Context::Rcu => self.world.leave(cpu, Inside::Rcu)?,
+            // Where it was begun, the world knows.
+            Context::Patch { .. } => self.world.leave(cpu, Inside::Patch(0, 0))?,
         }
         Ok(())
     }
