@@ -236,6 +236,7 @@ impl Live {
                 }
             }
             View::Region { virt, len, owner, name } => self.symbols.add(virt.0, len, owner, name),
+            View::AreaMade { virt, len, .. } => self.area_made(virt.0, len),
             View::AreaRemoved { virt, len } => {
                 self.watch.given_back(Span::of(virt.0, len), None);
                 self.symbols.forget(virt.0, len);
@@ -259,6 +260,7 @@ impl Live {
             }
             View::Fault { virt, access, reason } => {
                 self.write_fault(now, virt, access, reason);
+                self.run_fault(now, virt, access);
                 self.faulted(now, virt);
                 self.fault(now, virt);
             }
@@ -340,11 +342,10 @@ impl Live {
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
             // Not looked at: for people (Marker, Warned), for rules not built (ReadSide,
-            // TableFreed, AreaMade), and what only tests may read (Observed).
+            // TableFreed), and what only tests may read (Observed).
             View::Marker { .. }
             | View::Warned { .. }
             | View::TableFreed { .. }
-            | View::AreaMade { .. }
             | View::ReadSide { .. }
             | View::Observed { .. } => {}
         }

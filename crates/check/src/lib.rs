@@ -12,6 +12,7 @@ pub use finding::{
 pub use options::{Levels, Mode, Options, Reading, UnknownName};
 
 mod book;
+pub mod calibration;
 mod calls;
 mod checker;
 mod coverage;

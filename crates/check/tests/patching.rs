@@ -316,20 +316,50 @@ fn a_return_needs_no_pad_and_a_call_the_right_one() {
 /// A list that outlives its memory: the frame went back, or nothing is mapped there any more.
 #[test]
 fn a_site_whose_memory_is_gone() {
-    let story = |removed: bool, mapped: bool| {
+    let story = |removed: bool, then: fn(&mut Story)| {
         let mut s = running(Arch::Arm64);
         if removed {
-            if !mapped {
-                s.leaf(0, AREA, FRAME, 1, ROX, NONE);
-            }
-            s.emit(0, View::AreaRemoved { virt: VirtAddr(AREA), len: 4096 });
+            s.emit(0, View::AreaRemoved { virt: VirtAddr(AREA), len: 64 });
         }
+        then(&mut s);
         s.call(0, "patch", |s, _| site(s, 0, AREA, 4, false));
         has(s, RuleId::PatchMetadata)
     };
-    assert!(story(true, false));
-    assert!(!story(true, true), "somebody has mapped the address again");
-    assert!(!story(false, true));
+    assert!(story(true, |_| {}), "an allocator inside of the area has it");
+    assert!(story(true, |s| {
+        s.leaf(0, AREA, FRAME, 1, ROX, NONE);
+    }));
+    assert!(!story(false, |_| {}));
+    assert!(
+        !story(true, |s| {
+            s.emit(0, View::AreaMade { virt: VirtAddr(AREA), len: 64, shift: 6 });
+        }),
+        "it was handed out again"
+    );
+    assert!(
+        !story(true, |s| {
+            s.leaf(0, AREA, FRAME, 1, ROX, NONE);
+            s.leaf(0, AREA, FRAME, 1, NONE, ROX);
+        }),
+        "somebody has mapped the address again"
+    );
+    // Who runs there is after its end, whether the fetch goes through or not.
+    let runs = |made: bool, fault: bool| {
+        let mut s = running(Arch::Arm64);
+        s.emit(0, View::AreaRemoved { virt: VirtAddr(AREA), len: 64 });
+        if made {
+            s.emit(0, View::AreaMade { virt: VirtAddr(AREA), len: 64, shift: 6 });
+        }
+        if fault {
+            let (virt, access) = (VirtAddr(AREA), Access::Exec);
+            s.emit(1, View::Fault { virt, access, reason: FaultReason::NotPresent });
+        } else {
+            s.fetch(1, AREA, FRAME, 16);
+        }
+        has(s, RuleId::ExecAfterFree)
+    };
+    assert!(runs(false, false) && runs(false, true));
+    assert!(!runs(true, false) && !runs(true, true));
 }
 
 #[test]

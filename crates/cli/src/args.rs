@@ -254,6 +254,10 @@ pub(crate) enum Listing {
     Rules,
     /// The scenarios below `scenarios/`.
     Scenarios,
+    /// Real bugs that scenarios show, and where each comes from.
+    Bugs,
+    /// What is allowed and therefore not reported, and why.
+    Calibration,
     /// The kernel calls that scenarios may use.
     Calls,
     /// Instructions that `op` may use.

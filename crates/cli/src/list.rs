@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use textbed_arch::{Arch, features, insn};
-use textbed_check::rules;
+use textbed_check::{calibration, rules};
 use textbed_kernel::{CALLS, KERNELS, OPTIONS, ParamKind, Returns};
 use textbed_report::text::Table;
 
@@ -26,6 +26,8 @@ pub(crate) fn list(what: Listing, out: &mut Out) -> Result<Status> {
     let table = match what {
         Listing::Rules => rule_table(),
         Listing::Scenarios => scenario_table()?,
+        Listing::Bugs => bug_table()?,
+        Listing::Calibration => calibration_table(),
         Listing::Calls => call_table(),
         Listing::Ops => op_table(),
         Listing::Options => return option_tables(out),
@@ -64,6 +66,74 @@ fn scenario_table() -> Result<Table> {
         }
     }
     Ok(table)
+}
+
+/// The bugs below `scenarios/bugs`: one a folder, its bad variant says the rest.
+fn bug_table() -> Result<Table> {
+    let names: Vec<&str> = rules::RULES.iter().map(|row| row.name).collect();
+    let mut table = Table::new(["bug", "architectures", "found by", "what", "origin"]);
+    for file in inputs::scenarios("scenarios/bugs".as_ref())? {
+        if file.file_name().is_none_or(|name| name != "bad.tb") {
+            continue;
+        }
+        let path = file.display().to_string();
+        let folder = file.parent().and_then(|p| p.file_name());
+        let bug = folder.map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        let text = inputs::text(&file)?;
+        // The first line, and those that go on with it.
+        let mut lines = text.lines();
+        let first = lines.next().and_then(|line| line.strip_prefix("# Origin: "));
+        let mut origin = first.unwrap_or("(not said)").to_owned();
+        for more in lines.map_while(|line| line.strip_prefix("#   ")) {
+            origin.push(' ');
+            origin.push_str(more);
+        }
+        match textbed_scenario::load(&path, text, &names) {
+            Ok((loaded, _)) => {
+                let about = loaded.about().unwrap_or("").to_owned();
+                table.row([bug, join(&loaded.archs()), rules_of(&loaded), about, origin]);
+            }
+            Err(_) => table.row([bug, "(cannot be read: textbed run tells why)".to_owned()]),
+        }
+    }
+    Ok(table)
+}
+
+/// The rules that a scenario expects to find something, in the order of the text.
+fn rules_of(loaded: &textbed_scenario::Loaded) -> String {
+    use textbed_scenario::syntax::ast::{Block, Expected};
+
+    let mut rules: Vec<&str> = Vec::new();
+    for block in &loaded.file().blocks {
+        if let Block::Expect(expect) = &block.value
+            && let Expected::Items(items) = &expect.expected.value
+        {
+            for item in items {
+                if !rules.contains(&item.value.rule.value.as_str()) {
+                    rules.push(&item.value.rule.value);
+                }
+            }
+        }
+    }
+    rules.join(", ")
+}
+
+fn calibration_table() -> Table {
+    let mut table = Table::new(["allowed", "architectures", "because", "shown by", "source"]);
+    for row in calibration::CALIBRATION {
+        let shown = match row.shown {
+            calibration::Shown::Scenario(path) => path.to_owned(),
+            calibration::Shown::Test(file, name) => format!("{file}: {name}"),
+        };
+        table.row([
+            row.what.to_owned(),
+            join(row.archs),
+            row.why.to_owned(),
+            shown,
+            row.cite.to_string(),
+        ]);
+    }
+    table
 }
 
 fn join<T: ToString>(items: &[T]) -> String {

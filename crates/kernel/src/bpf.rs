@@ -24,7 +24,8 @@ use crate::powerpc::patching::Run;
 use crate::vmalloc::PMD_BYTES;
 
 /// Unit of allocation in a pack (`BPF_PROG_CHUNK_SIZE`).
-pub(crate) const CHUNK_BYTES: u64 = 64;
+pub(crate) const CHUNK_BYTES: u64 = 1 << CHUNK_SHIFT;
+const CHUNK_SHIFT: u8 = 6;
 /// Bytes before a program's first instruction (`struct bpf_binary_header`).
 pub(crate) const HEADER_BYTES: u64 = 8;
 /// Room that the JIT asks for beside header and program.
@@ -298,11 +299,15 @@ impl Kernel {
     /// Room in a pack that has some, or in a new one.
     fn pack_slice(&mut self, cpu: CpuId, size: u64, pack_size: u64) -> Result<u64, Stop> {
         let chunks = size.div_ceil(CHUNK_BYTES) as usize;
-        for pack in &mut self.packs.packs {
-            if let Some(at) = first_fit(&pack.used, chunks) {
-                mark(&mut pack.used, at, chunks, true);
-                return Ok(pack.ptr + at as u64 * CHUNK_BYTES);
-            }
+        let fit = self.packs.packs.iter_mut().find_map(|pack| {
+            let at = first_fit(&pack.used, chunks)?;
+            mark(&mut pack.used, at, chunks, true);
+            Some(pack.ptr + at as u64 * CHUNK_BYTES)
+        });
+        if let Some(ptr) = fit {
+            let (virt, len, shift) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES, CHUNK_SHIFT);
+            self.emit(cpu, Flags::default(), View::AreaMade { virt, len, shift });
+            return Ok(ptr);
         }
         let ptr = self.new_pack_memory(cpu, pack_size)?;
         if ptr == 0 {
@@ -344,8 +349,10 @@ impl Kernel {
         if pack.used.iter().all(|used| !used) {
             let ptr = pack.ptr;
             self.packs.packs.remove(index);
-            self.text_memory_free(cpu, ptr)?;
+            return self.text_memory_free(cpu, ptr);
         }
+        let (virt, len) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES);
+        self.emit(cpu, Flags::default(), View::AreaRemoved { virt, len });
         Ok(())
     }
 }

@@ -170,6 +170,8 @@ impl Timeline {
                     "ts": number(at),
                 }));
             }
+            // Parts of a page that an allocator inside of an area hands out have no track.
+            View::AreaMade { len, .. } | View::AreaRemoved { len, .. } if len < 4096 => {}
             View::AreaMade { virt, len, .. } => self.area(virt.0, len, String::new()),
             View::Region { virt, len, owner, name } => {
                 let name = format!("{} {}", self.names.get(owner), self.names.get(name));

@@ -278,12 +278,18 @@ impl Live {
             return;
         }
         let mark = self.mark(now);
-        self.synchronised(now.cpu(), mark);
+        self.synchronised(now.cpu(), mark, Some(cause));
     }
 
-    pub(crate) fn synchronised(&mut self, p: CpuId, mark: crate::mark::Mark) {
+    /// `cause`: where an event of its own says so.
+    pub(crate) fn synchronised(
+        &mut self,
+        p: CpuId,
+        mark: crate::mark::Mark,
+        cause: Option<SyncCause>,
+    ) {
         self.fetches.versions.end_run();
-        self.fetches.last_sync.insert(p, mark);
+        self.fetches.last_sync.insert(p, (mark, cause));
         match &mut self.fetches.model {
             Model::Off => {}
             Model::X86 { machine, .. } => machine.sync(p, mark.seq),

@@ -12,7 +12,9 @@
 use std::rc::Rc;
 
 use textbed_arch::{
-    Arch, CpuId, PhysAddr, SpaceId, VirtAddr, insn,
+    Arch, CpuId, PhysAddr, SpaceId, VirtAddr,
+    effect::SyncCause,
+    insn,
     sync::{self, Action, Applies, FetchRow},
 };
 
@@ -47,7 +49,7 @@ pub(crate) struct Broken {
     /// Nothing tells the CPU of the store (else it could know).
     pub(crate) race: bool,
     /// The context synchronisation that saved this run.
-    pub(crate) saved: Option<Mark>,
+    pub(crate) saved: Option<(Mark, Option<SyncCause>)>,
     /// The barrier that completed the maintenance.
     pub(crate) completed: Option<Mark>,
 }
@@ -68,7 +70,13 @@ impl Live {
             && self.checkable(RuleId::ExecAfterFree)
         {
             let mark = self.mark(now);
-            translations::executed_after_free(self, virt.0, &freed, &mark);
+            translations::executed_after_free(self, virt.0, &freed, true, &mark);
+            clean = false;
+        } else if let Some(gone) = self.given_back(self.cpus.space_of(p), virt.0)
+            && self.checkable(RuleId::ExecAfterFree)
+        {
+            let mark = self.mark(now);
+            translations::executed_after_free(self, virt.0, &gone, false, &mark);
             clean = false;
         }
         clean &= self.judge_translation(now, virt.0, phys);
@@ -461,7 +469,7 @@ impl Live {
         version: &Rc<Version>,
         sure: bool,
         race: bool,
-        saved: Option<Mark>,
+        saved: Option<(Mark, Option<SyncCause>)>,
     ) -> Broken {
         let rule = match first {
             Action::Publish => RuleId::MissingPublicationOrder,

@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 
 use textbed_arch::insn::CmodxRevision;
+use textbed_arch::effect::SyncCause;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
 use textbed_event::{Facts, Header};
 
@@ -103,7 +104,7 @@ pub(crate) struct Fetches {
     /// The barriers that completed invalidations, by number; the youngest ones.
     pub(crate) completions: BTreeMap<u64, Mark>,
     /// Each CPU's last context synchronisation.
-    pub(crate) last_sync: FxHashMap<CpuId, Mark>,
+    pub(crate) last_sync: FxHashMap<CpuId, (Mark, Option<SyncCause>)>,
     /// x86: CR4 by CPU.
     pub(crate) cr4: FxHashMap<CpuId, u64>,
 }

@@ -134,7 +134,19 @@ impl Live {
                 run.into_iter().any(|(_, h)| h.newest().is_some_and(|v| Rc::ptr_eq(v, version)))
             })
         };
-        let beside = |d: &Done| d.frames.is_some_and(|f| f.first.abs_diff(frames.first) <= BESIDE);
+        // What was stored and maintained for itself says nothing about this store.
+        let own = |d: &Done| {
+            d.frames.is_some_and(|f| {
+                self.fetches.versions.within(f).any(|(_, h)| {
+                    h.newest().is_some_and(|v| {
+                        (version.stamp + 1..d.mark.seq).contains(&v.stamp) && v.cpu == version.cpu
+                    })
+                })
+            })
+        };
+        let beside = |d: &Done| {
+            d.frames.is_some_and(|f| f.first.abs_diff(frames.first) <= BESIDE) && !own(d)
+        };
         let range = log.iter().rev().filter(of).find(|d| same_run(d) || beside(d)).copied();
         let alias = || {
             let aliased = |d: &&Done| {

@@ -28,14 +28,25 @@ use textbed_event::{CallRef, Flags, NameId};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
-use crate::span::Span;
+use crate::span::{Piece, Span, SpanMap};
+
+/// When a range of addresses was given back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone(pub(crate) Mark);
+
+impl Piece for Gone {
+    fn skip(&mut self, _bytes: u64) {}
+    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
+        self.0.same_call(&next.0)
+    }
+}
 
 /// What is known of patchers and their sites.
 #[derive(Default, Debug)]
 pub(crate) struct Patching {
     pub(crate) sites: VecDeque<sites::Site>,
-    /// Areas that were given back, the latest last.
-    pub(crate) gone: VecDeque<(Span, Mark)>,
+    /// Ranges of addresses that were given back and not handed out again.
+    pub(crate) gone: SpanMap<Gone>,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

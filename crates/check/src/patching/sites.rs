@@ -2,7 +2,7 @@
 //! badly, and handlers of traps that are gone too early.
 
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
-use textbed_event::{CallRef, View};
+use textbed_event::{Access, CallRef, View};
 
 use super::unit_bytes;
 use crate::book::Draft;
@@ -10,7 +10,7 @@ use crate::fetch::versions::Version;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
-use crate::rules::RuleId;
+use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
 
@@ -66,7 +66,7 @@ pub(crate) struct Handler {
 /// Sites that are open at once; past it the oldest is forgotten.
 const MAX_SITES: usize = 512;
 /// Areas that were given back and are remembered.
-const MAX_GONE: usize = 1 << 10;
+const MAX_GONE: usize = 1 << 16;
 /// Places with handlers kept.
 const MAX_HANDLERS: usize = 1 << 14;
 
@@ -91,20 +91,16 @@ impl Live {
         };
         let phys = mapping.map(|m| m.phys).filter(|p| *p < UNKNOWN_PHYS);
         let frames = phys.and_then(|p| Span::of(p, len));
-        let gone = match mapping {
-            Some(_) => phys.and_then(|p| self.frames.freed(p)).map(|freed| (true, freed)),
-            None => {
-                let gone = self
-                    .patching
-                    .gone
-                    .iter()
-                    .rev()
-                    .find(|(area, _)| (area.first..=area.last).contains(&virt.0));
-                gone.map(|(_, freed)| (false, *freed))
-            }
+        let space = self.cpus.space_of(now.cpu());
+        let gone = match phys.and_then(|p| self.frames.freed(p)) {
+            Some(freed) => Some(("whose frame went back to the allocator", freed)),
+            None => self.given_back(space, virt.0).map(|gone| match mapping {
+                Some(_) => ("whose memory was given back", gone),
+                None => ("where nothing is mapped: its area was given back", gone),
+            }),
         };
-        if let Some((mapped, freed)) = gone {
-            self.site_is_gone(&mark.about(virt.0), &freed, mapped);
+        if let Some((what, freed)) = gone {
+            self.site_is_gone(&mark.about(virt.0), &freed, what);
         }
         let other = self.patching.sites.iter().find(|s| {
             s.cause != CallRef::NONE
@@ -299,27 +295,55 @@ impl Live {
         self.report(draft);
     }
 
-    /// An area of virtual memory was given back: sites in it are gone.
+    /// A range of addresses was given back: whatever is said to be there is gone.
     pub(crate) fn area_gone(&mut self, now: Now<'_>, virt: u64, len: u64) {
         let Some(span) = Span::of(virt, len) else { return };
         let mark = self.mark(now);
-        let gone = &mut self.patching.gone;
-        if gone.len() >= MAX_GONE {
-            gone.pop_front();
+        if self.patching.gone.entries() >= MAX_GONE {
+            self.patching.gone = crate::span::SpanMap::default();
         }
-        gone.push_back((span, mark));
+        self.patching.gone.insert(span, super::Gone(mark));
+        // Blocks that were looked at there are looked at again.
+        self.fetches.looks.remapped(span);
     }
 
-    /// The site's frame went back to the allocator, or (not `mapped`) its address leads nowhere.
-    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, mapped: bool) {
+    /// A range of addresses was handed out.
+    pub(crate) fn area_made(&mut self, virt: u64, len: u64) {
+        if !self.patching.gone.is_empty()
+            && let Some(span) = Span::of(virt, len)
+        {
+            self.patching.gone.remove(span);
+        }
+    }
+
+    /// A fetch was refused: whoever ran there, was the code given back?
+    pub(crate) fn run_fault(&mut self, now: Now<'_>, virt: VirtAddr, access: Access) {
+        if access != Access::Exec || self.patching.gone.is_empty() {
+            return;
+        }
+        if let Some(gone) = self.given_back(self.cpus.space_of(now.cpu()), virt.0)
+            && self.checkable(RuleId::ExecAfterFree)
+        {
+            let mark = self.mark(now).about(virt.0);
+            translations::executed_after_free(self, virt.0, &gone, false, &mark);
+        }
+    }
+
+    /// The event that gave the memory at `virt` back, unless it was handed out or mapped since.
+    pub(crate) fn given_back(&self, space: textbed_arch::SpaceId, virt: u64) -> Option<Mark> {
+        if self.patching.gone.is_empty() {
+            return None;
+        }
+        let gone = self.patching.gone.get(virt)?.1.0;
+        let mapped = self.tables.lookup(space, virt).map(|(_, m)| m.since.seq);
+        mapped.is_none_or(|since| since < gone.seq).then_some(gone)
+    }
+
+    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, what: &str) {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
         }
         let at = self.address(mark.virt.map_or(0, |v| v.0));
-        let what = match mapped {
-            true => "whose frame went back to the allocator",
-            false => "where nothing is mapped: its area was given back",
-        };
         let message = format!("a patcher's list names {at}, {what}");
         let site = self.site(mark, "about to be patched here");
         let mut draft = Draft::new(RuleId::PatchMetadata, message, site);

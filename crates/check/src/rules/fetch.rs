@@ -1,6 +1,7 @@
 //! missing-icache-maintenance, missing-context-sync, missing-publication-order.
 
 use textbed_arch::insn::CmodxRevision;
+use textbed_arch::effect::SyncCause;
 use textbed_arch::{
     Arch, CpuId, SpaceId, VirtAddr,
     sync::{self, Action, FetchRow},
@@ -50,10 +51,15 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
     draft.sure = broken.sure && version.mark.sure && mark.sure;
     fill_chain(live, &mut draft, broken, q, p);
     draft.window = window(mark, broken, p);
-    if let Some(saved) = &broken.saved {
+    if let Some((saved, cause)) = &broken.saved {
+        let by = match cause {
+            Some(SyncCause::ExceptionEntry) => "an interrupt or exception that it took",
+            Some(SyncCause::ExceptionReturn) => "a return from an interrupt or exception",
+            Some(SyncCause::SpaceSwitch) => "a change of its address space",
+            _ => "a context synchronisation",
+        };
         draft.notes.push(format!(
-            "saved in this run by the context synchronisation at event {}, which nothing orders \
-             after the store",
+            "saved in this run by {by} (event {} on {p}), which nothing orders after the store",
             saved.seq
         ));
     }
@@ -87,7 +93,7 @@ fn fill_chain(live: &Live, draft: &mut Draft, broken: &Broken, q: CpuId, p: CpuI
                 .fetches
                 .last_sync
                 .get(&p)
-                .map(|m| live.site(m, "the CPU's last context synchronisation")),
+                .map(|(m, _)| live.site(m, "the CPU's last context synchronisation")),
             Action::CompleteInvalidate => {
                 broken.completed.map(|m| live.site(&m, "the maintenance was complete here"))
             }

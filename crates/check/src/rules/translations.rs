@@ -191,14 +191,23 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
 }
 
 /// Code was executed in a frame that is free.
-pub(crate) fn executed_after_free(live: &mut Live, virt: u64, freed: &Mark, mark: &Mark) {
-    let message = format!(
-        "code at {} is executed in a frame that went back to the page allocator",
-        live.address(virt)
-    );
+/// `frame`: the page allocator has its frame again; else its range of addresses alone was given
+/// back.
+pub(crate) fn executed_after_free(
+    live: &mut Live,
+    virt: u64,
+    freed: &Mark,
+    frame: bool,
+    mark: &Mark,
+) {
+    let at = live.address(virt);
+    let message = match frame {
+        true => format!("code at {at} is executed in a frame that went back to the page allocator"),
+        false => format!("code at {at} is executed after its memory was given back"),
+    };
     let site = live.site(mark, "executed here");
     let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
-    draft.because = Some(live.site(freed, "the frame went back here"));
+    draft.because = Some(live.site(freed, "given back here"));
     draft.sure = freed.sure && mark.sure;
     draft.blame = Blame::Caller;
     draft.missing.push("wait until no CPU runs the code before its frames go back".to_owned());
