@@ -57,7 +57,7 @@ fn a_patcher_written_out_names_its_site() {
     assert_eq!(site, patch.map(|call| (call, 4, 8, false)));
     let closed =
         |e: &Event| matches!(e.view(), View::CallReturned { call, .. } if Some(call) == patch);
-    assert!(ran.events().any(|e| closed(e)));
+    assert!(ran.events().any(closed));
     let long = "cpu 0 { p = vmalloc(4096)\nwith patch(p, 1M) { }\n}\n";
     let ran = run_on(Arch::Arm64, long);
     assert!(matches!(ran.end.outcome, Outcome::NotModelled(_)), "{:?}", ran.end.outcome);
