@@ -7,7 +7,8 @@
 //!
 //! `call(entry, args…)` runs machine code on a CPU of its own; without the feature `vcpu` it is not
 //! modelled ("built without CPUs"). `preempt(entry, at)` runs it up to an instruction, where the
-//! task is preempted; `resume()` lets the task that was preempted last on this CPU go on to its end.
+//! task is preempted; `resume()` lets the task that was preempted last on this CPU go on to its
+//! end.
 //! `jit(NAME)` is generated code and its data: an unpack function for a format of packed keys.
 //! Not modelled: trap handlers, and calls, `with` and IPIs inside interrupt handlers.
 
