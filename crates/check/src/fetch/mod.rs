@@ -33,8 +33,8 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use textbed_arch::insn::CmodxRevision;
 use textbed_arch::effect::SyncCause;
+use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
 use textbed_event::{Facts, Header};
 

@@ -1,7 +1,7 @@
 //! missing-icache-maintenance, missing-context-sync, missing-publication-order.
 
-use textbed_arch::insn::CmodxRevision;
 use textbed_arch::effect::SyncCause;
+use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{
     Arch, CpuId, SpaceId, VirtAddr,
     sync::{self, Action, FetchRow},
