@@ -20,6 +20,7 @@ LOCKED =
 # Folders with data from outside of the repository, for `make conform`.
 LOGS =
 LITMUS =
+FORMATS =
 # Time for each target of `make fuzz`.
 SECONDS =
 
@@ -72,8 +73,8 @@ bench: set-up ## benchmarks, in the release profile; instruction counts against 
 	@$(STAGE) 'benchmarks' $(CARGO) bench $(LOCKED) --workspace
 	@$(STAGE) 'instruction counts' tools/count
 
-conform: set-up ## comparisons with data from outside: LOGS=DIR LITMUS=DIR
-	@$(STAGE) 'conform' tools/conform '$(LOGS)' '$(LITMUS)'
+conform: set-up ## comparisons with data from outside: LOGS=DIR LITMUS=DIR FORMATS=DIR
+	@$(STAGE) 'conform' tools/conform '$(LOGS)' '$(LITMUS)' '$(FORMATS)'
 
 fuzz: set-up ## coverage-guided fuzzing of the log reader, SECONDS for each target (default 600)
 	@$(STAGE) 'fuzz' tools/fuzz $(SECONDS)
