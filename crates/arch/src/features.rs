@@ -28,6 +28,9 @@ bitflags! {
         const ARM_BBML2_NOABORT = 1 << 6;
         /// arm64: the instruction cache is indexed by virtual address (CTR_EL0.L1Ip: VIPT).
         const ARM_VIPT = 1 << 7;
+        /// arm64: a broadcast TLBI has reached other CPUs only when it was repeated after a DSB
+        /// (erratum 1286807 of Cortex-A76 and kin).
+        const ARM_REPEAT_TLBI = 1 << 8;
         /// x86: the vendor is AMD (else Intel).
         const X86_AMD = 1 << 16;
         /// x86: 2 MiB pages.
@@ -42,6 +45,9 @@ bitflags! {
         const X86_INVLPGB = 1 << 21;
         /// x86: EFER.TCE (AMD): INVLPG keeps unrelated upper levels.
         const X86_TCE = 1 << 22;
+        /// x86: INVLPG leaves global entries while PCIDs are on (Alder Lake and kin before a
+        /// microcode update).
+        const X86_INVLPG_MISS = 1 << 23;
         /// powerpc: the instruction cache is coherent (CPU_FTR_COHERENT_ICACHE).
         const PPC_COHERENT_ICACHE = 1 << 32;
         /// powerpc: radix translation (else hash).
@@ -50,6 +56,9 @@ bitflags! {
         const PPC_PREFIXED = 1 << 34;
         /// powerpc: the kernel uses tlbie (else tlbiel by IPI).
         const PPC_TLBIE = 1 << 35;
+        /// powerpc: a `tlbie` does not wait for stores of other threads through the old translation
+        /// unless it is repeated after a `ptesync` (POWER9 store queue erratum).
+        const PPC_TLBIE_STQ = 1 << 36;
     }
 }
 
@@ -79,6 +88,7 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::Arm64, "ets2", Features::ARM_ETS2, false, "FEAT_ETS2"),
     f(Arch::Arm64, "bbml2_noabort", Features::ARM_BBML2_NOABORT, false, "BBM level 2, no abort"),
     f(Arch::Arm64, "vipt", Features::ARM_VIPT, false, "icache indexed by virtual address"),
+    f(Arch::Arm64, "repeat_tlbi", Features::ARM_REPEAT_TLBI, false, "erratum: TLBI needs a second"),
     f(Arch::X86_64, "amd", Features::X86_AMD, false, "AMD rules (else Intel)"),
     f(Arch::X86_64, "pse", Features::X86_PSE, true, "2 MiB pages"),
     f(Arch::X86_64, "gbpages", Features::X86_GBPAGES, true, "1 GiB pages"),
@@ -86,10 +96,18 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::X86_64, "serialize", Features::X86_SERIALIZE, false, "the SERIALIZE instruction"),
     f(Arch::X86_64, "invlpgb", Features::X86_INVLPGB, false, "broadcast TLB invalidation"),
     f(Arch::X86_64, "tce", Features::X86_TCE, false, "EFER.TCE"),
+    f(
+        Arch::X86_64,
+        "invlpg_miss",
+        Features::X86_INVLPG_MISS,
+        false,
+        "erratum: INVLPG leaves globals",
+    ),
     f(Arch::Ppc64le, "coherent_icache", Features::PPC_COHERENT_ICACHE, true, "icache snoops"),
     f(Arch::Ppc64le, "radix", Features::PPC_RADIX, true, "radix translation"),
     f(Arch::Ppc64le, "prefixed", Features::PPC_PREFIXED, true, "prefixed instructions"),
     f(Arch::Ppc64le, "tlbie", Features::PPC_TLBIE, true, "broadcast tlbie is used"),
+    f(Arch::Ppc64le, "tlbie_stq", Features::PPC_TLBIE_STQ, false, "erratum: tlbie passes stores"),
 ];
 
 const fn f(

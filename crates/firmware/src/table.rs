@@ -33,30 +33,34 @@ pub(crate) fn of(arch: Arch) -> &'static [Entry] {
 }
 
 static X86_64: &[Entry] = files! { "x86_64":
-        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line" "exception_return"
-        "fetch_add" "fib" "invalidate_line" "load_word" "memcpy_words" "patched_site" "poke_call"
-        "poke_sync_call" "publish_word" "reader" "reader_nosync" "ret42" "spin" "store_two"
-        "store_word" "sum_loop" "sync_core" "sync_cpuid" "sync_cr" "sync_serialize"
-        "tlb_flush_page" "trap_breakpoint" "trap_undefined"
+        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line"
+        "exception_return" "fetch_add" "fib" "handler_count" "handler_skip" "invalidate_line"
+        "load_word" "memcpy_words" "patched_site" "poke_call" "poke_sync_call" "publish_word"
+        "reader" "reader_nosync" "reader_wait" "ret42" "spin" "store_two" "store_word"
+        "sum_loop" "sync_core" "sync_cpuid" "sync_cr" "sync_serialize" "tlb_flush_page"
+        "trap_breakpoint" "trap_undefined"
 };
 
 static ARM64: &[Entry] = files! { "arm64":
-        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line" "exception_return"
-        "fetch_add" "fib" "invalidate_line" "load_word" "memcpy_words" "patched_site" "poke_call"
-        "poke_sync_call" "publish_word" "reader" "reader_nosync" "ret42" "spin" "store_two"
-        "store_word" "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
+        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line"
+        "exception_return" "fetch_add" "fib" "handler_count" "handler_skip" "invalidate_line"
+        "load_word" "memcpy_words" "patched_site" "poke_call" "poke_sync_call" "publish_word"
+        "reader" "reader_nosync" "reader_wait" "ret42" "spin" "store_two" "store_word"
+        "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
 };
 
 static PPC64LE: &[Entry] = files! { "ppc64le":
-        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line" "exception_return"
-        "fetch_add" "fib" "invalidate_line" "load_word" "memcpy_words" "patched_site" "poke_call"
-        "poke_sync_call" "publish_word" "reader" "reader_nosync" "ret42" "spin" "store_two"
-        "store_word" "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
+        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line"
+        "exception_return" "fetch_add" "fib" "handler_count" "handler_skip" "invalidate_line"
+        "load_word" "memcpy_words" "patched_site" "poke_call" "poke_sync_call" "publish_word"
+        "reader" "reader_nosync" "reader_wait" "ret42" "spin" "store_two" "store_word"
+        "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
 };
 
 static PPC64: &[Entry] = files! { "ppc64":
-        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line" "exception_return"
-        "fetch_add" "fib" "invalidate_line" "load_word" "memcpy_words" "patched_site" "poke_call"
-        "poke_sync_call" "publish_word" "reader" "reader_nosync" "ret42" "spin" "store_two"
-        "store_word" "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
+        "add3" "atomic_inc" "cachesync" "cachesync_range" "call0" "clean_line"
+        "exception_return" "fetch_add" "fib" "handler_count" "handler_skip" "invalidate_line"
+        "load_word" "memcpy_words" "patched_site" "poke_call" "poke_sync_call" "publish_word"
+        "reader" "reader_nosync" "reader_wait" "ret42" "spin" "store_two" "store_word"
+        "sum_loop" "sync_core" "tlb_flush_page" "trap_breakpoint" "trap_undefined"
 };

@@ -3,14 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod catalogue;
 mod shapes;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
+use catalogue::catalogue;
 use shapes::{CONFIGURATIONS, MORE_SHAPES, SHAPES, Shape, text};
-use textbed_litmus::kinds::{self, Kind};
+use textbed_litmus::kinds::Kind;
 use textbed_litmus::{By, Test, classes, decide, parse};
 
 /// Tests whose recorded verdict comes from a model in which `ic iallu` is broadcast. By the manual
@@ -132,29 +133,6 @@ fn windows_of_the_shapes_are_those_of_the_graph() {
     }
     windows.tell("shapes");
     assert!(windows.compared > 150 && windows.narrow > 60, "{windows:?}");
-}
-
-/// Tests and recorded verdicts below the directory named by TEXTBED_LITMUS.
-fn catalogue() -> (Vec<Test>, BTreeMap<String, Kind>) {
-    let root = std::env::var("TEXTBED_LITMUS").expect("TEXTBED_LITMUS names a directory");
-    let (mut files, mut verdicts) = (Vec::new(), BTreeMap::new());
-    let mut open = vec![PathBuf::from(root)];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-            let path = entry.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                _ if path.is_dir() => open.push(path),
-                Some("litmus") => files.push(path),
-                _ if path.ends_with("kinds.txt") => {
-                    verdicts = kinds::read(&std::fs::read_to_string(&path).unwrap()).unwrap();
-                }
-                _ => {}
-            }
-        }
-    }
-    files.sort();
-    let read = |p: &PathBuf| parse(&std::fs::read_to_string(p).unwrap()).unwrap();
-    (files.iter().map(read).collect(), verdicts)
 }
 
 /// Every recorded verdict, by configuration: with `ic iallu` broadcast as in the model that they

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod catalogue;
+
 use proptest::prelude::*;
 use textbed_arch::VirtAddr;
 use textbed_litmus::kinds::{self, Kind};
@@ -148,24 +150,7 @@ fn own_text() -> String {
 #[test]
 #[ignore = "reads the directory named by TEXTBED_LITMUS"]
 fn the_catalogue_is_read() {
-    let root = std::env::var("TEXTBED_LITMUS").expect("TEXTBED_LITMUS names a directory");
-    let mut files = Vec::new();
-    let mut verdicts = std::collections::BTreeMap::new();
-    let mut open = vec![std::path::PathBuf::from(root)];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-            let path = entry.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                _ if path.is_dir() => open.push(path),
-                Some("litmus") => files.push(path),
-                _ if path.ends_with("kinds.txt") => {
-                    verdicts = kinds::read(&std::fs::read_to_string(&path).unwrap()).unwrap();
-                }
-                _ => {}
-            }
-        }
-    }
-    files.sort();
+    let (files, verdicts) = catalogue::files();
     let (mut read, mut recorded) = (0, 0);
     for file in &files {
         let text = std::fs::read_to_string(file).unwrap();

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod catalogue;
 mod search;
 mod shapes;
 
+use catalogue::catalogue;
 use search::{Fetches, decide};
 use shapes::{CONFIGURATIONS, SHAPES, text};
 use std::collections::BTreeMap;
-use textbed_litmus::kinds::{self, Kind};
+use textbed_litmus::kinds::Kind;
 use textbed_litmus::parse;
 
 /// Most runs of one test.
@@ -53,27 +55,10 @@ fn no_shape_is_vacuous() {
 #[test]
 #[ignore = "reads the directory named by TEXTBED_LITMUS"]
 fn the_simulator_decides_the_catalogue() {
-    let root = std::env::var("TEXTBED_LITMUS").expect("TEXTBED_LITMUS names a directory");
-    let (mut files, mut verdicts) = (Vec::new(), BTreeMap::new());
-    let mut open = vec![std::path::PathBuf::from(root)];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-            let path = entry.path();
-            match path.extension().and_then(|e| e.to_str()) {
-                _ if path.is_dir() => open.push(path),
-                Some("litmus") => files.push(path),
-                _ if path.ends_with("kinds.txt") => {
-                    verdicts = kinds::read(&std::fs::read_to_string(&path).unwrap()).unwrap();
-                }
-                _ => {}
-            }
-        }
-    }
-    files.sort();
+    let (tests, verdicts) = catalogue();
     let mut table: BTreeMap<(bool, bool), [u32; 6]> = BTreeMap::new();
     let mut reached = Vec::new();
-    for file in &files {
-        let test = parse(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for test in tests {
         let row = table.entry((test.dic, test.idc)).or_default();
         let Some(recorded) = verdicts.get(&test.name) else {
             row[0] += 1;

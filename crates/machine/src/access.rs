@@ -308,6 +308,7 @@ impl Machine {
         if bytes.is_empty() {
             return Ok(false);
         }
+        self.lose_reservations(cpu, phys.0, bytes.len() as u64);
         let changes = self.before_store(cpu, virt, phys, bytes)?;
         if changes {
             self.will_replace(cpu, phys, bytes.len() as u64);
@@ -330,6 +331,7 @@ impl Machine {
         for cpu in self.all_cpus() {
             self.perform_overlapping(cpu, phys.0, len);
         }
+        self.lose_reservations(cpu, phys.0, len);
         let mut changes = false;
         let mut done = 0;
         while done < len {

@@ -29,6 +29,16 @@ pub enum Choice {
         /// Bytes that they cover.
         len: u64,
     },
+    /// A table entry that points to a table is about to be replaced: does this CPU hold it in a
+    /// cache of upper levels? 0 no, 1 yes.
+    UpperFill {
+        /// The CPU.
+        cpu: CpuId,
+        /// First address that the entry covers.
+        virt: VirtAddr,
+        /// Bytes that it covers.
+        len: u64,
+    },
     /// Which of several translations an access uses: 0 what the tables say now, then held ones from
     /// the youngest to the oldest.
     Translation {
@@ -97,6 +107,8 @@ pub enum Choice {
         virt: VirtAddr,
         /// It waits already, and a younger store was issued; else it is issued just now.
         still: bool,
+        /// Some CPU can execute the bytes.
+        code: bool,
     },
     /// How a CPU that polls while idle takes a cross-call: 0 by an interrupt, 1 by its poll.
     IpiByPoll {
@@ -112,6 +124,7 @@ impl Choice {
         match *self {
             Choice::Prefetch { .. }
             | Choice::TlbFill { .. }
+            | Choice::UpperFill { .. }
             | Choice::IpiByPoll { .. }
             | Choice::StoreWaits { .. } => 2,
             Choice::Translation { options, .. }
@@ -149,13 +162,17 @@ impl Policy for Newest {
     }
 }
 
-/// Everything is as old as it may be.
+/// Everything is as old as it may be. Of stores those to code wait; others are performed in order,
+/// so that what announces the code is seen before it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Stalest;
 
 impl Policy for Stalest {
     fn choose(&mut self, choice: &Choice) -> usize {
-        choice.options() - 1
+        match choice {
+            Choice::StoreWaits { code, .. } => usize::from(*code),
+            _ => choice.options() - 1,
+        }
     }
 }
 

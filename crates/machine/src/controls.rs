@@ -88,7 +88,7 @@ impl Machine {
         if let Some(scope) = drop {
             let asid = self.asid_of(cpu);
             let target = TlbTarget { scope, virt: 0, len: 0, asid, any: false };
-            self.drop_translations(cpu, &target, now);
+            self.drop_translations(cpu, &target, now, false);
         }
     }
 }

@@ -11,11 +11,10 @@
 //! fetched ahead; cleaning to the point of unification; maintenance that takes effect somewhere
 //! between its issue and its barrier.
 //!
-//! Not modelled: load buffering, storage that is not multi-copy-atomic, caches of upper table
-//! levels, invalid entries that stay unseen after a mapping was made, TLB conflict aborts and
-//! amalgamated entries, accessed and dirty bits set by hardware, memory types, user privilege,
-//! caches of data as such, second-stage translation, torn fetches inside one line, exclusive
-//! monitors. Nothing about Linux is here.
+//! Not modelled: load buffering, storage that is not multi-copy-atomic, invalid entries that stay
+//! unseen after a mapping was made, TLB conflict aborts and amalgamated entries, accessed and dirty
+//! bits set by hardware, memory types, user privilege, caches of data as such, second-stage
+//! translation, torn fetches inside one line. Nothing about Linux is here.
 
 mod access;
 mod choice;
@@ -34,12 +33,15 @@ mod maintain;
 mod mask;
 mod memory;
 mod op;
+mod reserve;
 mod spaces;
+mod state;
 mod stream;
 mod sync;
 mod tables;
 mod tlb;
 mod translate;
+mod upper;
 
 pub use access::MAX_ACCESS_BYTES;
 pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Taken};

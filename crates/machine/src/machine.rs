@@ -17,6 +17,7 @@ use crate::maintain::Pending;
 use crate::memory::Memory;
 use crate::spaces::Space;
 use crate::tlb::Tlb;
+use crate::upper::Upper;
 use crate::{MAX_CPUS, MachineError};
 
 /// What a machine is made of.
@@ -72,9 +73,13 @@ pub(crate) struct PerCpu {
     pub(crate) controls: Controls,
     pub(crate) registers: Registers,
     pub(crate) tlb: Tlb,
+    /// Upper table entries that the tables no longer have.
+    pub(crate) uppers: Vec<Upper>,
     pub(crate) ahead: Ahead,
     pub(crate) pending: Pending,
     pub(crate) data: DataSide,
+    /// Number of the granule that it has reserved.
+    pub(crate) reserved: Option<u64>,
 }
 
 /// The hardware. See the crate's page for what is modelled.
@@ -97,6 +102,8 @@ pub struct Machine {
     pub(crate) tick: u64,
     /// Data accesses may be seen out of order.
     pub(crate) reorders: bool,
+    /// Some CPU may have a reservation.
+    pub(crate) reservations: bool,
 }
 
 impl Machine {
@@ -155,6 +162,7 @@ impl Machine {
             next_ipi: 0,
             tick: 0,
             reorders,
+            reservations: false,
         };
         let root = machine.new_table(0)?;
         machine.spaces.push(Space::new(root));
@@ -283,9 +291,11 @@ impl PerCpu {
             controls: Controls::LINUX,
             registers: Registers::default(),
             tlb: Tlb::default(),
+            uppers: Vec::new(),
             ahead: Ahead::default(),
             pending: Pending::default(),
             data: DataSide::default(),
+            reserved: None,
         }
     }
 }

@@ -8,13 +8,14 @@
 //! a choice of the access. A clean that happens by itself earlier is no choice of its own: it only
 //! takes old bytes away that a fetch need not get. Not modelled: nXS domains.
 
-use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach};
-use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
+use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach, TlbScope};
+use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
 use textbed_event::{Flags, OpId, View};
 
 use crate::Machine;
 use crate::choice::Choice;
 use crate::iside::Performed;
+use crate::state::{Part, Take};
 use crate::tlb::{PendingTlbi, TlbTarget};
 
 /// A clean that no barrier has completed.
@@ -40,6 +41,8 @@ pub(crate) struct Pending {
     cleans: Vec<PendingClean>,
     invalidates: Vec<PendingInvalidate>,
     tlbis: Vec<PendingTlbi>,
+    /// What the last barrier completed, where an erratum asks for each a second time.
+    completed: Vec<TlbTarget>,
     /// Last barrier that orders everything before maintenance.
     full: u64,
     /// Last barrier that orders cleans.
@@ -63,6 +66,39 @@ impl Pending {
     /// When the youngest version was stored that the CPU fetched.
     pub(crate) fn fetched(&self) -> u64 {
         self.fetched
+    }
+
+    /// Every part, for [`Machine::fingerprint`].
+    pub(crate) fn visit(&self, take: Take<'_>) {
+        let range = |range: Option<(u64, u64)>, take: Take<'_>| {
+            let (first, len) = range.unwrap_or((u64::MAX, 0));
+            take(Part::Value(first));
+            take(Part::Value(len));
+        };
+        take(Part::Value(self.cleans.len() as u64));
+        for c in &self.cleans {
+            range(c.range, take);
+            take(Part::Event(c.issued));
+            take(Part::Known(c.base));
+        }
+        take(Part::Value(self.invalidates.len() as u64));
+        for i in &self.invalidates {
+            range(i.range, take);
+            take(Part::Value(i.reach as u64));
+            take(Part::Known(i.base));
+        }
+        take(Part::Value(self.tlbis.len() as u64));
+        for t in &self.tlbis {
+            let TlbTarget { scope, virt, len, asid, any } = t.target;
+            for value in [scope as u64, virt, len, u64::from(asid), u64::from(any)] {
+                take(Part::Value(value));
+            }
+            take(Part::Value(t.reach as u64 | u64::from(t.synced) << 8));
+            take(Part::Known(t.base));
+        }
+        let moments =
+            [self.full, self.memory, self.stores, self.tables, self.learned, self.fetched];
+        moments.into_iter().for_each(|moment| take(Part::Known(moment)));
     }
 
     /// Maintenance from here on comes after what happened until `moment`.
@@ -92,8 +128,9 @@ impl Machine {
         op: OpId,
     ) {
         let range = self.scope_range(scope, phys, self.lines.geometry().0);
-        // Stores to the line come before its clean.
+        // Stores to the line come before its clean; where a clean does nothing both may wait.
         match range {
+            _ if self.lines.unified => {}
             Some((first, len)) => self.perform_overlapping(cpu, first, len),
             None => self.perform_all(cpu),
         }
@@ -146,12 +183,15 @@ impl Machine {
         let now = self.advance();
         let x86 = self.arch() == Arch::X86_64;
         if x86 && reach == Reach::Local {
-            self.drop_translations(cpu, &target, now);
+            let missed = self.has(Features::X86_INVLPG_MISS) && self.has(Features::X86_PCID);
+            let keeps_global = missed && target.scope == TlbScope::Address;
+            self.drop_translations(cpu, &target, now, keeps_global);
         } else if let Some(c) = self.cpus.get_mut(cpu.index()) {
             let p = &mut c.pending;
             // x86: an earlier table store is ordered before INVLPGB (from memory).
             let base = if x86 { now } else { p.tables.max(p.learned) };
-            p.tlbis.push(PendingTlbi { target, reach, base, synced: false });
+            let again = p.completed.contains(&target);
+            p.tlbis.push(PendingTlbi { target, reach, base, synced: false, again });
         }
         let TlbTarget { scope, virt, len, asid, .. } = target;
         let space = self.space_tagged(cpu, asid);
@@ -171,7 +211,9 @@ impl Machine {
         if stores.contains(&barrier) {
             self.stores_performed(cpu, Performed::ByNow);
         }
+        let reorders = self.reorders();
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
+        let stored = c.data.stored;
         let p = &mut c.pending;
         match barrier {
             Barrier::DsbFull => {
@@ -182,7 +224,12 @@ impl Machine {
                 self.complete_tlbis(cpu, |t| shared || t.reach == Reach::Local);
             }
             // Nothing after it, a clean neither, comes before the stores that it waits for.
-            Barrier::DsbStore => (p.memory, p.stores, p.tables) = (now, now, now),
+            // It waits for stores alone: a load before it may come after what follows it.
+            Barrier::DsbStore => {
+                let at = if reorders { stored } else { now };
+                (p.memory, p.stores) = (p.memory.max(at), p.stores.max(at));
+                p.tables = now;
+            }
             Barrier::DmbFull => {
                 p.memory = now;
                 self.complete_cleans(cpu);
@@ -310,6 +357,14 @@ impl Machine {
         c.pending.tlbis = left;
         for tlbi in &done {
             self.complete_tlbi(by, tlbi);
+        }
+        // Errata ask for the same one again.
+        let errata = self.has(Features::ARM_REPEAT_TLBI) || self.has(Features::PPC_TLBIE_STQ);
+        if errata
+            && !done.is_empty()
+            && let Some(c) = self.cpus.get_mut(by.index())
+        {
+            c.pending.completed = done.iter().filter(|t| !t.again).map(|t| t.target).collect();
         }
     }
 }

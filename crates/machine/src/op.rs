@@ -166,6 +166,9 @@ impl Machine {
     /// A return from an exception: synchronises where the architecture has it so (arm64 with EOS,
     /// Power always, x86 if the instruction serialises).
     pub(crate) fn exception_return(&mut self, cpu: CpuId, serialises: bool, op: OpId) {
+        if self.arch() == Arch::Arm64 {
+            self.clear_reservation(cpu);
+        }
         let synchronises = match self.arch() {
             Arch::X86_64 => serialises,
             Arch::Arm64 => self.has(Features::ARM_EOS),

@@ -131,6 +131,7 @@ impl Machine {
         let old = (c.space, c.asid);
         if x86 && !no_flush {
             c.tlb.drop_space(asid);
+            c.uppers.retain(|u| u.tag != Some(asid));
             c.known.retain(|(_, known)| *known != asid);
         }
         let kept = old != (space, asid) && (!x86 || no_flush || old.1 != asid);

@@ -2,12 +2,12 @@
 //!
 //! Modelled: entries with leaf size, identifier, global bit and the permission as it was when they
 //! were filled; filled by walks, and (as a [`Choice`]) ahead of a change of the tables; entries
-//! with neighbours' attributes are kept as runs. Not modelled: caches of upper levels (a walk
-//! always reads all levels from memory), separate instruction and data TLBs, and capacity, but for
+//! with neighbours' attributes are kept as runs. Caches of upper levels are in
+//! [`crate::upper`]. Not modelled: separate instruction and data TLBs, and capacity, but for
 //! a bound on memory.
 
 use textbed_arch::effect::{Reach, TlbScope};
-use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, VirtAddr};
 
 use crate::choice::Choice;
 use crate::exec_map::overlap;
@@ -171,10 +171,18 @@ impl Tlb {
 
     /// Carries out an invalidation as of `moment`: what the tables ceased to say later stays, for a
     /// walk could have filled it again. Returns what was dropped.
-    pub(crate) fn invalidate(&mut self, target: &TlbTarget, moment: u64) -> Vec<TlbEntry> {
+    pub(crate) fn invalidate(
+        &mut self,
+        target: &TlbTarget,
+        moment: u64,
+        keeps_global: bool,
+    ) -> Vec<TlbEntry> {
         let mut dropped = Vec::new();
         self.rewrite(
-            |e| target.hits(e).filter(|_| e.replaced.is_none_or(|r| r <= moment)),
+            |e| {
+                let kept = keeps_global && e.tag.is_none();
+                target.hits(e).filter(|_| !kept && e.replaced.is_none_or(|r| r <= moment))
+            },
             |part| {
                 dropped.push(part);
                 None
@@ -230,6 +238,8 @@ pub(crate) struct PendingTlbi {
     pub(crate) base: u64,
     /// powerpc: `tlbsync` came after it.
     pub(crate) synced: bool,
+    /// The same one was completed by the barrier before it.
+    pub(crate) again: bool,
 }
 
 impl Machine {
@@ -305,12 +315,17 @@ impl Machine {
 
     /// Carries out an invalidation on one CPU as of `moment`. What was dropped may still have been
     /// used for instructions fetched ahead.
-    pub(crate) fn drop_translations(&mut self, cpu: CpuId, target: &TlbTarget, moment: u64) {
-        // Accesses through the old translation are complete first.
-        self.perform_all(cpu);
+    pub(crate) fn drop_translations(
+        &mut self,
+        cpu: CpuId,
+        target: &TlbTarget,
+        moment: u64,
+        keeps_global: bool,
+    ) {
+        self.drop_uppers(cpu, target, moment);
         let now = self.tick;
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
-        for e in c.tlb.invalidate(target, moment) {
+        for e in c.tlb.invalidate(target, moment, keeps_global) {
             if e.perm.executable() {
                 c.ahead.went(Past {
                     virt: e.virt,
@@ -328,15 +343,28 @@ impl Machine {
     /// as early as `base`.
     pub(crate) fn complete_tlbi(&mut self, by: CpuId, pending: &PendingTlbi) {
         for cpu in self.reached(by, pending.reach).iter() {
+            let other = cpu != by && !pending.again;
+            if other && self.has(Features::ARM_REPEAT_TLBI) {
+                continue;
+            }
+            // Accesses through the old translation are complete first.
+            if !(other && self.has(Features::PPC_TLBIE_STQ)) {
+                self.perform_all(cpu);
+            }
             let Some(c) = self.cpus.get(cpu.index()) else { continue };
-            let moments = c.tlb.replaced_after(&pending.target, pending.base);
+            let mut moments = c.tlb.replaced_after(&pending.target, pending.base);
+            let x86 = self.arch() == Arch::X86_64;
+            let gone = c.uppers.iter().filter(|u| u.goes(&pending.target, x86));
+            moments.extend(gone.map(|u| u.replaced).filter(|r| *r > pending.base));
+            moments.sort_unstable_by(|a, b| b.cmp(a));
+            moments.dedup();
             let options = moments.len() + 1;
             let answer = self.choices.ask(Choice::TlbiReached { by, cpu, options });
             let moment = match answer.checked_sub(1).and_then(|n| moments.get(n)) {
                 Some(replaced) => replaced - 1,
                 None => self.tick,
             };
-            self.drop_translations(cpu, &pending.target, moment);
+            self.drop_translations(cpu, &pending.target, moment, false);
         }
     }
 

@@ -14,6 +14,7 @@ use textbed_event::{Access, FaultReason, View};
 use crate::choice::Choice;
 use crate::spaces::is_kernel;
 use crate::tlb::TlbEntry;
+use crate::upper::Upper;
 use crate::{Fault, Machine};
 
 /// Whether a permission lets the kernel access so. `protect` is x86 CR0.WP (true elsewhere), which
@@ -46,13 +47,27 @@ pub(crate) type Way = Result<TlbEntry, FaultReason>;
 impl Machine {
     /// The entry that a walk of the tables gives now.
     pub(crate) fn walk(&self, cpu: CpuId, virt: VirtAddr) -> Result<TlbEntry, FaultReason> {
+        self.walk_by(cpu, virt, None)
+    }
+
+    /// The same, with an upper entry that the tables no longer have.
+    fn walk_by(
+        &self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        upper: Option<&Upper>,
+    ) -> Result<TlbEntry, FaultReason> {
         let c = self.cpus.get(cpu.index()).ok_or(FaultReason::BadAddress)?;
         let owner = self.owner(c.space, virt).ok_or(FaultReason::NotPresent)?;
         // On x86 the loaded root serves both halves; its kernel half is shared.
         let tree = if self.arch() == Arch::X86_64 { c.space } else { owner };
         let root = self.root(tree).ok_or(FaultReason::NotPresent)?;
         let controls = Controls { x86_wp: true, ..c.controls };
-        let walk = self.format.walk_with(root, virt, &controls, &mut |addr| self.entry(addr));
+        let mut read = |addr| match upper {
+            Some(u) if u.entry == addr => Some(u.raw),
+            _ => self.entry(addr),
+        };
+        let walk = self.format.walk_with(root, virt, &controls, &mut read);
         let t = walk.result.map_err(|e| match e {
             WalkFault::NonCanonical => FaultReason::BadAddress,
             WalkFault::NotPresent { .. } => FaultReason::NotPresent,
@@ -98,6 +113,22 @@ impl Machine {
                 ways.push(Ok(*e));
             }
         }
+        let uppers: Vec<Upper> =
+            c.uppers.iter().filter(|u| u.serves(virt.0, asid)).copied().collect();
+        for upper in uppers.iter().rev() {
+            let Ok(e) = self.walk_by(cpu, virt, Some(upper)) else { continue };
+            let seen = ways.iter().any(|w| {
+                w.as_ref().is_ok_and(|w| {
+                    w.phys_of(virt.0) == e.phys_of(virt.0)
+                        && grants(w.perm, access, wp) == grants(e.perm, access, wp)
+                })
+            });
+            if !seen {
+                // Nothing in the tables says so any more, and it can be held from now on.
+                ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(self.tick), ..e }));
+            }
+        }
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return ways };
         if let Ok(entry) = walked
             && c.tlb.matching(virt.0, asid).any(|e| conflicts(arch, features, e, &entry))
         {

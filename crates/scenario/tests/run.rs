@@ -559,6 +559,39 @@ mod with_cpus {
         }
     }
 
+    /// A flag that nothing orders after the code: under `stalest` the old code runs.
+    #[test]
+    fn an_unordered_publication_has_a_run_in_which_it_goes_wrong() {
+        let text = |store: &str| {
+            format!(
+                "kernel 6.12\narch arm64\nfeature arm64.idc = 1\nfeature arm64.dic = 1\n\
+                 setup {{\n\
+                 p = __vmalloc_node_range(4K, 4K, 0xffff800090000000, 0xffff8000b0000000, \
+                 PAGE_KERNEL_EXEC, 0)\n\
+                 memcpy(p, code(ret42))\n\
+                 publish set = p + 1K\nmemcpy(set, code({store}))\n\
+                 publish wait = p + 2K\nmemcpy(wait, code(reader_wait))\n\
+                 flush_icache_range(p, p + 4K)\n\
+                 flag = vmalloc(4K)\nzero = call(set, flag, 0)\n\
+                 }}\n\
+                 cpu 0 {{ op isb\nmemcpy(p, code(add3))\ncall(set, flag, 1) }}\n\
+                 cpu 1 {{ op isb\nr = call(wait, flag, p) }}\n"
+            )
+        };
+        let old = |store: &str, policy| {
+            let options = RunOptions { policy, ..options(Arch::Arm64, "6.12") };
+            let ran = try_run(&loaded(&text(store)), &options).unwrap();
+            assert_eq!(ran.end.outcome, Outcome::Ended, "{store} {policy:?}: {:?}", ran.notes());
+            ran.notes().contains(&"cpu 1: call(wait, flag, p) returned 42")
+        };
+        assert!(!old("store_word", PolicyChoice::Newest));
+        assert!(old("store_word", PolicyChoice::Stalest));
+        // Seeds are left out: a call is not interleaved, so the reader must not run first.
+        for policy in [PolicyChoice::Newest, PolicyChoice::Stalest] {
+            assert!(!old("publish_word", policy), "{policy:?}: a release carries the code");
+        }
+    }
+
     #[test]
     fn a_guest_fault_ends_one_program() {
         for arch in MAIN {

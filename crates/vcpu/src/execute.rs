@@ -10,6 +10,7 @@ use textbed_machine::{CpuError, Fault, Machine, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::{
+    exceptions::Taken,
     native::Native,
     special::{self, Order, Plan},
     traps::Trap,
@@ -40,7 +41,7 @@ impl Vcpu {
     pub(crate) fn step_at(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
         let bytes = match self.fetch(m, pc) {
             Ok(bytes) => bytes,
-            Err(fault) => return Ok(self.faulted(m, fault)),
+            Err(fault) => return self.faulted(m, fault),
         };
         let next = pc.wrapping_add(bytes.len() as u64);
         let insn = insn::decode(self.arch, &bytes);
@@ -65,7 +66,11 @@ impl Vcpu {
         };
         match plan {
             Plan::Engine(order) => match self.native(m, site.pc, site.bytes, order)? {
-                Native::Done => self.branched(m, site)?,
+                Native::Done => {
+                    // The instruction after STI runs before an interrupt is taken (SDM 2B, STI).
+                    self.interrupts.shadow = self.arch == Arch::X86_64 && site.bytes == [0xfb];
+                    self.branched(m, site)?;
+                }
                 other => return self.ended(m, site, other),
             },
             Plan::Machine { first } => return self.by_machine(m, site, first),
@@ -76,7 +81,7 @@ impl Vcpu {
                 let zeros = vec![0; size as usize];
                 match m.store(self.id, address, &zeros, MemOrder::Plain) {
                     Ok(()) => self.engine.set_pc(site.next)?,
-                    Err(fault) => return Ok(self.faulted(m, fault)),
+                    Err(fault) => return self.faulted(m, fault),
                 }
             }
             Plan::CacheType => {
@@ -101,7 +106,7 @@ impl Vcpu {
         let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
         let operands = match self.operands(m, insn, site.next)? {
             Ok(operands) => operands,
-            Err(fault) => return Ok(self.faulted(m, fault)),
+            Err(fault) => return self.faulted(m, fault),
         };
         if let Some(order) = first {
             match self.native(m, site.pc, site.bytes, order)? {
@@ -110,7 +115,7 @@ impl Vcpu {
             }
         }
         if let Some(fault) = self.operate(m, insn, &operands)? {
-            return Ok(self.faulted(m, fault));
+            return self.faulted(m, fault);
         }
         if first.is_none() {
             self.engine.set_pc(site.next)?;
@@ -136,23 +141,32 @@ impl Vcpu {
     ) -> Result<Step, CpuError> {
         match native {
             Native::Done => self.after(),
-            Native::Faulted(fault) => Ok(self.faulted(m, fault)),
+            Native::Faulted(fault) => self.faulted(m, fault),
             Native::Trapped(trap) => self.trap(m, site, trap),
         }
     }
 
     /// Takes the exception of a fault. The machine has emitted it.
-    fn faulted(&self, m: &mut Machine, fault: Fault) -> Step {
+    fn faulted(&mut self, m: &mut Machine, fault: Fault) -> Result<Step, CpuError> {
+        if self.interrupts.vectors.is_some() {
+            let pc = self.engine.pc()?;
+            return self.take(m, Taken::Fault(fault, pc));
+        }
         m.exception_entry(self.id);
-        Step::Faulted(fault)
+        Ok(Step::Faulted(fault))
     }
 
-    /// Takes an exception: emits it, synchronises where the architecture does, and stops there.
+    /// Takes an exception: emits it, synchronises where the architecture does, and goes to the
+    /// guest's handler, or stops there if it has none.
     fn trap(&mut self, m: &mut Machine, site: &Site<'_>, trap: Trap) -> Result<Step, CpuError> {
-        self.engine.set_pc(if trap.after { site.next } else { site.pc })?;
+        let back = if trap.after { site.next } else { site.pc };
+        self.engine.set_pc(back)?;
         let (virt, vector) = (VirtAddr(site.pc), trap.vector);
         let view = View::Trap { virt, vector };
         m.emit_in(self.id, SpaceId::KERNEL, Flags::default(), site.op(), view);
+        if self.interrupts.vectors.is_some() {
+            return self.take(m, Taken::Trap(vector, back));
+        }
         m.exception_entry(self.id);
         Ok(Step::Trapped { virt, vector, name: trap.name.to_owned() })
     }
@@ -186,7 +200,7 @@ impl Vcpu {
         let mut bytes = [0; x86::IRET_FRAME_BYTES];
         let stack = self.stack_pointer()?;
         if let Err(fault) = m.load(self.id, stack, &mut bytes) {
-            return Ok(self.faulted(m, fault));
+            return self.faulted(m, fault);
         }
         let frame = x86::IretFrame::from_bytes(&bytes);
         let current = |r: RegisterX86| self.engine.register(r as i32);
@@ -221,7 +235,7 @@ impl Vcpu {
     fn returned(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
         let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
         match self.operate(m, insn, &[])? {
-            Some(fault) => Ok(self.faulted(m, fault)),
+            Some(fault) => self.faulted(m, fault),
             None => self.after(),
         }
     }

@@ -6,9 +6,10 @@
 //! traps and returns are recognised in the instruction table and act on the machine. Unicorn
 //! supplies arithmetic, not memory: its own caches of code and translations decide nothing.
 //!
-//! Not modelled: ppc32, exception delivery, interrupts, user privilege, and what [`vcpu`] names.
+//! Not modelled: ppc32, user privilege, and what [`vcpu`] names.
 
 mod engine;
+mod exceptions;
 mod exec_view;
 mod execute;
 mod native;

@@ -56,6 +56,13 @@ impl Vcpu {
                 .find(|a| !a.write && !known.iter().any(|(v, b)| *v == a.virt && b.len() == a.len))
                 .copied();
             let Some(load) = missing else {
+                if order.reserves && ended == Ended::Done {
+                    match known.first() {
+                        Some((virt, _)) => m.reserve(self.id, VirtAddr(*virt)),
+                        // CLREX has no load.
+                        None => m.clear_reservation(self.id),
+                    }
+                }
                 return self.finish(m, bytes, order, ended);
             };
             self.engine.restore()?;
@@ -99,8 +106,11 @@ impl Vcpu {
                 return self.trapped(bytes, traps::undefined(self.arch));
             }
         }
+        if order.conditional && !self.may_store(m, bytes)? {
+            return Ok(Native::Done);
+        }
         let stores: Vec<_> = self.engine.accesses().iter().filter(|a| a.write).copied().collect();
-        if stores.is_empty() || order.conditional && !self.conditional_succeeded(bytes)? {
+        if stores.is_empty() {
             return Ok(Native::Done);
         }
         let mut pieces = Vec::with_capacity(stores.len());
@@ -128,6 +138,27 @@ impl Vcpu {
             _ => insn::decode(self.arch, bytes).is_some_and(|i| i.row.effect != Effect::Trap),
         };
         if undefined && exists { Err(self.unknown(bytes)) } else { Ok(Native::Trapped(trap)) }
+    }
+
+    /// Whether the conditional store that ran did store. The engine knows a change of the value,
+    /// the machine every store of another CPU, for which the instruction fails, too.
+    fn may_store(&mut self, m: &mut Machine, bytes: &[u8]) -> Result<bool, CpuError> {
+        if !self.conditional_succeeded(bytes)? {
+            m.clear_reservation(self.id);
+            return Ok(false);
+        }
+        let store = self.engine.accesses().iter().find(|a| a.write).map(|a| VirtAddr(a.virt));
+        if store.is_some_and(|virt| m.take_reservation(self.id, virt)) {
+            return Ok(true);
+        }
+        if self.arch == Arch::Arm64 {
+            let word = special::word_of(self.arch, bytes).unwrap_or(0);
+            self.set_general((word >> 16 & 0x1f) as u8, 1)?;
+        } else {
+            let cr0 = self.engine.register(RegisterPPC::CR0 as i32)?;
+            self.engine.set_register(RegisterPPC::CR0 as i32, cr0 & !0b0010)?;
+        }
+        Ok(false)
     }
 
     /// Whether the conditional store that ran did store.

@@ -51,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) non_temporal: bool,
     /// Its load is part of an atomic operation: it returns the newest bytes.
     pub(crate) atomic: bool,
+    /// Its load makes a reservation.
+    pub(crate) reserves: bool,
 }
 
 impl Order {
@@ -61,6 +63,7 @@ impl Order {
         conditional: false,
         non_temporal: false,
         atomic: false,
+        reserves: false,
     };
 
     const FULL: Order =
@@ -187,11 +190,13 @@ fn ordered(acquire: bool, release: bool) -> Order {
 /// of powerpc order nothing.
 fn exclusive(arch: Arch, row: &Row, bytes: &[u8]) -> Order {
     if arch != Arch::Arm64 {
-        return Order { conditional: row.name.ends_with('.'), atomic: true, ..Order::PLAIN };
+        let conditional = row.name.ends_with('.');
+        return Order { conditional, atomic: true, reserves: !conditional, ..Order::PLAIN };
     }
     let word = word_of(arch, bytes).unwrap_or(0);
     let (load, ordering) = (word & 1 << 22 != 0, word & 1 << 15 != 0);
-    Order { conditional: !load, atomic: true, ..ordered(load && ordering, !load && ordering) }
+    let base = ordered(load && ordering, !load && ordering);
+    Order { conditional: !load, atomic: true, reserves: load, ..base }
 }
 
 /// LSE atomics: A is bit 23 and R bit 22; of compare-and-swap L (bit 22) and o0 (bit 15).

@@ -5,10 +5,9 @@
 //! (`special`). The engine's loads return what the machine loads, and its stores reach the
 //! machine only when the whole instruction is known to succeed.
 //!
-//! Not modelled: exception delivery (a trap ends the step, and whoever runs the CPU goes on),
-//! interrupts, user privilege, instructions that the engine does not know (said by name). A
-//! conditional store succeeds if memory still holds the value that was reserved, so that a change
-//! back and forth by others goes unnoticed.
+//! A trap or fault ends the step, and whoever runs the CPU goes on, unless the guest has handlers
+//! of its own ([`Vcpu::set_vectors`]), which interrupts need. Not modelled: user privilege,
+//! instructions that the engine does not know (said by name).
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::MemOrder;
@@ -16,6 +15,7 @@ use textbed_machine::{Cpu, CpuError, Machine, Step};
 
 use crate::{
     engine::{Engine, EngineError},
+    exceptions::Interrupts,
     registers::{self, Convention, convention},
 };
 
@@ -31,6 +31,7 @@ pub struct Vcpu {
     pub(crate) convention: &'static Convention,
     pub(crate) running: bool,
     budget: Option<u64>,
+    pub(crate) interrupts: Interrupts,
 }
 
 impl From<EngineError> for CpuError {
@@ -50,7 +51,15 @@ impl Vcpu {
     pub fn new(arch: Arch, id: CpuId) -> Result<Self, CpuError> {
         let engine = Engine::new(arch)?;
         let convention = convention(arch);
-        Ok(Self { id, arch, engine, convention, running: false, budget: None })
+        Ok(Self {
+            id,
+            arch,
+            engine,
+            convention,
+            running: false,
+            budget: None,
+            interrupts: Interrupts::default(),
+        })
     }
 
     /// Lets the CPU execute at most this many instructions from now on; then steps end with
@@ -193,6 +202,9 @@ impl Cpu for Vcpu {
             None => {}
         }
         let pc = self.engine.pc()?;
+        if let Some(taken) = self.take_interrupt(machine, pc)? {
+            return Ok(taken);
+        }
         self.step_at(machine, pc)
     }
 }

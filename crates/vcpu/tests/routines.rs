@@ -98,6 +98,11 @@ const CASES: &[Case] = &[
     }),
     ("reader", reader),
     ("reader_nosync", reader),
+    ("reader_wait", |b, f| {
+        let (data, ret42) = (b.at(DATA, 0), b.install("ret42"));
+        b.set_word(data, 1);
+        assert_eq!(b.run(f, &[data, ret42]), 42);
+    }),
     ("patched_site", |b, f| {
         assert_eq!(b.run(f, &[]), 1);
         let routine = b.routine("patched_site");
@@ -248,7 +253,8 @@ fn every_routine_does_what_its_header_says() {
             case(&mut bed, entry);
             ran.insert(*name);
         }
-        let all: BTreeSet<&str> = names(arch).collect();
+        // Handlers are called by no function: they are tried in exceptions.rs.
+        let all: BTreeSet<&str> = names(arch).filter(|n| !n.starts_with("handler_")).collect();
         assert_eq!(ran, all, "{arch}: every routine has a case");
     }
 }

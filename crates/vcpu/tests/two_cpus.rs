@@ -5,8 +5,8 @@
 mod bed;
 
 use bed::{ARCHES, Bed, CPU0, CPU1, DATA, newest};
-use textbed_arch::{Arch, CpuId};
-use textbed_event::Kind;
+use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_event::{Kind, MemOrder};
 use textbed_machine::Step;
 
 /// Steps both CPUs in turns given by the bits of `pattern` (repeating, lowest first), until both
@@ -129,5 +129,42 @@ fn a_flag_published_by_one_cpu_is_seen_by_the_other() {
             };
         }
         assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [42, u64::MAX], "{arch}");
+    }
+}
+
+/// A conditional store fails if another CPU stored in between, even what was there before.
+#[test]
+fn a_change_back_and_forth_costs_the_reservation() {
+    for arch in ARCHES.into_iter().filter(|arch| *arch != Arch::X86_64) {
+        let loads = |disturbed: Option<u32>| {
+            let mut bed = newest(arch);
+            let f = bed.install("atomic_inc");
+            let counter = bed.at(DATA, 0);
+            bed.set_word(counter, 7);
+            bed.start(CPU0, f, &[counter, 1]);
+            bed.forget_events();
+            let mut loads = 0;
+            loop {
+                let end = bed.step(CPU0);
+                let events = bed.events();
+                let seen = events.events.iter().any(|e| e.cpu == CPU0 && e.kind == Kind::Load);
+                loads += u32::from(seen);
+                if let (true, 1, Some(other)) = (seen, loads, disturbed) {
+                    for word in [other, 7] {
+                        let bytes = bed.word_bytes(word);
+                        let at = VirtAddr(counter);
+                        bed.m.store(CPU1, at, &bytes, MemOrder::Plain).unwrap();
+                    }
+                }
+                match end {
+                    Step::Ran => {}
+                    Step::Returned(_) => break,
+                    other => panic!("{arch}: {other:?}"),
+                }
+            }
+            assert_eq!(bed.word(counter), 8, "{arch}");
+            loads
+        };
+        assert!(loads(Some(9)) > loads(None), "{arch}: it was tried again");
     }
 }

@@ -1,5 +1,6 @@
 //! Every run of a litmus test on the simulator, within a bound: schedules and the machine's own
-//! choices are one list of decisions, and lists are enumerated depth first by running again.
+//! choices are one list of decisions, and lists are enumerated depth first by running again. A run
+//! that comes to a state in which another one was ends there.
 //!
 //! A thread's steps between two accesses that others can see are one step, as are the parts whose
 //! moment the machine chooses itself: a clean or invalidation is issued with the step before it
@@ -18,13 +19,14 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use textbed_arch::cache::CacheGeometry;
 use textbed_arch::effect::{CacheScope, Reach};
 use textbed_arch::insn;
-use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::MemOrder;
 use textbed_litmus::kinds::Kind;
 use textbed_litmus::{
@@ -107,6 +109,13 @@ struct Thread {
     faults: Vec<(VirtAddr, bool)>,
     steps: usize,
     fed: Fed,
+}
+
+impl Thread {
+    fn hash(&self, hasher: &mut impl Hasher) {
+        self.registers.hash(hasher);
+        (self.fetched, self.done, &self.faults).hash(hasher);
+    }
 }
 
 /// When the loads were carried out that fed a value: by its data, or by the choice between two.
@@ -201,6 +210,19 @@ struct Run<'a> {
     found: BTreeSet<u64>,
     fetches: Fetches,
     words: &'a BTreeMap<u64, u32>,
+    /// Frames of memory that threads store to.
+    frames: Vec<PhysAddr>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Every thread came to its end.
+    Whole,
+    /// A thread went on for too long.
+    TooLong,
+    /// In a state that is known.
+    Known,
 }
 
 impl Final for Run<'_> {
@@ -254,6 +276,7 @@ impl<'a> Run<'a> {
             phys
         };
         let mut frames = BTreeMap::new();
+        let mut frames_of = Vec::new();
         for t in &test.threads {
             for list in [&t.code, &t.handler] {
                 let Some(first) = list.first() else { continue };
@@ -262,7 +285,9 @@ impl<'a> Run<'a> {
                 };
                 let image: Vec<_> = list.iter().map(of).collect();
                 let virt = first.virt.0 & !0xfff;
-                frames.insert(virt, page(&mut m, virt, Perm::KERNEL_RWX, &image));
+                let phys = page(&mut m, virt, Perm::KERNEL_RWX, &image);
+                frames.insert(virt, phys);
+                frames_of.push(phys);
             }
         }
         for p in &test.places {
@@ -274,7 +299,7 @@ impl<'a> Run<'a> {
                 }
                 None => {
                     let image = [(0, p.value.to_le_bytes().to_vec())];
-                    page(&mut m, virt.0, Perm::KERNEL_RW, &image);
+                    frames_of.push(page(&mut m, virt.0, Perm::KERNEL_RW, &image));
                 }
             }
         }
@@ -306,19 +331,28 @@ impl<'a> Run<'a> {
             found: BTreeSet::new(),
             fetches,
             words,
+            frames: frames_of,
         }
     }
 
-    /// Runs to the end of all threads; `false` if one of them goes on for too long.
-    fn go(&mut self) -> bool {
+    /// Runs to the end of all threads, or to a state that is in `known` already.
+    fn go(&mut self, known: &mut HashSet<u128>) -> Ended {
         for t in 0..self.threads.len() {
             self.advance(t);
         }
         loop {
+            // What lies before that was gone through by the run before this one.
+            let fresh = {
+                let script = self.script.borrow();
+                script.taken.len() >= script.given.len()
+            };
+            if fresh && !known.insert(self.state()) {
+                return Ended::Known;
+            }
             let mut open: Vec<(usize, Option<usize>)> = Vec::new();
             for (t, thread) in self.threads.iter().enumerate() {
                 if thread.steps > MOST_STEPS {
-                    return false;
+                    return Ended::TooLong;
                 }
                 if !thread.done {
                     open.push((t, None));
@@ -327,7 +361,7 @@ impl<'a> Run<'a> {
                 open.extend((0..waiting).map(|n| (t, Some(n))));
             }
             if open.is_empty() {
-                return true;
+                return Ended::Whole;
             }
             let n = self.script.borrow_mut().ask(open.len());
             match open[n] {
@@ -338,6 +372,20 @@ impl<'a> Run<'a> {
                 (t, Some(n)) => self.machine.perform(CpuId(t as u16), n),
             }
         }
+    }
+
+    /// A number for the state.
+    fn state(&self) -> u128 {
+        let mut moments = Vec::new();
+        let mut hasher = DefaultHasher::new();
+        for t in &self.threads {
+            t.hash(&mut hasher);
+            let all = t.fed.x.iter().chain([&t.fed.flags]);
+            moments.extend(all.flat_map(|by| [by.data, by.choice]));
+        }
+        let memory: Vec<(PhysAddr, u64)> = self.frames.iter().map(|f| (*f, 256)).collect();
+        let machine = self.machine.fingerprint(&memory, &moments).unwrap();
+        machine ^ u128::from(hasher.finish()) << 32
     }
 
     /// The instruction at the program counter if it needs no fetch through the machine.
@@ -519,47 +567,72 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Enumerates runs until the answer is known, at most so many.
-pub(crate) fn decide(test: &Test, fetches: Fetches, most: u64) -> Verdict {
+/// What a walk over all runs came to.
+pub(crate) struct Walk {
+    /// Every run was made; else the bound was reached, or the visitor stopped it.
+    pub(crate) whole: bool,
+    pub(crate) runs: u64,
+    /// Decisions of the run at which the visitor stopped.
+    pub(crate) stopped: Option<Vec<usize>>,
+}
+
+/// Shows every final state to `visit`, until it says stop (`true`), at most so many runs.
+pub(crate) fn walk(
+    test: &Test,
+    fetches: Fetches,
+    most: u64,
+    mut visit: impl FnMut(&dyn Final) -> bool,
+) -> Walk {
     let mut words = BTreeMap::new();
     for t in &test.threads {
         words.extend(t.all().map(|i| (i.virt.0, i.word)));
     }
     let (mut modified, mut ever) = (BTreeSet::new(), BTreeSet::new());
-    let forall = test.condition.quantifier == Quantifier::ForAll;
-    let mut total = 0;
+    let mut runs = 0;
     'again: loop {
-        let (mut given, mut all) = (Vec::new(), true);
+        let mut given = Vec::new();
+        let mut known = HashSet::new();
         loop {
-            if total >= most {
-                return Verdict { kind: None, runs: total, witness: None };
+            if runs >= most {
+                return Walk { whole: false, runs, stopped: None };
             }
-            total += 1;
+            runs += 1;
             let mut run = Run::new(test, given, &modified, &words, &ever, fetches);
-            let ended = run.go();
+            let ended = run.go(&mut known);
             if !run.found.is_empty() || !run.stored.is_subset(&ever) {
                 let (mut found, mut stored) = (run.found, run.stored);
                 modified.append(&mut found);
                 ever.append(&mut stored);
                 continue 'again;
             }
-            if ended {
-                let holds = test.condition.formula.holds(&run);
-                all &= holds;
-                if holds != forall {
-                    let kind = Kind::of(test.condition.quantifier, holds, all);
-                    let witness = run.script.borrow().taken.iter().map(|(a, _)| *a).collect();
-                    return Verdict { kind: Some(kind), runs: total, witness: Some(witness) };
-                }
+            if ended == Ended::Whole && visit(&run) {
+                let taken = run.script.borrow().taken.iter().map(|(a, _)| *a).collect();
+                return Walk { whole: false, runs, stopped: Some(taken) };
             }
             let next = run.script.borrow().next();
             match next {
                 Some(next) => given = next,
-                None => {
-                    let kind = Kind::of(test.condition.quantifier, forall, all);
-                    return Verdict { kind: Some(kind), runs: total, witness: None };
-                }
+                None => return Walk { whole: true, runs, stopped: None },
             }
         }
     }
+}
+
+/// Enumerates runs until the answer is known, at most so many.
+pub(crate) fn decide(test: &Test, fetches: Fetches, most: u64) -> Verdict {
+    let forall = test.condition.quantifier == Quantifier::ForAll;
+    let mut all = true;
+    let walk = walk(test, fetches, most, |state| {
+        let holds = test.condition.formula.holds(state);
+        all &= holds;
+        holds != forall
+    });
+    let kind = match (walk.whole, &walk.stopped) {
+        (false, None) => None,
+        (_, stopped) => {
+            let any = stopped.is_some() != forall;
+            Some(Kind::of(test.condition.quantifier, any, all))
+        }
+    };
+    Verdict { kind, runs: walk.runs, witness: walk.stopped }
 }

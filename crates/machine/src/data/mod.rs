@@ -12,7 +12,7 @@
 //! 8.2.2; Power ISA 3.1B Book II 1.7 (from memory).
 //!
 //! Nothing stays unseen for ever: after [`PATIENCE`] loads of the same old bytes a load returns the
-//! newest, and after so many loads of others a waiting store is performed.
+//! newest, and after so many loads of others that miss it a waiting store is performed.
 //!
 //! A CPU's user may say what an operation depends on ([`Machine::depends`]); if nobody says, every
 //! operation depends on all loads before it, as if each fed an address and a branch.
@@ -31,6 +31,7 @@ use textbed_arch::{Arch, CpuId, PhysAddr, VirtAddr};
 use textbed_event::MemOrder;
 
 use crate::choice::Choice;
+use crate::state::{Part, Take};
 use crate::{Machine, MachineError};
 use past::lay;
 use waiting::Waiting;
@@ -87,6 +88,38 @@ impl DataSide {
     /// Loads from here on see at least what was at `moment`.
     pub(crate) fn at_least(&mut self, moment: u64) {
         self.base = self.base.max(moment);
+    }
+
+    /// Every part, for [`Machine::fingerprint`].
+    pub(crate) fn visit(&self, take: Take<'_>) {
+        let moments = [
+            self.base,
+            self.loads,
+            self.stored,
+            self.released,
+            self.branch,
+            self.address,
+            self.to_sync,
+            self.last,
+        ];
+        moments.into_iter().for_each(|moment| take(Part::Known(moment)));
+        take(Part::Value(u64::from(self.depends.is_some())));
+        take(Part::Known(self.depends.unwrap_or(0)));
+        // What the base covers anyway is no difference; nor is patience that is far from its end.
+        let mut seen: Vec<_> = self.seen.iter().filter(|(_, (m, _))| *m > self.base).collect();
+        seen.sort_unstable();
+        take(Part::Value(seen.len() as u64));
+        for (word, (moment, times)) in seen {
+            take(Part::Value(*word));
+            take(Part::Known(*moment));
+            take(Part::Value(u64::from(times.saturating_sub(PATIENCE / 2))));
+        }
+        take(Part::Value(self.waiting.len() as u64));
+        for w in &self.waiting {
+            take(Part::Value(w.phys));
+            take(Part::Bytes(&w.bytes));
+            take(Part::Value(u64::from(w.patience.min(PATIENCE / 2))));
+        }
     }
 
     /// A load may go back to here.
@@ -156,7 +189,7 @@ impl Machine {
         if !self.reorders() {
             return Ok(None);
         }
-        self.lose_patience(cpu);
+        self.lose_patience(cpu, phys.0, out.len() as u64);
         let x86 = self.arch() == Arch::X86_64;
         let in_order = self.fetches_in_order();
         let len = out.len() as u64;
@@ -203,7 +236,8 @@ impl Machine {
         if acquire {
             d.at_least(seen.moment);
         }
-        if d.depends.is_none() || acquire {
+        // An acquire orders loads and stores alone, no maintenance.
+        if d.depends.is_none() {
             c.pending.knows(seen.moment);
         }
         if order == MemOrder::Full {

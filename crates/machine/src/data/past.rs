@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{CpuId, PhysAddr};
 
 use crate::Machine;
+use crate::state::{Part, Take};
 
 /// `log2` of the granule by which old data is kept.
 const GRANULE: u32 = 6;
@@ -101,6 +102,25 @@ impl Past {
             let last = self.granules.get_mut(&number).and_then(|g| g.stores.back_mut());
             if let Some(store) = last.filter(|s| s.at == at) {
                 store.seq = seq;
+            }
+        }
+    }
+
+    /// Every part, for [`Machine::fingerprint`].
+    pub(crate) fn visit(&self, take: Take<'_>) {
+        take(Part::Known(self.floor));
+        let mut numbers: Vec<u64> = self.granules.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let Some(granule) = self.granules.get(&number) else { continue };
+            take(Part::Value(number));
+            take(Part::Known(granule.since));
+            take(Part::Value(granule.stores.len() as u64));
+            for s in &granule.stores {
+                take(Part::Value(s.phys));
+                take(Part::Bytes(&s.old));
+                take(Part::Event(s.at));
+                take(Part::Value(u64::from(s.by.0)));
             }
         }
     }

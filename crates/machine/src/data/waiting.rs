@@ -61,7 +61,8 @@ impl Machine {
         self.conflicts(cpu, phys.0, bytes.len() as u64);
         let mut old = vec![0; bytes.len()];
         let changes = self.memory.read(phys, &mut old).is_ok() && old != bytes;
-        changes && self.choices.yes(Choice::StoreWaits { cpu, virt, still: false })
+        let code = self.may_be_executed(phys.0, bytes.len() as u64);
+        changes && self.choices.yes(Choice::StoreWaits { cpu, virt, still: false, code })
     }
 
     /// A store waits, with its event in the stream.
@@ -115,15 +116,22 @@ impl Machine {
     fn ask_waiting(&mut self, cpu: CpuId) {
         let count = self.waiting_stores(cpu);
         for n in (0..count).rev() {
-            let Some(virt) = self.waiting_at(cpu, n) else { continue };
-            if !self.choices.yes(Choice::StoreWaits { cpu, virt, still: true }) {
+            let Some((virt, phys, len)) = self.waiting_at(cpu, n) else { continue };
+            let code = self.may_be_executed(phys, len);
+            if !self.choices.yes(Choice::StoreWaits { cpu, virt, still: true, code }) {
                 self.perform(cpu, n);
             }
         }
     }
 
-    fn waiting_at(&self, cpu: CpuId, n: usize) -> Option<VirtAddr> {
-        self.cpus.get(cpu.index())?.data.waiting.get(n).map(|w| w.virt)
+    fn waiting_at(&self, cpu: CpuId, n: usize) -> Option<(VirtAddr, u64, u64)> {
+        let w = self.cpus.get(cpu.index())?.data.waiting.get(n)?;
+        Some((w.virt, w.phys, w.bytes.len() as u64))
+    }
+
+    /// Whether the tables of some space lead to these bytes for execution.
+    fn may_be_executed(&self, phys: u64, len: u64) -> bool {
+        self.spaces.iter().any(|s| s.exec.reaching(phys, len).is_some())
     }
 
     /// Number of a CPU's stores that were issued and wait.
@@ -180,14 +188,16 @@ impl Machine {
         }
     }
 
-    /// A load of `by`: stores of others that waited for long enough are performed.
-    pub(crate) fn lose_patience(&mut self, by: CpuId) {
+    /// A load of `by`: stores of others to these bytes that waited for long enough are performed.
+    pub(crate) fn lose_patience(&mut self, by: CpuId, phys: u64, len: u64) {
         for cpu in self.all_cpus().filter(|cpu| *cpu != by) {
             let Some(c) = self.cpus.get_mut(cpu.index()) else { continue };
             if c.data.waiting.is_empty() {
                 continue;
             }
-            for w in &mut c.data.waiting {
+            let touches =
+                |w: &&mut Waiting| overlap(w.phys, w.bytes.len() as u64, phys, len).is_some();
+            for w in c.data.waiting.iter_mut().filter(touches) {
                 w.patience = w.patience.saturating_sub(1);
             }
             while let Some(n) = self

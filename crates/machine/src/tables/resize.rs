@@ -91,6 +91,8 @@ impl Machine {
         let Some(entry) = path else { return Err(MapError::Malformed { virt }) };
         let table_bytes = self.format.levels.get(f.level).map_or(FRAME_BYTES, |l| l.table_bytes());
         let table = PhysAddr(f.entry.0 & !(table_bytes - 1));
+        let before = self.entry(entry).unwrap_or(0);
+        self.uppers_notice(owner, entry, before, (start, up.span_bytes()));
         self.set_entry(entry, raw)?;
         let old = first.perm;
         let after = self.collect(owner, start.0, start.0)?;
@@ -129,6 +131,11 @@ impl Machine {
             for n in 0..l.map_or(0, |l| l.entries()) {
                 let at = VirtAddr(virt.0 + (n << l.map_or(0, |l| l.index_shift)));
                 self.clear_way(cpu, next, below, at)?;
+            }
+            let span = self.format.levels.get(level).map_or(0, |l| l.span_bytes());
+            let owner = self.owner(SpaceId::KERNEL, virt).unwrap_or(SpaceId::KERNEL);
+            if let Some(entry) = addr {
+                self.uppers_notice(owner, entry, raw, (virt, span));
             }
             self.free_table(cpu, next, below);
         }
