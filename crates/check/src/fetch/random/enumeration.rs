@@ -343,7 +343,15 @@ impl Model<'_> {
                     }
                 }
             }
-            !g.closed().has_cycle()
+            // What was added may show that an invalidation came before a fetch by what the CPU of
+            // the fetch orders for itself alone.
+            let order = g.closed();
+            let before = |i: usize, f: usize| {
+                (0..n).any(|x| narrow.has(x, f) && (x == i || order.has(i, x)))
+            };
+            let both =
+                |(f, _): &(usize, Vec<usize>)| ics(*f).any(|i| order.has(*f, i) && before(i, *f));
+            !order.has_cycle() && !stale.iter().any(both)
         }))
     }
 }
