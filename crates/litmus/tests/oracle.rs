@@ -198,6 +198,7 @@ fn many_random_programs_have_the_outcomes_of_the_model() {
 #[ignore = "reads the directory named by TEXTBED_LITMUS"]
 fn the_model_decides_the_catalogue() {
     let (tests, verdicts) = catalogue();
+    let mut differ = Vec::new();
     let mut table: BTreeMap<(bool, bool), [u32; 4]> = BTreeMap::new();
     for test in &tests {
         let Some(recorded) = verdicts.get(&test.name) else { continue };
@@ -214,7 +215,7 @@ fn the_model_decides_the_catalogue() {
             }
             Ok(Some(kind)) if kind == *recorded => row[1] += 1,
             Ok(Some(kind)) => {
-                println!("{}: recorded {recorded:?}, model {kind:?}", test.name);
+                differ.push(format!("{}: recorded {recorded:?}, model {kind:?}", test.name));
                 row[2] += 1;
             }
         }
@@ -227,4 +228,5 @@ fn the_model_decides_the_catalogue() {
             u8::from(idc)
         );
     }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
