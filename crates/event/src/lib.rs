@@ -19,6 +19,7 @@ mod kind;
 mod pack;
 mod stream;
 pub mod tbe;
+mod values;
 mod view;
 
 pub use batch::{Batch, Bytes, NameId, NameTable, Origin, OriginId};
@@ -26,10 +27,11 @@ pub use flags::{Context, Flags, Order, Provenance};
 pub use header::{Facts, Header, Source};
 pub use kind::{Kind, KindSet};
 pub use stream::{Collect, Recorder, Sink, Tee};
-pub use view::{
+pub use values::{
     Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Need, Promise,
-    RcuFlavour, RefusalReason, View, WarnReason, WindowPurpose,
+    RcuFlavour, RefusalReason, WarnReason, WindowPurpose,
 };
+pub use view::View;
 
 use textbed_arch::{CpuId, SpaceId};
 

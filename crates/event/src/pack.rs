@@ -8,11 +8,11 @@ use textbed_arch::{
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
 };
 
-use crate::view::{
+use crate::values::{
     Access, ControlRegister, CpuState, FaultReason, LeafChange, MemOrder, Need, Promise,
-    RcuFlavour, RefusalReason, View, WarnReason, WindowPurpose,
+    RcuFlavour, RefusalReason, WarnReason, WindowPurpose,
 };
-use crate::{Bytes, CallRef, Kind, KindSet, NameId};
+use crate::{Bytes, CallRef, Kind, KindSet, NameId, View};
 
 const LEN40: u64 = (1 << 40) - 1;
 

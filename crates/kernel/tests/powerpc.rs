@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, boot_with, expect, values};
+use common::{boot, boot_with, expect, power_patch, values};
 use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
 use textbed_event::{View, WindowPurpose};
 use textbed_kernel::{Arg, BootArgs, CallError, Config, Kernel, KernelError, Version};
@@ -130,33 +130,7 @@ fn patch_instruction_by_the_private_space_tells_nobody() {
     let a = bed.area("a", "vmalloc", 1 << 12);
     bed.trace();
     assert_eq!(bed.call("patch_instruction", &[a + 4, 0x6000_0000]), 0);
-    expect(
-        &bed.trace(),
-        "
-        0 call patch_instruction
-        0 patch site a+0x4
-        0-window PatchPrivate 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
-        0-ptesync
-        0-sync Instruction isync
-        0-space 1 noflush
-        0-sync Instruction isync
-        0-store alias+0x4 4
-        0-dcbst alias+0x4
-        0-sync
-        0-icbi a+0x4
-        0-sync
-        0-sync Instruction isync
-        0-space 0 noflush
-        0-sync Instruction isync
-        0-leaf alias+0x0 1x4K rw->---
-        0-ptesync
-        0-tlbiel: tlb Address local alias+0x0
-        0-ptesync
-        0-window closed
-        0 return 0
-        ",
-    );
+    expect(&bed.trace(), &power_patch(4));
 }
 
 /// Before 6.2: a page of the vmalloc area, for every CPU to see, flushed everywhere.

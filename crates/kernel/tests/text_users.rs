@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot, expect, values};
+use common::{Bed, boot, expect, power_patch, values};
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_kernel::{Arg, CallError};
 
@@ -168,30 +168,7 @@ fn powerpc_branches_and_values() {
 #[test]
 fn t11_each_event_of_an_attach_and_a_detach() {
     let (mut bed, a) = bed("7.0", Arch::Ppc64le);
-    let patch = "
-        0 call patch_instruction
-        0 patch site a+0x0
-        0-window PatchPrivate 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
-        0-ptesync
-        0-sync Instruction isync
-        0-space 1 noflush
-        0-sync Instruction isync
-        0-store alias+0x0 4
-        0-dcbst alias+0x0
-        0-sync
-        0-icbi a+0x0
-        0-sync
-        0-sync Instruction isync
-        0-space 0 noflush
-        0-sync Instruction isync
-        0-leaf alias+0x0 1x4K rw->---
-        0-ptesync
-        0-tlbiel: tlb Address local alias+0x0
-        0-ptesync
-        0-window closed
-        0 return 0
-        0 result used";
+    let patch = power_patch(0);
     assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, 0, a + 64]), 0);
     let golden = format!(
         "
@@ -199,7 +176,9 @@ fn t11_each_event_of_an_attach_and_a_detach() {
         0 lock text_mutex
         0 load a+0x0 4
         0 load a+0x0 4
-        0 compared a+0x0 4 equal{patch}
+        0 compared a+0x0 4 equal
+{patch}
+        0 result used
         0 unlock text_mutex
         0 return 0
         "
@@ -212,7 +191,9 @@ fn t11_each_event_of_an_attach_and_a_detach() {
         0 lock text_mutex
         0 load a+0x0 4
         0 load a+0x0 4
-        0 compared a+0x0 4 equal{patch}
+        0 compared a+0x0 4 equal
+{patch}
+        0 result used
         0 ipi do_isync to 0b10
         1-sync ExceptionEntry
         1-taken

@@ -232,6 +232,35 @@ fn is_need(line: &str) -> bool {
     line.get(2..).is_some_and(|l| l.starts_with("needs "))
 }
 
+/// Powerpc's `patch_instruction` in an address space of its own (since 6.2), of the instruction at
+/// `at` of area `a`.
+pub fn power_patch(at: u64) -> String {
+    format!(
+        "        0 call patch_instruction
+        0 patch site a+{at:#x}
+        0-window PatchPrivate 0x1000
+        0-leaf alias+0x0 1x4K --->rw-
+        0-ptesync
+        0-sync Instruction isync
+        0-space 1 noflush
+        0-sync Instruction isync
+        0-store alias+{at:#x} 4
+        0-dcbst alias+{at:#x}
+        0-sync
+        0-icbi a+{at:#x}
+        0-sync
+        0-sync Instruction isync
+        0-space 0 noflush
+        0-sync Instruction isync
+        0-leaf alias+0x0 1x4K rw->---
+        0-ptesync
+        0-tlbiel: tlb Address local alias+0x0
+        0-ptesync
+        0-window closed
+        0 return 0"
+    )
+}
+
 /// Compares a trace with lines worked out by hand; `#` begins a comment.
 pub fn expect(trace: &[String], golden: &str) {
     let golden: Vec<&str> = golden
