@@ -47,6 +47,8 @@ impl Model<'_> {
             Some(j) => match (&decoded[j].op.1, &decoded[j].state) {
                 (Op::Load(_, _, bytes, _), State::Read(write, _)) => Some(cut(write.value, *bytes)),
                 (Op::Load(..), _) => None,
+                // The link is known before the target is.
+                (Op::Jump(..) | Op::JumpReg(..), _) => Some(decoded[j].pc + 4),
                 (op, _) => Some(self.result(w, t, j, *op)?.get(n)),
             },
             None => {
