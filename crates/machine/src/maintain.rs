@@ -19,12 +19,19 @@ use crate::state::{Part, Take};
 use crate::tlb::{PendingTlbi, TlbTarget};
 
 /// A clean that no barrier has completed.
-#[derive(Clone, Copy, Debug)]
-struct PendingClean {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PendingClean {
     /// Physical range; `None` = everything.
     range: Option<(u64, u64)>,
     issued: u64,
-    base: u64,
+    pub(crate) base: u64,
+}
+
+impl PendingClean {
+    /// Whether it is about one of these bytes.
+    pub(crate) fn covers(self, phys: u64, len: u64) -> bool {
+        self.range.is_none_or(|(first, size)| first < phys + len && phys < first + size)
+    }
 }
 
 /// An instruction cache invalidation that no barrier has completed.
@@ -128,21 +135,31 @@ impl Machine {
         op: OpId,
     ) {
         let range = self.scope_range(scope, phys, self.lines.geometry().0);
-        // Stores to the line come before its clean; where a clean does nothing both may wait.
-        match range {
-            _ if self.lines.unified => {}
-            Some((first, len)) => self.perform_overlapping(cpu, first, len),
-            None => self.perform_all(cpu),
-        }
         let issued = self.advance();
-        if let Some(c) = self.cpus.get_mut(cpu.index()) {
-            let p = &mut c.pending;
+        if let Some(c) = self.cpus.get(cpu.index()) {
+            let p = &c.pending;
             let base = p.memory.max(p.full).max(p.learned).max(p.fetched);
-            p.cleans.push(PendingClean { range, issued, base });
+            let clean = PendingClean { range, issued, base };
+            // Stores to the line come before its clean; where a clean does nothing both may wait.
+            if self.lines.unified || !self.clean_waits(cpu, clean) {
+                self.pend_clean(cpu, clean);
+            }
         }
         let space = self.space_of(cpu);
         let view = View::CacheClean { scope, virt, phys };
         self.emit_in(cpu, space, Flags::default(), op, view);
+    }
+
+    /// The store that a clean waited for was performed just now.
+    pub(crate) fn clean_follows(&mut self, cpu: CpuId, clean: PendingClean) {
+        let issued = self.advance();
+        self.pend_clean(cpu, PendingClean { issued, ..clean });
+    }
+
+    fn pend_clean(&mut self, cpu: CpuId, clean: PendingClean) {
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            c.pending.cleans.push(clean);
+        }
     }
 
     /// Invalidates instruction caches.

@@ -33,10 +33,16 @@ enum Op {
     Acq(usize),
     /// Load whose address depends on the load before it.
     Dep(usize),
+    /// Store 1 to the word beside a word, in the same line.
+    Near(usize),
+    /// Load-acquire of the word beside a word.
+    RNear(usize),
+    /// Clean of a word's line to the point of unification (arm64).
+    Clean(usize),
     /// An instruction by name.
     I(&'static str),
 }
-use Op::{Acq, Dep, I, Nt, R, Rel, W};
+use Op::{Acq, Clean, Dep, I, Near, Nt, R, RNear, Rel, W};
 
 #[derive(Default)]
 struct Script {
@@ -101,7 +107,8 @@ fn one(arch: Arch, program: &[&[Op]], script: &Rc<RefCell<Script>>) -> Vec<u32> 
         features: Features::default_for(arch),
         ..MachineConfig::new(arch)
     };
-    let stores = |ops: &&[Op]| ops.iter().filter(|op| matches!(op, W(_) | Rel(_) | Nt(_))).count();
+    let stores =
+        |ops: &&[Op]| ops.iter().filter(|op| matches!(op, W(_) | Near(_) | Rel(_) | Nt(_))).count();
     let several = program.iter().map(|ops| stores(ops) > 1).collect();
     let m = Machine::new(config, Box::new(Shared(Rc::clone(script), several))).unwrap();
     let mut rig = Rig::of(m);
@@ -131,20 +138,27 @@ fn one(arch: Arch, program: &[&[Op]], script: &Rc<RefCell<Script>>) -> Vec<u32> 
         let one = 0x1001u32.to_le_bytes();
         match op {
             W(n) => rig.m.store(cpu, word(n), &one, MemOrder::Plain).unwrap(),
+            Near(n) => rig.m.store(cpu, word(n).offset(4), &one, MemOrder::Plain).unwrap(),
             Rel(n) => rig.m.store(cpu, word(n), &one, MemOrder::Release).unwrap(),
             Nt(n) => {
                 let flags = Flags::NONTEMPORAL;
                 rig.m.store_flagged(cpu, word(n), &one, MemOrder::Plain, flags).unwrap();
             }
-            R(n) | Acq(n) | Dep(n) => {
+            R(n) | Acq(n) | Dep(n) | RNear(n) => {
                 let on =
                     if matches!(op, Dep(_)) { rig.m.last_load(cpu) } else { Moment::default() };
                 rig.m.depends(cpu, Some(on));
-                let order = if matches!(op, Acq(_)) { MemOrder::Acquire } else { MemOrder::Plain };
+                let order = if matches!(op, Acq(_) | RNear(_)) {
+                    MemOrder::Acquire
+                } else {
+                    MemOrder::Plain
+                };
                 let mut bytes = [0; 4];
-                rig.m.load_ordered(cpu, word(n), &mut bytes, order).unwrap();
-                loaded[p].push(u32::from_le_bytes(bytes) - 0x1000);
+                let beside = u64::from(matches!(op, RNear(_))) * 4;
+                rig.m.load_ordered(cpu, word(n).offset(beside), &mut bytes, order).unwrap();
+                loaded[p].push(u32::from_le_bytes(bytes) & 1);
             }
+            Clean(n) => rig.m.op_named(cpu, "dc cvau", word(n).0).unwrap(),
             I(name) => rig.m.op_named(cpu, name, 0).unwrap(),
         }
     }
@@ -200,6 +214,18 @@ fn message_passing() {
     check(ARM, &[&[W(0), Rel(1)], &[Acq(1), R(0)]], &[1, 0], false);
     check(ARM, &[&[W(0), Rel(1)], &[R(1), R(0)]], &[1, 0], true);
     check(ARM, &[&[W(0), I("dmb ishld"), W(1)], &[Acq(1), R(0)]], &[1, 0], true);
+}
+
+/// A clean comes after stores to its line, but orders them with nothing else; later stores to the
+/// line come after both.
+#[test]
+fn a_clean_waits_with_the_store_before_it() {
+    let reader: &[Op] = &[Acq(1), R(0)];
+    check(ARM, &[&[W(0), Clean(0), W(1)], reader], &[1, 0], true);
+    check(ARM, &[&[W(0), Clean(0), I("isb"), W(1)], reader], &[1, 0], true);
+    check(ARM, &[&[W(0), Clean(0), I("dmb ishst"), W(1)], reader], &[1, 0], false);
+    check(ARM, &[&[W(0), Clean(0), I("dsb ish"), W(1)], reader], &[1, 0], false);
+    check(ARM, &[&[W(0), Clean(0), Near(0)], &[RNear(0), R(0)]], &[1, 0], false);
 }
 
 #[test]

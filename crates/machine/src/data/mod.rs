@@ -119,6 +119,8 @@ impl DataSide {
             take(Part::Value(w.phys));
             take(Part::Bytes(&w.bytes));
             take(Part::Value(u64::from(w.patience.min(PATIENCE / 2))));
+            take(Part::Value(u64::from(w.clean.is_some())));
+            take(Part::Known(w.clean.map_or(0, |clean| clean.base)));
         }
     }
 

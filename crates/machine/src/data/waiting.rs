@@ -11,6 +11,7 @@ use super::PATIENCE;
 use super::past::overlap;
 use crate::Machine;
 use crate::choice::Choice;
+use crate::maintain::PendingClean;
 
 /// Longest store that may wait, in bytes.
 pub const MAX_WAITING_BYTES: usize = 64;
@@ -27,6 +28,8 @@ pub(crate) struct Waiting {
     pub(crate) seq: u64,
     /// Loads of others that may still miss it.
     pub(crate) patience: u32,
+    /// A clean of its line that was issued after it: it comes after the store.
+    pub(crate) clean: Option<PendingClean>,
 }
 
 impl Machine {
@@ -43,8 +46,10 @@ impl Machine {
         if !self.reorders() {
             return false;
         }
-        // Program order of stores to the same bytes is kept.
+        // Program order of stores to the same bytes is kept, and that of a clean and later stores
+        // to its line.
         self.perform_overlapping(cpu, phys.0, bytes.len() as u64);
+        self.perform_before_clean(cpu, phys.0, bytes.len() as u64);
         if matches!(order, MemOrder::Release | MemOrder::Full) {
             self.perform_all(cpu);
             return false;
@@ -76,7 +81,7 @@ impl Machine {
     ) {
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
         let (phys, bytes) = (phys.0, bytes.into());
-        c.data.waiting.push(Waiting { virt, phys, bytes, seq, patience: PATIENCE });
+        c.data.waiting.push(Waiting { virt, phys, bytes, seq, patience: PATIENCE, clean: None });
         if c.data.waiting.len() > MAX_WAITING {
             self.perform(cpu, 0);
         }
@@ -151,6 +156,35 @@ impl Machine {
         // Its address was in memory when it was issued.
         if let Ok(true) = self.put(cpu, Some(w.virt), phys, &w.bytes) {
             self.has_replaced(cpu, phys.0, len, MemOrder::Plain, w.seq);
+        }
+        if let Some(clean) = w.clean {
+            self.clean_follows(cpu, clean);
+        }
+    }
+
+    /// A CPU issues a clean of a line: it waits for the stores to the line that wait. Whether there
+    /// is one.
+    pub(crate) fn clean_waits(&mut self, cpu: CpuId, clean: PendingClean) -> bool {
+        let Some(c) = self.cpus.get_mut(cpu.index()) else { return false };
+        let mut any = false;
+        for w in &mut c.data.waiting {
+            if clean.covers(w.phys, w.bytes.len() as u64) {
+                w.clean = Some(clean);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Performs the stores behind which a clean waits that comes before a store to this range.
+    fn perform_before_clean(&mut self, cpu: CpuId, phys: u64, len: u64) {
+        loop {
+            let Some(c) = self.cpus.get(cpu.index()) else { return };
+            let before = |w: &Waiting| w.clean.is_some_and(|clean| clean.covers(phys, len));
+            match c.data.waiting.iter().position(before) {
+                Some(n) => self.perform(cpu, n),
+                None => return,
+            }
         }
     }
 
