@@ -15,8 +15,8 @@
 //!
 //! With DIC words are fetched in program order, which the recorded verdicts need.
 //!
-//! `values` has what operands are, `front` the fetch queue, `order` what waits for what, `steps` the
-//! steps themselves.
+//! `values` has what operands are, `front` the fetch queue, `order` what waits for what, `steps`
+//! the steps themselves.
 //!
 //! Not modelled: exceptions, mixed sizes, constrained unpredictable results.
 

@@ -1,4 +1,5 @@
-//! Which loads fed which registers: what of a load's moment an address, a value or a branch carries.
+//! Which loads fed which registers: what an address, a value or a branch carries of a load's
+//! moment.
 
 use textbed_litmus::{Address, If, Op, Rhs};
 use textbed_machine::Moment;
