@@ -1,11 +1,14 @@
 //! Files and folders given on the command line.
 
 use std::fs;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+/// Bytes of a file that are digested at a time.
+const PIECE_BYTES: usize = 64 * 1024;
 /// How deep folders of scenarios are searched.
 const MAX_DEPTH: usize = 16;
 
@@ -63,9 +66,10 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     let mut digest = Sha256::new();
     for path in paths {
-        let mut file =
+        let file =
             fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        std::io::copy(&mut file, &mut DigestWriter(&mut digest))
+        let mut pieces = BufReader::with_capacity(PIECE_BYTES, file);
+        std::io::copy(&mut pieces, &mut DigestWriter(&mut digest))
             .with_context(|| format!("cannot read {}", path.display()))?;
     }
     Ok(hex(&digest.finalize()))

@@ -122,7 +122,7 @@ impl Timelines {
 
 /// A form of the report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Form {
+pub(crate) enum Form {
     Text,
     Json,
     Sarif,
@@ -143,7 +143,7 @@ impl Form {
 /// One report that was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Format {
-    form: Form,
+    pub(crate) form: Form,
     file: Option<PathBuf>,
 }
 

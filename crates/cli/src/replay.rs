@@ -15,7 +15,7 @@ use textbed_trace::reader::LineReader;
 
 use crate::args::ReplayArgs;
 use crate::baseline::Baseline;
-use crate::output::{self, Out};
+use crate::output::{self, Form, Out};
 use crate::status::Status;
 use crate::watch::Watch;
 use crate::{inputs, log_summary, options};
@@ -43,8 +43,14 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     let mut runs = Vec::new();
     for recording in recordings(args)? {
         let mut timeline = timelines.next();
-        let run = recording
-            .and_then(|paths| one(&paths, &log, &check.with([]), &overrides, timeline.as_mut()));
+        let run = recording.and_then(|paths| {
+            let mut run = one(&paths, &log, &check.with([]), &overrides, timeline.as_mut())?;
+            // It reads the log once more: only for the one format that has it.
+            if formats.iter().any(|format| format.form == Form::Json) && !from_stdin(&paths) {
+                run.input.sha256 = inputs::sha256_of_files(&paths)?;
+            }
+            Ok(run)
+        });
         match run {
             Ok(mut run) => {
                 baseline.apply(&mut run);
@@ -119,19 +125,14 @@ fn one(
         crate::remedy::complete(&mut report, replayed.summary.arch, version);
     }
     let shown: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
-    let stdin = shown.iter().any(|s| s == "-");
     let mut kept = BTreeMap::new();
-    for path in paths.iter().filter(|_| !stdin) {
+    for path in paths.iter().filter(|_| !from_stdin(paths)) {
         excerpts(path, &report, &names, &mut kept)?;
     }
     let summary = &replayed.summary;
     let found = report.findings.iter().any(|f| f.level != Level::Allow);
     Ok(Run {
-        input: Input {
-            kind: InputKind::Log,
-            sha256: if stdin { String::new() } else { inputs::sha256_of_files(paths)? },
-            path: shown.join(" + "),
-        },
+        input: Input { kind: InputKind::Log, sha256: String::new(), path: shown.join(" + ") },
         name: "recorded log".to_owned(),
         arch: summary.arch,
         kernel: Some(summary.kernel.clone()),
@@ -148,6 +149,11 @@ fn one(
         names,
         excerpts: kept,
     })
+}
+
+/// Whether they are standard input, which cannot be read a second time.
+fn from_stdin(paths: &[PathBuf]) -> bool {
+    paths.iter().any(|path| path.as_os_str() == "-")
 }
 
 /// A line of a log as a diagnostic shows it: no wider than the reports, the rest left off.

@@ -15,7 +15,8 @@ pub struct Input {
     pub kind: InputKind,
     /// Path as the user gave it; `-` for standard input.
     pub path: String,
-    /// SHA-256 of its bytes as stored, in hex; empty for standard input.
+    /// SHA-256 of its bytes as stored, in hex; empty for standard input, and where no report that
+    /// was asked for shows it.
     pub sha256: String,
 }
 

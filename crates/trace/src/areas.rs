@@ -2,15 +2,13 @@
 //!
 //! Only living areas are kept. Not modelled: lists per node, lazy reuse of addresses.
 
+use crate::bounds::Bound;
 use std::collections::BTreeMap;
 
 /// VM_FLUSH_RESET_PERMS (`include/linux/vmalloc.h`).
 pub const VM_FLUSH_RESET_PERMS: u64 = 0x100;
 /// VM_ALLOW_HUGE_VMAP (the same file).
 pub const VM_ALLOW_HUGE_VMAP: u64 = 0x400;
-
-/// Areas followed at one time: a log must not grow the state without bound.
-const MAX_AREAS: usize = 1 << 20;
 
 /// A living area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +50,18 @@ pub struct Areas {
 impl Areas {
     /// One that was there before the log began.
     pub fn before(&mut self, virt: u64, area: Area) {
+        if self.full() {
+            return;
+        }
         self.counts.before += 1;
         self.alive.insert(virt, area);
+    }
+
+    /// Whether no more can be followed; it is counted then.
+    fn full(&mut self) -> bool {
+        let full = self.alive.len() >= Bound::Areas.most();
+        self.counts.refused += u64::from(full);
+        full
     }
 
     /// A new one. Returns those that stood in its way (whose removal was missed), or `None` if it
@@ -65,8 +73,7 @@ impl Areas {
             known.flags = known.flags.or(area.flags);
             return None;
         }
-        if self.alive.len() >= MAX_AREAS {
-            self.counts.refused += 1;
+        if self.full() {
             return None;
         }
         let end = virt.saturating_add(area.len);

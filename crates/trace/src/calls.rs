@@ -8,6 +8,7 @@
 //!
 //! Not modelled: asynchronous continuations (vfree by a worker): they are calls of the worker.
 
+use crate::bounds::{Bound, Dropped};
 use crate::ftrace::{Context, Event};
 use crate::functions::Function;
 use rustc_hash::FxHashMap;
@@ -16,12 +17,6 @@ use textbed_event::CallRef;
 
 /// Arguments of a row at most.
 pub const MAX_ARGS: usize = 6;
-
-/// Deepest nesting that is followed; the table's functions nest a handful deep.
-const MAX_DEPTH: usize = 64;
-
-/// Stacks with open calls at one time; beyond, all are given up.
-const MAX_STACKS: usize = 1 << 14;
 
 /// Whose stack: a task, or a CPU where tasks are interrupted or idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -87,6 +82,7 @@ pub struct Calls {
     stacks: FxHashMap<Stack, Vec<Frame>>,
     /// By the place of the name: comparing names would cost more than all the rest.
     counts: FxHashMap<*const u8, (&'static str, CallCount)>,
+    dropped: Dropped,
 }
 
 impl Calls {
@@ -105,17 +101,27 @@ impl Calls {
     pub fn enter(&mut self, stack: Stack, frame: Frame) {
         let function = frame.function;
         self.seen(function);
-        if self.stacks.len() >= MAX_STACKS && !self.stacks.contains_key(&stack) {
+        if self.stacks.len() >= Bound::CallTasks.most() && !self.stacks.contains_key(&stack) {
+            self.dropped.add(Bound::CallTasks, self.open());
             self.give_up();
         }
         let open = self.stacks.entry(stack).or_default();
-        let stale = open.iter().position(|f| f.function.name == function.name);
-        let from = stale.unwrap_or(open.len()).min(MAX_DEPTH - 1).min(open.len());
+        let stale = open.iter().position(|f| std::ptr::eq(f.function, function));
+        // The table's functions nest a handful deep.
+        if stale.is_none() && open.len() >= Bound::CallDepth.most() {
+            self.dropped.add(Bound::CallDepth, 1);
+        }
+        let from = stale.unwrap_or(open.len()).min(Bound::CallDepth.most() - 1).min(open.len());
         let lost = open.split_off(from);
         open.push(frame);
         for f in lost {
             self.count(f.function).entry_without_return += 1;
         }
+    }
+
+    /// What was too much.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// Leaves the innermost call of that function; calls inside it that never returned are dropped.
@@ -127,7 +133,7 @@ impl Calls {
     ) -> Option<Frame> {
         let open = self.stacks.get_mut(&stack);
         let at =
-            open.as_ref().and_then(|o| o.iter().rposition(|f| f.function.name == function.name));
+            open.as_ref().and_then(|o| o.iter().rposition(|f| std::ptr::eq(f.function, function)));
         let (Some(open), Some(at)) = (open, at) else {
             self.count(function).return_without_entry += 1;
             return None;

@@ -11,6 +11,8 @@
 mod graph;
 mod json;
 
+use crate::bounds::Dropped;
+
 /// What a line was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
@@ -52,6 +54,11 @@ impl Decoder {
     /// Calls of the function-graph tracer that were printed without their arguments.
     pub fn without_arguments(&self) -> u64 {
         self.graph.without_arguments()
+    }
+
+    /// What was too much.
+    pub(crate) fn dropped(&self) -> Dropped {
+        self.graph.dropped
     }
 
     /// The lines that say what the last line said.

@@ -15,6 +15,7 @@
 mod args;
 mod columns;
 
+pub(crate) use args::Fields;
 pub use args::{Arg, Args, Location, number};
 pub use columns::{Context, Flags, Time};
 

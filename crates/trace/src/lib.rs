@@ -10,6 +10,7 @@
 
 pub mod accounting;
 pub mod areas;
+pub mod bounds;
 pub mod calls;
 pub mod conflicts;
 pub mod coverage;

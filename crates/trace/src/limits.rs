@@ -6,6 +6,7 @@
 
 use crate::accounting::Accounting;
 use crate::areas::AreaCounts;
+use crate::bounds::Dropped;
 use crate::calls::CallCount;
 use crate::merge::MergeCounts;
 use crate::sections::{Begins, Section};
@@ -152,14 +153,8 @@ pub(crate) fn of_log(
 }
 
 /// What was too much, and what a tracer left out.
-pub(crate) fn of_size(refused: u64, without_arguments: u64) -> Vec<String> {
-    let mut out = Vec::new();
-    if refused > 0 {
-        out.push(format!(
-            "{refused} mappings and areas beyond those that are followed at one time (a million of \
-             each)"
-        ));
-    }
+pub(crate) fn of_size(dropped: &Dropped, without_arguments: u64) -> Vec<String> {
+    let mut out: Vec<String> = dropped.iter().map(|(bound, count)| bound.text(count)).collect();
     if without_arguments > 0 {
         out.push(format!(
             "arguments of {without_arguments} calls of the function-graph tracer: it prints them \

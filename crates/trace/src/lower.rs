@@ -20,12 +20,13 @@ mod unseen;
 
 use crate::accounting::{Accounting, Class, Reason};
 use crate::areas::Areas;
+use crate::bounds::{Bound, Dropped};
 use crate::calls::{Calls, Frame, MAX_ARGS, Stack};
 use crate::conflicts::Conflicts;
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
-use crate::ftrace::{Comment, Context, Event as LogEvent, Parsed, number};
+use crate::ftrace::{Comment, Context, Event as LogEvent, Fields, Parsed, number};
 use crate::functions::{self, Function, Hit, Meaning, Symbols};
 use crate::mappings::{Changed, Mappings};
 use crate::model::Model;
@@ -42,8 +43,6 @@ use textbed_event::{
 
 /// A batch goes out when it has this many events.
 const BATCH_EVENTS: usize = 4096;
-/// Names beyond this many are not told apart: a log must not grow the state without bound.
-const MAX_NAMES: usize = 1 << 16;
 
 /// Where and when the current event happened.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +95,8 @@ pub(crate) struct Lower<'s> {
     ahead: bool,
     line: (u32, u64),
     decoder: Decoder,
+    /// What was too much, but for what has counts of its own.
+    dropped: Dropped,
     /// What is known of the machine's names.
     pub(crate) symbols: Symbols,
 }
@@ -161,6 +162,7 @@ impl<'s> Lower<'s> {
             ahead: false,
             line: (0, 0),
             decoder: Decoder::default(),
+            dropped: Dropped::default(),
             symbols: Symbols::default(),
         }
     }
@@ -173,6 +175,7 @@ impl<'s> Lower<'s> {
     /// Takes a line: counts it and emits what it means.
     pub(crate) fn line(&mut self, line: Line<'_>) {
         self.line = (line.file, line.number);
+        self.mappings.line();
         let class = if line.terminated {
             self.parsed(line)
         } else {
@@ -254,6 +257,16 @@ impl<'s> Lower<'s> {
         class
     }
 
+    /// What was too much for a table.
+    pub(crate) fn dropped(&self) -> Dropped {
+        let mut all = self.dropped;
+        all.add_all(self.mappings.dropped());
+        all.add_all(self.calls.dropped());
+        all.add_all(self.decoder.dropped());
+        all.add(Bound::Areas, usize::try_from(self.areas.counts().refused).unwrap_or(usize::MAX));
+        all
+    }
+
     /// Calls that a tracer printed without their arguments.
     pub(crate) fn without_arguments(&self) -> u64 {
         self.decoder.without_arguments()
@@ -313,6 +326,7 @@ impl<'s> Lower<'s> {
         if f.meaning == Meaning::Marker {
             return self.marker(e);
         }
+        let e = &Fields::of(e);
         if e.location().is_some() {
             self.enter(f, e);
         }
@@ -360,7 +374,7 @@ impl<'s> Lower<'s> {
     }
 
     /// Begins a call, or counts it where no return will end it.
-    fn enter(&mut self, f: &'static Function, e: &LogEvent<'_>) {
+    fn enter(&mut self, f: &'static Function, e: &Fields<'_>) {
         let Some(known) = self.returns.get(&std::ptr::from_ref(f)).copied() else {
             self.calls.seen(f);
             return;
@@ -411,21 +425,33 @@ impl<'s> Lower<'s> {
             self.stopped = true;
             return Class::Used;
         }
-        let name = self.name(&text);
+        let text = self.short(&text);
+        let name = self.name(text);
         self.emit(View::Marker { name }, Provenance::Recorded);
         self.marker_count += 1;
         if self.markers.len() < MARKERS {
-            self.markers.push((self.line.1, text));
+            self.markers.push((self.line.1, text.to_owned()));
         }
         Class::Used
     }
 
-    /// A name, interned; beyond [`MAX_NAMES`] all are one.
+    /// As much of a name as is kept.
+    fn short<'t>(&mut self, text: &'t str) -> &'t str {
+        let most = Bound::NameBytes.most();
+        if text.len() <= most {
+            return text;
+        }
+        self.dropped.add(Bound::NameBytes, 1);
+        text.get(..text.floor_char_boundary(most)).unwrap_or_default()
+    }
+
+    /// A name, interned; beyond the number that is told apart all are one.
     fn name(&mut self, text: &str) -> NameId {
         if let Some(id) = self.names.get(text) {
             return *id;
         }
-        if self.names.len() >= MAX_NAMES {
+        if self.names.len() >= Bound::Names.most() {
+            self.dropped.add(Bound::Names, 1);
             return self.rec.name("(more names)");
         }
         let id = self.rec.name(text);
@@ -532,6 +558,7 @@ impl<'s> Lower<'s> {
             self.stopped = false;
         }
         self.send();
+        self.dropped.add_all(self.calls.dropped());
         std::mem::take(&mut self.calls).finish()
     }
 }

@@ -7,13 +7,14 @@
 //! Modelled: kernel addresses; splits of large leaves. Not modelled: collapses, user addresses,
 //! entries that are not valid and never were.
 
+use crate::bounds::{Bound, Dropped};
 use crate::perms::{Bits, Masks};
 use std::collections::BTreeMap;
 use textbed_arch::{Perm, VirtAddr};
 
-/// Runs followed at one time: a log must not grow the state without bound. (A machine with 64 CPUs
-/// and a terabyte of memory has some ten thousand.)
-const MAX_RUNS: usize = 1 << 20;
+/// Pieces that a line may touch on average; beyond, what few lines before it left over. A change of
+/// a large range that is mapped page by page touches many at once, and may.
+const PIECES_A_LINE: usize = 64;
 
 /// Leaves of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,9 @@ struct Run {
     /// What tables above take away.
     denied: Perm,
 }
+
+/// A part of a range that is uniformly mapped, or not mapped: from, to.
+type Piece = (u64, u64, Option<Run>);
 
 /// A piece that changed, or was made or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,14 +75,16 @@ pub struct Mapped {
 pub struct Mappings {
     bits: Bits,
     runs: BTreeMap<u64, Run>,
-    /// Pieces that were too many.
-    refused: u64,
+    /// Pieces that may be touched until more lines are read.
+    credit: usize,
+    dropped: Dropped,
 }
 
 impl Mappings {
     /// Nothing mapped.
     pub fn new(bits: Bits) -> Self {
-        Self { bits, runs: BTreeMap::new(), refused: 0 }
+        let (runs, credit) = (BTreeMap::new(), Bound::Pieces.most());
+        Self { bits, runs, credit, dropped: Dropped::default() }
     }
 
     /// How protection bits are read.
@@ -86,16 +92,35 @@ impl Mappings {
         self.bits
     }
 
-    /// Pieces that were not taken in, for too many are followed.
-    pub fn refused(&self) -> u64 {
-        self.refused
+    /// What was too much.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Another line is read.
+    pub(crate) fn line(&mut self) {
+        self.credit = (self.credit + PIECES_A_LINE).min(Bound::Pieces.most());
+    }
+
+    /// How many pieces may be touched now.
+    pub(crate) fn may_touch(&self) -> usize {
+        self.credit
     }
 
     /// Whether one more can be taken in; else it is counted.
     fn room(&mut self) -> bool {
-        let room = self.runs.len() < MAX_RUNS;
-        self.refused += u64::from(!room);
+        let room = self.runs.len() < Bound::Mappings.most();
+        self.dropped.add(Bound::Mappings, usize::from(!room));
         room
+    }
+
+    /// The pieces of a range that a line changes: not more than it may touch.
+    fn touched(&mut self, start: u64, end: u64) -> Vec<Piece> {
+        let pieces = self.pieces(start, end, self.credit);
+        self.credit -= pieces.len();
+        let to = pieces.last().map_or(start, |(_, to, _)| *to);
+        self.dropped.add(Bound::Pieces, usize::from(to < end));
+        pieces
     }
 
     /// `log2` of the base page.
@@ -125,8 +150,13 @@ impl Mappings {
 
     /// What is mapped in `[start, end)`, cut to it.
     pub fn runs_in(&self, start: u64, end: u64) -> impl Iterator<Item = Mapped> {
-        let pieces = self.pieces(start, end).into_iter();
-        pieces.filter_map(|(from, _, run)| Some(self.mapped(from, &run?)))
+        let first = self.runs.range(..=start).next_back().map_or(start, |(virt, _)| *virt);
+        let runs = self.runs.range(first..end.max(first)).filter(move |(_, run)| run.end > start);
+        runs.map(move |(virt, run)| {
+            let from = start.max(*virt);
+            let phys = run.phys.and_then(|p| p.checked_add(from - virt));
+            self.mapped(from, &Run { end: run.end.min(end), phys, ..*run })
+        })
     }
 
     /// Where two states grant otherwise in `[start, end)`: address, bytes, what is granted here and
@@ -137,8 +167,8 @@ impl Mappings {
             let perm = run.map_or(Perm::empty(), |r| state.perm(virt, r.bits, r.denied));
             if perm.contains(Perm::PRESENT) { perm } else { Perm::empty() }
         };
-        for (from, to, ours) in self.pieces(start, end) {
-            for (from, to, theirs) in other.pieces(from, to) {
+        for (from, to, ours) in self.pieces(start, end, usize::MAX) {
+            for (from, to, theirs) in other.pieces(from, to, usize::MAX) {
                 let (a, b) = (granted(self, from, ours), granted(other, from, theirs));
                 if a.letters() == b.letters() && a.is_empty() == b.is_empty() {
                     continue;
@@ -170,7 +200,7 @@ impl Mappings {
 
     /// Puts in one leaf, or leaves ascending from it, of tables read before the log.
     pub fn insert_leaf(&mut self, virt: u64, len: u64, shift: u8, phys: u64, raw: u64, perm: Perm) {
-        let Some(end) = virt.checked_add(len) else { return };
+        let Some(end) = virt.checked_add(len).filter(|_| self.room()) else { return };
         let bits = self.bits.of(raw);
         let denied = self.bits.perm(VirtAddr(virt), bits).difference(perm);
         self.cut(virt, end);
@@ -181,7 +211,7 @@ impl Mappings {
     pub fn map(&mut self, start: u64, end: u64, shift: u8, prot: u64, out: &mut Vec<Changed>) {
         let bits = self.bits.of(prot);
         let new = self.perm(start, bits, Perm::empty());
-        for (from, to, old) in self.pieces(start, end) {
+        for (from, to, old) in self.touched(start, end) {
             let (old_perm, old_shift) = match old {
                 Some(r) => (self.perm(from, r.bits, r.denied), r.shift),
                 None => (Perm::empty(), shift),
@@ -190,7 +220,7 @@ impl Mappings {
             if old.is_some_and(|r| r.bits == bits && r.shift == shift) {
                 continue;
             }
-            if old.is_none() && !self.room() {
+            if !self.room() {
                 continue;
             }
             out.push(Changed {
@@ -210,8 +240,15 @@ impl Mappings {
 
     /// Removes what is mapped in `[start, end)`.
     pub fn unmap(&mut self, start: u64, end: u64, out: &mut Vec<Changed>) {
-        for (from, to, old) in self.pieces(start, end) {
+        for (from, to, old) in self.touched(start, end) {
             let Some(old) = old else { continue };
+            // What is taken out of the middle of a run leaves two.
+            if self.runs.len() >= Bound::Mappings.most()
+                && self.at(from).is_some_and(|run| run.virt < from && to < run.end)
+                && !self.room()
+            {
+                continue;
+            }
             let perm = self.perm(from, old.bits, old.denied);
             if !perm.is_empty() {
                 out.push(Changed {
@@ -229,6 +266,25 @@ impl Mappings {
         }
     }
 
+    /// Removes everything.
+    pub(crate) fn unmap_all(&mut self, out: &mut Vec<Changed>) {
+        for (virt, run) in std::mem::take(&mut self.runs) {
+            let perm = self.perm(virt, run.bits, run.denied);
+            if !perm.is_empty() {
+                out.push(Changed {
+                    virt,
+                    len: run.end - virt,
+                    phys: run.phys,
+                    shift: run.shift,
+                    old_shift: run.shift,
+                    old: perm,
+                    new: Perm::empty(),
+                    assumed: false,
+                });
+            }
+        }
+    }
+
     /// Changes the entries of `[start, end)`. Where nothing is known to be mapped, an entry with
     /// the bits `assume` is taken to be there (`None`: such holes are left alone).
     pub fn change(
@@ -242,7 +298,7 @@ impl Mappings {
         let page = self.page_shift();
         self.split_at(start, out);
         self.split_at(end, out);
-        for (from, to, old) in self.pieces(start, end) {
+        for (from, to, old) in self.touched(start, end) {
             let (run, assumed) = match (old, assume) {
                 (Some(run), _) => (run, false),
                 (None, Some(prot)) => {
@@ -278,10 +334,10 @@ impl Mappings {
     /// Says where a page lies; nothing happens if nothing is mapped there.
     pub fn learn_phys(&mut self, virt: u64, len: u64, phys: u64) {
         let Some(end) = virt.checked_add(len) else { return };
-        for (from, to, old) in self.pieces(virt, end) {
+        for (from, to, old) in self.touched(virt, end) {
             let Some(run) = old else { continue };
             let Some(here) = phys.checked_add(from - virt) else { continue };
-            if run.phys != Some(here) {
+            if run.phys != Some(here) && self.room() {
                 self.cut(from, to);
                 self.put(from, Run { end: to, phys: Some(here), ..run });
             }
@@ -301,7 +357,10 @@ impl Mappings {
             return;
         }
         let (from, to) = (first.max(run.virt), first.saturating_add(size).min(run.end));
-        let Some((_, _, Some(old))) = self.pieces(from, to).into_iter().next() else { return };
+        let Some((_, _, Some(old))) = self.pieces(from, to, 1).into_iter().next() else { return };
+        if !self.room() {
+            return;
+        }
         out.push(Changed {
             virt: from,
             len: to - from,
@@ -317,8 +376,8 @@ impl Mappings {
     }
 
     /// `[start, end)` as pieces that are uniformly mapped (with the run cut to the piece) or not
-    /// mapped.
-    fn pieces(&self, start: u64, end: u64) -> Vec<(u64, u64, Option<Run>)> {
+    /// mapped: the first `most` of them.
+    fn pieces(&self, start: u64, end: u64, most: usize) -> Vec<Piece> {
         let mut out = Vec::new();
         let mut at = start;
         let first = self.runs.range(..=start).next_back().map(|(k, _)| *k).unwrap_or(start);
@@ -326,16 +385,19 @@ impl Mappings {
             if run.end <= at {
                 continue;
             }
-            if *virt > at {
+            if *virt > at && out.len() < most {
                 out.push((at, *virt, None));
                 at = *virt;
+            }
+            if out.len() >= most {
+                return out;
             }
             let to = run.end.min(end);
             let phys = run.phys.and_then(|p| p.checked_add(at - virt));
             out.push((at, to, Some(Run { end: to, phys, ..*run })));
             at = to;
         }
-        if at < end {
+        if at < end && out.len() < most {
             out.push((at, end, None));
         }
         out

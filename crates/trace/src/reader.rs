@@ -132,6 +132,14 @@ pub enum ReadError {
         /// The limit.
         limit: usize,
     },
+    /// More text than a file beside a log has.
+    #[error("{input}: more than {limit} bytes of text: no file beside a log is that long")]
+    FileTooLong {
+        /// The input as named by the user.
+        input: String,
+        /// The limit.
+        limit: u64,
+    },
     /// A file that cannot be merged with the others that it was given with.
     #[error("{input}: cannot be merged: {why}")]
     Unmergeable {
@@ -193,6 +201,8 @@ pub struct LineReader {
     /// `buf[start..end]` is unread text.
     start: usize,
     end: usize,
+    /// Where the first NUL of `buf[start..end]` is: each piece is searched once, when it is read.
+    nul: Option<usize>,
     /// Text bytes handed out or skipped so far: the offset of `buf[start]`.
     offset: u64,
     lines: u64,
@@ -292,6 +302,7 @@ impl LineReader {
             buf: vec![0; READ_BYTES],
             start: 0,
             end: 0,
+            nul: None,
             offset: 0,
             lines: 0,
             at_end: false,
@@ -363,8 +374,7 @@ impl LineReader {
         self.offset += taken as u64;
         self.lines += 1;
         let text = begin..begin + length;
-        let noise = memchr::memchr(0, self.buf.get(text.clone()).unwrap_or_default());
-        if let Some(column) = noise {
+        if let Some(column) = self.nul.filter(|at| *at < text.end).map(|at| at - begin) {
             self.at_end = true;
             self.start = self.end;
             return Err(ReadError::Binary {
@@ -394,6 +404,7 @@ impl LineReader {
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
             self.end -= self.start;
+            self.nul = self.nul.map(|at| at - self.start);
             self.start = 0;
         }
         if self.end == self.buf.len() {
@@ -407,6 +418,10 @@ impl LineReader {
                     return Ok(false);
                 }
                 Ok(n) => {
+                    if self.nul.is_none() {
+                        let new = self.buf.get(self.end..self.end + n).unwrap_or_default();
+                        self.nul = memchr::memchr(0, new).map(|at| self.end + at);
+                    }
                     self.end += n;
                     return Ok(true);
                 }

@@ -176,10 +176,8 @@ pub fn replay_reader(
     not_seen.extend(limits::of_order(sections, more, merged, backwards, place));
     let areas = lower.areas.counts();
     not_seen.extend(limits::of_log(&lower.accounting, areas, &calls, lower.counts));
-    not_seen.extend(limits::of_size(
-        lower.mappings.refused().saturating_add(areas.refused),
-        lower.without_arguments(),
-    ));
+    let dropped = lower.dropped();
+    not_seen.extend(limits::of_size(&dropped, lower.without_arguments()));
     let summary = Summary {
         input,
         inputs,
@@ -200,6 +198,7 @@ pub fn replay_reader(
         owners: lower.take_owners(),
         conflicts: std::mem::take(&mut lower.conflicts),
         counts: lower.counts,
+        dropped,
         tables,
         records,
         not_seen,

@@ -230,9 +230,17 @@ fn highest_cpu(list: &str) -> Option<u32> {
     (last < 8192).then_some(last)
 }
 
+/// Text of a file beside a log at most, in bytes: a `kallsyms` has some ten million, and what is
+/// packed may unpack to anything.
+const MAX_BYTES: u64 = 64 << 20;
+
 fn lines(path: &Path, mut each: impl FnMut(&str)) -> Result<(), ReadError> {
     let mut reader = LineReader::open(path)?;
     while let Some(line) = reader.next_line()? {
+        if line.offset > MAX_BYTES {
+            let input = path.display().to_string();
+            return Err(ReadError::FileTooLong { input, limit: MAX_BYTES });
+        }
         each(&String::from_utf8_lossy(line.bytes));
     }
     Ok(())

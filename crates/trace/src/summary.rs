@@ -2,6 +2,7 @@
 
 use crate::accounting::Accounting;
 use crate::areas::AreaCounts;
+use crate::bounds::Dropped;
 use crate::calls::CallCount;
 use crate::conflicts::Conflicts;
 use crate::merge::MergeCounts;
@@ -94,6 +95,8 @@ pub struct Summary {
     pub conflicts: Conflicts,
     /// Other counts.
     pub counts: Counts,
+    /// What was too much for a table.
+    pub dropped: Dropped,
     /// Page tables read before the log.
     pub tables: Option<TablesSummary>,
     /// Kinds of event that the log records.

@@ -12,21 +12,23 @@
 //! `funcgraph-retval` no returns, without the task's name the task is the CPU's.
 
 use super::Foreign;
+use crate::bounds::{Bound, Dropped};
 use crate::functions;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-/// Functions open on a CPU at most; deeper ones are forgotten, their ends say nothing.
-const MAX_DEPTH: usize = 512;
-/// Tasks of a CPU that are told apart; beyond, all are forgotten.
-const MAX_TASKS: usize = 4096;
-/// CPUs that are told apart at most.
+/// CPUs that are told apart at most: lines of others are not understood.
 const MAX_CPUS: u32 = 8192;
+/// Bytes of `NAME-PID` at most: the kernel's names have 15.
+const MAX_TASK_BYTES: usize = 64;
 
 /// What the lines leave out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     cpus: BTreeMap<u32, Cpu>,
+    /// Functions that are open, of all CPUs.
+    open: usize,
+    pub(super) dropped: Dropped,
     /// Where in the lines that were written one begins whose time lies ahead.
     pub(super) ahead: Option<usize>,
 }
@@ -37,8 +39,9 @@ struct Cpu {
     bare: u64,
     /// `NAME-PID` of the task, where a line said it.
     task: Option<String>,
-    /// Open functions, innermost last, by task: a switch leaves them open.
-    open: BTreeMap<Option<String>, Vec<String>>,
+    /// Open functions, innermost last, by task: a switch leaves them open. The name, where the
+    /// table has it.
+    open: BTreeMap<Option<String>, Vec<Option<&'static str>>>,
 }
 
 /// The columns before the function.
@@ -65,12 +68,20 @@ impl State {
             return Some(Foreign::NotNeeded);
         }
         let columns = columns(line)?;
+        if self.open >= Bound::GraphOpen.most() {
+            self.dropped.add(Bound::GraphOpen, self.open);
+            self.open = 0;
+            self.cpus.values_mut().for_each(|cpu| cpu.open.clear());
+        }
         let cpu = self.cpu(columns.cpu)?;
         if let Some(task) = columns.task {
             cpu.task = Some(task.to_owned());
         }
         let before = out.len();
+        let was_open = cpu.depth();
         let ahead = cpu.text(&columns, out);
+        let is_open = cpu.depth();
+        self.open = self.open + is_open - was_open;
         self.ahead = ahead;
         Some(if out.len() > before { Foreign::Lines } else { Foreign::NotNeeded })
     }
@@ -86,20 +97,23 @@ impl State {
 }
 
 impl Cpu {
+    /// Functions that the task at hand has open.
+    fn depth(&self) -> usize {
+        self.open.get(&self.task).map_or(0, Vec::len)
+    }
+
     /// Writes what the line says; where a line begins whose time lies ahead.
     fn text(&mut self, columns: &Columns<'_>, out: &mut Vec<u8>) -> Option<usize> {
         let text = columns.text;
-        if self.open.len() >= MAX_TASKS && !self.open.contains_key(&self.task) {
-            self.open.clear();
-        }
-        let stack = self.open.entry(self.task.clone()).or_default();
         let head = Head { columns: *columns, task: self.task.as_deref() };
         if let Some(rest) = text.strip_prefix('}') {
-            let open = stack.pop();
             let (named, result) = comment(rest);
-            let name = named.map(str::to_owned).or(open);
-            if let (Some(name), Some(result)) = (name, result) {
-                head.returned(&name, result, out);
+            let open = self.open.get_mut(&self.task).and_then(Vec::pop).flatten();
+            if let (Some(name), Some(result)) = (named.or(open), result) {
+                head.returned(name, result, out);
+            }
+            if self.depth() == 0 {
+                self.open.remove(&self.task);
             }
         } else if let Some(inner) = text.strip_prefix("/*") {
             // An event, printed as a comment.
@@ -126,9 +140,8 @@ impl Cpu {
                 && functions::by_name(name.as_bytes()).is_some_and(|f| !f.args.is_empty());
             self.bare += u64::from(bare);
             if behind.starts_with('{') {
-                if stack.len() < MAX_DEPTH {
-                    stack.push(name.to_owned());
-                }
+                let name = functions::by_name(name.as_bytes()).map(|f| f.name);
+                self.open.entry(self.task.clone()).or_default().push(name);
             } else if let Some(rest) = behind.strip_prefix(';')
                 && let (_, Some(result)) = comment(rest)
             {
@@ -226,7 +239,9 @@ fn switch(line: &str) -> Option<(u32, &str)> {
 /// `NAME-PID`, as it is.
 fn task(text: &str) -> Option<&str> {
     let (name, pid) = text.rsplit_once('-')?;
-    (!name.is_empty() && !pid.is_empty() && pid.bytes().all(|c| c.is_ascii_digit())).then_some(text)
+    let short = text.len() <= MAX_TASK_BYTES;
+    (short && !name.is_empty() && !pid.is_empty() && pid.bytes().all(|c| c.is_ascii_digit()))
+        .then_some(text)
 }
 
 /// A time as printed, so many nanoseconds later.

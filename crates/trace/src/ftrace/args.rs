@@ -28,12 +28,17 @@ pub(super) fn location(body: &[u8]) -> Option<(Location<'_>, &[u8])> {
     if !(rest.is_empty() || rest.starts_with(b" ")) {
         return None;
     }
-    let location = match memchr::memmem::find(place, b" <- ") {
-        Some(at) => Location::Return { to: place.get(..at)?, from: place.get(at + 4..)? },
+    // Few places have a `<`: only those are searched for the arrow.
+    let arrow = memchr::memchr(b'<', place).and_then(|_| memchr::memmem::find(place, ARROW));
+    let location = match arrow {
+        Some(at) => Location::Return { to: place.get(..at)?, from: place.get(at + ARROW.len()..)? },
         None => Location::At(place),
     };
     Some((location, rest))
 }
+
+/// Between where a function returns to and its name.
+const ARROW: &[u8] = b" <- ";
 
 /// One argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +70,13 @@ impl<'a> Iterator for Args<'a> {
             if self.rest.is_empty() {
                 return None;
             }
-            let word = memchr::memchr(b' ', self.rest).unwrap_or(self.rest.len());
-            let token = self.rest.get(..word)?;
-            let Some(equals) = memchr::memchr(b'=', token) else {
-                self.rest = self.rest.get(word..)?;
-                let Some(colon) = memchr::memchr(b':', token) else { continue };
-                let (key, value) = (token.get(..colon)?, token.get(colon + 1..)?);
+            // The end of the word, or the first `=` in it.
+            let at = memchr::memchr2(b'=', b' ', self.rest).unwrap_or(self.rest.len());
+            let (key, after) = self.rest.split_at_checked(at)?;
+            let Some(after) = after.strip_prefix(b"=") else {
+                self.rest = after;
+                let Some(colon) = memchr::memchr(b':', key) else { continue };
+                let (key, value) = (key.get(..colon)?, key.get(colon + 1..)?);
                 if !value.is_empty() {
                     return Some(Arg { key, value });
                 }
@@ -81,8 +87,6 @@ impl<'a> Iterator for Args<'a> {
                 self.rest = self.rest.get(word..)?;
                 return Some(Arg { key, value });
             };
-            let key = token.get(..equals)?;
-            let after = self.rest.get(equals + 1..)?;
             let (value, taken) = match after.first() {
                 Some(b'"') => {
                     let inner = after.get(1..)?;
@@ -103,6 +107,53 @@ impl<'a> Iterator for Args<'a> {
             self.rest = after.get(taken..)?;
             return Some(Arg { key, value });
         }
+    }
+}
+
+/// Arguments that [`Fields`] keeps; those behind them are searched each time.
+const KEPT: usize = 8;
+
+/// An event whose arguments are told apart once, for those who ask for several of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    event: super::Event<'a>,
+    args: [Arg<'a>; KEPT],
+    count: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// Of that event.
+    pub(crate) fn of(event: &super::Event<'a>) -> Self {
+        let mut args = [Arg { key: b"", value: b"" }; KEPT];
+        let mut count = 0;
+        for (slot, arg) in args.iter_mut().zip(event.args()) {
+            *slot = arg;
+            count += 1;
+        }
+        Self { event: *event, args, count }
+    }
+
+    /// As [`super::Event::arg`].
+    pub(crate) fn arg(&self, key: &[u8]) -> Option<&'a [u8]> {
+        let kept = self.args.get(..self.count).unwrap_or_default();
+        match kept.iter().find(|arg| arg.key == key) {
+            Some(arg) => Some(arg.value),
+            None if self.count < KEPT => None,
+            None => self.event.arg(key),
+        }
+    }
+
+    /// As [`super::Event::number`].
+    pub(crate) fn number(&self, key: &[u8]) -> Option<u64> {
+        self.arg(key).and_then(number)
+    }
+}
+
+impl<'a> std::ops::Deref for Fields<'a> {
+    type Target = super::Event<'a>;
+
+    fn deref(&self) -> &super::Event<'a> {
+        &self.event
     }
 }
 
@@ -130,13 +181,26 @@ fn hexadecimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 16 {
         return None;
     }
-    text.iter().try_fold(0u64, |n, c| {
-        let digit = match c {
-            b'0'..=b'9' => c - b'0',
-            b'a'..=b'f' => c - b'a' + 10,
-            b'A'..=b'F' => c - b'A' + 10,
-            _ => return None,
-        };
-        Some(n << 4 | u64::from(digit))
-    })
+    let (mut value, mut seen) = (0u64, 0u8);
+    for c in text {
+        let digit = HEX.get(usize::from(*c)).copied().unwrap_or(NO_DIGIT);
+        value = value << 4 | u64::from(digit & 0xf);
+        seen |= digit;
+    }
+    (seen < NO_DIGIT).then_some(value)
 }
+
+/// What is no hexadecimal digit: a bit that no digit has.
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of each byte as a hexadecimal digit.
+static HEX: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut digit = 0u8;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        table[b"0123456789ABCDEF"[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    table
+};

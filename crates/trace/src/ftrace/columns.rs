@@ -71,7 +71,7 @@ const LATENCY_TASK_COLUMNS: usize = 8;
 /// Reads an event out of a line.
 pub(super) fn event(line: &[u8]) -> Option<Event<'_>> {
     if line.get(TASK_COLUMNS) == Some(&b'-')
-        && let Some(event) = default_format(line, Some(TASK_COLUMNS))
+        && let Some(event) = usual(line).or_else(|| default_format(line, Some(TASK_COLUMNS)))
     {
         return Some(event);
     }
@@ -84,6 +84,32 @@ pub(super) fn event(line: &[u8]) -> Option<Event<'_>> {
         return Some(event);
     }
     memchr::memchr_iter(b'-', line).find_map(|dash| latency_at(line, dash))
+}
+
+/// What nearly every line is: [`default_format`] with its dash in its place and no TGID, each column
+/// read once, from the left. What does not read so may still be an event.
+fn usual(line: &[u8]) -> Option<Event<'_>> {
+    let (task, rest) = line.split_first_chunk::<TASK_COLUMNS>()?;
+    let (pid, rest) = digits(rest.get(1..)?);
+    let pid = i32::try_from(pid?).ok()?;
+    let (cpu, rest) = digits(without_spaces(rest).strip_prefix(b"[")?);
+    let cpu = u32::try_from(cpu?).ok()?;
+    let (flags, time, text) = flags_and_time(rest.strip_prefix(b"]")?)?;
+    // The spaces of a column are the low bytes of a number that the first other byte ends.
+    let padding = (u128::from_le_bytes(*task) ^ u128::from_le_bytes([b' '; TASK_COLUMNS]))
+        .trailing_zeros()
+        / u8::BITS;
+    let task = task.get(padding as usize..)?.trim_ascii_start();
+    let (name, body) = name_and_body(text);
+    Some(Event { task, pid, cpu, flags, time, ..Event::new(name, body) })
+}
+
+/// What is behind the spaces in front.
+fn without_spaces(mut text: &[u8]) -> &[u8] {
+    while let Some(rest) = text.strip_prefix(b" ") {
+        text = rest;
+    }
+    text
 }
 
 /// `TASK-PID (TGID) [CPU] FLAGS TIME: TEXT`, with the dash at a given place or anywhere.
@@ -244,6 +270,13 @@ fn flags(word: &[u8]) -> Option<Flags> {
 /// Splits `NAME: BODY`. trace-cmd and perf write `SYSTEM:NAME:`; the system is left out.
 fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
     let text = text.trim_ascii_start();
+    // Nearly always the first colon ends the name.
+    if let Some(at) = memchr::memchr2(b':', b' ', text)
+        && let (name, [b':', body @ ..]) = text.split_at(at)
+        && matches!(body, [] | [b' ', ..])
+    {
+        return (name, body.strip_prefix(b" ").unwrap_or(body));
+    }
     let word = memchr::memchr(b' ', text).unwrap_or(text.len());
     let Some((token, body)) = text.split_at_checked(word) else { return (b"", text) };
     let Some(name) = token.strip_suffix(b":") else { return (b"", text) };
@@ -257,21 +290,28 @@ fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
 /// Decimal digits at the front. `None` where there are none or where they do not fit.
 pub(super) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
     let mut value = 0u64;
-    let mut length = 0;
-    let mut fits = true;
-    while let Some(c @ b'0'..=b'9') = text.get(length) {
-        let digit = u64::from(c - b'0');
-        if length < SURE_DIGITS {
-            value = value * 10 + digit;
-        } else {
-            let next = value.checked_mul(10).and_then(|n| n.checked_add(digit));
-            fits &= next.is_some();
-            value = next.unwrap_or(0);
+    for (length, c) in text.iter().enumerate() {
+        let digit = c.wrapping_sub(b'0');
+        if digit > 9 {
+            return ((length > 0).then_some(value), text.get(length..).unwrap_or_default());
         }
-        length += 1;
+        if length == SURE_DIGITS {
+            return long_digits(text);
+        }
+        value = value.wrapping_mul(10).wrapping_add(digit.into());
     }
-    let rest = text.get(length..).unwrap_or_default();
-    ((length > 0 && fits).then_some(value), rest)
+    ((!text.is_empty()).then_some(value), b"")
+}
+
+/// The same for more of them, which may not fit.
+#[cold]
+fn long_digits(text: &[u8]) -> (Option<u64>, &[u8]) {
+    let length = text.iter().position(|c| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(length);
+    let value = number
+        .iter()
+        .try_fold(0u64, |value, c| value.checked_mul(10)?.checked_add(u64::from(c - b'0')));
+    (value, rest)
 }
 
 /// So many decimal digits fit into 64 bits, whatever they are.

@@ -7,7 +7,7 @@
 use super::Lower;
 use crate::areas::{Area, VM_ALLOW_HUGE_VMAP};
 use crate::calls::Frame;
-use crate::ftrace::Event as LogEvent;
+use crate::ftrace::Fields;
 use crate::functions::Meaning;
 use crate::mappings::Changed;
 use textbed_arch::effect::{Reach, TlbScope};
@@ -38,7 +38,7 @@ impl Lower<'_> {
         bytes.checked_next_multiple_of(self.page()).unwrap_or(bytes)
     }
 
-    pub(super) fn area_entry(&mut self, meaning: Meaning, e: &LogEvent<'_>) -> Option<()> {
+    pub(super) fn area_entry(&mut self, meaning: Meaning, e: &Fields<'_>) -> Option<()> {
         match meaning {
             Meaning::VmallocRange => {
                 e.number(b"size")?;

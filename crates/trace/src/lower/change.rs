@@ -13,8 +13,9 @@
 
 use super::Lower;
 use super::areas::sane;
+use crate::bounds::Bound;
 use crate::calls::{Frame, Stack};
-use crate::ftrace::Event as LogEvent;
+use crate::ftrace::Fields;
 use crate::functions::{Function, Meaning};
 use crate::perms::{Action, Masks, action_from_number, masks, page_kernel};
 use rustc_hash::FxHashMap;
@@ -30,11 +31,6 @@ const STRUCT_PAGE_BYTES: u64 = 64;
 
 /// Since then the alias of a change keeps its NX bit (Linux 6.2 arch/x86/mm/pat/set_memory.c).
 const ALIAS_KEEPS_NX: Version = Version::candidate(6, 2, 1);
-
-/// Aliases of one call that are kept; more pages than an area of 4 GiB has.
-const MAX_ALIASES: usize = 1 << 20;
-/// Tasks that are followed at one time; beyond, all are forgotten and followed anew.
-const MAX_TASKS: usize = 1 << 14;
 
 /// A call that is being followed.
 #[derive(Debug, Clone)]
@@ -89,10 +85,11 @@ impl Lower<'_> {
         self.change.direct_map
     }
 
-    pub(super) fn change_entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Option<()> {
+    pub(super) fn change_entry(&mut self, f: &'static Function, e: &Fields<'_>) -> Option<()> {
         let arch = self.kernel.arch;
         let State { ranges, direct, freed, .. } = &mut self.change;
-        if ranges.len().max(direct.len()).max(freed.len()) > MAX_TASKS {
+        if ranges.len().max(direct.len()).max(freed.len()) > Bound::ChangeTasks.most() {
+            self.dropped.add(Bound::ChangeTasks, ranges.len() + direct.len() + freed.len());
             ranges.clear();
             direct.clear();
             freed.clear();
@@ -210,12 +207,9 @@ impl Lower<'_> {
         let end = self.end_of(addr, pages);
         let known: Vec<(u64, u64)> = self
             .mappings
-            .runs()
-            .filter(|r| r.end > addr && r.virt < end)
-            .filter_map(|r| {
-                let (from, to) = (r.virt.max(addr), r.end.min(end));
-                Some((r.phys?.wrapping_add(from - r.virt), to - from))
-            })
+            .runs_in(addr, end)
+            .take(self.mappings.may_touch())
+            .filter_map(|r| Some((r.phys?, r.end - r.virt)))
             .collect();
         for (phys, len) in known {
             let virt = phys.wrapping_add(distance);
@@ -292,8 +286,10 @@ impl Lower<'_> {
         let linear = start & (1 << 47) == 0;
         if let Some(range) = self.change.ranges.get_mut(&stack) {
             if linear && start != range.addr {
-                if range.aliases.len() < MAX_ALIASES {
+                if range.aliases.len() < Bound::Aliases.most() {
                     range.aliases.push(start);
+                } else {
+                    self.dropped.add(Bound::Aliases, 1);
                 }
             } else if start == range.addr {
                 let range = self.change.ranges.remove(&stack);
@@ -331,14 +327,17 @@ impl Lower<'_> {
 
     /// Remembers the frames of an area that is being freed, for the direct map calls that follow.
     pub(super) fn remember_freed(&mut self, start: u64, end: u64) {
-        let frames = self
-            .mappings
-            .runs_in(start, end)
-            .filter_map(|r| Some((r.virt, r.end, r.phys?)))
-            .collect();
-        if self.kernel.arch == Arch::Arm64 {
-            self.change.freed.insert(self.now.stack, Freed { start, next: 0, frames });
+        if self.kernel.arch != Arch::Arm64 {
+            return;
         }
+        let most = Bound::FreedFrames.most();
+        let known = self.mappings.runs_in(start, end).take(most + 1);
+        let mut frames: Vec<_> = known.filter_map(|r| Some((r.virt, r.end, r.phys?))).collect();
+        if frames.len() > most {
+            self.dropped.add(Bound::FreedFrames, 1);
+            frames.truncate(most);
+        }
+        self.change.freed.insert(self.now.stack, Freed { start, next: 0, frames });
     }
 
     fn direct_map_page(&mut self, page_struct: u64, action: Action) {
@@ -432,11 +431,11 @@ impl Lower<'_> {
 }
 
 /// `numpages` is an int; a negative one is no number of pages.
-fn pages_of(e: &LogEvent<'_>) -> Option<u64> {
+fn pages_of(e: &Fields<'_>) -> Option<u64> {
     e.number(b"numpages").filter(|n| i32::try_from(*n).is_ok())
 }
 
-fn range_of(e: &LogEvent<'_>) -> Option<Range> {
+fn range_of(e: &Fields<'_>) -> Option<Range> {
     Some(Range {
         addr: e.number(b"addr")?,
         pages: pages_of(e)?,

@@ -11,6 +11,7 @@
 //! store for each page. Not modelled: the last synchronisation, protocols of other architectures.
 
 use super::Lower;
+use crate::bounds::Bound;
 use crate::calls::{Frame, Stack};
 use crate::conflicts::{Conflict, Kind, Place};
 use crate::functions::{Meaning, Owner};
@@ -23,10 +24,6 @@ use std::path::Path;
 use textbed_arch::{Arch, Perm, VirtAddr};
 use textbed_kernel::{Layout, errno};
 
-/// Tasks whose steps are followed at one time; beyond, all are forgotten.
-const MAX_TASKS: usize = 1 << 14;
-/// Stores that are remembered until the next synchronisation.
-const MAX_STORES: usize = 256;
 /// Bytes of the longest x86 instruction.
 const INSN_BYTES: u64 = 15;
 /// x86: modules lie above, whatever the size of the kernel image (Linux 6.12
@@ -157,7 +154,9 @@ impl Lower<'_> {
         if self.kernel.arch != Arch::X86_64 || !self.protocol.armed || len > INSN_BYTES {
             return;
         }
-        if self.protocol.since_sync.len() >= MAX_TASKS {
+        if self.protocol.since_sync.len() >= Bound::StoreTasks.most() {
+            let stores = self.protocol.since_sync.values().map(Vec::len).sum();
+            self.dropped.add(Bound::StoreTasks, stores);
             self.protocol.since_sync.clear();
         }
         let line = self.line;
@@ -170,13 +169,16 @@ impl Lower<'_> {
             _ => false,
         });
         let found = found.copied();
-        if before.len() >= MAX_STORES {
+        if before.len() >= Bound::Stores.most() {
+            self.dropped.add(Bound::Stores, before.len());
             before.clear();
         }
         before.push((addr, len, line));
-        if let Some((at, size, other)) = found
-            && self.protocol.held.len() < MAX_STORES
-        {
+        if let Some((at, size, other)) = found {
+            if self.protocol.held.len() >= Bound::Held.most() {
+                self.dropped.add(Bound::Held, 1);
+                return;
+            }
             self.protocol.held.push(Conflict {
                 kind: Kind::Protocol,
                 line: Some(line),

@@ -6,22 +6,20 @@
 //! is numbered in order of appearance. Not modelled: names of single functions.
 
 use super::Lower;
+use crate::bounds::Bound;
 use crate::calls::{Frame, Stack};
-use crate::ftrace::{Event as LogEvent, Location};
+use crate::ftrace::{Event as LogEvent, Fields, Location};
 use crate::functions::{Function, Meaning, Owner};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_arch::VirtAddr;
 use textbed_event::{Provenance, View};
 
-/// Tasks whose nameless allocations are kept.
-const MAX_TASKS: usize = 1024;
-/// Distinct (owner, name) pairs that are counted.
-const MAX_OWNERS: usize = 4096;
-
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     nameless: FxHashMap<Stack, Vec<(u64, u64)>>,
+    /// Pieces of all tasks in it.
+    waiting: usize,
     numbered: BTreeMap<Owner, u64>,
     last: Option<(u64, u64, Owner)>,
     pub(super) counts: BTreeMap<(String, String), u64>,
@@ -31,6 +29,7 @@ impl State {
     /// Nobody waits for a name any more; numbers go on.
     pub(super) fn restart(&mut self) {
         self.nameless.clear();
+        self.waiting = 0;
         self.last = None;
     }
 }
@@ -78,9 +77,10 @@ impl Lower<'_> {
         std::mem::take(&mut self.owners.counts)
     }
 
-    pub(super) fn module_step(&mut self, e: &LogEvent<'_>) -> Option<()> {
-        let name = String::from_utf8_lossy(e.arg(b"name")?).into_owned();
+    pub(super) fn module_step(&mut self, e: &Fields<'_>) -> Option<()> {
+        let name = self.short(&String::from_utf8_lossy(e.arg(b"name")?)).to_owned();
         let Some(pieces) = self.owners.nameless.remove(&self.now.stack) else { return Some(()) };
+        self.owners.waiting -= pieces.len();
         for (virt, len) in pieces {
             self.region(virt, len, Owner::Module, &name);
         }
@@ -123,10 +123,13 @@ impl Lower<'_> {
         let Some(owner) = owner.filter(|_| len > 0) else { return };
         self.outside_region(owner, address);
         if owner == Owner::Module {
-            if self.owners.nameless.len() < MAX_TASKS {
-                let pieces = self.owners.nameless.entry(self.now.stack).or_default();
-                pieces.push((address, len));
+            if self.owners.waiting >= Bound::Nameless.most() {
+                self.dropped.add(Bound::Nameless, self.owners.waiting);
+                self.owners.nameless.clear();
+                self.owners.waiting = 0;
             }
+            self.owners.nameless.entry(self.now.stack).or_default().push((address, len));
+            self.owners.waiting += 1;
             return;
         }
         // The inner allocator showed the same piece already.
@@ -149,8 +152,11 @@ impl Lower<'_> {
         // Numbered pieces are counted together.
         let name = if owner == Owner::Module { name } else { "" };
         let key = (owner.text().to_string(), name.to_string());
-        if self.owners.counts.len() < MAX_OWNERS || self.owners.counts.contains_key(&key) {
+        let known = self.owners.counts.contains_key(&key);
+        if known || self.owners.counts.len() < Bound::Owners.most() {
             *self.owners.counts.entry(key).or_default() += 1;
+        } else {
+            self.dropped.add(Bound::Owners, 1);
         }
     }
 }

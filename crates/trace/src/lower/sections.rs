@@ -52,7 +52,7 @@ impl Lower<'_> {
         self.settle_all();
         self.calls.give_up();
         // Tables, and then what CPUs hold of them.
-        self.mappings.unmap(0, u64::MAX, &mut self.changed);
+        self.mappings.unmap_all(&mut self.changed);
         self.emit_changed(Provenance::Inferred);
         for (virt, len) in self.areas.clear() {
             self.emit(View::AreaRemoved { virt: VirtAddr(virt), len }, Provenance::Inferred);

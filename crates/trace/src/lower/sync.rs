@@ -12,20 +12,18 @@
 use super::Lower;
 use super::text::Open;
 use crate::accounting::{Class, Reason};
-use crate::ftrace::{Event as LogEvent, number};
+use crate::bounds::Bound;
+use crate::ftrace::{Fields, number};
 use crate::functions::{self, Function, Meaning, Runs};
 use std::collections::VecDeque;
 use textbed_arch::effect::{Reach, SyncCause, TlbScope};
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{CallRef, Context, Flags, Provenance, View};
 
-/// Calls that are kept until all receivers took them; older ones are given up.
-const MAX_PENDING: usize = 64;
-
 #[derive(Debug, Clone)]
 struct Pending {
     ipi: u32,
-    function: &'static str,
+    function: &'static Function,
     runs: Runs,
     /// The range that it flushes, once somebody showed it.
     range: Option<(u64, u64)>,
@@ -50,7 +48,7 @@ impl State {
 }
 
 impl Lower<'_> {
-    pub(super) fn sync_entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+    pub(super) fn sync_entry(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
         let bad = Class::NotUnderstood(Reason::BadArguments);
         match f.meaning {
             Meaning::CrossCall => self.cross_call(f, e),
@@ -87,7 +85,7 @@ impl Lower<'_> {
         self.emit(View::TlbInvalidate { scope, reach, virt, len, asid: 0 }, known_by);
     }
 
-    fn cross_call(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
+    fn cross_call(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
         let Some(func) = e.arg(b"func") else { return Class::NotUnderstood(Reason::BadArguments) };
         let target = functions::by_name(functions::pointer_symbol(func));
         let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
@@ -133,12 +131,14 @@ impl Lower<'_> {
         self.counts.ipis_sent += 1;
         let function = self.name(target.name);
         self.emit(View::IpiSent { ipi, function, targets }, known_by);
-        if self.sync.pending.len() >= MAX_PENDING {
-            self.sync.pending.pop_front();
+        if self.sync.pending.len() >= Bound::CrossCalls.most()
+            && let Some(oldest) = self.sync.pending.pop_front()
+        {
+            self.dropped.add(Bound::CrossCalls, usize::from(oldest.waiting != 0));
         }
         self.sync.pending.push_back(Pending {
             ipi,
-            function: target.name,
+            function: target,
             runs: match target.meaning {
                 Meaning::Remote(runs) => runs,
                 _ => Runs::Nothing,
@@ -154,7 +154,7 @@ impl Lower<'_> {
 
     /// A tracepoint that says who is sent to. Where the callback is a function of the table and no
     /// function probe showed the call, it is the call.
-    fn ipi_send(&mut self, e: &LogEvent<'_>) -> Class {
+    fn ipi_send(&mut self, e: &Fields<'_>) -> Class {
         if self.seen.cross_call {
             return Class::NotNeeded;
         }
@@ -215,8 +215,8 @@ impl Lower<'_> {
         let own = View::cpu_bit(self.now.cpu);
         let cpu = self.now.cpu;
         // The sender runs it too, and shows the range.
-        let same = |p: &&mut Pending| p.function == f.name && p.sender == cpu;
-        if let Some(own) = self.sync.pending.iter_mut().rev().find(same) {
+        let same = |p: &Pending| p.sender == cpu && std::ptr::eq(p.function, f);
+        if let Some(own) = self.sync.pending.iter_mut().rev().find(|p| same(p)) {
             own.range = own.range.or(range);
         }
         let taken = self
@@ -224,7 +224,7 @@ impl Lower<'_> {
             .pending
             .iter_mut()
             .rev()
-            .find(|p| p.function == f.name && p.sender != cpu && p.waiting & own != 0)
+            .find(|p| p.waiting & own != 0 && p.sender != cpu && std::ptr::eq(p.function, f))
             .map(|p| {
                 p.waiting &= !own;
                 p.range = p.range.or(range);
@@ -237,7 +237,7 @@ impl Lower<'_> {
                 let cause = SyncCause::ExceptionEntry;
                 self.emit(View::ContextSync { cause }, Provenance::Inferred);
             }
-        } else if !self.sync.pending.iter().any(|p| p.function == f.name && p.sender == cpu) {
+        } else if !self.sync.pending.iter().any(same) {
             self.counts.remote_without_call += 1;
         }
         match runs {

@@ -10,8 +10,9 @@
 //! alias's own address and leaf.
 
 use super::Lower;
+use crate::bounds::Bound;
 use crate::calls::Stack;
-use crate::ftrace::Event as LogEvent;
+use crate::ftrace::{Event as LogEvent, Fields};
 use crate::functions::{Function, Hit, Meaning};
 use rustc_hash::FxHashMap;
 use textbed_arch::effect::{CacheScope, Reach};
@@ -24,9 +25,6 @@ const PRIVATE_ALIAS: Version = Version::candidate(6, 4, 1);
 
 /// Ranges longer than this are maintained as a whole and not line by line, in bytes.
 const LINES_BYTES: u64 = 64 * 1024;
-
-/// Tasks with something open at one time; beyond, all of it is closed.
-const MAX_TASKS: usize = 1 << 14;
 
 /// What the next sign of life of a task ends.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +58,18 @@ const LINEAR_MAP_BYTES: u64 = 1 << 46;
 
 impl Lower<'_> {
     pub(super) fn leave_open(&mut self, open: Open) {
-        if self.text.open.len() >= MAX_TASKS {
+        if self.text.open.len() >= Bound::OpenTasks.most() {
+            let open = self.text.open.values().map(Vec::len).sum();
+            self.dropped.add(Bound::OpenTasks, open);
             self.settle_all();
         }
-        self.text.open.entry(self.now.stack).or_default().push(open);
+        let of_task = self.text.open.entry(self.now.stack).or_default();
+        let first = (of_task.len() >= Bound::OpenDepth.most()).then(|| of_task.remove(0));
+        of_task.push(open);
+        if let Some(first) = first {
+            self.dropped.add(Bound::OpenDepth, 1);
+            self.close(first);
+        }
     }
 
     /// Nothing is under way any more.
@@ -151,7 +157,7 @@ impl Lower<'_> {
         }
     }
 
-    pub(super) fn text_entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Option<()> {
+    pub(super) fn text_entry(&mut self, f: &'static Function, e: &Fields<'_>) -> Option<()> {
         match f.meaning {
             Meaning::TextPoke => {
                 let (addr, len) = (e.number(b"addr")?, e.number(b"len")?);
@@ -165,7 +171,8 @@ impl Lower<'_> {
             Meaning::TextCopy => {
                 let (addr, len) = (e.number(b"dst")?, e.number(b"len")?);
                 if self.kernel.arch.is_powerpc() {
-                    if self.text.copies.len() >= MAX_TASKS {
+                    if self.text.copies.len() >= Bound::OpenTasks.most() {
+                        self.dropped.add(Bound::OpenTasks, self.text.copies.len());
                         self.text.copies.clear();
                     }
                     let copy = Copy { next: addr, end: addr.saturating_add(len) };
