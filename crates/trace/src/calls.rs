@@ -83,7 +83,12 @@ pub struct Calls {
     /// By the place of the name: comparing names would cost more than all the rest.
     counts: FxHashMap<*const u8, (&'static str, CallCount)>,
     dropped: Dropped,
+    /// Memory of stacks that are empty, for the next ones.
+    spare: Vec<Vec<Frame>>,
 }
+
+/// Empty stacks whose memory is kept.
+const SPARE: usize = 64;
 
 impl Calls {
     fn count(&mut self, function: &Function) -> &mut CallCount {
@@ -105,7 +110,8 @@ impl Calls {
             self.dropped.add(Bound::CallTasks, self.open());
             self.give_up();
         }
-        let open = self.stacks.entry(stack).or_default();
+        let spare = &mut self.spare;
+        let open = self.stacks.entry(stack).or_insert_with(|| spare.pop().unwrap_or_default());
         let stale = open.iter().position(|f| std::ptr::eq(f.function, function));
         // The table's functions nest a handful deep.
         if stale.is_none() && open.len() >= Bound::CallDepth.most() {
@@ -138,13 +144,20 @@ impl Calls {
             self.count(function).return_without_entry += 1;
             return None;
         };
-        let mut inside = open.split_off(at);
-        if open.is_empty() {
-            self.stacks.remove(&stack);
+        let mut frame = open.pop();
+        while open.len() > at {
+            let inside = std::mem::replace(&mut frame, open.pop());
+            if let Some(inside) = inside {
+                let lost = self.counts.entry(inside.function.name.as_ptr());
+                let zero = (inside.function.name, CallCount::default());
+                lost.or_insert(zero).1.entry_without_return += 1;
+            }
         }
-        let frame = if inside.is_empty() { None } else { Some(inside.remove(0)) };
-        for f in inside {
-            self.count(f.function).entry_without_return += 1;
+        if open.is_empty()
+            && let Some(empty) = self.stacks.remove(&stack)
+            && self.spare.len() < SPARE
+        {
+            self.spare.push(empty);
         }
         let count = self.count(function);
         count.returned += 1;

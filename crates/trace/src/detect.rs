@@ -9,8 +9,9 @@
 
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{self, Parsed};
-use crate::functions::{self, Hit, On, Symbols};
+use crate::functions::{self, Function, Hit, On, Recent, Symbols};
 use crate::side::SideFiles;
+use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use textbed_arch::Arch;
 use textbed_arch::paging::Format;
@@ -107,6 +108,9 @@ pub struct Evidence {
     pub ranges: (u64, u64),
     symbols: Symbols,
     decoder: Decoder,
+    recent: Recent,
+    /// Functions that were looked at, and whether at their return.
+    known: FxHashSet<(*const Function, bool)>,
 }
 
 impl Evidence {
@@ -143,27 +147,13 @@ impl Evidence {
     fn event(&mut self, event: &ftrace::Event<'_>) {
         self.events += 1;
         self.highest_cpu = self.highest_cpu.max(event.cpu);
-        let function = match functions::classify(event, &self.symbols) {
-            Hit::Entry(f) => {
-                self.entries.insert(f.name);
-                f
-            }
-            Hit::Return(f) => {
-                self.returns.insert(f.name);
-                f
-            }
+        let (function, returns) = match self.recent.classify(event, &self.symbols) {
+            Hit::Entry(f) => (f, false),
+            Hit::Return(f) => (f, true),
             Hit::Inside(_) | Hit::Unknown => return,
         };
-        let arch = match function.on {
-            On::X86 => Some(Arch::X86_64),
-            On::Arm64 => Some(Arch::Arm64),
-            On::Power => Some(Arch::Ppc64le),
-            On::All | On::X86Arm64 => None,
-        };
-        if let Some(arch) = arch
-            && self.by_function.iter().all(|(_, a)| *a != arch)
-        {
-            self.by_function.push((function.name, arch));
+        if self.known.insert((std::ptr::from_ref(function), returns)) {
+            self.function(function, returns);
         }
         if function.meaning == functions::Meaning::MapPages {
             for key in [&b"start"[..], b"end"] {
@@ -178,6 +168,22 @@ impl Evidence {
                 .args()
                 .filter_map(|a| ftrace::number(a.value))
                 .find_map(|a| Some((a, arch_of_address(a)?)));
+        }
+    }
+
+    /// A function that occurs for the first time.
+    fn function(&mut self, function: &'static Function, returns: bool) {
+        if returns { &mut self.returns } else { &mut self.entries }.insert(function.name);
+        let arch = match function.on {
+            On::X86 => Some(Arch::X86_64),
+            On::Arm64 => Some(Arch::Arm64),
+            On::Power => Some(Arch::Ppc64le),
+            On::All | On::X86Arm64 => None,
+        };
+        if let Some(arch) = arch
+            && self.by_function.iter().all(|(_, a)| *a != arch)
+        {
+            self.by_function.push((function.name, arch));
         }
     }
 }

@@ -14,6 +14,7 @@
 
 mod args;
 mod columns;
+pub(crate) mod scan;
 
 pub(crate) use args::Fields;
 pub use args::{Arg, Args, Location, number};
@@ -149,15 +150,15 @@ fn comment(line: &[u8]) -> Comment<'_> {
         return Comment::Tracer(rest.trim_ascii());
     }
     if let Some(rest) = line.strip_prefix(b"##### CPU ") {
-        let (cpu, rest) = columns::digits(rest);
+        let (cpu, rest) = scan::digits(rest);
         if let (Some(cpu), true) = (cpu, rest.starts_with(b" buffer started")) {
             return u32::try_from(cpu).map_or(Comment::Other, Comment::BufferStarted);
         }
     }
     if let Some(rest) = line.strip_prefix(b"# entries-in-buffer/entries-written:") {
-        let (in_buffer, rest) = columns::digits(rest.trim_ascii_start());
-        let (written, rest) = columns::digits(rest.strip_prefix(b"/").unwrap_or_default());
-        let cpus = rest.trim_ascii_start().strip_prefix(b"#P:").and_then(|r| columns::digits(r).0);
+        let (in_buffer, rest) = scan::digits(rest.trim_ascii_start());
+        let (written, rest) = scan::digits(rest.strip_prefix(b"/").unwrap_or_default());
+        let cpus = rest.trim_ascii_start().strip_prefix(b"#P:").and_then(|r| scan::digits(r).0);
         if let (Some(in_buffer), Some(written)) = (in_buffer, written) {
             let cpus = cpus.and_then(|n| u32::try_from(n).ok());
             return Comment::Entries { in_buffer, written, cpus };
@@ -170,7 +171,7 @@ fn comment(line: &[u8]) -> Comment<'_> {
 /// `CPU:1 [EVENTS DROPPED]`.
 fn lost(text: &[u8]) -> Option<(Option<u32>, Option<u64>)> {
     let rest = text.strip_prefix(b"CPU")?;
-    let (cpu, rest) = columns::digits(rest.strip_prefix(b":").or(rest.strip_prefix(b" "))?);
+    let (cpu, rest) = scan::digits(rest.strip_prefix(b":").or(rest.strip_prefix(b" "))?);
     let cpu = u32::try_from(cpu?).ok()?;
     let words = rest.trim_ascii().strip_prefix(b"[")?.strip_suffix(b"]")?;
     let count = match words {
@@ -180,7 +181,7 @@ fn lost(text: &[u8]) -> Option<(Option<u32>, Option<u64>)> {
                 Some(r) => r.strip_suffix(b" EVENTS")?,
                 None => words.strip_suffix(b" EVENTS DROPPED")?,
             };
-            let (count, rest) = columns::digits(inner);
+            let (count, rest) = scan::digits(inner);
             if !rest.is_empty() {
                 return None;
             }

@@ -11,12 +11,14 @@
 mod arm64;
 mod common;
 mod powerpc;
+mod recent;
 mod symbols;
 mod x86;
 
+pub(crate) use recent::Recent;
 pub use symbols::Symbols;
 
-use crate::ftrace::{Event, Location};
+use crate::ftrace::{Event, Location, scan};
 use crate::perms::Action;
 use rustc_hash::FxHashMap;
 use std::sync::LazyLock;
@@ -287,14 +289,14 @@ pub enum Hit {
 
 /// The symbol without offset, size, module and compiler suffix, and the offset.
 fn symbol(place: &[u8]) -> (&[u8], u64) {
-    let end = memchr::memchr2(b'+', b' ', place).unwrap_or(place.len());
+    let end = scan::either(place, b'+', b' ').unwrap_or(place.len());
     let (name, rest) = place.split_at_checked(end).unwrap_or((place, b""));
-    let name = match memchr::memchr(b'.', name) {
+    let name = match scan::byte(name, b'.') {
         Some(dot) if dot > 0 => name.get(..dot).unwrap_or(name),
         _ => name,
     };
     let offset = rest.strip_prefix(b"+").unwrap_or_default();
-    let end = memchr::memchr2(b'/', b' ', offset).unwrap_or(offset.len());
+    let end = scan::either(offset, b'/', b' ').unwrap_or(offset.len());
     (name, offset.get(..end).and_then(crate::ftrace::number).unwrap_or(0))
 }
 
@@ -315,14 +317,16 @@ pub fn classify(event: &Event<'_>, symbols: &Symbols) -> Hit {
         Some(Location::At(place)) => {
             let (symbol, offset) = symbol(place);
             let found = by_name(symbol).map(|f| (f, offset)).or_else(|| symbols.at(place));
-            match found.or_else(|| name().map(|f| (f, offset))) {
-                Some((f, offset)) if offset > ENTRY_BYTES => Hit::Inside(f),
-                Some((f, _)) => Hit::Entry(f),
-                None => Hit::Unknown,
-            }
+            let found = found.or_else(|| name().map(|f| (f, offset)));
+            found.map_or(Hit::Unknown, |(f, offset)| at(f, offset))
         }
         None => by_name(event.name).map_or(Hit::Unknown, Hit::Entry),
     }
+}
+
+/// A probe so many bytes behind a function's first.
+fn at(function: &'static Function, offset: u64) -> Hit {
+    if offset > ENTRY_BYTES { Hit::Inside(function) } else { Hit::Entry(function) }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{Comment, Context, Event as LogEvent, Fields, Parsed, number};
-use crate::functions::{self, Function, Hit, Meaning, Symbols};
+use crate::functions::{self, Function, Hit, Meaning, Recent, Symbols};
 use crate::mappings::{Changed, Mappings};
 use crate::model::Model;
 use crate::perms::Bits;
@@ -95,6 +95,7 @@ pub(crate) struct Lower<'s> {
     ahead: bool,
     line: (u32, u64),
     decoder: Decoder,
+    recent: Recent,
     /// What was too much, but for what has counts of its own.
     dropped: Dropped,
     /// What is known of the machine's names.
@@ -162,6 +163,7 @@ impl<'s> Lower<'s> {
             ahead: false,
             line: (0, 0),
             decoder: Decoder::default(),
+            recent: Recent::default(),
             dropped: Dropped::default(),
             symbols: Symbols::default(),
         }
@@ -279,7 +281,7 @@ impl<'s> Lower<'s> {
 
     fn event(&mut self, e: &LogEvent<'_>) -> Class {
         self.moment(e);
-        let hit = functions::classify(e, &self.symbols);
+        let hit = self.recent.classify(e, &self.symbols);
         self.settle(e, &hit);
         match hit {
             Hit::Entry(f) => self.entry(f, e),
@@ -387,8 +389,13 @@ impl<'s> Lower<'s> {
             *word = arg.unwrap_or(u64::MAX).to_le_bytes();
         }
         let call = self.rec.new_call();
-        let name = if known == NameId::NONE { self.name(f.name) } else { known };
-        self.returns.insert(f, name);
+        let name = if known == NameId::NONE {
+            let name = self.name(f.name);
+            self.returns.insert(f, name);
+            name
+        } else {
+            known
+        };
         let words = words.get(..f.args.len()).unwrap_or(&words);
         let bytes = self.rec.bytes(words.as_flattened());
         self.emit(View::CallEntered { call, name, args: bytes }, Provenance::Recorded);

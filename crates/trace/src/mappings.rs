@@ -78,13 +78,15 @@ pub struct Mappings {
     /// Pieces that may be touched until more lines are read.
     credit: usize,
     dropped: Dropped,
+    /// Memory for the pieces of the next line.
+    spare: Vec<Piece>,
 }
 
 impl Mappings {
     /// Nothing mapped.
     pub fn new(bits: Bits) -> Self {
         let (runs, credit) = (BTreeMap::new(), Bound::Pieces.most());
-        Self { bits, runs, credit, dropped: Dropped::default() }
+        Self { bits, runs, credit, dropped: Dropped::default(), spare: Vec::new() }
     }
 
     /// How protection bits are read.
@@ -116,7 +118,8 @@ impl Mappings {
 
     /// The pieces of a range that a line changes: not more than it may touch.
     fn touched(&mut self, start: u64, end: u64) -> Vec<Piece> {
-        let pieces = self.pieces(start, end, self.credit);
+        let mut pieces = std::mem::take(&mut self.spare);
+        self.pieces_into(start, end, self.credit, &mut pieces);
         self.credit -= pieces.len();
         let to = pieces.last().map_or(start, |(_, to, _)| *to);
         self.dropped.add(Bound::Pieces, usize::from(to < end));
@@ -211,7 +214,8 @@ impl Mappings {
     pub fn map(&mut self, start: u64, end: u64, shift: u8, prot: u64, out: &mut Vec<Changed>) {
         let bits = self.bits.of(prot);
         let new = self.perm(start, bits, Perm::empty());
-        for (from, to, old) in self.touched(start, end) {
+        let pieces = self.touched(start, end);
+        for (from, to, old) in pieces.iter().copied() {
             let (old_perm, old_shift) = match old {
                 Some(r) => (self.perm(from, r.bits, r.denied), r.shift),
                 None => (Perm::empty(), shift),
@@ -236,11 +240,13 @@ impl Mappings {
             self.cut(from, to);
             self.put(from, Run { end: to, shift, phys: None, bits, denied: Perm::empty() });
         }
+        self.spare = pieces;
     }
 
     /// Removes what is mapped in `[start, end)`.
     pub fn unmap(&mut self, start: u64, end: u64, out: &mut Vec<Changed>) {
-        for (from, to, old) in self.touched(start, end) {
+        let pieces = self.touched(start, end);
+        for (from, to, old) in pieces.iter().copied() {
             let Some(old) = old else { continue };
             // What is taken out of the middle of a run leaves two.
             if self.runs.len() >= Bound::Mappings.most()
@@ -264,6 +270,7 @@ impl Mappings {
             }
             self.cut(from, to);
         }
+        self.spare = pieces;
     }
 
     /// Removes everything.
@@ -298,7 +305,8 @@ impl Mappings {
         let page = self.page_shift();
         self.split_at(start, out);
         self.split_at(end, out);
-        for (from, to, old) in self.touched(start, end) {
+        let pieces = self.touched(start, end);
+        for (from, to, old) in pieces.iter().copied() {
             let (run, assumed) = match (old, assume) {
                 (Some(run), _) => (run, false),
                 (None, Some(prot)) => {
@@ -329,12 +337,14 @@ impl Mappings {
             self.cut(from, to);
             self.put(from, Run { end: to, bits, ..run });
         }
+        self.spare = pieces;
     }
 
     /// Says where a page lies; nothing happens if nothing is mapped there.
     pub fn learn_phys(&mut self, virt: u64, len: u64, phys: u64) {
         let Some(end) = virt.checked_add(len) else { return };
-        for (from, to, old) in self.touched(virt, end) {
+        let pieces = self.touched(virt, end);
+        for (from, to, old) in pieces.iter().copied() {
             let Some(run) = old else { continue };
             let Some(here) = phys.checked_add(from - virt) else { continue };
             if run.phys != Some(here) && self.room() {
@@ -342,6 +352,7 @@ impl Mappings {
                 self.put(from, Run { end: to, phys: Some(here), ..run });
             }
         }
+        self.spare = pieces;
     }
 
     /// If `at` lies inside a large leaf, that leaf becomes base pages.
@@ -379,6 +390,13 @@ impl Mappings {
     /// mapped: the first `most` of them.
     fn pieces(&self, start: u64, end: u64, most: usize) -> Vec<Piece> {
         let mut out = Vec::new();
+        self.pieces_into(start, end, most, &mut out);
+        out
+    }
+
+    /// The same into memory that is there.
+    fn pieces_into(&self, start: u64, end: u64, most: usize, out: &mut Vec<Piece>) {
+        out.clear();
         let mut at = start;
         let first = self.runs.range(..=start).next_back().map(|(k, _)| *k).unwrap_or(start);
         for (virt, run) in self.runs.range(first..end.max(first)) {
@@ -390,7 +408,7 @@ impl Mappings {
                 at = *virt;
             }
             if out.len() >= most {
-                return out;
+                return;
             }
             let to = run.end.min(end);
             let phys = run.phys.and_then(|p| p.checked_add(at - virt));
@@ -400,7 +418,6 @@ impl Mappings {
         if at < end && out.len() < most {
             out.push((at, end, None));
         }
-        out
     }
 
     /// Takes `[start, end)` out of the runs.

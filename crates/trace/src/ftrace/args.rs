@@ -3,6 +3,8 @@
 //! Modelled: the text forms that kprobe events and tracepoints' `TP_printk` use. Not modelled:
 //! free text (`tracing_mark_write`, `trace_printk`); it yields whatever looks like an argument.
 
+use super::scan;
+
 /// Where a kprobe event was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location<'a> {
@@ -22,14 +24,16 @@ pub enum Location<'a> {
 pub(super) fn location(body: &[u8]) -> Option<(Location<'_>, &[u8])> {
     // trace-cmd pads the event's name to a column.
     let inner = body.trim_ascii_start().strip_prefix(b"(")?;
-    let end = memchr::memchr(b')', inner)?;
+    // Few places have a `<`: only those are searched for the arrow.
+    let first = memchr::memchr2(b')', b'<', inner)?;
+    let plain = inner.get(first) == Some(&b')');
+    let end = if plain { first } else { first + memchr::memchr(b')', inner.get(first..)?)? };
     let (place, rest) = (inner.get(..end)?, inner.get(end + 1..)?);
     // Tracepoints may begin with a parenthesis too; after a probe's place stands a space.
     if !(rest.is_empty() || rest.starts_with(b" ")) {
         return None;
     }
-    // Few places have a `<`: only those are searched for the arrow.
-    let arrow = memchr::memchr(b'<', place).and_then(|_| memchr::memmem::find(place, ARROW));
+    let arrow = if plain { None } else { memchr::memmem::find(place, ARROW) };
     let location = match arrow {
         Some(at) => Location::Return { to: place.get(..at)?, from: place.get(at + ARROW.len()..)? },
         None => Location::At(place),
@@ -66,12 +70,12 @@ impl<'a> Iterator for Args<'a> {
 
     fn next(&mut self) -> Option<Arg<'a>> {
         loop {
-            self.rest = self.rest.trim_ascii_start();
+            self.rest = scan::trimmed(self.rest);
             if self.rest.is_empty() {
                 return None;
             }
             // The end of the word, or the first `=` in it.
-            let at = memchr::memchr2(b'=', b' ', self.rest).unwrap_or(self.rest.len());
+            let at = scan::either(self.rest, b'=', b' ').unwrap_or(self.rest.len());
             let (key, after) = self.rest.split_at_checked(at)?;
             let Some(after) = after.strip_prefix(b"=") else {
                 self.rest = after;
@@ -100,7 +104,7 @@ impl<'a> Iterator for Args<'a> {
                     (after.get(..end)?, end)
                 }
                 _ => {
-                    let end = memchr::memchr(b' ', after).unwrap_or(after.len());
+                    let end = scan::byte(after, b' ').unwrap_or(after.len());
                     (after.get(..end)?, end)
                 }
             };
@@ -116,21 +120,21 @@ const KEPT: usize = 8;
 /// An event whose arguments are told apart once, for those who ask for several of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'a> {
-    event: super::Event<'a>,
+    event: &'a super::Event<'a>,
     args: [Arg<'a>; KEPT],
     count: usize,
 }
 
 impl<'a> Fields<'a> {
     /// Of that event.
-    pub(crate) fn of(event: &super::Event<'a>) -> Self {
+    pub(crate) fn of(event: &'a super::Event<'a>) -> Self {
         let mut args = [Arg { key: b"", value: b"" }; KEPT];
         let mut count = 0;
         for (slot, arg) in args.iter_mut().zip(event.args()) {
             *slot = arg;
             count += 1;
         }
-        Self { event: *event, args, count }
+        Self { event, args, count }
     }
 
     /// As [`super::Event::arg`].
@@ -153,7 +157,7 @@ impl<'a> std::ops::Deref for Fields<'a> {
     type Target = super::Event<'a>;
 
     fn deref(&self) -> &super::Event<'a> {
-        &self.event
+        self.event
     }
 }
 
@@ -171,7 +175,7 @@ pub fn number(text: &[u8]) -> Option<u64> {
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
-    match super::columns::digits(text) {
+    match scan::digits(text) {
         (value, []) => value,
         _ => None,
     }

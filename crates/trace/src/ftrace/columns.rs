@@ -7,6 +7,7 @@
 //! script` writes spaces where others have the dash (tools/perf/builtin-script.c, Linux 6.12).
 
 use super::Event;
+use super::scan::{self, digits};
 
 /// What the flag characters say. Not told apart: kinds of need-resched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,13 +87,13 @@ pub(super) fn event(line: &[u8]) -> Option<Event<'_>> {
     memchr::memchr_iter(b'-', line).find_map(|dash| latency_at(line, dash))
 }
 
-/// What nearly every line is: [`default_format`] with its dash in its place and no TGID, each column
-/// read once, from the left. What does not read so may still be an event.
+/// What nearly every line is: [`default_format`] with its dash in its place and no TGID, each
+/// column read once, from the left. What does not read so may still be an event.
 fn usual(line: &[u8]) -> Option<Event<'_>> {
     let (task, rest) = line.split_first_chunk::<TASK_COLUMNS>()?;
     let (pid, rest) = digits(rest.get(1..)?);
     let pid = i32::try_from(pid?).ok()?;
-    let (cpu, rest) = digits(without_spaces(rest).strip_prefix(b"[")?);
+    let (cpu, rest) = digits(scan::trimmed(rest).strip_prefix(b"[")?);
     let cpu = u32::try_from(cpu?).ok()?;
     let (flags, time, text) = flags_and_time(rest.strip_prefix(b"]")?)?;
     // The spaces of a column are the low bytes of a number that the first other byte ends.
@@ -102,14 +103,6 @@ fn usual(line: &[u8]) -> Option<Event<'_>> {
     let task = task.get(padding as usize..)?.trim_ascii_start();
     let (name, body) = name_and_body(text);
     Some(Event { task, pid, cpu, flags, time, ..Event::new(name, body) })
-}
-
-/// What is behind the spaces in front.
-fn without_spaces(mut text: &[u8]) -> &[u8] {
-    while let Some(rest) = text.strip_prefix(b" ") {
-        text = rest;
-    }
-    text
 }
 
 /// `TASK-PID (TGID) [CPU] FLAGS TIME: TEXT`, with the dash at a given place or anywhere.
@@ -166,13 +159,17 @@ fn latency_at(line: &[u8], dash: usize) -> Option<Event<'_>> {
     Some(Event { task, pid, cpu, flags: Some(flags), time, ..Event::new(name, body) })
 }
 
+/// Where the parenthesis of the TGID column is looked for: it has 7 columns, more for long numbers.
+const TGID_COLUMNS: usize = 24;
+
 /// Takes ` (  77)` or ` (-------)` off the end.
 fn without_tgid(before: &[u8]) -> (&[u8], Option<i32>) {
     let split = || {
         let inner = before.strip_suffix(b")")?;
-        let open = memchr::memrchr(b'(', inner)?;
-        let text = inner.get(open + 1..)?.trim_ascii();
-        let rest = inner.get(..open)?.trim_ascii_end();
+        let (front, column) = inner.split_at(inner.len().saturating_sub(TGID_COLUMNS));
+        let open = memchr::memrchr(b'(', column)?;
+        let text = column.get(open + 1..)?.trim_ascii();
+        let rest = inner.get(..front.len() + open)?.trim_ascii_end();
         if !text.is_empty() && text.iter().all(|c| *c == b'-') {
             return Some((rest, None));
         }
@@ -185,13 +182,14 @@ fn without_tgid(before: &[u8]) -> (&[u8], Option<i32>) {
 
 /// ` FLAGS TIME: TEXT`, or without flags.
 fn flags_and_time(rest: &[u8]) -> Option<(Option<Flags>, Time, &[u8])> {
-    let rest = rest.strip_prefix(b" ")?.trim_ascii_start();
-    if let Some((time, text)) = time(rest) {
+    let rest = scan::trimmed(rest.strip_prefix(b" ")?);
+    if rest.first()?.is_ascii_digit() {
+        let (time, text) = time(rest)?;
         return Some((None, time, text));
     }
-    let word = memchr::memchr(b' ', rest)?;
+    let word = scan::byte(rest, b' ')?;
     let flags = flags(rest.get(..word)?)?;
-    let (time, text) = time(rest.get(word..)?.trim_ascii_start())?;
+    let (time, text) = time(scan::trimmed(rest.get(word..)?))?;
     Some((Some(flags), time, text))
 }
 
@@ -269,9 +267,9 @@ fn flags(word: &[u8]) -> Option<Flags> {
 
 /// Splits `NAME: BODY`. trace-cmd and perf write `SYSTEM:NAME:`; the system is left out.
 fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
-    let text = text.trim_ascii_start();
+    let text = scan::trimmed(text);
     // Nearly always the first colon ends the name.
-    if let Some(at) = memchr::memchr2(b':', b' ', text)
+    if let Some(at) = scan::either(text, b':', b' ')
         && let (name, [b':', body @ ..]) = text.split_at(at)
         && matches!(body, [] | [b' ', ..])
     {
@@ -286,36 +284,6 @@ fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
     };
     (name, body.strip_prefix(b" ").unwrap_or(body))
 }
-
-/// Decimal digits at the front. `None` where there are none or where they do not fit.
-pub(super) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
-    let mut value = 0u64;
-    for (length, c) in text.iter().enumerate() {
-        let digit = c.wrapping_sub(b'0');
-        if digit > 9 {
-            return ((length > 0).then_some(value), text.get(length..).unwrap_or_default());
-        }
-        if length == SURE_DIGITS {
-            return long_digits(text);
-        }
-        value = value.wrapping_mul(10).wrapping_add(digit.into());
-    }
-    ((!text.is_empty()).then_some(value), b"")
-}
-
-/// The same for more of them, which may not fit.
-#[cold]
-fn long_digits(text: &[u8]) -> (Option<u64>, &[u8]) {
-    let length = text.iter().position(|c| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, rest) = text.split_at(length);
-    let value = number
-        .iter()
-        .try_fold(0u64, |value, c| value.checked_mul(10)?.checked_add(u64::from(c - b'0')));
-    (value, rest)
-}
-
-/// So many decimal digits fit into 64 bits, whatever they are.
-const SURE_DIGITS: usize = 19;
 
 /// The rest behind a printk time stamp `[   15.123456] ` (perhaps with a level `<6>` before it and
 /// a caller `[    T1]` behind it).

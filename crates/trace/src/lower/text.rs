@@ -40,6 +40,8 @@ pub(super) enum Open {
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     open: FxHashMap<Stack, Vec<Open>>,
+    /// Memory of lists that are empty, for the next ones.
+    spare: Vec<Vec<Open>>,
     windows: u32,
     /// Copies by a patcher that are under way.
     copies: FxHashMap<Stack, Copy>,
@@ -53,6 +55,9 @@ struct Copy {
     end: u64,
 }
 
+/// Empty lists whose memory is kept.
+const SPARE: usize = 64;
+
 /// How far the linear map of powerpc can reach: 2^46 bytes (MAX_PHYSMEM_BITS of 4 KiB pages).
 const LINEAR_MAP_BYTES: u64 = 1 << 46;
 
@@ -63,7 +68,8 @@ impl Lower<'_> {
             self.dropped.add(Bound::OpenTasks, open);
             self.settle_all();
         }
-        let of_task = self.text.open.entry(self.now.stack).or_default();
+        let State { open: all, spare, .. } = &mut self.text;
+        let of_task = all.entry(self.now.stack).or_insert_with(|| spare.pop().unwrap_or_default());
         let first = (of_task.len() >= Bound::OpenDepth.most()).then(|| of_task.remove(0));
         of_task.push(open);
         if let Some(first) = first {
@@ -117,6 +123,9 @@ impl Lower<'_> {
         if !kept.is_empty() {
             kept.reverse();
             self.text.open.insert(stack, kept);
+        }
+        if self.text.spare.len() < SPARE {
+            self.text.spare.push(open);
         }
     }
 

@@ -1,0 +1,118 @@
+//! Searches in the short pieces of a line: eight bytes at a time.
+//!
+//! `memchr` is made for long texts; most of what is looked for in a line is a few bytes away.
+
+/// As many bytes as one word has.
+const WORD: usize = 8;
+
+/// The same byte in all places of a word.
+const fn all(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; WORD])
+}
+
+/// A word whose lowest marked byte is where the word has `byte` first; none if it has it nowhere.
+const fn marks(word: u64, byte: u8) -> u64 {
+    let zeros = word ^ all(byte);
+    zeros.wrapping_sub(all(1)) & !zeros & all(0x80)
+}
+
+/// The place that a mark stands for.
+const fn place(marks: u64) -> usize {
+    (marks.trailing_zeros() / u8::BITS) as usize
+}
+
+/// Where either byte is first.
+pub(crate) fn either(text: &[u8], a: u8, b: u8) -> Option<usize> {
+    let mut at = 0;
+    let mut rest = text;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let found = marks(word, a) | marks(word, b);
+        if found != 0 {
+            return Some(at + place(found));
+        }
+        at += WORD;
+        rest = behind;
+    }
+    rest.iter().position(|c| *c == a || *c == b).map(|behind| at + behind)
+}
+
+/// Where the byte is first.
+pub(crate) fn byte(text: &[u8], wanted: u8) -> Option<usize> {
+    either(text, wanted, wanted)
+}
+
+/// What is behind the spaces in front, and behind other white space that follows them.
+pub(crate) fn trimmed(text: &[u8]) -> &[u8] {
+    let spaces = match text.first_chunk() {
+        Some(word) => place(u64::from_le_bytes(*word) ^ all(b' ')),
+        None => 0,
+    };
+    text.get(spaces..).unwrap_or_default().trim_ascii_start()
+}
+
+/// Decimal digits at the front, and what is behind them. `None` where there are none or where they
+/// do not fit.
+pub(crate) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
+    if let Some(word) = text.first_chunk() {
+        let digits = u64::from_le_bytes(*word) ^ all(b'0');
+        // A byte above 9 gets its highest bit, or had it; a carry changes only those behind.
+        let others = (digits | digits.wrapping_add(all(0x76))) & all(0x80);
+        let count = place(others);
+        if count == 0 {
+            return (None, text);
+        }
+        if others != 0 {
+            let value = eight_digits(digits << (u64::BITS as usize - WORD * count));
+            return (Some(value), text.get(count..).unwrap_or_default());
+        }
+    }
+    let length = text.iter().position(|c| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(length);
+    let value = number
+        .iter()
+        .try_fold(0u64, |value, c| value.checked_mul(10)?.checked_add(u64::from(c - b'0')));
+    (value.filter(|_| length > 0), rest)
+}
+
+/// The number of eight digits, the first in the lowest byte: pairs, fours, all.
+const fn eight_digits(digits: u64) -> u64 {
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let low = pairs & 0x0000_00ff_0000_00ff;
+    let high = (pairs >> 16) & 0x0000_00ff_0000_00ff;
+    let low = low.wrapping_mul(100 + (1_000_000 << 32));
+    let high = high.wrapping_mul(1 + (10_000 << 32));
+    low.wrapping_add(high) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn as_byte_by_byte(text in "[ 0-9:=a\u{e9}\t]{0,40}", padding in "[0-9 ]{0,24}") {
+            let text = (padding + &text).into_bytes();
+            let simple = |a: u8, b: u8| text.iter().position(|c| *c == a || *c == b);
+            prop_assert_eq!(either(&text, b'=', b' '), simple(b'=', b' '));
+            prop_assert_eq!(byte(&text, 0xa9), simple(0xa9, 0xa9));
+            prop_assert_eq!(trimmed(&text), text.trim_ascii_start());
+            let length = text.iter().take_while(|c| c.is_ascii_digit()).count();
+            let number = std::str::from_utf8(&text[..length]).unwrap().parse::<u64>().ok();
+            prop_assert_eq!(digits(&text), (number, &text[length..]));
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_length() {
+        for text in ["", "7", "12345678", "1234567", "18446744073709551615", "18446744073709551616"]
+        {
+            for behind in ["", "x", ":        ", "/0x10 "] {
+                let whole = format!("{text}{behind}");
+                let wanted = (text.parse().ok(), behind.as_bytes());
+                assert_eq!(digits(whole.as_bytes()), wanted, "{whole}");
+            }
+        }
+    }
+}
