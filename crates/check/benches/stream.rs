@@ -1,68 +1,94 @@
-//! How fast a stream is checked, through all rules on one core: streams A and B (see `streams`),
-//! and A's fetches alone.
+//! How fast streams A and B (see `streams`) are checked, through all rules on one core.
+//!
+//! `cargo bench -p textbed-check --bench stream [-- STREAM...]`, where STREAM is `a` (the default),
+//! `b` (ten million mappings, several gigabytes) or `bN` (N mappings). After [`WARM`] events chunks
+//! of the stream are checked one by one; making them is not measured. The time is that which the
+//! processor spent on this process; beside it stands what one pass over the same events takes that
+//! only adds up their words.
 
-use divan::{Bencher, counter::ItemsCount};
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // benches may
+
 use textbed_arch::Arch;
 use textbed_check::{Checker, Mode, Options};
-use textbed_event::{Batch, Kind, Sink};
+use textbed_event::{Batch, Sink};
 
 mod streams;
 
-use streams::Stream;
+use streams::{CHUNK, Stream};
 
-const EVENTS: usize = 400_000;
-const ARCHES: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
+/// Events that pass before anything is measured.
+const WARM: usize = 8_000_000;
+/// Chunks that are measured.
+const CHUNKS: usize = 9;
 
 fn main() {
-    divan::main();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = if wanted.is_empty() { vec!["a".to_owned()] } else { wanted };
+    println!("stream    architecture mode        M events/s  ns/event  plain pass  VmHWM");
+    for name in &wanted {
+        for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+            for mode in [Mode::Observed, Mode::Predicted] {
+                let stream = match name.strip_prefix('b') {
+                    Some("") => streams::b(arch, 10_000_000),
+                    Some(n) => streams::b(arch, n.parse().unwrap()),
+                    None => streams::a(arch),
+                };
+                measure(name, arch, mode, stream);
+            }
+        }
+    }
 }
 
-/// A checker for which the stream is set up.
-fn ready(stream: &Stream, mode: Mode) -> Checker {
+/// Median of the chunks.
+fn measure(name: &str, arch: Arch, mode: Mode, mut stream: Stream) {
     let mut checker = Checker::new(Options { mode, ..Options::default() });
-    let _ = checker.begin(&stream.header);
-    stream.setup.iter().for_each(|batch| {
+    let _ = checker.begin(&stream.header());
+    stream.set_up(|batch| {
         let _ = checker.batch(batch);
     });
-    checker
-}
-
-fn check(bencher: Bencher<'_, '_>, stream: &Stream, mode: Mode) {
-    bencher
-        .counter(ItemsCount::new(stream.events()))
-        .with_inputs(|| ready(stream, mode))
-        .bench_local_values(|mut checker| {
-            stream.batches.iter().for_each(|batch| {
-                let _ = checker.batch(batch);
-            });
-            checker
-        });
-}
-
-#[divan::bench(args = ARCHES, sample_count = 5, sample_size = 1)]
-fn a_observed(bencher: Bencher<'_, '_>, arch: &Arch) {
-    check(bencher, &streams::a(*arch, EVENTS), Mode::Observed);
-}
-
-#[divan::bench(args = ARCHES, sample_count = 5, sample_size = 1)]
-fn a_predicted(bencher: Bencher<'_, '_>, arch: &Arch) {
-    check(bencher, &streams::a(*arch, EVENTS), Mode::Predicted);
-}
-
-#[divan::bench(args = ARCHES, sample_count = 3, sample_size = 1)]
-fn b_a_million_mappings(bencher: Bencher<'_, '_>, arch: &Arch) {
-    check(bencher, &streams::b(*arch, 1_000_000, EVENTS), Mode::Observed);
-}
-
-/// What is left over when nothing but code runs.
-#[divan::bench(args = ARCHES, sample_count = 5, sample_size = 1)]
-fn fetches_of_a(bencher: Bencher<'_, '_>, arch: &Arch) {
-    let mut stream = streams::a(*arch, EVENTS);
-    for batch in &mut stream.batches {
-        *batch = Batch {
-            events: batch.events.iter().filter(|e| e.kind == Kind::Fetch).copied().collect(),
-            ..Batch::default()
-        };
+    for _ in 0..WARM / CHUNK {
+        check(&mut checker, &stream.next(CHUNK));
     }
-    check(bencher, &stream, Mode::Observed);
+    let (mut checked, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..CHUNKS {
+        let batches = stream.next(CHUNK);
+        let begin = processor_seconds();
+        std::hint::black_box(sum(&batches));
+        plain.push(processor_seconds() - begin);
+        let begin = processor_seconds();
+        check(&mut checker, &batches);
+        checked.push(processor_seconds() - begin);
+    }
+    let ns = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2] / CHUNK as f64 * 1e9
+    };
+    let (checked, plain) = (ns(&mut checked), ns(&mut plain));
+    let rate = 1e3 / checked;
+    let (mode, memory) = (format!("{mode:?}"), memory());
+    println!("{name:9} {arch:12} {mode:11} {rate:10.2} {checked:9.1} {plain:11.1}  {memory}");
+}
+
+fn check(checker: &mut Checker, batches: &[Batch]) {
+    batches.iter().for_each(|batch| {
+        let _ = checker.batch(batch);
+    });
+}
+
+fn sum(batches: &[Batch]) -> u64 {
+    let events = batches.iter().flat_map(|b| &b.events);
+    events.fold(0, |sum, e| sum.wrapping_mul(31).wrapping_add(e.a ^ e.b ^ e.c ^ e.seq))
+}
+
+/// Seconds of processor time that this process had (Linux).
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+/// The most memory that this process had (Linux).
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("not known");
+    line.trim().to_owned()
 }

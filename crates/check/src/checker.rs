@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use textbed_arch::effect::TlbScope;
+use textbed_arch::{PhysAddr, VirtAddr, effect::TlbScope};
 use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
 
 use crate::calls::Refusal;
@@ -163,17 +163,18 @@ impl Live {
         if self.in_act() && !ACT.contains(now.event.kind) {
             self.act_ends(now.cpu());
         }
+        // Most events are fetches.
+        if let Some((virt, phys, len)) = now.event.as_fetch() {
+            self.fetched(now, virt, phys, len);
+            return;
+        }
         match now.event.view() {
+            View::Fetch { virt, phys, len } => self.fetched(now, virt, phys, len),
             // The hot ones first.
-            View::Fetch { virt, phys, len } => {
-                self.entry_used(now, virt, true);
-                self.run_in_site(now, virt, phys, len);
-                self.fetch(now, virt, phys, len);
-            }
             View::Store { virt, phys, bytes, order } => {
                 self.entry_used(now, virt, false);
                 self.patched(now, virt, phys, u64::from(bytes.len), now.batch.bytes(bytes));
-                self.store(now, virt, phys, u64::from(bytes.len), order);
+                self.store(now, virt, phys, bytes, order);
             }
             View::Barrier { barrier, domain } => {
                 self.complete_translations(now, barrier, domain);
@@ -349,6 +350,12 @@ impl Live {
             | View::ReadSide { .. }
             | View::Observed { .. } => {}
         }
+    }
+
+    fn fetched(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
+        self.entry_used(now, virt, true);
+        self.run_in_site(now, virt, phys, len);
+        self.fetch(now, virt, phys, len);
     }
 
     fn promised(

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use textbed_arch::Perm;
 
 use crate::mark::Mark;
-use crate::span::{Piece, Span, SpanMap};
+use crate::span::{PageMap, Piece, Span, SpanMap};
 use crate::tables::Alias;
 
 /// An alias that existed when a frame was handed out, and what it granted.
@@ -53,7 +53,7 @@ impl Piece for Unwritten {
 /// All frames.
 #[derive(Default, Debug)]
 pub(crate) struct Frames {
-    pub(crate) state: SpanMap<Frame>,
+    pub(crate) state: PageMap<Frame>,
     pub(crate) unwritten: SpanMap<Unwritten>,
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use textbed_arch::{Perm, SpaceId};
 
 use crate::mark::Mark;
-use crate::span::{Piece, Span, SpanMap};
+use crate::span::{PageMap, Piece, Span};
 
 /// From here on a "physical address" is a virtual one whose frame is not known. No architecture
 /// has physical addresses of 63 bits.
@@ -61,20 +61,30 @@ const MAX_HARMLESS: usize = 16;
 /// The tables of all address spaces.
 #[derive(Default, Debug)]
 pub(crate) struct Tables {
-    now: BTreeMap<SpaceId, SpanMap<Mapping>>,
-    aliases: SpanMap<Aliases>,
+    now: BTreeMap<SpaceId, PageMap<Mapping>>,
+    aliases: PageMap<Aliases>,
 }
 
 impl Tables {
     /// The leaf that a CPU in `space` uses for `virt`: its own, else the kernel's.
     pub(crate) fn lookup(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Mapping)> {
+        let (space, span, mapping) = self.leaf(space, virt)?;
+        let mut mapping = *mapping;
+        mapping.skip(virt - span.first);
+        Some((space, mapping))
+    }
+
+    /// What that leaf grants.
+    pub(crate) fn granted(&self, space: SpaceId, virt: u64) -> Option<Perm> {
+        self.leaf(space, virt).map(|(_, _, mapping)| mapping.perm)
+    }
+
+    fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {
         let spaces = [space, SpaceId::KERNEL];
         let spaces = if space == SpaceId::KERNEL { &spaces[..1] } else { &spaces };
         spaces.iter().copied().find_map(|s| {
             let (span, mapping) = self.now.get(&s)?.get(virt)?;
-            let mut mapping = *mapping;
-            mapping.skip(virt - span.first);
-            Some((s, mapping))
+            Some((s, span, mapping))
         })
     }
 

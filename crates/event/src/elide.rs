@@ -25,7 +25,7 @@
 //! Not withheld: stores. Each makes a version, versions are numbered in messages, and a frame that
 //! holds data now may hold code later. While a place is being patched ([`View::PatchSite`] until
 //! its call returns) nothing is withheld, for then every fetch is looked at. What a rule counts as
-//! *occasions* may be less than with all events, and the checker's memory of blocks (2^20) is
+//! *occasions* may be less than with all events, and the checker's memory of blocks (2^22) is
 //! taken not to overflow.
 
 use std::collections::HashMap;

@@ -33,7 +33,7 @@ pub use values::{
 };
 pub use view::View;
 
-use textbed_arch::{CpuId, SpaceId};
+use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr};
 
 /// A call instance, numbered in order of entry; [`CallRef::NONE`] outside any call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -117,15 +117,27 @@ impl Event {
         pack::unpack(self.kind, [self.a, self.b, self.c])
     }
 
+    /// [`Event::view`] of a fetch, without looking at what else it could be.
+    #[must_use]
+    #[inline]
+    pub fn as_fetch(&self) -> Option<(VirtAddr, PhysAddr, u32)> {
+        let fetch = self.kind == Kind::Fetch;
+        fetch.then_some((VirtAddr(self.a), PhysAddr(self.b), self.c as u32))
+    }
+
     /// Whether packing the view again gives the same words: false for words that no source makes.
     #[must_use]
+    #[inline]
     pub fn is_valid(&self) -> bool {
         // The kinds of which streams consist: a length of 32 bits, or nothing that could be wrong.
         match self.kind {
-            Kind::Fetch | Kind::FetchLate => return self.c >> 32 == 0,
-            Kind::StoreLate => return true,
-            _ => {}
+            Kind::Fetch | Kind::FetchLate => self.c >> 32 == 0,
+            Kind::Store | Kind::StoreLate => true,
+            _ => self.packs_again(),
         }
+    }
+
+    fn packs_again(&self) -> bool {
         pack::pack(self.view()) == (self.kind, [self.a, self.b, self.c])
     }
 }

@@ -32,8 +32,10 @@ mod streams;
 const BYTES: u64 = 4 << 20;
 /// Bytes of a log that are made before it is read.
 const MOST_AHEAD: u64 = 256 << 20;
-/// Events of a stream.
+/// Events of a stream that are counted.
 const EVENTS: usize = 400_000;
+/// Events of a stream that pass before; most of its blocks ran by then.
+const WARM: usize = 2_000_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -140,26 +142,34 @@ fn stream(work: &str, events: usize) {
     let mut words = work.split('-').skip(1);
     let arch: Arch = words.next().unwrap_or("x86_64").parse().unwrap();
     let mode = if words.next() == Some("predicted") { Mode::Predicted } else { Mode::Observed };
-    let stream = match work.starts_with("b-") {
-        true => streams::b(arch, 1_000_000, events),
-        false => streams::a(arch, events),
+    let mut stream = match work.starts_with("b-") {
+        true => streams::b(arch, 1_000_000),
+        false => streams::a(arch),
     };
     let mut checker = Checker::new(Options { mode, ..Options::default() });
-    let _ = checker.begin(&stream.header);
-    for batch in &stream.setup {
+    let _ = checker.begin(&stream.header());
+    stream.set_up(|batch| {
         let _ = checker.batch(batch);
+    });
+    let (mut warm, mut count, mut seconds) = (0, 0, 0.0);
+    while warm < WARM {
+        for batch in stream.next(streams::CHUNK.min(WARM)) {
+            warm += batch.events.len();
+            let _ = checker.batch(&batch);
+        }
     }
-    let count = stream.events();
-    timed(
-        "million events",
-        1e6,
-        |()| count as u64,
-        || {
-            for batch in &stream.batches {
+    while count < events {
+        let batches = stream.next(streams::CHUNK.min(events));
+        let begin = processor_seconds();
+        run(|| {
+            for batch in &batches {
                 let _ = checker.batch(batch);
             }
-        },
-    );
+        });
+        seconds += processor_seconds() - begin;
+        count += batches.iter().map(|b| b.events.len()).sum::<usize>();
+    }
+    eprintln!("{:.1} million events/s", count as f64 / seconds / 1e6);
     let report = checker.finish();
     eprintln!("{} events, {} findings; {}", report.events, report.findings.len(), memory());
     println!("{count} events");

@@ -6,9 +6,14 @@
 //!   takes an area of code away, puts it back and maintains it.
 //! - *B*: the same mixture, drawn uniformly over the mappings, as many as asked for.
 //!
+//! A stream has no end and is made in chunks, so that it can be measured after millions of events:
+//! at first most blocks are fetched for the first time, which no long stream consists of.
+//!
 //! Neighbouring mappings lead to frames that are not neighbours, so that each is an entry of its
 //! own. Nobody writes code. That code is taken away for a moment while another CPU runs there may
 //! be found, as a hole in a live mapping.
+
+use std::collections::VecDeque;
 
 use textbed_arch::{
     Arch, CpuId, Perm, PhysAddr, VirtAddr,
@@ -71,29 +76,15 @@ impl Draw {
     }
 }
 
-/// A stream and how many of its events only set it up.
+/// A stream that is made as it is wanted: it has no end, and only what was asked for is in memory.
 pub(crate) struct Stream {
-    /// What the source says of itself.
-    pub(crate) header: Header,
-    /// Making the mappings.
-    pub(crate) setup: Vec<Batch>,
-    /// What is measured.
-    pub(crate) batches: Vec<Batch>,
-}
-
-impl Stream {
-    /// Events in the measured part.
-    pub(crate) fn events(&self) -> usize {
-        self.batches.iter().map(|b| b.events.len()).sum()
-    }
-}
-
-struct Maker {
     arch: Arch,
+    draw: Draw,
     rec: Recorder,
-    done: Vec<Batch>,
+    done: VecDeque<Batch>,
     code: u64,
     data: u64,
+    mix: Mix,
 }
 
 fn leaf(virt: u64, phys: u64, old: Perm, new: Perm) -> View {
@@ -101,7 +92,7 @@ fn leaf(virt: u64, phys: u64, old: Perm, new: Perm) -> View {
     View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(phys), change }
 }
 
-impl Maker {
+impl Stream {
     /// Page `n` of code: its address and its frame.
     fn code_at(&self, n: u64) -> (u64, u64) {
         (CODE + n * 4096, 0x1_0000_0000 + n * 8192)
@@ -114,7 +105,7 @@ impl Maker {
     fn emit(&mut self, cpu: u16, view: View) {
         self.rec.emit(CpuId(cpu), view);
         if self.rec.pending() >= BATCH {
-            self.done.push(self.rec.take());
+            self.done.push_back(self.rec.take());
         }
     }
 
@@ -177,67 +168,84 @@ impl Maker {
         let (virt, phys) = (VirtAddr(virt + word * 8), PhysAddr(phys + word * 8));
         self.emit(cpu, View::Store { virt, phys, bytes, order: MemOrder::Plain });
     }
-}
 
-/// A stream of `events` events (a few more) over `mappings` live mappings.
-pub(crate) fn make(arch: Arch, draw: Draw, mappings: u64, events: usize, seed: u64) -> Stream {
-    let (code, data) = (mappings / 3, mappings - mappings / 3);
-    let mut m = Maker { arch, rec: Recorder::new(), done: Vec::new(), code, data };
-    for n in 0..m.code {
-        let (virt, phys) = m.code_at(n);
-        m.emit(0, leaf(virt, phys, Perm::empty(), Perm::KERNEL_ROX));
+    /// A stream over `mappings` live mappings; its first batches make these.
+    fn new(arch: Arch, draw: Draw, mappings: u64, seed: u64) -> Self {
+        let (code, data) = (mappings / 3, mappings - mappings / 3);
+        let (rec, done, mix) = (Recorder::new(), VecDeque::new(), Mix(seed));
+        Self { arch, draw, rec, done, code, data, mix }
     }
-    for n in 0..m.data {
-        let (virt, phys) = m.data_at(n);
-        m.emit(0, leaf(virt, phys, Perm::empty(), Perm::KERNEL_RW));
+
+    /// What the source says of itself.
+    pub(crate) fn header(&self) -> Header {
+        Header::all_seeing(self.arch, CPUS)
     }
-    m.barrier(0);
-    (0..CPUS).for_each(|p| m.sync(p));
-    m.done.push(m.rec.take());
-    let setup = std::mem::take(&mut m.done);
-    let mut mix = Mix(seed);
-    let count = |m: &Maker| m.done.len() * BATCH + m.rec.pending();
-    while count(&m) < events {
-        let cpu = mix.below(CPUS.into()) as u16;
-        match mix.below(1000) {
-            0..700 => {
-                let n = draw.pick(&mut mix, m.code);
-                let block = mix.below(BLOCKS);
-                m.fetch(cpu, n, block);
-            }
+
+    /// The batches that make the mappings, handed to `take` one by one.
+    pub(crate) fn set_up(&mut self, mut take: impl FnMut(&Batch)) {
+        let mut pass = |done: &mut VecDeque<Batch>| done.drain(..).for_each(|batch| take(&batch));
+        for n in 0..self.code {
+            let (virt, phys) = self.code_at(n);
+            self.emit(0, leaf(virt, phys, Perm::empty(), Perm::KERNEL_ROX));
+            pass(&mut self.done);
+        }
+        for n in 0..self.data {
+            let (virt, phys) = self.data_at(n);
+            self.emit(0, leaf(virt, phys, Perm::empty(), Perm::KERNEL_RW));
+            pass(&mut self.done);
+        }
+        self.barrier(0);
+        (0..CPUS).for_each(|p| self.sync(p));
+        self.done.push_back(self.rec.take());
+        pass(&mut self.done);
+    }
+
+    /// The next batches: as many as hold `events` events, and a few more.
+    pub(crate) fn next(&mut self, events: usize) -> Vec<Batch> {
+        while self.done.len() < events.div_ceil(BATCH) {
+            self.step();
+        }
+        self.done.drain(..events.div_ceil(BATCH)).collect()
+    }
+
+    /// One thing that happens.
+    fn step(&mut self) {
+        let cpu = self.mix.below(CPUS.into()) as u16;
+        match self.mix.below(1000) {
             700..900 => {
-                let n = draw.pick(&mut mix, m.data);
-                let word = mix.below(512);
-                m.store(cpu, n, word);
+                let n = self.draw.pick(&mut self.mix, self.data);
+                let word = self.mix.below(512);
+                self.store(cpu, n, word);
             }
-            900..960 => m.barrier(cpu),
-            960..980 => m.sync(cpu),
+            900..960 => self.barrier(cpu),
+            960..980 => self.sync(cpu),
             // Four events each: together 2 % of all.
             980..985 => {
-                let n = draw.pick(&mut mix, m.data);
-                m.data_change(cpu, n);
+                let n = self.draw.pick(&mut self.mix, self.data);
+                self.data_change(cpu, n);
             }
-            985 if mix.below(8) == 0 => {
-                let n = draw.pick(&mut mix, m.code);
-                m.code_change(cpu, n);
+            985 if self.mix.below(8) == 0 => {
+                let n = self.draw.pick(&mut self.mix, self.code);
+                self.code_change(cpu, n);
             }
             _ => {
-                let n = draw.pick(&mut mix, m.code);
-                let block = mix.below(BLOCKS);
-                m.fetch(cpu, n, block);
+                let n = self.draw.pick(&mut self.mix, self.code);
+                let block = self.mix.below(BLOCKS);
+                self.fetch(cpu, n, block);
             }
         }
     }
-    m.done.push(m.rec.take());
-    Stream { header: Header::all_seeing(arch, CPUS), setup, batches: m.done }
 }
 
-/// Stream A with `events` events.
-pub(crate) fn a(arch: Arch, events: usize) -> Stream {
-    make(arch, Draw::Zipf, A_MAPPINGS, events, 0xa)
+/// Stream A.
+pub(crate) fn a(arch: Arch) -> Stream {
+    Stream::new(arch, Draw::Zipf, A_MAPPINGS, 0xa)
 }
 
-/// Stream B with `events` events over `mappings` mappings.
-pub(crate) fn b(arch: Arch, mappings: u64, events: usize) -> Stream {
-    make(arch, Draw::Uniform, mappings, events, 0xb)
+/// Stream B over `mappings` mappings.
+pub(crate) fn b(arch: Arch, mappings: u64) -> Stream {
+    Stream::new(arch, Draw::Uniform, mappings, 0xb)
 }
+
+/// Events made at once; making them is not measured.
+pub(crate) const CHUNK: usize = 1 << 18;

@@ -7,12 +7,13 @@ use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, VirtAddr,
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause},
 };
-use textbed_event::{Flags, MemOrder, NameId};
+use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
-use super::Model;
 use super::versions::{Unit, Version};
 use super::views::View;
+use super::{Model, Settling};
 use crate::live::{Live, Now};
+use crate::mark::Mark;
 use crate::span::Span;
 
 impl Live {
@@ -21,25 +22,23 @@ impl Live {
         now: Now<'_>,
         virt: VirtAddr,
         phys: PhysAddr,
-        len: u64,
+        range: Bytes,
         order: MemOrder,
     ) {
+        let len = u64::from(range.len);
         if let Some(phys) = self.frame_of(now, virt, phys)
             && let Some(span) = Span::of(phys, len)
         {
-            let unit = match textbed_event::Event::view(now.event) {
-                textbed_event::View::Store { bytes, .. } if len <= 8 => {
-                    let mut unit = [0; 8];
-                    let bytes = now.batch.bytes(bytes);
-                    let whole = bytes.len() as u64 == len;
-                    for (to, from) in unit.iter_mut().zip(bytes) {
-                        *to = *from;
-                    }
-                    whole.then_some(Unit { phys, len: len as u8, bytes: unit })
+            let unit = (len <= 8).then(|| {
+                let mut unit = [0; 8];
+                let bytes = now.batch.bytes(range);
+                let whole = bytes.len() as u64 == len;
+                for (to, from) in unit.iter_mut().zip(bytes) {
+                    *to = *from;
                 }
-                _ => None,
-            };
-            self.stored(now, virt, span, order, unit, true);
+                whole.then_some(Unit { phys, len: len as u8, bytes: unit })
+            });
+            self.stored(now, virt, span, order, unit.flatten(), true);
         }
     }
 
@@ -88,13 +87,14 @@ impl Live {
         let plain = order == MemOrder::Plain && may_go_on && !nontemporal;
         self.fetches.looks.stored(span);
         let going_on = self.fetches.versions.going_on(p, span, delta).filter(|_| plain);
-        let mark = going_on.is_none().then(|| self.mark(now));
         let fetches = &mut self.fetches;
-        match (&mut fetches.model, going_on) {
-            (Model::Off, _) => {}
+        let (version, plain) = match (&mut fetches.model, going_on) {
+            (Model::Off, _) => return,
             (Model::X86 { machine, .. }, Some(version)) => {
-                machine.store(p, seq, None);
-                fetches.versions.store(span, version, true);
+                if fetches.predicted {
+                    machine.store(p, seq, None);
+                }
+                (version, true)
             }
             (Model::Weak { predicted, .. }, Some(version))
                 if predicted.as_ref().is_none_or(|w| !w.touched_otherwise(p, span)) =>
@@ -102,17 +102,15 @@ impl Live {
                 if let (Some(weak), Some(view)) = (predicted, &version.view) {
                     weak.store_goes_on(p, span, version.stamp, view);
                 }
-                fetches.versions.store(span, version, true);
+                (version, true)
             }
             (model, _) => {
-                let mark = mark.unwrap_or_else(|| {
-                    crate::mark::Mark::of(now.event, now.batch, self.calls.chain(now.event.cause))
-                });
+                let mark = Mark::of(now.event, now.batch, self.calls.chain(now.event.cause));
                 let (mut clock, mut view) = (None, None);
                 match model {
-                    Model::X86 { machine, .. } => {
-                        let older = fetches.predicted.then(|| fetches.versions.newest(span.first));
-                        let older = older.flatten().filter(|v| v.cpu != p);
+                    // In the order of the stream nobody asks what a CPU knew.
+                    Model::X86 { machine, .. } if fetches.predicted => {
+                        let older = fetches.versions.newest(span.first).filter(|v| v.cpu != p);
                         clock = Some(machine.store(p, seq, older.as_deref()));
                     }
                     Model::Weak { predicted: Some(weak), .. } => {
@@ -138,9 +136,22 @@ impl Live {
                 if let (true, Model::X86 { machine, .. }) = (nontemporal, &mut fetches.model) {
                     machine.wait_for_fence(Rc::clone(&version));
                 }
-                fetches.versions.store(span, version, plain);
+                (version, plain)
             }
-        }
+        };
+        let (arch, settling) = (self.header.arch, fetches.settling);
+        let model = &fetches.model;
+        let settled = |part: Span, v: &Version| {
+            let out_of_reach = match (settling, model) {
+                (Settling::Synchronised(floor), _) => v.stamp <= floor && !v.waits_for_fence(),
+                (Settling::Unmaintained, Model::Weak { observed, .. }) => {
+                    !observed.was_cleaned(part)
+                }
+                _ => false,
+            };
+            out_of_reach && !v.may_trap(arch)
+        };
+        fetches.versions.store(span, version, plain, settled);
     }
 
     /// A load that saw stores up to the event numbered `from`.
@@ -282,14 +293,10 @@ impl Live {
     }
 
     /// `cause`: where an event of its own says so.
-    pub(crate) fn synchronised(
-        &mut self,
-        p: CpuId,
-        mark: crate::mark::Mark,
-        cause: Option<SyncCause>,
-    ) {
+    pub(crate) fn synchronised(&mut self, p: CpuId, mark: Mark, cause: Option<SyncCause>) {
         self.fetches.versions.end_run();
         self.fetches.last_sync.insert(p, (mark, cause));
+        self.fetches.settle();
         match &mut self.fetches.model {
             Model::Off => {}
             Model::X86 { machine, .. } => machine.sync(p, mark.seq),

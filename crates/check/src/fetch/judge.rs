@@ -59,10 +59,11 @@ impl Live {
     pub(crate) fn fetch(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         let Some(phys) = now.phys(phys) else { return };
         let (p, seq) = (now.cpu(), now.seq());
-        let moment = self.fetches.moment(p);
-        if self.fetches.looks.known(p, phys, len, moment, seq) {
+        let model = &self.fetches.model;
+        if self.fetches.looks.known(p, phys, len, || model.moment(p), seq) {
             return;
         }
+        let moment = self.fetches.moment(p);
         self.fetches.versions.end_run();
         let Some(span) = Span::of(phys, u64::from(len)) else { return };
         let mut clean = true;

@@ -1,8 +1,9 @@
 //! What was already looked at: a block that ran and was judged is not judged again until something
 //! about it changes: bytes of its frame, the frame's owner, or the mapping of its page.
 //!
-//! Most events of a stream are fetches of blocks that are known, so this is kept small: by CPU and
-//! frame, the blocks in order of their place in the frame.
+//! Most events of a stream are fetches of blocks that are known, so this is kept small: one record
+//! of half a cache line by CPU and block, found by its address alone, and two counts that others
+//! share.
 
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
@@ -12,49 +13,124 @@ use crate::span::Span;
 
 /// One block that a CPU executed.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Block {
+    /// Where it begins; [`FREE`] = nothing is here.
+    phys: u64,
     /// The event of its last execution.
     last: u64,
+    /// Its bytes; [`UNCLEAN`] says that something was found, or that what the CPU may learn changes
+    /// what is found.
     len: u32,
-    /// Place in [`Looks::changes`] of the page through which it was fetched, and the count there
-    /// when it was judged.
+    /// Places in [`Looks::changes`] of the frame, and of the page through which it was fetched.
+    frame: u32,
     page: u32,
-    page_count: u32,
-    /// Where in its frame it begins.
-    offset: u16,
-    /// Judged since the frame changed.
-    judged: bool,
-    /// Nothing was found, and nothing that the CPU may learn changes that.
-    clean: bool,
+    /// The sum of what was counted there, and of everybody's count, when it was judged. Counts only
+    /// rise, so the sum is the same only while each of them is.
+    sum: u32,
 }
 
-/// The blocks of one frame that one CPU executed.
-#[derive(Clone, Debug)]
-struct Ran {
-    /// Place of the frame in [`Looks::changes`].
-    frame: u32,
-    /// The count there, and everybody's, since which blocks were judged.
-    count: u32,
-    all: u32,
-    /// In order of their offsets.
+/// No block begins there: physical addresses are below 2^63.
+const FREE: u64 = u64::MAX;
+const UNCLEAN: u32 = 1 << 31;
+const NOTHING: Block = Block { phys: FREE, last: 0, len: 0, frame: 0, page: 0, sum: 0 };
+
+/// The blocks of one CPU by their beginning: a block is found where its hash says, or close behind.
+#[derive(Clone, Default, Debug)]
+struct Table {
+    /// A power of two of them, at most three quarters in use.
     blocks: Vec<Block>,
+    used: usize,
+    shift: u32,
+}
+
+impl Table {
+    /// Where the block at `phys` is, or would be.
+    fn place(&self, phys: u64) -> usize {
+        let mask = self.blocks.len().wrapping_sub(1);
+        let mut at = (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize & mask;
+        while let Some(block) = self.blocks.get(at)
+            && block.phys != phys
+            && block.phys != FREE
+        {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    fn get(&self, phys: u64) -> Option<&Block> {
+        self.blocks.get(self.place(phys)).filter(|b| b.phys == phys)
+    }
+
+    fn get_mut(&mut self, phys: u64) -> Option<&mut Block> {
+        let at = self.place(phys);
+        self.blocks.get_mut(at).filter(|b| b.phys == phys)
+    }
+
+    /// Puts a block in, or another in its place; whether it is a new one.
+    fn put(&mut self, block: Block) -> bool {
+        if (self.used + 1) * 4 > self.blocks.len() * 3 {
+            let room = (self.blocks.len() * 2).max(64);
+            let old = std::mem::replace(&mut self.blocks, vec![NOTHING; room]);
+            self.shift = 64 - room.trailing_zeros();
+            for block in old.into_iter().filter(|b| b.phys != FREE) {
+                let at = self.place(block.phys);
+                self.blocks[at] = block;
+            }
+        }
+        let at = self.place(block.phys);
+        let fresh = self.blocks[at].phys == FREE;
+        self.blocks[at] = block;
+        self.used += usize::from(fresh);
+        fresh
+    }
+}
+
+/// Regions of 2 MiB of which any frame or page is followed, by a hash: most memory is in none.
+#[derive(Clone, Debug)]
+struct Followed(Box<[u64; 1024]>);
+
+impl Default for Followed {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl Followed {
+    fn bit(key: u64) -> (usize, u64) {
+        let hash = (key >> 9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        ((hash >> 6) as usize, 1 << (hash & 63))
+    }
+
+    fn add(&mut self, key: u64) {
+        let (word, bit) = Self::bit(key);
+        self.0[word] |= bit;
+    }
+
+    fn may_hold(&self, key: u64) -> bool {
+        let (word, bit) = Self::bit(key);
+        self.0[word] & bit != 0
+    }
 }
 
 /// Blocks kept; past it all are forgotten and judged again.
-const MAX_LOOKS: usize = 1 << 20;
+const MAX_LOOKS: usize = 1 << 22;
 /// Pages of a store that are counted one by one; a longer one changes everything.
 const MAX_PAGES: u64 = 16;
 
-/// The blocks by CPU and frame, and what became of the frames and pages in which they lie.
+/// The blocks by CPU, and what became of the frames and pages in which they lie.
 #[derive(Default, Debug)]
 pub(crate) struct Looks {
-    ran: PerCpu<FxHashMap<u64, Ran>>,
+    ran: PerCpu<Table>,
     blocks: usize,
+    /// Where blocks begin in each frame, whoever ran them.
+    begins: FxHashMap<u64, Vec<u16>>,
     /// For blocks that are not clean the CPU's fetch view when they were judged, and what it had
     /// learnt from others then, as a count: with more of either the verdict may be another.
     unclean: FxHashMap<(CpuId, u64), (u64, u32)>,
     /// The frames and virtual pages of blocks, by key, with their place in `changes`.
     places: FxHashMap<u64, u32>,
+    followed: Followed,
     /// How often each changed.
     changes: Vec<u32>,
     all: u32,
@@ -79,20 +155,25 @@ fn offset_of(phys: u64) -> u16 {
 
 impl Looks {
     /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
-    pub(crate) fn known(&mut self, cpu: CpuId, phys: u64, len: u32, moment: u64, now: u64) -> bool {
-        let Some(ran) = self.ran.get_mut(cpu).and_then(|r| r.get_mut(&frame_key(phys))) else {
+    /// `moment` is the CPU's fetch view.
+    pub(crate) fn known(
+        &mut self,
+        cpu: CpuId,
+        phys: u64,
+        len: u32,
+        moment: impl FnOnce() -> u64,
+        now: u64,
+    ) -> bool {
+        let Some(block) = self.ran.get_mut(cpu).and_then(|r| r.get_mut(phys)) else {
             return false;
         };
-        if ran.all != self.all || self.changes.get(ran.frame as usize) != Some(&ran.count) {
-            return false;
-        }
-        let at = ran.blocks.binary_search_by_key(&offset_of(phys), |b| b.offset);
-        let Some(block) = at.ok().and_then(|at| ran.blocks.get_mut(at)) else { return false };
+        let count = |place: u32| self.changes.get(place as usize).copied().unwrap_or(0);
+        let sum = count(block.frame).wrapping_add(count(block.page)).wrapping_add(self.all);
+        let clean = block.len & UNCLEAN == 0;
         let learnt = || self.learnt.get(cpu).copied().unwrap_or(0);
-        let known = block.judged
-            && block.len >= len
-            && self.changes.get(block.page as usize) == Some(&block.page_count)
-            && (block.clean || self.unclean.get(&(cpu, phys)) == Some(&(moment, learnt())));
+        let known = block.sum == sum
+            && block.len & !UNCLEAN >= len
+            && (clean || self.unclean.get(&(cpu, phys)) == Some(&(moment(), learnt())));
         if known {
             block.last = now;
         }
@@ -101,12 +182,11 @@ impl Looks {
 
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
-        let ran = self.ran.get_mut(cpu).and_then(|r| r.get_mut(&frame_key(phys)));
-        let Some(ran) = ran else { return false };
-        let at = ran.blocks.binary_search_by_key(&offset_of(phys), |b| b.offset);
-        let Some(block) = at.ok().and_then(|at| ran.blocks.get_mut(at)) else { return false };
+        let Some(block) = self.ran.get_mut(cpu).and_then(|r| r.get_mut(phys)) else {
+            return false;
+        };
         block.last = block.last.max(now);
-        block.len >= len
+        block.len & !UNCLEAN >= len
     }
 
     /// The place of a frame or page in `changes`, from now on followed.
@@ -115,6 +195,7 @@ impl Looks {
         let place = *self.places.entry(key).or_insert(next);
         if place == next {
             self.changes.push(0);
+            self.followed.add(key);
         }
         place
     }
@@ -146,20 +227,15 @@ impl Looks {
         }
         let frame = self.place(frame_key(phys));
         let page = self.place(page_key(virt));
-        let (count, page_count, all) = (self.count(frame), self.count(page), self.all);
-        let fresh = || Ran { frame, count, all, blocks: Vec::new() };
-        let ran = self.ran.of(cpu).entry(frame_key(phys)).or_insert_with(fresh);
-        if (ran.count, ran.all) != (count, all) {
-            (ran.count, ran.all) = (count, all);
-            ran.blocks.iter_mut().for_each(|b| b.judged = false);
-        }
-        let offset = offset_of(phys);
-        let block = Block { last: now, len, page, page_count, offset, judged: true, clean };
-        match ran.blocks.binary_search_by_key(&offset, |b| b.offset) {
-            Ok(at) => ran.blocks[at] = block,
-            Err(at) => {
-                ran.blocks.insert(at, block);
-                self.blocks += 1;
+        let sum = self.count(frame).wrapping_add(self.count(page)).wrapping_add(self.all);
+        // A longer one is judged each time.
+        let len = len.min(UNCLEAN - 1) | if clean { 0 } else { UNCLEAN };
+        let block = Block { phys, last: now, len, frame, page, sum };
+        if self.ran.of(cpu).put(block) {
+            self.blocks += 1;
+            let begins = self.begins.entry(frame_key(phys)).or_default();
+            if let Err(at) = begins.binary_search(&offset_of(phys)) {
+                begins.insert(at, offset_of(phys));
             }
         }
         if !clean {
@@ -173,13 +249,14 @@ impl Looks {
     pub(crate) fn executed(&self, cpu: CpuId, span: Span, after: u64, before: u64) -> bool {
         // A block never crosses a page, and `span` is a part of one.
         let frame = frame_key(span.first);
-        let meets = |block: &Block| {
-            (after..before).contains(&block.last)
-                && Span::of(frame << 12 | u64::from(block.offset), u64::from(block.len))
-                    .is_some_and(|s| s.meet(span).is_some())
+        let (Some(ran), Some(begins)) = (self.ran.get(cpu), self.begins.get(&frame)) else {
+            return false;
         };
-        let ran = self.ran.get(cpu).and_then(|r| r.get(&frame));
-        ran.is_some_and(|ran| ran.blocks.iter().any(meets))
+        begins.iter().filter_map(|at| ran.get(frame << 12 | u64::from(*at))).any(|block| {
+            (after..before).contains(&block.last)
+                && Span::of(block.phys, u64::from(block.len & !UNCLEAN))
+                    .is_some_and(|s| s.meet(span).is_some())
+        })
     }
 
     /// Bytes of `span`, or whose they are, changed.
@@ -199,7 +276,9 @@ impl Looks {
             return;
         }
         for page in first..=last {
-            if let Some(place) = self.places.get(&key(page << 12))
+            let key = key(page << 12);
+            if self.followed.may_hold(key)
+                && let Some(place) = self.places.get(&key)
                 && let Some(count) = self.changes.get_mut(*place as usize)
             {
                 *count = count.wrapping_add(1);

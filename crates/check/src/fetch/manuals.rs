@@ -65,7 +65,7 @@ impl Pc {
             view: None,
             clock: Some(clock),
         };
-        self.versions.store(word(at), Rc::new(version), false);
+        self.versions.store(word(at), Rc::new(version), false, |_, _| false);
     }
 
     fn store(&mut self, p: u16, at: u64) {

@@ -64,11 +64,22 @@ pub(crate) enum Model {
         edges: Edges<Clock>,
     },
     Weak {
-        observed: Observed,
+        observed: Box<Observed>,
         /// By real edges, if they are recorded and asked for.
         predicted: Option<Box<Weak>>,
         edges: Edges<View>,
     },
+}
+
+impl Model {
+    /// The moment of a CPU's last context synchronisation (with what stands for one).
+    fn moment(&self, cpu: CpuId) -> u64 {
+        match self {
+            Model::Off => 0,
+            Model::X86 { machine, .. } => machine.moment(cpu),
+            Model::Weak { observed, .. } => observed.moment(cpu),
+        }
+    }
 }
 
 /// Number of the event until which an address was executable with other bytes.
@@ -81,6 +92,21 @@ const MAX_PAST: usize = 1 << 16;
 
 /// Barriers to which findings may point.
 const MAX_COMPLETIONS: usize = 1024;
+
+/// Which versions no verdict can reach any more once they are not the newest. Those that may be
+/// traps stay in any case: a handler that is taken back asks for them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Settling {
+    /// Nothing is said (by real edges, or where any maintenance reaches every byte).
+    No,
+    /// x86 in the order of the stream: those up to this event. Every CPU synchronised its context
+    /// since, so none may run what was there before, and where they are not the newest they bound
+    /// no window.
+    Synchronised(u64),
+    /// Where lines must be cleaned, in the order of the stream: those in memory that nobody ever
+    /// cleaned. A window there begins before the first store, whatever its stores are.
+    Unmaintained,
+}
 
 /// What is known for fetch windows.
 #[derive(Debug)]
@@ -98,6 +124,9 @@ pub(crate) struct Fetches {
     iline: u64,
     /// CPUs of the machine, as far as the header tells.
     cpus: u16,
+    pub(crate) settling: Settling,
+    /// Context synchronisations since that was brought up to date.
+    syncs: u32,
     /// Addresses that were executable and are not, or lead elsewhere now.
     past_exec: BTreeMap<SpaceId, SpanMap<Until>>,
     past_forgotten: bool,
@@ -126,13 +155,27 @@ impl Fetches {
         } else {
             let caches = Caches::of(header);
             Model::Weak {
-                observed: Observed::new(header.arch, caches),
+                observed: Box::new(Observed::new(header.arch, caches)),
                 predicted: predicted.then(|| Box::new(Weak::new(caches))),
                 edges: Edges::default(),
             }
         };
+        let settling = match &model {
+            Model::X86 { .. } if !predicted => Settling::Synchronised(0),
+            Model::Weak { predicted: None, .. } => {
+                let caches = Caches::of(header);
+                if caches.clean && caches.invalidate {
+                    Settling::Unmaintained
+                } else {
+                    Settling::No
+                }
+            }
+            _ => Settling::No,
+        };
         Self {
             model,
+            settling,
+            syncs: 0,
             versions: Versions::default(),
             looks: Looks::default(),
             predicted,
@@ -147,6 +190,18 @@ impl Fetches {
             completions: BTreeMap::new(),
             last_sync: FxHashMap::default(),
             cr4: FxHashMap::default(),
+        }
+    }
+
+    /// A CPU synchronises its context: from time to time it is looked up how far all have come.
+    pub(crate) fn settle(&mut self) {
+        self.syncs += 1;
+        if self.syncs >= u32::from(self.cpus)
+            && let (Settling::Synchronised(floor), Model::X86 { machine, .. }) =
+                (&mut self.settling, &self.model)
+        {
+            self.syncs = 0;
+            *floor = (0..self.cpus).map(|p| machine.moment(CpuId(p))).min().unwrap_or(0);
         }
     }
 
@@ -225,11 +280,7 @@ impl Fetches {
 
     /// The moment of a CPU's last context synchronisation (with what stands for one).
     pub(crate) fn moment(&self, cpu: CpuId) -> u64 {
-        match &self.model {
-            Model::Off => 0,
-            Model::X86 { machine, .. } => machine.moment(cpu),
-            Model::Weak { observed, .. } => observed.moment(cpu),
-        }
+        self.model.moment(cpu)
     }
 
     /// What a reader must know of the fetch windows.

@@ -217,6 +217,11 @@ impl Observed {
         !self.caches.clean || reaches(&self.cleaned, span, stamp)
     }
 
+    /// Whether any of `span` was ever cleaned.
+    pub(crate) fn was_cleaned(&self, span: Span) -> bool {
+        self.cleaned.meets(span)
+    }
+
     /// Whether an invalidation that reaches `p` was issued after that.
     pub(crate) fn issued(&self, p: CpuId, at: Fetched, stamp: u64) -> bool {
         let own = |span| self.own.get(&p).is_some_and(|own| reaches(&own.issued, span, stamp));

@@ -6,17 +6,19 @@
 //! the stores of a byte in that order.
 //!
 //! Kept per range: the newest versions, up to [`MAX_VERSIONS`], and how many older ones there were.
+//! Those that no verdict can reach any more go when the next one comes (see `Fetches::settled`), so
+//! that what is kept follows the memory that was stored to, not the number of stores.
 //! Not modelled: the bytes of long stores (only single code units are kept, for live patching).
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use textbed_arch::CpuId;
+use textbed_arch::{Arch, CpuId, trap};
 
 use super::clock::Clock;
 use super::views::View;
 use crate::mark::Mark;
-use crate::span::{Piece, Span, SpanMap};
+use crate::span::{Piece, Span, WordMap};
 
 /// Versions kept for one range.
 const MAX_VERSIONS: usize = 8;
@@ -45,8 +47,25 @@ pub(crate) struct Version {
 impl Version {
     /// Its stamp and its CPU in one word; keys of one byte ascend as stamps do. Stamps are below
     /// 2^48: the checker takes no other events.
+    #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.stamp << 16 | u64::from(self.cpu.0)
+    }
+}
+
+impl Version {
+    /// A non-temporal store that no fence followed.
+    pub(crate) fn waits_for_fence(&self) -> bool {
+        self.nontemporal && self.fenced.get() == 0
+    }
+
+    /// Whether its bytes are, or hold, a trap.
+    pub(crate) fn may_trap(&self, arch: Arch) -> bool {
+        let unit = if arch == Arch::X86_64 { 1 } else { 4 };
+        self.unit.is_some_and(|u| {
+            let bytes = u.bytes.get(..usize::from(u.len)).unwrap_or(&[]);
+            bytes.windows(unit).any(|b| trap::is_trap_fill(arch, b))
+        })
     }
 }
 
@@ -101,8 +120,14 @@ impl History {
         self.forgotten + self.versions.len() as u32
     }
 
-    /// One version more; the oldest is forgotten where there are too many.
-    fn push(&mut self, version: &Rc<Version>) {
+    /// One version more; the oldest is forgotten where there are too many, and all of them where
+    /// `settled` says so of the newest.
+    fn push(&mut self, version: &Rc<Version>, settled: bool) {
+        if settled {
+            self.forgotten += self.versions.len() as u32;
+            self.versions = Kept::One(Rc::clone(version));
+            return;
+        }
         match &mut self.versions {
             Kept::One(first) => {
                 let mut versions = Vec::with_capacity(2);
@@ -133,7 +158,7 @@ impl Piece for History {
 /// The versions of all memory.
 #[derive(Default, Debug)]
 pub(crate) struct Versions {
-    map: SpanMap<History>,
+    map: WordMap<History>,
     /// The run of stores that may go on: its version, and the address that would continue it.
     run: Option<(Rc<Version>, u64)>,
 }
@@ -151,8 +176,16 @@ impl Versions {
         (same && !version.nontemporal).then(|| Rc::clone(version))
     }
 
-    /// `span` holds `version` from now on; a plain one may go on.
-    pub(crate) fn store(&mut self, span: Span, version: Rc<Version>, plain: bool) {
+    /// `span` holds `version` from now on; a plain one may go on. `settled` says of a version, and
+    /// where it is, that it and those before it are forgotten as soon as there is a newer one.
+    pub(crate) fn store(
+        &mut self,
+        span: Span,
+        version: Rc<Version>,
+        plain: bool,
+        settled: impl Fn(Span, &Version) -> bool,
+    ) {
+        let settled = |part: Span, h: &History| h.newest().is_some_and(|v| settled(part, v));
         let alone = |h: &History| {
             h.forgotten == 0 && h.versions.len() == 1 && Rc::ptr_eq(&h.versions[0], &version)
         };
@@ -163,11 +196,15 @@ impl Versions {
         }
         match self.map.exact_mut(span).filter(|_| !goes_on) {
             // A version that was just made is in no neighbour: there is nothing to join.
-            Some(history) => history.push(&version),
-            _ => self.map.update(span, |_, history| {
+            Some(history) => {
+                let settled = settled(span, history);
+                history.push(&version, settled);
+            }
+            _ => self.map.update(span, |part, history| {
                 Some(match history.cloned() {
                     Some(mut history) => {
-                        history.push(&version);
+                        let settled = settled(part, &history);
+                        history.push(&version, settled);
                         history
                     }
                     None => History { forgotten: 0, versions: Kept::One(Rc::clone(&version)) },

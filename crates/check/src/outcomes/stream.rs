@@ -66,7 +66,7 @@ impl Stream {
             view: Some(view),
             clock: None,
         };
-        self.versions.store(word(at), Rc::new(version), false);
+        self.versions.store(word(at), Rc::new(version), false, |_, _| false);
         for (id, stamp) in std::mem::take(&mut self.weak.grown) {
             let Some((at, _, high)) = self.windows.get_mut(&id) else { continue };
             if let Some((_, history)) = self.versions.within(word(*at)).next() {

@@ -94,7 +94,7 @@ impl Live {
         let idle = self.patching.sites.is_empty()
             && self.patching.tasks.is_empty()
             && self.patching.mismatches.is_empty();
-        if idle && (len > 16 || self.fetches.is_off()) {
+        if idle && (len > 16 || self.fetches.is_off() || self.is_plain_store(frames, bytes)) {
             return;
         }
         let changes = !now.event.flags.has(Flags::EQUAL_BYTES);

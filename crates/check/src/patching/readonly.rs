@@ -30,12 +30,16 @@ impl Live {
             return;
         }
         let space = self.cpus.space_of(now.cpu());
-        let Some((home, mapping)) = self.tables.lookup(space, virt.0) else { return };
-        if !mapping.perm.contains(Perm::PRESENT) {
+        let Some(perm) = self.tables.granted(space, virt.0) else { return };
+        if !perm.contains(Perm::PRESENT) {
             return;
         }
         self.occasions.looked(RuleId::WriteThroughReadOnly);
-        if mapping.perm.writable() || !self.leads_to_code(mapping.phys, mapping.perm) {
+        if perm.writable() {
+            return;
+        }
+        let Some((home, mapping)) = self.tables.lookup(space, virt.0) else { return };
+        if !self.leads_to_code(mapping.phys, mapping.perm) {
             return;
         }
         let at = Span { first: virt.0, last: virt.0 };

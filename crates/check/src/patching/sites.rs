@@ -418,6 +418,26 @@ impl Live {
         self.misaligned(mark, &why, bytes, sure);
     }
 
+    /// Whether a store of these bytes, which is not part of a longer one, may be seen in parts.
+    fn is_cut(&self, frames: Span) -> bool {
+        let len = frames.len();
+        match self.arch() {
+            Arch::X86_64 => {
+                let unit = unit_bytes(self.arch(), self.header.features);
+                let line = if unit == 8 { 8 } else { 64 };
+                (2..=16).contains(&len) && frames.first / line != frames.last / line
+            }
+            _ => len <= 16 && !(frames.first.is_multiple_of(4) && len.is_multiple_of(4)),
+        }
+    }
+
+    /// Whether a store is whole and no trap, where no trap stands: with no site open it concerns no
+    /// patch.
+    pub(crate) fn is_plain_store(&self, frames: Span, bytes: &[u8]) -> bool {
+        let trap = frames.len() == 1 && trap::is_trap_fill(self.arch(), bytes);
+        !trap && self.patching.traps.is_empty() && !self.is_cut(frames)
+    }
+
     /// A store to code that others run.
     pub(crate) fn judge_store_shape(&mut self, mark: &Mark, frames: Span) {
         let unit = unit_bytes(self.arch(), self.header.features);
@@ -427,14 +447,7 @@ impl Live {
             .sites
             .iter()
             .any(|s| s.cpu == mark.cpu && s.frames.is_some_and(|f| f.meet(frames).is_some()));
-        let len = frames.len();
-        let cut = match self.arch() {
-            Arch::X86_64 => {
-                let line = if unit == 8 { 8 } else { 64 };
-                (2..=16).contains(&len) && frames.first / line != frames.last / line
-            }
-            _ => len <= 16 && !(frames.first.is_multiple_of(4) && len.is_multiple_of(4)),
-        };
+        let cut = self.is_cut(frames);
         if !cut || known || self.watch.stopped || !self.ran_elsewhere(mark.cpu, frames) {
             return;
         }

@@ -219,6 +219,9 @@ impl Watch {
 
     /// Whether a fresh entry or a hole is there.
     pub(crate) fn concerns(&self, space: SpaceId, virt: u64) -> bool {
+        if self.fresh.is_empty() && self.holes.is_empty() {
+            return false;
+        }
         self.fresh.get(&space).is_some_and(|map| map.get(virt).is_some())
             || self.holes.get(&space).is_some_and(|map| map.get(virt).is_some())
     }

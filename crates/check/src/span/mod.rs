@@ -5,7 +5,11 @@
 //! direct map of a tebibyte costs a handful of entries. Nothing here walks byte by byte or page by
 //! page.
 
+mod cells;
+
 use std::collections::BTreeMap;
+
+use cells::Cells;
 
 /// Addresses `first..=last`; never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,99 +80,169 @@ enum Touched {
     Other,
 }
 
-/// Disjoint spans with values.
+/// Disjoint spans with values; those of 2^`SHIFT` bytes, aligned to that, are kept as cells.
 #[derive(Clone, Debug)]
-pub(crate) struct SpanMap<V> {
-    map: BTreeMap<u64, (u64, V)>,
+pub(crate) struct Granular<V, const SHIFT: u32> {
+    cells: Cells<V>,
+    wide: BTreeMap<u64, (u64, V)>,
 }
 
-impl<V> Default for SpanMap<V> {
+/// Few spans, or spans of all sizes: none is a cell but of 2^48 bytes.
+pub(crate) type SpanMap<V> = Granular<V, 48>;
+/// Spans that are pages for the most part.
+pub(crate) type PageMap<V> = Granular<V, 12>;
+/// Spans that are words of eight bytes for the most part.
+pub(crate) type WordMap<V> = Granular<V, 3>;
+
+impl<V, const SHIFT: u32> Default for Granular<V, SHIFT> {
     fn default() -> Self {
-        Self { map: BTreeMap::new() }
+        Self { cells: Cells::default(), wide: BTreeMap::new() }
     }
 }
 
-impl<V: Piece> SpanMap<V> {
+impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     pub(crate) fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.wide.is_empty() && self.cells.is_empty()
     }
 
     /// Number of entries.
     pub(crate) fn entries(&self) -> usize {
-        self.map.len()
+        self.wide.len() + self.cells.len()
+    }
+
+    /// The number of the cell that `span` is, if it is one.
+    fn cell(span: Span) -> Option<u64> {
+        let mask = (1 << SHIFT) - 1;
+        (span.first & mask == 0 && span.last == span.first | mask).then_some(span.first >> SHIFT)
+    }
+
+    fn of_cell(cell: u64) -> Span {
+        let first = cell << SHIFT;
+        Span { first, last: first | ((1 << SHIFT) - 1) }
+    }
+
+    /// The wide entry that holds `at`.
+    fn wide_at(&self, at: u64) -> Option<(Span, &V)> {
+        let (first, (last, value)) = self.wide.range(..=at).next_back()?;
+        (*last >= at).then_some((Span { first: *first, last: *last }, value))
     }
 
     /// The entry that holds `at`, whole.
     pub(crate) fn get(&self, at: u64) -> Option<(Span, &V)> {
-        let (first, (last, value)) = self.map.range(..=at).next_back()?;
-        (*last >= at).then_some((Span { first: *first, last: *last }, value))
+        match self.cells.get(at >> SHIFT) {
+            Some(value) => Some((Self::of_cell(at >> SHIFT), value)),
+            None => self.wide_at(at),
+        }
     }
 
     /// Whether any entry meets `span`.
     pub(crate) fn meets(&self, span: Span) -> bool {
-        self.map.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
+        self.wide.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
+            || self.cells.range(span.first >> SHIFT, span.last >> SHIFT).next().is_some()
+    }
+
+    /// The entries that meet `span`, whole, in order.
+    fn whole(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
+        let from = self.wide_at(span.first).map_or(span.first, |(whole, _)| whole.first);
+        let wide = self.wide.range(from..=span.last);
+        let mut wide = wide.map(|(first, (last, v))| (Span { first: *first, last: *last }, v));
+        let cells = self.cells.range(span.first >> SHIFT, span.last >> SHIFT);
+        let mut cells = cells.map(|(cell, value)| (Self::of_cell(cell), value));
+        let mut next = (wide.next(), cells.next());
+        std::iter::from_fn(move || {
+            let cell_first = match &next {
+                (Some((w, _)), Some((c, _))) => c.first < w.first,
+                (wide, _) => wide.is_none(),
+            };
+            match cell_first {
+                true => std::mem::replace(&mut next.1, cells.next()),
+                false => std::mem::replace(&mut next.0, wide.next()),
+            }
+        })
     }
 
     /// Every entry, whole, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Span, &V)> {
-        self.map.iter().map(|(first, (last, v))| (Span { first: *first, last: *last }, v))
+        self.whole(Span { first: 0, last: u64::MAX })
     }
 
     /// The entries that meet `span`, clipped to it, in order; the values are those of the whole
     /// entries.
     pub(crate) fn parts(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
-        let from = match self.get(span.first) {
-            Some((whole, _)) => whole.first,
-            None => span.first,
-        };
-        self.map.range(from..=span.last).map(move |(first, (last, value))| {
-            (Span { first: (*first).max(span.first), last: (*last).min(span.last) }, value)
+        self.whole(span).map(move |(whole, value)| {
+            let (first, last) = (whole.first.max(span.first), whole.last.min(span.last));
+            (Span { first, last }, value)
         })
     }
 
     /// The value of `span`, if it is an entry by itself.
     pub(crate) fn exact_mut(&mut self, span: Span) -> Option<&mut V> {
-        self.map.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+        if let Some(cell) = Self::cell(span) {
+            return self.cells.get_mut(cell);
+        }
+        self.wide.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+    }
+
+    fn exact(&self, span: Span) -> Option<&V> {
+        if let Some(cell) = Self::cell(span) {
+            return self.cells.get(cell);
+        }
+        self.wide.get(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
     }
 
     /// What of the map `span` meets: most changes are of one entry, or of none.
     fn touched(&self, span: Span) -> Touched {
-        match self.map.range(..=span.last).next_back() {
-            Some((_, (last, _))) if *last < span.first => Touched::Nothing,
-            Some((first, (last, _))) if (*first, *last) == (span.first, span.last) => {
-                Touched::Whole
-            }
-            Some(_) => Touched::Other,
+        match self.exact(span) {
+            Some(_) => Touched::Whole,
+            None if self.meets(span) => Touched::Other,
             None => Touched::Nothing,
         }
     }
 
     /// The entries that meet `span`, clipped to it, in order.
     pub(crate) fn within(&self, span: Span) -> impl Iterator<Item = (Span, V)> + '_ {
-        let from = match self.get(span.first) {
-            Some((whole, _)) => whole.first,
-            None => span.first,
-        };
-        self.map.range(from..=span.last).map(move |(first, (last, value))| {
+        self.whole(span).map(move |(whole, value)| {
             let mut value = value.clone();
-            let clipped = Span { first: (*first).max(span.first), last: (*last).min(span.last) };
-            value.skip(clipped.first - first);
-            (clipped, value)
+            let (first, last) = (whole.first.max(span.first), whole.last.min(span.last));
+            value.skip(first - whole.first);
+            (Span { first, last }, value)
         })
     }
 
     /// Lets the entry that ends right before `span` go on over it, if `same` says that it is the
     /// one meant and nothing lies in `span`. Returns whether it did.
     pub(crate) fn extend(&mut self, span: Span, same: impl Fn(&V) -> bool) -> bool {
-        if self.map.range(span.first..=span.last).next().is_some() {
+        let before = span.first.checked_sub(1).and_then(|at| self.get(at));
+        let Some((whole, value)) = before else { return false };
+        if whole.last >= span.first || !same(value) || self.meets(span) {
             return false;
         }
-        match self.map.range_mut(..span.first).next_back() {
-            Some((_, (last, value))) if last.checked_add(1) == Some(span.first) && same(value) => {
-                *last = span.last;
-                true
+        let longer = Span { first: whole.first, last: span.last };
+        if Self::cell(whole).or(Self::cell(longer)).is_some() {
+            if let Some(value) = self.take(whole) {
+                self.enter(longer, value);
             }
-            _ => false,
+        } else if let Some((last, _)) = self.wide.get_mut(&whole.first) {
+            *last = span.last;
+        }
+        true
+    }
+
+    /// Puts an entry over a span that is free, as it is.
+    fn enter(&mut self, span: Span, value: V) {
+        match Self::cell(span) {
+            Some(cell) => self.cells.insert(cell, value),
+            None => {
+                self.wide.insert(span.first, (span.last, value));
+            }
+        }
+    }
+
+    /// Takes the entry out that `span` is.
+    fn take(&mut self, span: Span) -> Option<V> {
+        match Self::cell(span) {
+            Some(cell) => self.cells.remove(cell),
+            None => self.wide.remove(&span.first).map(|(_, value)| value),
         }
     }
 
@@ -177,7 +251,7 @@ impl<V: Piece> SpanMap<V> {
         match self.touched(span) {
             Touched::Nothing => return,
             Touched::Whole => {
-                self.map.remove(&span.first);
+                self.take(span);
                 return;
             }
             Touched::Other => {}
@@ -186,9 +260,10 @@ impl<V: Piece> SpanMap<V> {
         if let Some(after) = span.last.checked_add(1) {
             self.cut(after);
         }
-        while let Some(first) = self.map.range(span.first..=span.last).next().map(|(f, _)| *f) {
-            self.map.remove(&first);
-        }
+        let gone: Vec<Span> = self.whole(span).map(|(whole, _)| whole).collect();
+        gone.into_iter().for_each(|whole| {
+            self.take(whole);
+        });
     }
 
     /// Puts `value` over `span`, replacing what was there.
@@ -203,20 +278,25 @@ impl<V: Piece> SpanMap<V> {
         }
     }
 
+    /// Whether `value` over `span` goes on from the entry before it, and into the one after it.
+    fn joins(&self, span: Span, value: &V) -> (Option<Span>, Option<Span>) {
+        let before = span.first.checked_sub(1).and_then(|at| self.get(at));
+        let before = before.filter(|(b, v)| v.goes_on_as(span.first - b.first, value));
+        let after = span.last.checked_add(1).and_then(|at| self.get(at));
+        let base = before.as_ref().map_or((span.first, value), |(b, v)| (b.first, *v));
+        let after = after.filter(|(a, v)| base.1.goes_on_as(a.first - base.0, v));
+        (before.map(|(b, _)| b), after.map(|(a, _)| a))
+    }
+
     /// Replaces the value of `span`, which is an entry by itself.
     fn replace(&mut self, span: Span, value: V) {
-        let before = self.map.range(..span.first).next_back();
-        let joins = before.is_some_and(|(first, (last, before))| {
-            last.checked_add(1) == Some(span.first) && before.goes_on_as(span.first - first, &value)
-        }) || span.last.checked_add(1).is_some_and(|next| {
-            let after = self.map.get(&next);
-            after.is_some_and(|(_, after)| value.goes_on_as(next - span.first, after))
-        });
-        if joins {
-            self.map.remove(&span.first);
-            self.put(span, value);
+        if self.joins(span, &value) == (None, None) {
+            if let Some(there) = self.exact_mut(span) {
+                *there = value;
+            }
         } else {
-            self.map.insert(span.first, (span.last, value));
+            self.take(span);
+            self.put(span, value);
         }
     }
 
@@ -230,11 +310,10 @@ impl<V: Piece> SpanMap<V> {
                 return;
             }
             Touched::Whole => {
-                let old = self.map.get(&span.first).map(|(_, value)| value);
-                match f(span, old) {
+                match f(span, self.exact(span)) {
                     Some(value) => self.replace(span, value),
                     None => {
-                        self.map.remove(&span.first);
+                        self.take(span);
                     }
                 }
                 return;
@@ -270,36 +349,30 @@ impl<V: Piece> SpanMap<V> {
 
     /// Puts `value` over a `span` that is free, and joins it to its neighbours.
     fn put(&mut self, mut span: Span, mut value: V) {
-        if let Some((first, (last, before))) = self.map.range(..span.first).next_back()
-            && last.checked_add(1) == Some(span.first)
-            && before.goes_on_as(span.first - first, &value)
+        let (before, after) = self.joins(span, &value);
+        if let Some(before) = before
+            && let Some(first) = self.take(before)
         {
-            let first = *first;
-            value = before.clone();
-            self.map.remove(&first);
-            span.first = first;
+            value = first;
+            span.first = before.first;
         }
-        if let Some(next) = span.last.checked_add(1)
-            && let Some((last, after)) = self.map.get(&next)
-            && value.goes_on_as(next - span.first, after)
-        {
-            span.last = *last;
-            self.map.remove(&next);
+        if let Some(after) = after {
+            self.take(after);
+            span.last = after.last;
         }
-        self.map.insert(span.first, (span.last, value));
+        self.enter(span, value);
     }
 
     /// Makes sure that no entry reaches over the boundary before `at`.
     fn cut(&mut self, at: u64) {
-        let Some((first, (last, value))) = self.map.range_mut(..at).next_back() else { return };
-        if *last < at {
+        let Some(whole) = self.get(at).map(|(whole, _)| whole).filter(|w| w.first < at) else {
             return;
-        }
-        let (first, end) = (*first, *last);
-        *last = at - 1;
+        };
+        let Some(value) = self.take(whole) else { return };
         let mut rest = value.clone();
-        rest.skip(at - first);
-        self.map.insert(at, (end, rest));
+        rest.skip(at - whole.first);
+        self.enter(Span { first: whole.first, last: at - 1 }, value);
+        self.enter(Span { first: at, last: whole.last }, rest);
     }
 }
 
@@ -333,7 +406,7 @@ mod tests {
 
     #[test]
     fn moving_values_merge_only_where_they_go_on() {
-        let mut map = SpanMap::default();
+        let mut map = SpanMap::<Moving>::default();
         map.insert(Span::of(0x1000, 0x1000).unwrap(), Moving(0x9000));
         map.insert(Span::of(0x2000, 0x1000).unwrap(), Moving(0xa000));
         assert_eq!(map.entries(), 1);
@@ -347,7 +420,8 @@ mod tests {
         /// Against an array of 64 cells.
         #[test]
         fn agrees_with_an_array(ops in prop::collection::vec((0u64..64, 1u64..20, 0u8..4, 0u8..3), 1..60)) {
-            let mut map = SpanMap::<u8>::default();
+            // Cells of four bytes, so that entries of both sorts meet.
+            let mut map = Granular::<u8, 2>::default();
             let mut cells = [None::<u8>; 64];
             for (first, len, value, what) in ops {
                 let span = Span::of(first, len.min(64 - first)).unwrap();
