@@ -41,6 +41,7 @@ fn main() -> Done<()> {
         }
         written += beside(&out, n, dir)?;
     }
+    written += symbols(&out)?;
     println!("{written} seeds");
     Ok(())
 }
@@ -103,10 +104,17 @@ fn of_piece(out: &Path, name: &str, lines: &[String]) -> Done<usize> {
     let text = lines.join("\n") + "\n";
     let (mut cmd, mut perf, mut graph) = (String::from("cpus=2\n"), String::new(), String::new());
     let (mut bt, mut json) = (String::from("Attaching 99 probes...\n"), String::new());
+    // What `trace_pipe` has in between, the column of thread groups, and the latency format.
+    let mut tgid = String::from("CPU:1 [LOST 23 EVENTS]\n[   10.000001] printk: a line\n");
+    let mut latency = String::from("# tracer: nop\n");
     for (task, cpu, time, event, body) in lines.iter().filter_map(|l| columns(l)) {
         let place = addresses(body);
-        writeln!(cmd, "{task:>22} [{cpu}] {time:>12}: {:<20} {place}", format!("{event}:"))?;
         let (comm, pid) = task.rsplit_once('-').unwrap_or((task, "1"));
+        writeln!(tgid, "{comm:>16}-{pid:<7} (    {pid}) [{cpu}] d..1. {time}: {event}: {body}")?;
+        writeln!(tgid, " => {event}\n => entry_SYSCALL_64")?;
+        let micros = time.split_once('.').map_or(time, |(_, micros)| micros);
+        writeln!(latency, "{comm:>8}-{pid:<7} {}d.h1. {micros}us+: {event}: {body}", &cpu[2..])?;
+        writeln!(cmd, "{task:>22} [{cpu}] {time:>12}: {:<20} {place}", format!("{event}:"))?;
         let returns = event.replace("__ret", "__return");
         writeln!(perf, "{comm:>16} {pid:>6} [{cpu}] {time:>12}: probe:{returns}: {place}")?;
         let line = format!("{task:>22} [{cpu}] ..... {time}: {event}: {body}");
@@ -139,7 +147,18 @@ fn of_piece(out: &Path, name: &str, lines: &[String]) -> Done<usize> {
     ] {
         written += put(out, target, name, text.as_bytes())?;
     }
+    written += put(out, "tracefs", &format!("tgid-{name}"), tgid.as_bytes())?;
+    written += put(out, "tracefs", &format!("latency-{name}"), latency.as_bytes())?;
     Ok(written)
+}
+
+/// Symbols of the functions of the table, as a file beside a log.
+fn symbols(out: &Path) -> Done<usize> {
+    let mut text = String::from("\u{7}");
+    for (i, f) in functions::all().enumerate() {
+        writeln!(text, "{:016x} t {}", TEXT + 0x10000 * i as u64, f.name)?;
+    }
+    put(out, "side", "kallsyms", text.as_bytes())
 }
 
 /// The files beside a log, and packed streams as they are.

@@ -101,8 +101,8 @@ impl Calls {
         self.count(function).entered += 1;
     }
 
-    /// Enters a call. A call of the same function that is still open there never returned: none of
-    /// the table's functions calls itself.
+    /// Enters a call. A call of the same function that is still open there has returned unseen:
+    /// none of the table's functions calls itself. What was entered after it goes on.
     pub fn enter(&mut self, stack: Stack, frame: Frame) {
         let function = frame.function;
         self.seen(function);
@@ -113,15 +113,15 @@ impl Calls {
         let spare = &mut self.spare;
         let open = self.stacks.entry(stack).or_insert_with(|| spare.pop().unwrap_or_default());
         let stale = open.iter().position(|f| std::ptr::eq(f.function, function));
+        let mut lost = stale.map(|at| open.remove(at));
         // The table's functions nest a handful deep.
-        if stale.is_none() && open.len() >= Bound::CallDepth.most() {
+        if open.len() >= Bound::CallDepth.most() {
             self.dropped.add(Bound::CallDepth, 1);
+            lost = open.pop();
         }
-        let from = stale.unwrap_or(open.len()).min(Bound::CallDepth.most() - 1).min(open.len());
-        let lost = open.split_off(from);
         open.push(frame);
-        for f in lost {
-            self.count(f.function).entry_without_return += 1;
+        if let Some(lost) = lost {
+            self.count(lost.function).entry_without_return += 1;
         }
     }
 

@@ -94,6 +94,8 @@ pub(crate) struct Lower<'s> {
     /// The line at hand is of a later time than those that follow: a duration said so.
     ahead: bool,
     line: (u32, u64),
+    /// The line that events come from.
+    origin: Option<Origin>,
     decoder: Decoder,
     recent: Recent,
     /// What was too much, but for what has counts of its own.
@@ -162,6 +164,7 @@ impl<'s> Lower<'s> {
             documented: None,
             ahead: false,
             line: (0, 0),
+            origin: None,
             decoder: Decoder::default(),
             recent: Recent::default(),
             dropped: Dropped::default(),
@@ -218,14 +221,14 @@ impl<'s> Lower<'s> {
         }
     }
 
-    /// Events come from this line, until another is named.
+    /// Events come from this line, until another is named. A line without any leaves nothing.
     fn at(&mut self, line: Line<'_>) {
-        self.rec.set_origin(Some(Origin {
+        self.origin = Some(Origin {
             file: self.files.get(line.file as usize).copied().unwrap_or(NameId::NONE),
             line: u32::try_from(line.number).unwrap_or(u32::MAX),
             offset: line.offset,
             len: u32::try_from(line.bytes.len()).unwrap_or(u32::MAX),
-        }));
+        });
     }
 
     /// A line of another format: it counts as used if one of the events in it was.
@@ -328,7 +331,7 @@ impl<'s> Lower<'s> {
         if f.meaning == Meaning::Marker {
             return self.marker(e);
         }
-        let e = &Fields::of(e);
+        let e = &if f.args.is_empty() { Fields::asked(e) } else { Fields::of(e) };
         if e.location().is_some() {
             self.enter(f, e);
         }
@@ -492,6 +495,7 @@ impl<'s> Lower<'s> {
         if let Some(n) = self.counts.by_provenance.get_mut(known_by as usize) {
             *n += 1;
         }
+        self.rec.set_origin(self.origin);
         self.rec.push(event);
     }
 

@@ -299,6 +299,34 @@ fn what_is_shown_one_by_one_is_counted_beyond() {
     assert!(s.not_seen.contains(&more), "{:?}", s.not_seen);
 }
 
+/// Counts what comes with events.
+#[derive(Default)]
+struct Beside {
+    events: usize,
+    origins: usize,
+}
+
+impl Sink for Beside {
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        self.events += batch.events.len();
+        self.origins += batch.origins.len();
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn lines_without_events_leave_nothing_behind() {
+    let lines = (0..50_000).map(|i| hit(1, "tlb_flush", "pages:-1") + &format!(" {i}"));
+    let lines = lines.chain([marker("end")]);
+    let made = Made { lines, text: Vec::new(), at: 0 };
+    let reader = LineReader::from_read("made", made).unwrap();
+    let options =
+        Options { arch: Some(Arch::X86_64), kernel: Some("6.12".into()), ..Options::default() };
+    let mut beside = Beside::default();
+    replay_reader(reader, &options, SideFiles::default(), None, &mut beside).unwrap();
+    assert_eq!((beside.events, beside.origins), (1, 1));
+}
+
 #[test]
 fn a_range_that_no_kernel_has_is_not_understood() {
     let args = format!("start=0x0 end={:#x} prot=0x163", (1u64 << 49) + 0x1000);

@@ -68,6 +68,7 @@ impl<'a> Args<'a> {
 impl<'a> Iterator for Args<'a> {
     type Item = Arg<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Arg<'a>> {
         loop {
             self.rest = scan::trimmed(self.rest);
@@ -128,13 +129,20 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Of that event.
     pub(crate) fn of(event: &'a super::Event<'a>) -> Self {
-        let mut args = [Arg { key: b"", value: b"" }; KEPT];
-        let mut count = 0;
-        for (slot, arg) in args.iter_mut().zip(event.args()) {
+        let mut kept = Self { count: 0, ..Self::asked(event) };
+        let mut args = event.args();
+        while let Some(slot) = kept.args.get_mut(kept.count)
+            && let Some(arg) = args.next()
+        {
             *slot = arg;
-            count += 1;
+            kept.count += 1;
         }
-        Self { event, args, count }
+        kept
+    }
+
+    /// The same for those who will hardly ask: nothing is kept.
+    pub(crate) fn asked(event: &'a super::Event<'a>) -> Self {
+        Self { event, args: [Arg { key: b"", value: b"" }; KEPT], count: KEPT }
     }
 
     /// As [`super::Event::arg`].

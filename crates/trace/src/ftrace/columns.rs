@@ -221,6 +221,10 @@ fn time(rest: &[u8]) -> Option<(Time, &[u8])> {
 /// The flag characters: irqs-off, need-resched, hardirq/softirq, preempt-depth, then
 /// migrate-disable (5), or with the columns of PREEMPT_RT's lazy preemption in between (6, 7).
 fn flags(word: &[u8]) -> Option<Flags> {
+    // What most lines have: a task that may be preempted, with interrupts on.
+    if word == b"....." {
+        return Some(Flags { migrate_disable: Some(0), ..Flags::default() });
+    }
     let at = |i: usize| word.get(i).copied();
     let (resched_lazy, context, depth, migrate) = match word.len() {
         4 => (None, at(2)?, at(3)?, None),

@@ -22,6 +22,7 @@ const fn place(marks: u64) -> usize {
 }
 
 /// Where either byte is first.
+#[inline]
 pub(crate) fn either(text: &[u8], a: u8, b: u8) -> Option<usize> {
     let mut at = 0;
     let mut rest = text;
@@ -38,11 +39,13 @@ pub(crate) fn either(text: &[u8], a: u8, b: u8) -> Option<usize> {
 }
 
 /// Where the byte is first.
+#[inline]
 pub(crate) fn byte(text: &[u8], wanted: u8) -> Option<usize> {
     either(text, wanted, wanted)
 }
 
 /// What is behind the spaces in front, and behind other white space that follows them.
+#[inline]
 pub(crate) fn trimmed(text: &[u8]) -> &[u8] {
     let spaces = match text.first_chunk() {
         Some(word) => place(u64::from_le_bytes(*word) ^ all(b' ')),
@@ -53,6 +56,7 @@ pub(crate) fn trimmed(text: &[u8]) -> &[u8] {
 
 /// Decimal digits at the front, and what is behind them. `None` where there are none or where they
 /// do not fit.
+#[inline]
 pub(crate) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
     if let Some(word) = text.first_chunk() {
         let digits = u64::from_le_bytes(*word) ^ all(b'0');
