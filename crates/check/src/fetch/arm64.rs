@@ -51,6 +51,8 @@ pub(crate) struct Caches {
     pub(crate) fetch_orders: bool,
     /// Coherence, and a load that missed a store, order CPUs: storage is multi-copy-atomic (Arm).
     pub(crate) from_reads: bool,
+    /// A load comes after its CPU's earlier cleans of the line (Arm).
+    pub(crate) clean_before_load: bool,
     /// Context synchronisation completes the CPU's own invalidations for itself (Power).
     pub(crate) sync_completes: bool,
 }
@@ -63,6 +65,7 @@ impl Caches {
         any_line: false,
         fetch_orders: true,
         from_reads: true,
+        clean_before_load: true,
         sync_completes: false,
     };
 
@@ -309,10 +312,16 @@ impl Weak {
         from: Option<&Version>,
         taint: Option<&View>,
     ) -> View {
+        let mut cleans = Vec::new();
+        if self.caches.clean_before_load {
+            let touches = self.touched.within(span).flat_map(|(_, touches)| touches.0);
+            cleans.extend(touches.filter(|t| t.cpu == p).map(|t| t.cleans));
+        }
         let cpu = self.cpu(p);
         let mut public = None;
         for known in cpu.both() {
             let mut k = known.base[LOAD].clone();
+            cleans.iter().for_each(|clean| k.join(clean));
             if let Some(taint) = taint {
                 k.join(taint);
             }

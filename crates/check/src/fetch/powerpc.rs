@@ -34,6 +34,7 @@ pub(crate) fn caches(features: Features) -> Caches {
         any_line: coherent,
         fetch_orders: false,
         from_reads: false,
+        clean_before_load: false,
         sync_completes: true,
     }
 }

@@ -112,9 +112,12 @@ fn order(effects: &[Effect], steps: &[Step], private: bool) -> (Vec<u128>, Vec<u
             earlier.fold(0u128, |set, (at, _)| set | 1 << at)
         };
         match *step {
-            Step::Load { order, address, .. } => {
+            Step::Load { at, order, address } => {
                 let address = of(address, &loads);
                 before[me] = s.base[LOAD] | address;
+                if !made(Mistake::NoOrderOfLine) {
+                    before[me] |= own(&|k| k.cleans(at));
+                }
                 if order == Order::Acquire {
                     before[me] |= s.releases;
                 }
