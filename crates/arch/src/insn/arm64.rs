@@ -5,9 +5,7 @@
 //! where it knows the instruction. Not in the table: `dc zva` and its kin (stores), address
 //! translation, pointer authentication but for branches, SVE and SME, `ldapur`/`stlur`.
 
-use super::row::{
-    CmodxRevision, Family, LivePatch, OpId, PatchList, Pattern, Row, Serialising, Shape,
-};
+use super::row::{CmodxRevision, Family, LivePatch, OpId, PatchList, Row, Shape};
 use crate::cite::Cite;
 use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
 
@@ -40,19 +38,7 @@ const fn w(
     effect: Effect,
     cite: Cite,
 ) -> Row {
-    Row {
-        id: OpId(id),
-        family: Family::Arm64,
-        name,
-        form: "",
-        pattern: Pattern::Word { mask, value },
-        shape,
-        effect,
-        live_patchable: None,
-        serialising: Serialising::NO,
-        privileged: false,
-        cite,
-    }
+    Row::word(Family::Arm64, OpId(id), name, (mask, value), shape, effect, cite)
 }
 
 /// A system instruction (SYS) with Xt, or without if `xt` is not set.

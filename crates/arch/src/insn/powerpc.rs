@@ -6,7 +6,7 @@
 //! instructions (whose length [`super::word_insn_len`] gives). Reserved fields, which hardware
 //! ignores, are fixed at zero in the barriers and returns: nobody writes them otherwise.
 
-use super::row::{Family, LivePatch, OpId, PatchList, Pattern, Row, Serialising, Shape};
+use super::row::{Family, LivePatch, OpId, PatchList, Pattern, Row, Shape};
 use crate::cite::Cite;
 use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
 
@@ -39,19 +39,7 @@ const fn w(
     effect: Effect,
     cite: Cite,
 ) -> Row {
-    Row {
-        id: OpId(id),
-        family: Family::Powerpc,
-        name,
-        form: "",
-        pattern: Pattern::Word { mask, value },
-        shape,
-        effect,
-        live_patchable: None,
-        serialising: Serialising::NO,
-        privileged: false,
-        cite,
-    }
+    Row::word(Family::Powerpc, OpId(id), name, (mask, value), shape, effect, cite)
 }
 
 const fn kernel(mut row: Row) -> Row {

@@ -69,6 +69,31 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of an instruction set of 32-bit words, by mask and value, that nothing qualifies.
+    pub(super) const fn word(
+        family: Family,
+        id: OpId,
+        name: &'static str,
+        (mask, value): (u32, u32),
+        shape: Shape,
+        effect: Effect,
+        cite: Cite,
+    ) -> Row {
+        Row {
+            id,
+            family,
+            name,
+            form: "",
+            pattern: Pattern::Word { mask, value },
+            shape,
+            effect,
+            live_patchable: None,
+            serialising: Serialising::NO,
+            privileged: false,
+            cite,
+        }
+    }
+
     /// Whether it may be modified while another CPU executes it, by the list as of `revision`
     /// (arm64) or by the patch class (Power).
     #[must_use]

@@ -11,7 +11,7 @@
 //! 51, 53, 54 index a table), stage 2, the guarded page bit's effect, NS and NSTable.
 
 use super::codec::{DirtyRule, KernelStyle};
-use super::field::{Field, Kinds, Role};
+use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
 use super::{Canonical, Format, Level};
 use crate::cite::Cite;
@@ -230,17 +230,3 @@ const FIELDS_64K: &[Field] = fields!(0b111, 0b011, 0b100;
 
 /// What APTable\[0\] takes away: data accesses at EL0. Execute-only pages stay fetchable.
 const EL0_DATA: Perm = Perm::USER;
-
-#[allow(clippy::too_many_arguments)]
-const fn f(
-    name: &'static str,
-    lo_bit: u32,
-    bits: u32,
-    levels: u8,
-    kinds: Kinds,
-    role: Role,
-    meaning: &'static str,
-    cite: Cite,
-) -> Field {
-    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
-}

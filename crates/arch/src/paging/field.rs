@@ -86,6 +86,21 @@ pub struct Field {
     pub cite: Cite,
 }
 
+/// A row of a format's table of fields, in the order in which [`Field`] has them.
+#[allow(clippy::too_many_arguments)]
+pub(super) const fn field(
+    name: &'static str,
+    lo_bit: u32,
+    bits: u32,
+    levels: u8,
+    kinds: Kinds,
+    role: Role,
+    meaning: &'static str,
+    cite: Cite,
+) -> Field {
+    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
+}
+
 impl Field {
     /// The bits of the field in place.
     #[must_use]

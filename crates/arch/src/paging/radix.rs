@@ -9,7 +9,7 @@
 //! kept as bits; Linux sets both in kernel entries).
 
 use super::codec::{DirtyRule, KernelStyle};
-use super::field::{Field, Kinds, Role};
+use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
 use super::{Canonical, Format, Level};
 use crate::cite::Cite;
@@ -143,17 +143,3 @@ const FIELDS_64K: &[Field] = fields!(
     f("RESERVED", 12, 4, PTE, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 KiB leaf", ISA),
     f("RPN", 16, 41, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", ISA)
 );
-
-#[allow(clippy::too_many_arguments)]
-const fn f(
-    name: &'static str,
-    lo_bit: u32,
-    bits: u32,
-    levels: u8,
-    kinds: Kinds,
-    role: Role,
-    meaning: &'static str,
-    cite: Cite,
-) -> Field {
-    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
-}

@@ -5,7 +5,7 @@
 //! modelled: memory encryption bits, and the shadow-stack reading of D without R/W.
 
 use super::codec::{DirtyRule, KernelStyle};
-use super::field::{Field, Kinds, Role};
+use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
 use super::{Canonical, Format, Level};
 use crate::cite::Cite;
@@ -144,17 +144,3 @@ const FIELDS: &[Field] = &[
     f("NX", 63, 1, ALL, Kinds::Both, Role::Deny(EXECUTE), "execute disable, or over all levels",
         SDM_RIGHTS),
 ];
-
-#[allow(clippy::too_many_arguments)]
-const fn f(
-    name: &'static str,
-    lo_bit: u32,
-    bits: u32,
-    levels: u8,
-    kinds: Kinds,
-    role: Role,
-    meaning: &'static str,
-    cite: Cite,
-) -> Field {
-    Field { name, lo_bit, bits, levels, kinds, role, meaning, cite }
-}
