@@ -238,6 +238,14 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+impl Report {
+    /// Whether the source records too little for any rule: nothing that is wrong would show.
+    #[must_use]
+    pub fn nothing_checkable(&self) -> bool {
+        self.coverage.iter().all(|(_, c)| matches!(c, Coverage::NotCheckable(_)))
+    }
+}
+
 impl Level {
     /// Its name in reports.
     #[must_use]

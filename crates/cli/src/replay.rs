@@ -57,6 +57,8 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
                 timelines.keep(timeline, &run);
                 if run.denied() {
                     status = status.and(Status::Findings);
+                } else if run.outcome == Outcome::Unchecked {
+                    status = status.and(Status::NotModelled);
                 }
                 runs.push(run);
             }
@@ -141,7 +143,11 @@ fn one(
         reading,
         cmodx,
         overrides: overrides.to_vec(),
-        outcome: if found { Outcome::Findings } else { Outcome::Clean },
+        outcome: match (found, report.nothing_checkable()) {
+            (true, _) => Outcome::Findings,
+            (false, true) => Outcome::Unchecked,
+            (false, false) => Outcome::Clean,
+        },
         notes: Vec::new(),
         summary: log_summary::lines(summary),
         log: Some(log_summary::for_machines(summary, &report.windows)),

@@ -9,7 +9,7 @@ pub(crate) enum Status {
     Findings,
     /// Input or arguments that cannot be used.
     Unusable,
-    /// Something needed is not modelled, or a limit was reached.
+    /// Something needed is not modelled or not recorded, or a limit was reached.
     NotModelled,
 }
 

@@ -104,6 +104,22 @@ fn logs_that_cannot_be_used_are_exit_2() {
 }
 
 #[test]
+fn a_log_that_records_too_little_for_any_rule_is_not_clean() {
+    let log = b"     a-1     [000] .....     1.000000: do_init_module: (do_init_module+0x4/0x40) \
+                mod=0xffffffffc0201000 name=\"x\"\n";
+    let command = |format: &'static str| {
+        let more = ["replay", "--arch", "x86_64", "--kernel", "6.12", "--format", format];
+        over("trace", log, &more)
+    };
+    let output = command("json");
+    assert_eq!(status(&output), 3, "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(report["runs"][0]["outcome"], "unchecked");
+    let output = command("text");
+    assert!(stdout(&output).contains("nothing could be checked"), "{}", stdout(&output));
+}
+
+#[test]
 fn arguments_that_cannot_be_used_are_exit_2() {
     let story = "scenarios/bpf-prog-pack.tb";
     for (args, word) in [

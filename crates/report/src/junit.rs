@@ -1,8 +1,9 @@
 //! JUnit XML: runs as test cases, for CI systems.
 //!
 //! A suite for each input, a case for each run of it. Findings at deny level are one failure of the
-//! case, with the diagnostics as text; a run that was not whole is an error; what was found at warn
-//! level is the case's output. No times: the same input gives the same bytes.
+//! case, with the diagnostics as text; a run that was not whole is an error, one of which nothing
+//! could be checked is skipped; what was found at warn level is the case's output. No times: the
+//! same input gives the same bytes.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use textbed_check::Level;
@@ -41,7 +42,14 @@ pub fn document(runs: &[Run]) -> Result<String, JunitError> {
     // Jenkins's schema (junit-10.xsd) has no such attribute of the root element.
     let end = text.find("<testsuite ").unwrap_or(text.len());
     let (root, rest) = text.split_at(end);
-    Ok(format!("{}{rest}", root.replace(" skipped=\"0\"", "")))
+    let root = match root.split_once(" skipped=\"") {
+        Some((before, behind)) => {
+            let behind = behind.split_once('"').map_or("", |(_, behind)| behind);
+            format!("{before}{behind}")
+        }
+        None => root.to_owned(),
+    };
+    Ok(root + rest)
 }
 
 fn case(path: &str, run: &Run) -> TestCase {
@@ -71,6 +79,10 @@ fn case(path: &str, run: &Run) -> TestCase {
     } else if let Some(why) = broken {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_type(run.outcome.text()).set_message(why);
+        status
+    } else if run.outcome == Outcome::Unchecked {
+        let mut status = TestCaseStatus::skipped();
+        status.set_type(run.outcome.text()).set_message("nothing could be checked");
         status
     } else {
         TestCaseStatus::success()

@@ -33,15 +33,22 @@ pub fn document(runs: &[Run]) -> String {
             let skip = match &run.outcome {
                 Outcome::Limit(what) => format!(" # SKIP a limit was reached: {}", line(what)),
                 Outcome::NotModelled(what) => format!(" # SKIP not modelled: {}", line(what)),
+                Outcome::Unchecked => " # SKIP nothing could be checked".to_owned(),
                 _ => String::new(),
             };
             let _ = writeln!(out, "  {verdict} {} {}{skip}", n + 1, word(&run.title()));
         }
         let failed = runs.iter().any(|r| r.denied());
-        let all_skipped =
-            runs.iter().all(|r| matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_)));
+        let unchecked = |r: &Run| r.outcome == Outcome::Unchecked;
+        let all_skipped = runs.iter().all(|r| {
+            matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_)) || unchecked(r)
+        });
         let verdict = if failed { "not ok" } else { "ok" };
-        let skip = if all_skipped && !failed { " # SKIP no run was whole" } else { "" };
+        let skip = match (all_skipped && !failed, runs.iter().all(|r| unchecked(r))) {
+            (true, true) => " # SKIP nothing could be checked",
+            (true, false) => " # SKIP no run was whole",
+            _ => "",
+        };
         let _ = writeln!(out, "{verdict} {} {}{skip}", n + 1, word(path));
     }
     out

@@ -47,6 +47,8 @@ pub enum Outcome {
     Clean,
     /// To the end, with findings.
     Findings,
+    /// To the end, but not one rule could be checked: the input records too little.
+    Unchecked,
     /// Every CPU that had more to do waited for something that nobody will publish.
     Blocked,
     /// A limit on steps or memory was reached.
@@ -62,6 +64,7 @@ impl Outcome {
         match self {
             Outcome::Clean => "clean",
             Outcome::Findings => "findings",
+            Outcome::Unchecked => "unchecked",
             Outcome::Blocked => "blocked",
             Outcome::Limit(_) => "limit",
             Outcome::NotModelled(_) => "not-modelled",

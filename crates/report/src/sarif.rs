@@ -190,6 +190,7 @@ fn notifications(run: &Run) -> Vec<Value> {
         Outcome::Limit(what) => say("error", format!("{on}: a limit was reached: {what}")),
         Outcome::NotModelled(what) => say("error", format!("{on}: not modelled: {what}")),
         Outcome::Blocked => say("warning", format!("{on}: blocked")),
+        Outcome::Unchecked => say("warning", format!("{on}: nothing could be checked")),
         Outcome::Clean | Outcome::Findings => {}
     }
     for (rule, coverage) in &run.report.coverage {

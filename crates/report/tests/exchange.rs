@@ -21,6 +21,10 @@ fn clean() -> Run {
     run
 }
 
+fn unchecked() -> Run {
+    Run { outcome: Outcome::Unchecked, ..clean() }
+}
+
 fn not_modelled() -> Run {
     Run { outcome: Outcome::NotModelled("jit #1".into()), ..clean() }
 }
@@ -77,6 +81,27 @@ fn junit_counts_failures_and_errors_and_escapes_what_xml_reserves() {
         again.report.findings[0].message = "a < b && \"c\"".into();
         junit::document(&[again, clean(), not_modelled()]).unwrap()
     });
+}
+
+#[test]
+fn a_log_of_which_nothing_could_be_checked_is_skipped_and_not_passed() {
+    let xml = junit::document(&[unchecked(), clean()]).unwrap();
+    assert!(xml.contains("tests=\"2\"") && xml.contains("skipped=\"1\""), "{xml}");
+    let root = xml.lines().find(|l| l.starts_with("<testsuites ")).expect("a root element");
+    assert!(!root.contains("skipped") && root.contains("failures=\"0\""), "{root}");
+    assert!(xml.contains("<skipped") && xml.contains("nothing could be checked"), "{xml}");
+
+    let text = ktap::document(&[unchecked()]);
+    let skipped = text.lines().filter(|l| l.ends_with("# SKIP nothing could be checked")).count();
+    assert_eq!(skipped, 2, "the run and its input: {text}");
+    let both = ktap::document(&[unchecked(), clean()]);
+    assert_eq!(both.matches("# SKIP").count(), 1, "{both}");
+
+    let log: Value = serde_json::from_str(&sarif::document(&[unchecked()]).unwrap()).unwrap();
+    let invocation = &log["runs"][0]["invocations"][0];
+    let first = &invocation["toolExecutionNotifications"][0];
+    assert_eq!(first["level"], "warning");
+    assert!(first["message"]["text"].as_str().unwrap().ends_with("nothing could be checked"));
 }
 
 #[test]

@@ -58,10 +58,10 @@ fn headline(run: &Run) -> String {
         Outcome::Findings => writeln!(out, ": {denied} denied, {warned} possible"),
         Outcome::Limit(what) => writeln!(out, ": a limit was reached: {what}"),
         Outcome::NotModelled(what) => writeln!(out, ": not modelled: {what}"),
+        Outcome::Unchecked => writeln!(out, ": nothing could be checked"),
         // What could not be looked at is no part of the verdict.
         other => match (run.coverage_counts(), run.report.coverage.len()) {
             ([_, _, 0], _) => writeln!(out, ": {}", other.text()),
-            ([0, 0, _], _) => writeln!(out, ": nothing could be checked"),
             ([_, _, n], rules) if *other == Outcome::Clean => {
                 writeln!(out, ": nothing found, but {n} of {rules} rules could not be checked")
             }
