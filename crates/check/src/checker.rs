@@ -285,7 +285,10 @@ impl Live {
             }
             View::FrameAlloc { pfn, count, zeroed } => self.frame_alloc(now, pfn, count, zeroed),
             View::FrameFree { pfn, count } => {
-                self.watch.given_back(None, Span::of(pfn.addr().0, count.saturating_mul(4096)));
+                if !now.event.flags.has(Flags::PHYS_UNKNOWN) {
+                    let frames = Span::of(pfn.addr().0, count.saturating_mul(4096));
+                    self.watch.given_back(None, frames);
+                }
                 self.frame_free(now, pfn, count);
             }
 

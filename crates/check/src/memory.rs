@@ -2,7 +2,7 @@
 //! became executable while nobody wrote them.
 
 use textbed_arch::{Pfn, SpaceId};
-use textbed_event::CallRef;
+use textbed_event::{CallRef, Flags};
 
 use crate::frames::{Frame, Home, Unwritten};
 use crate::live::{Live, Now};
@@ -76,8 +76,12 @@ impl Live {
     }
 
     pub(crate) fn frame_free(&mut self, now: Now<'_>, pfn: Pfn, count: u64) {
-        let Some(span) = frames_span(pfn, count) else { return };
         let since = self.mark(now);
+        if now.event.flags.has(Flags::PHYS_UNKNOWN) {
+            self.unknown_frames_free(pfn, count, &since);
+            return;
+        }
+        let Some(span) = frames_span(pfn, count) else { return };
         self.occasions.looked(RuleId::DirectMapLeak);
         self.occasions.looked(RuleId::ExecAfterFree);
         if self.checkable(RuleId::DirectMapLeak) {
@@ -90,6 +94,16 @@ impl Live {
         self.frames.state.insert(span, Frame::Free { since });
         self.frames.unwritten.remove(span);
         self.fetches.frames_changed(span);
+    }
+
+    /// The frames behind a range of addresses go back, whichever they are: `pfn` counts addresses.
+    fn unknown_frames_free(&mut self, pfn: Pfn, count: u64, since: &Mark) {
+        let first = pfn.0.wrapping_mul(4096) | UNKNOWN_PHYS;
+        let Some(span) = Span::of(first, count.saturating_mul(4096)) else { return };
+        self.occasions.looked(RuleId::ExecAfterFree);
+        if self.checkable(RuleId::ExecAfterFree) {
+            translations::exec_after_free(self, span, since);
+        }
     }
 
     /// A range became executable: judged when the outermost open call returns.

@@ -27,7 +27,10 @@ pub(crate) fn lines(s: &Summary) -> Vec<String> {
             text += &format!(" in {parts} parts, each with a clock of its own");
         }
         if let Some(merged) = s.merged {
-            text += &format!(", merged by time out of {} files", merged.files);
+            text += &match merged.files {
+                1 => ", put in order of time (each CPU's buffer was written by itself)".to_owned(),
+                n => format!(", merged by time out of {n} files"),
+            };
         }
         out.push(text);
     }

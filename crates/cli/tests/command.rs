@@ -317,7 +317,7 @@ fn the_recorder_is_printed_and_what_a_kernel_lacks_is_said() {
     assert!(stdout(&script).starts_with("#!/bin/sh\n"));
     let program = textbed(&["record", "--arch", "arm64", "--via", "bpftrace"]);
     assert_eq!(status(&program), 0);
-    assert!(stdout(&program).contains("kprobe:change_memory_common {"));
+    assert!(stdout(&program).contains("kprobe:change_memory_common /@armed/ {"));
 
     let config = "tests/logs/amd64-6.12/config-6.12.117+deb12-amd64.zst";
     let found = textbed(&["record", "--arch", "amd64", "--kernel", "6.12", "--check", config]);

@@ -251,7 +251,8 @@ pub enum View {
         /// Whether they come zeroed.
         zeroed: bool,
     },
-    /// Frames went back to the page allocator.
+    /// Frames went back to the page allocator. With [`Flags::PHYS_UNKNOWN`](crate::Flags) it is not
+    /// known which: those behind a range of addresses, which stands in their place.
     FrameFree {
         /// First.
         pfn: Pfn,

@@ -42,11 +42,18 @@ pub struct Seen {
     pub text_poke: bool,
     /// Cross-calls being sent.
     pub cross_call: bool,
+    /// Areas being given back, and being removed.
+    pub frees: bool,
+    /// x86: patches, and what synchronises CPUs for them.
+    pub patches_end_synced: bool,
+    /// arm64: copies of code, and the cross-calls behind their maintenance.
+    pub kicks: bool,
 }
 
 impl Probed {
     /// What there is to see.
     pub fn seen(&self, arch: Arch) -> Seen {
+        use crate::functions::Runs;
         let has = |m: Meaning| self.meaning(|x| x == m);
         Seen {
             maps: has(Meaning::MapPages),
@@ -60,6 +67,14 @@ impl Probed {
             flushes: self.flushes(arch),
             text_poke: has(Meaning::TextPoke),
             cross_call: has(Meaning::CrossCall),
+            frees: self.frees(),
+            patches_end_synced: has(Meaning::PatchBatch)
+                && has(Meaning::TextPoke)
+                && has(Meaning::CrossCall)
+                && has(Meaning::Remote(Runs::SyncCore)),
+            kicks: has(Meaning::TextCopy)
+                && has(Meaning::CrossCall)
+                && has(Meaning::Remote(Runs::Nothing)),
         }
     }
 
@@ -96,6 +111,12 @@ impl Probed {
         }
     }
 
+    /// Whether it is seen when an area's pages go back: who gave it back, and who removes it.
+    pub fn frees(&self) -> bool {
+        ["vfree", "remove_vm_area"].iter().all(|name| self.entries.contains(name))
+            && self.meaning(|m| m == Meaning::UnmapPages)
+    }
+
     /// The kinds recorded.
     pub fn kinds(&self, arch: Arch) -> KindSet {
         use crate::functions::Runs;
@@ -112,6 +133,12 @@ impl Probed {
         }
         if has(Meaning::RemoveArea) {
             kinds.push(Kind::AreaRemoved);
+        }
+        if self.frees() || has(Meaning::PagesFreed) {
+            kinds.push(Kind::FrameFree);
+        }
+        if has(Meaning::PagesTaken) {
+            kinds.push(Kind::FrameAlloc);
         }
         if !self.returns.is_empty() {
             kinds.extend([Kind::CallEntered, Kind::CallReturned]);
@@ -130,12 +157,18 @@ impl Probed {
             if has(Meaning::TextPoke) {
                 kinds.extend([Kind::WindowOpened, Kind::WindowClosed]);
             }
+            if self.seen(arch).patches_end_synced {
+                kinds.push(Kind::StoreLate);
+            }
             if has(Meaning::PatchTrap) {
                 kinds.push(Kind::PatchSite);
             }
             if has(Meaning::Remote(Runs::SyncCore)) {
                 kinds.push(Kind::ContextSync);
             }
+        }
+        if arch == Arch::Arm64 && self.seen(arch).kicks {
+            kinds.extend([Kind::StoreLate, Kind::ContextSync]);
         }
         if arch.is_powerpc() {
             kinds.push(Kind::WindowOpened);

@@ -171,6 +171,8 @@ pub enum Meaning {
     StoreDirect,
     /// A live instruction is replaced through a trap: `addr`, `len`.
     PatchTrap,
+    /// x86: stores to live code and the synchronisation behind them happen inside of it.
+    PatchBatch,
     /// Code is copied by a patcher whose inner functions no probe sees: `dst`, `len`.
     TextCopy,
     /// Other CPUs are asked to run `func`.
@@ -205,6 +207,12 @@ pub enum Meaning {
     CpaFlush,
     /// An area is made for pages that the caller has; returns its address.
     Vmap,
+    /// The area at `addr` is given back, with its pages, by whomever removes it.
+    GiveBack,
+    /// Pages went back to the page allocator: `pfn`, `order`.
+    PagesFreed,
+    /// Pages were handed out by the page allocator: `pfn`, `order`.
+    PagesTaken,
     /// A call that is counted and nests, and means nothing else here.
     Call,
     /// Understood, and says nothing about executable memory.

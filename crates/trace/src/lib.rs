@@ -29,6 +29,7 @@ pub mod record;
 pub mod replay;
 pub mod sections;
 pub mod side;
+pub mod sorted;
 pub mod summary;
 pub mod tables;
 

@@ -141,6 +141,13 @@ pub(crate) fn of_log(
             areas.removed_unknown
         ));
     }
+    if counts.frees_unsaid > 0 {
+        out.push(format!(
+            "when the pages of {} freed areas went back to the page allocator: whether they were \
+             executable then is not known",
+            counts.frees_unsaid
+        ));
+    }
     let changes = counts.leaves_with_phys + counts.leaves_without_phys;
     if counts.leaves_without_phys > 0 {
         out.push(format!(

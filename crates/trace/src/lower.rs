@@ -7,12 +7,15 @@
 //!
 //! Topics: [`areas`] what is mapped, [`change`] permissions, [`text`] patching, [`sync`] order
 //! between CPUs, [`owners`] who has executable memory, [`unseen`] what went away before a probe was
-//! there, [`sections`] where another boot begins, [`conflicts`] what contradicts the model.
+//! there, [`frees`] frames that go back, [`promises`] what patchers promise, [`sections`] where
+//! another boot begins, [`conflicts`] what contradicts the model.
 
 mod areas;
 mod change;
 mod conflicts;
+mod frees;
 mod owners;
+mod promises;
 mod sections;
 mod sync;
 mod text;
@@ -27,7 +30,7 @@ use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{Comment, Context, Event as LogEvent, Fields, Parsed, number};
-use crate::functions::{self, Function, Hit, Meaning, Recent, Symbols};
+use crate::functions::{self, Function, Hit, Meaning, Recent, Ret, Symbols};
 use crate::mappings::{Changed, Mappings};
 use crate::model::Model;
 use crate::perms::Bits;
@@ -78,6 +81,8 @@ pub(crate) struct Lower<'s> {
     text: text::State,
     owners: owners::State,
     unseen: unseen::State,
+    frees: frees::State,
+    promises: promises::State,
     protocol: conflicts::Steps,
     pub(crate) conflicts: Conflicts,
     model: Model,
@@ -150,6 +155,8 @@ impl<'s> Lower<'s> {
             text: text::State::default(),
             owners: owners::State::default(),
             unseen: unseen::State::default(),
+            frees: frees::State::default(),
+            promises: promises::State::default(),
             protocol: conflicts::Steps::default(),
             conflicts: Conflicts::default(),
             model: Model::default(),
@@ -278,6 +285,7 @@ impl<'s> Lower<'s> {
     }
 
     fn gap(&mut self, cpus: u64) {
+        self.patches_torn();
         let kinds = self.header.records;
         self.emit(View::Gap { cpus, kinds }, Provenance::Recorded);
     }
@@ -286,6 +294,8 @@ impl<'s> Lower<'s> {
         self.moment(e);
         let hit = self.recent.classify(e, &self.symbols);
         self.settle(e, &hit);
+        self.settle_frees(&hit);
+        self.settle_patch(&hit);
         match hit {
             Hit::Entry(f) => self.entry(f, e),
             Hit::Return(f) => self.returned(f, e),
@@ -367,6 +377,13 @@ impl<'s> Lower<'s> {
             | Meaning::LocalFlushOne
             | Meaning::BroadcastFlush => return self.sync_entry(f, e),
             Meaning::ModuleStep => self.module_step(e),
+            Meaning::PatchBatch => {
+                self.patch_begins(f);
+                Some(())
+            }
+            Meaning::GiveBack => e.number(b"addr").map(|addr| self.give_back(addr)),
+            Meaning::PagesFreed => self.pages_of_allocator(e, true),
+            Meaning::PagesTaken => self.pages_of_allocator(e, false),
             Meaning::ExecAlloc(_)
             | Meaning::ExecmemAlloc
             | Meaning::ExecPiece(_)
@@ -408,6 +425,7 @@ impl<'s> Lower<'s> {
 
     fn returned(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {
         let raw = e.number(b"ret").or_else(|| e.args().find_map(|a| number(a.value)));
+        let raw = raw.or((f.ret == Ret::Void).then_some(0));
         let Some(raw) = raw else {
             self.calls.leave(self.now.stack, f, false);
             return Class::NotUnderstood(Reason::BadArguments);
@@ -417,6 +435,7 @@ impl<'s> Lower<'s> {
         if f.meaning == Meaning::TextCopy {
             self.close_call_windows();
             self.copied();
+            self.copy_returns(f, failed);
         }
         let Some(frame) = self.calls.leave(self.now.stack, f, failed) else { return Class::Used };
         self.area_return(&frame, raw, failed);
@@ -511,6 +530,9 @@ impl<'s> Lower<'s> {
 
     fn emit_leaf(&mut self, c: &Changed, known_by: Provenance) {
         let page = self.mappings.page_shift();
+        if c.new.executable() && !c.old.executable() {
+            self.others_may_have();
+        }
         // A part of a large leaf can only be said in base pages.
         let whole = c.len.trailing_zeros() >= u32::from(c.shift) && c.shift < 48;
         let shift = if whole { c.shift } else { page };

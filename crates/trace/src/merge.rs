@@ -1,4 +1,5 @@
-//! Lines out of one file, or out of several that are one recording, in order of time.
+//! Lines out of one file, or out of several that are one recording, in order of time. (One file
+//! whose own lines are not in order is [`crate::sorted`]'s affair.)
 //!
 //! The kernel keeps a buffer for each CPU, and a recording may be saved so
 //! (`per_cpu/cpu0/trace`, `per_cpu/cpu1/trace`, …). Each file keeps its own order; of the next
@@ -12,6 +13,7 @@
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{self, Parsed, Time};
 use crate::reader::{Line, LineReader, ReadError};
+use crate::sorted::{self, Sorted};
 use std::path::{Path, PathBuf};
 
 /// Files merged at most: a file for each of the CPUs that Linux can have.
@@ -31,15 +33,19 @@ pub struct MergeCounts {
 /// Where a log's lines come from.
 #[derive(Debug)]
 pub enum Lines {
-    /// One file or stream.
-    One(LineReader),
+    /// One file or stream of which nothing was read.
+    Fresh(Option<LineReader>),
+    /// One file or stream, and its first line until that was given out.
+    One(LineReader, Option<Head>, Head),
+    /// One that was not written in order of time.
+    Sorted(Box<Sorted>),
     /// Several files.
     Merged(Merged),
 }
 
 impl From<LineReader> for Lines {
     fn from(reader: LineReader) -> Self {
-        Self::One(reader)
+        Self::Fresh(Some(reader))
     }
 }
 
@@ -50,7 +56,7 @@ impl Lines {
     /// As [`LineReader::open`]; more than [`MAX_FILES`] files.
     pub fn open(paths: &[PathBuf]) -> Result<Self, ReadError> {
         match paths {
-            [one] => Ok(Self::One(LineReader::open(one)?)),
+            [one] => Ok(LineReader::open(one)?.into()),
             many => Ok(Self::Merged(Merged::open(many)?)),
         }
     }
@@ -60,8 +66,25 @@ impl Lines {
     /// # Errors
     /// Those of [`LineReader::next_line`]; [`ReadError::Unmergeable`].
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+        if let Self::Fresh(reader) = self {
+            let Some(mut reader) = reader.take() else { return Ok(None) };
+            let Some(line) = reader.next_line()? else { return Ok(None) };
+            let first = Head::of(&line);
+            *self = match sorted::begins_so(&first.bytes) {
+                true => Self::Sorted(Box::new(Sorted::new(reader, first))),
+                false => Self::One(reader, Some(first), Head::default()),
+            };
+        }
         match self {
-            Self::One(reader) => reader.next_line(),
+            Self::Fresh(_) => Ok(None),
+            Self::One(reader, first, out) => match first.take() {
+                None => reader.next_line(),
+                Some(first) => {
+                    *out = first;
+                    Ok(Some(out.line(0)))
+                }
+            },
+            Self::Sorted(sorted) => sorted.next_line(),
             Self::Merged(merged) => merged.next_line(),
         }
     }
@@ -69,7 +92,9 @@ impl Lines {
     /// What errors and reports call each file.
     pub fn inputs(&self) -> Vec<String> {
         match self {
-            Self::One(reader) => vec![reader.input().to_string()],
+            Self::Fresh(reader) => reader.iter().map(|r| r.input().to_string()).collect(),
+            Self::One(reader, ..) => vec![reader.input().to_string()],
+            Self::Sorted(sorted) => vec![sorted.reader.input().to_string()],
             Self::Merged(m) => m.files.iter().map(|f| f.reader.input().to_string()).collect(),
         }
     }
@@ -77,7 +102,10 @@ impl Lines {
     /// What the merging met; nothing for one file.
     pub fn counts(&self) -> Option<MergeCounts> {
         match self {
-            Self::One(_) => None,
+            Self::Fresh(_) | Self::One(..) => None,
+            Self::Sorted(sorted) => {
+                Some(MergeCounts { files: 1, late: sorted.late, ..MergeCounts::default() })
+            }
             Self::Merged(merged) => Some(merged.counts),
         }
     }
@@ -85,20 +113,46 @@ impl Lines {
 
 /// A time as far as it orders: seconds, or ticks of a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+pub(crate) enum Key {
     Nanos(u64),
     Ticks(u64),
 }
 
-/// The line of a file that comes next.
-#[derive(Debug)]
-struct Head {
-    number: u64,
+/// A line that waits to be given out.
+#[derive(Debug, Default)]
+pub struct Head {
+    pub(crate) number: u64,
     offset: u64,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     taken: u64,
     terminated: bool,
     key: Option<Key>,
+}
+
+impl Head {
+    /// A copy of a line.
+    pub(crate) fn of(line: &Line<'_>) -> Self {
+        Self {
+            number: line.number,
+            offset: line.offset,
+            bytes: line.bytes.to_vec(),
+            taken: line.taken,
+            terminated: line.terminated,
+            key: None,
+        }
+    }
+
+    /// The line again, of the file of that number.
+    pub(crate) fn line(&self, file: u32) -> Line<'_> {
+        Line {
+            file,
+            number: self.number,
+            offset: self.offset,
+            bytes: &self.bytes,
+            taken: self.taken,
+            terminated: self.terminated,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -154,9 +208,7 @@ impl Merged {
             file.advance()?;
         }
         let counts = MergeCounts { files: files.len() as u64, ..MergeCounts::default() };
-        let out =
-            Head { number: 0, offset: 0, bytes: Vec::new(), taken: 0, terminated: true, key: None };
-        Ok(Self { files, counts, out })
+        Ok(Self { files, counts, out: Head::default() })
     }
 
     fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
@@ -169,15 +221,7 @@ impl Merged {
         }
         self.out = head;
         file.advance()?;
-        let out = &self.out;
-        Ok(Some(Line {
-            file: u32::try_from(next).unwrap_or(u32::MAX),
-            number: out.number,
-            offset: out.offset,
-            bytes: &out.bytes,
-            taken: out.taken,
-            terminated: out.terminated,
-        }))
+        Ok(Some(self.out.line(u32::try_from(next).unwrap_or(u32::MAX))))
     }
 
     /// The file whose line comes next.
@@ -222,20 +266,13 @@ impl File {
             return Ok(());
         };
         let key = key(&mut self.decoder, line.bytes);
-        self.head = Some(Head {
-            number: line.number,
-            offset: line.offset,
-            bytes: line.bytes.to_vec(),
-            taken: line.taken,
-            terminated: line.terminated,
-            key,
-        });
+        self.head = Some(Head { key, ..Head::of(&line) });
         Ok(())
     }
 }
 
 /// The time of a line in any format that is read.
-fn key(decoder: &mut Decoder, line: &[u8]) -> Option<Key> {
+pub(crate) fn key(decoder: &mut Decoder, line: &[u8]) -> Option<Key> {
     let of = |time: Time| match time {
         Time::Nanos(ns) => Key::Nanos(ns),
         Time::Ticks(n) => Key::Ticks(n),

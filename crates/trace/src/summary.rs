@@ -37,6 +37,11 @@ pub struct Counts {
     pub direct_map_conflicts: u64,
     /// Windows of patchers.
     pub windows: u64,
+    /// Freed areas of which it is not said when their pages went back: something became executable
+    /// before that was over.
+    pub frees_unsaid: u64,
+    /// Patches of which it was looked at whether every CPU has the new code when they are over.
+    pub patches_judged: u64,
     /// Cache maintenance through a patcher's alias, resolved to the code behind it.
     pub icache_by_alias: u64,
     /// Cross-calls sent.

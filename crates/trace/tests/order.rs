@@ -36,6 +36,8 @@ fn a_window_is_over_when_its_task_shows_up_with_interrupts_on() {
         kinds,
         [
             WindowOpened,
+            // The kernel's own text, of which nothing else told.
+            Leaf,
             StoreLate,
             // Another CPU in between, of no call of the log.
             ContextSync,

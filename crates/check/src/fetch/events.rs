@@ -9,12 +9,16 @@ use textbed_arch::{
 };
 use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
-use super::versions::{Unit, Version};
+use super::versions::{Unit, Version, Versions};
 use super::views::View;
 use super::{Model, Settling};
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::span::Span;
+
+/// Ranges with stores of which no call has promised anything yet, in a source that does not show
+/// what is executed; past it they are forgotten.
+const MAX_UNPROMISED: usize = 1 << 14;
 
 impl Live {
     pub(crate) fn store(
@@ -61,8 +65,8 @@ impl Live {
     fn frame_of(&self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr) -> Option<u64> {
         now.phys(phys).or_else(|| {
             let space = self.cpus.space_of(now.cpu());
-            let (_, mapping) = self.tables.lookup(space, virt.0)?;
-            (mapping.phys < crate::tables::UNKNOWN_PHYS).then_some(mapping.phys)
+            // A mapping of an unknown frame stands for itself.
+            self.tables.lookup(space, virt.0).map(|(_, mapping)| mapping.phys)
         })
     }
 
@@ -80,6 +84,9 @@ impl Live {
         }
         if self.fetches.is_off() || now.event.flags.has(Flags::EQUAL_BYTES) {
             return;
+        }
+        if !self.fetches.fetches_are_seen && self.fetches.versions.entries() >= MAX_UNPROMISED {
+            self.fetches.versions = Versions::default();
         }
         let (p, seq) = (now.cpu(), now.seq());
         let delta = virt.0.wrapping_sub(span.first);

@@ -127,6 +127,7 @@ impl Live {
             parts.extend(within.map(|(part, h)| (at.first + (part.first - frames.first), part, h)));
         }
         let cpus = (0..self.header.cpus.min(64)).map(CpuId);
+        let done: Vec<Span> = parts.iter().map(|(_, part, _)| *part).collect();
         let up = cpus.filter(|p| self.cpus.online & View::cpu_bit(*p) != 0);
         let broken = up.flat_map(|p| parts.iter().map(move |part| (p, part))).find_map(
             |(p, (virt, part, history))| {
@@ -137,6 +138,9 @@ impl Live {
         if let Some((p, virt, broken)) = broken {
             let draft = fetch::broken_promise(self, &mark.about(virt), call, p, &broken);
             self.report(draft);
+        }
+        if !self.fetches.fetches_are_seen {
+            done.into_iter().for_each(|part| self.fetches.versions.forget(part));
         }
     }
 

@@ -36,7 +36,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::effect::SyncCause;
 use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
-use textbed_event::{Facts, Header};
+use textbed_event::{Facts, Header, Kind, KindSet};
 
 use crate::coverage::lacking;
 use crate::mark::Mark;
@@ -116,6 +116,8 @@ pub(crate) struct Fetches {
     pub(crate) looks: Looks,
     /// Real edges count (else the order of the stream).
     pub(crate) predicted: bool,
+    /// The source shows what is executed; else versions are asked for by promises alone.
+    pub(crate) fetches_are_seen: bool,
     pub(crate) cmodx: bool,
     pub(crate) cmodx_list: CmodxRevision,
     /// The instruction cache is indexed by virtual address.
@@ -138,6 +140,13 @@ pub(crate) struct Fetches {
     pub(crate) cr4: FxHashMap<CpuId, u64>,
 }
 
+/// Whether a source that does not show what is executed shows enough to judge what calls promise
+/// of it: stores, and which CPU synchronised when.
+fn promises_are_judged(header: &Header) -> bool {
+    let needs = KindSet::of(&[Kind::StoreLate, Kind::ContextSync]);
+    header.records.contains_all(needs) && !header.records.contains(Kind::Fetch)
+}
+
 /// A line size that can be a mask, whatever a header says.
 fn line(bytes: u32) -> u64 {
     u64::from(bytes.clamp(4, 4096).next_power_of_two())
@@ -147,7 +156,9 @@ impl Fetches {
     pub(crate) fn new(header: &Header, options: &Options) -> Self {
         let predicted =
             options.mode == Mode::Predicted && header.facts.contains(Facts::SYNCHRONISATION);
-        let model = if lacking(header, RuleId::MissingContextSync).is_some() {
+        let model = if lacking(header, RuleId::MissingContextSync).is_some()
+            && !promises_are_judged(header)
+        {
             Model::Off
         } else if header.arch == Arch::X86_64 {
             let amd = header.features.contains(Features::X86_AMD);
@@ -179,6 +190,7 @@ impl Fetches {
             versions: Versions::default(),
             looks: Looks::default(),
             predicted,
+            fetches_are_seen: header.records.contains(Kind::Fetch),
             cmodx: options.cmodx,
             cmodx_list: options.cmodx_list,
             by_virt: header.arch == Arch::Arm64 && header.features.contains(Features::ARM_VIPT),

@@ -214,6 +214,17 @@ impl Versions {
         self.run = span.last.checked_add(1).filter(|_| plain).map(|next| (version, next));
     }
 
+    /// Nothing asks for the versions of `span` any more.
+    pub(crate) fn forget(&mut self, span: Span) {
+        self.run = None;
+        self.map.remove(span);
+    }
+
+    /// Ranges with a history.
+    pub(crate) fn entries(&self) -> usize {
+        self.map.entries()
+    }
+
     pub(crate) fn within(&self, span: Span) -> impl Iterator<Item = (Span, History)> + '_ {
         self.map.within(span)
     }

@@ -176,7 +176,7 @@ pub static RULES: &[RuleRow] = &[
         certain: Level::Deny,
         possible: Level::Warn,
         needs: KindSet::of(&[Kind::Leaf, Kind::FrameFree]),
-        facts: Facts::PHYS.union(Facts::FRAMES),
+        facts: Facts::empty(),
         sure: Facts::TOTAL_ORDER,
         cites: &[SDM_TLB, ARM_TLB, POWER_TLB],
         explain: include_str!("pages/exec-after-free.md"),

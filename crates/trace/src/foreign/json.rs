@@ -17,6 +17,7 @@ struct Record {
 pub(super) fn line(text: &[u8], out: &mut Vec<u8>) -> Foreign {
     let Ok(record) = serde_json::from_slice::<Record>(text) else { return Foreign::Unknown };
     match (record.kind.as_str(), &record.data) {
+        ("printf", serde_json::Value::String(data)) if data.starts_with('#') => Foreign::NotNeeded,
         ("printf", serde_json::Value::String(data)) => {
             out.extend_from_slice(data.as_bytes());
             Foreign::Lines

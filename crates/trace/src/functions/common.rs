@@ -8,6 +8,7 @@ use textbed_arch::Cite;
 const VMALLOC: Cite = Cite::read("Linux 6.12 mm/vmalloc.c");
 const VMALLOC_OLD: Cite = Cite::read("Linux 6.1 mm/vmalloc.c");
 const VMALLOC_EVENTS: Cite = Cite::read("Linux 6.12 include/trace/events/vmalloc.h");
+const KMEM_EVENTS: Cite = Cite::read("Linux 6.12 include/trace/events/kmem.h");
 const SET_MEMORY: Cite = Cite::read("Linux 6.12 include/linux/set_memory.h");
 const EXECMEM: Cite = Cite::read("Linux 6.12 mm/execmem.c");
 const MODULE: Cite = Cite::read("Linux 6.12 kernel/module/main.c, strict_rwx.c");
@@ -35,12 +36,15 @@ pub(super) const ROWS: &[Function] = &[
     row("purge_vmap_area_lazy", On::All, Purged, &["start", "end", "num_purged"], Ret::Void, VMALLOC_EVENTS).since(6, 2),
     row("vmap", On::All, Vmap, &["count"], Ret::Pointer, VMALLOC),
     row("vunmap", On::All, Call, &[], Ret::Void, VMALLOC),
-    row("vfree", On::All, Call, &["addr"], Ret::Void, VMALLOC),
-    row("vfree_atomic", On::All, Call, &[], Ret::Void, VMALLOC),
+    row("vfree", On::All, GiveBack, &["addr"], Ret::Void, VMALLOC),
+    row("vfree_atomic", On::All, GiveBack, &["addr"], Ret::Void, VMALLOC),
     row("vm_unmap_aliases", On::All, Call, &[], Ret::Void, VMALLOC),
     row("_vm_unmap_aliases", On::All, Call, &[], Ret::Void, VMALLOC),
     // A probe of the function and a tracepoint bear this name; the area is known by then.
     row("free_vmap_area_noflush", On::All, NotNeeded, &[], Ret::Void, VMALLOC_EVENTS),
+    row("mm_page_free", On::All, PagesFreed, &["pfn", "order"], Ret::Void, KMEM_EVENTS),
+    row("mm_page_free_batched", On::All, PagesFreed, &["pfn", "order"], Ret::Void, KMEM_EVENTS),
+    row("mm_page_alloc", On::All, PagesTaken, &["pfn", "order"], Ret::Void, KMEM_EVENTS),
     // Permissions.
     row("set_memory_ro", On::X86Arm64, SetMemory(Action::Ro), &["addr", "numpages"], Ret::Errno, SET_MEMORY),
     row("set_memory_rw", On::X86Arm64, SetMemory(Action::Rw), &["addr", "numpages"], Ret::Errno, SET_MEMORY),
@@ -103,8 +107,8 @@ pub(super) const ROWS: &[Function] = &[
     row("arch_optimize_kprobes", On::All, Call, &[], Ret::Void, KPROBES),
     row("arch_unoptimize_kprobe", On::All, Call, &[], Ret::Void, KPROBES),
     row("arch_unoptimize_kprobes", On::All, Call, &[], Ret::Void, KPROBES),
-    row("arch_arm_kprobe", On::All, Call, &[], Ret::Void, KPROBES),
-    row("arch_disarm_kprobe", On::All, Call, &[], Ret::Void, KPROBES),
+    row("arch_arm_kprobe", On::All, PatchBatch, &[], Ret::Void, KPROBES),
+    row("arch_disarm_kprobe", On::All, PatchBatch, &[], Ret::Void, KPROBES),
     row("arch_remove_kprobe", On::All, Call, &[], Ret::Void, KPROBES),
     row("__jump_label_update", On::All, Call, &[], Ret::Void, JUMP_LABEL),
     row("arch_jump_label_transform", On::All, Call, &[], Ret::Void, JUMP_LABEL),

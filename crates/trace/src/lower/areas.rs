@@ -206,6 +206,7 @@ impl Lower<'_> {
         let Some((virt, area)) = self.areas.remove(addr, page) else { return };
         self.emit(View::AreaRemoved { virt: VirtAddr(virt), len: area.len }, Provenance::Recorded);
         let end = virt.saturating_add(area.len);
+        self.removing(virt, end);
         self.remember_freed(virt, end);
         if !self.seen.unmaps {
             self.lazily_freed(virt, end);

@@ -70,6 +70,8 @@ impl Lower<'_> {
         self.sync.restart();
         self.owners.restart();
         self.text_restart();
+        self.frees_restart();
+        self.promises_restart();
         self.protocol = super::conflicts::Steps::default();
     }
 }

@@ -124,8 +124,16 @@ impl Lower<'_> {
         known_by: Provenance,
     ) {
         self.sync.sent = self.sync.sent.wrapping_add(1);
-        if target.meaning == Meaning::Remote(Runs::SyncCore) {
-            self.synced();
+        match target.meaning {
+            Meaning::Remote(Runs::SyncCore) => {
+                self.synced();
+                self.patch_syncs(true);
+            }
+            Meaning::Remote(Runs::Nothing) => {
+                self.copy_maintained();
+                self.patch_syncs(true);
+            }
+            _ => {}
         }
         let ipi = self.sync.sent;
         self.counts.ipis_sent += 1;
@@ -210,6 +218,7 @@ impl Lower<'_> {
     fn remote(&mut self, f: &'static Function, runs: Runs, range: Option<(u64, u64)>) {
         if runs == Runs::SyncCore {
             self.synced();
+            self.patch_syncs(false);
         }
         let by_interrupt = self.now.flags.context() == Context::Irq;
         let own = View::cpu_bit(self.now.cpu);

@@ -265,6 +265,7 @@ impl Lower<'_> {
     }
 
     fn store(&mut self, addr: u64, len: u64, known_by: Provenance) {
+        self.patch_stores(addr, len);
         let (phys, more) = self.phys_or_zero(addr, len);
         self.emit_flagged(View::StoreLate { virt: VirtAddr(addr), phys, len }, known_by, more);
     }
@@ -297,7 +298,7 @@ impl Lower<'_> {
         self.text.copies.remove(&self.now.stack);
     }
 
-    /// Clean and invalidate, line by line.
+    /// Clean and invalidate.
     fn icache_range(&mut self, start: u64, end: u64) {
         let (start, end) = match self.behind_alias(start, end) {
             Some(place) => {
@@ -306,6 +307,16 @@ impl Lower<'_> {
             }
             None => (start, end),
         };
+        self.maintain((start, end), Provenance::Inferred, (true, true));
+    }
+
+    /// Cleans data, invalidates instructions, or both, line by line.
+    pub(super) fn maintain(
+        &mut self,
+        (start, end): (u64, u64),
+        known_by: Provenance,
+        (clean, invalidate): (bool, bool),
+    ) {
         let line = u64::from(self.header.iline_bytes.max(4));
         let mut at = start & !(line - 1);
         let (scope, step) = match end.saturating_sub(start) > LINES_BYTES {
@@ -315,9 +326,13 @@ impl Lower<'_> {
         while at < end {
             let virt = VirtAddr(at);
             let (phys, more) = self.phys_or_zero(at, 1);
-            self.emit_flagged(View::CacheClean { scope, virt, phys }, Provenance::Inferred, more);
-            let view = View::IcacheInvalidate { scope, reach: Reach::Broadcast, virt, phys };
-            self.emit_flagged(view, Provenance::Inferred, more);
+            if clean {
+                self.emit_flagged(View::CacheClean { scope, virt, phys }, known_by, more);
+            }
+            if invalidate {
+                let view = View::IcacheInvalidate { scope, reach: Reach::Broadcast, virt, phys };
+                self.emit_flagged(view, known_by, more);
+            }
             let Some(next) = at.checked_add(step) else { break };
             at = next;
         }

@@ -1,17 +1,35 @@
 //! The recorder as a bpftrace program, for machines where tracefs may not be touched.
 //!
 //! It prints lines of the form that tracefs has, so that the log is read like one: task, CPU, time
-//! (the monotonic clock), event. Flags are not known and printed as dots. bpftrace itself refuses
+//! (the monotonic clock), event. Flags are not known and left out. bpftrace itself refuses
 //! symbols that a kernel lacks, or warns (its `missing_probes`, since 0.21); [`super::survey`] says
 //! beforehand which they are.
 //!
-//! Not recorded by it: byte strings of patches (fields of an array type), which the reader does
-//! not need.
+//! Probes are attached one after the other, which patches code and loads programs itself: nothing
+//! is printed before all of them are there. The first and the last probe of the program are timers,
+//! so that both have fired then, in whichever order a version attaches.
+//!
+//! Of the tracepoints those are recorded that belong to a function: while the same task is in it.
+//!
+//! Not recorded by it: the other tracepoints; byte strings of patches (fields of an array type),
+//! which the reader does not need.
 
 use super::Plan;
 use super::probes::Field;
 use std::fmt::Write as _;
 use textbed_arch::Arch;
+
+/// The columns that stand before an event, and their values.
+const COLUMNS: &str = "%16s-%d [%03d] %d.%09d: ";
+const VALUES: &str = "comm, tid, cpu, $t / 1000000000, $t % 1000000000";
+
+/// How a tracepoint's arguments are printed: as the kernel prints them, as far as they are read.
+fn arguments_of(event: &str) -> Option<(&'static str, &'static str)> {
+    match event {
+        "mm_page_free" => Some((" pfn=0x%lx order=%u", ", args->pfn, args->order")),
+        _ => None,
+    }
+}
 
 /// The program for that plan.
 #[must_use]
@@ -24,10 +42,16 @@ pub fn program(plan: &Plan) -> String {
          // Usage: bpftrace -o trace.txt FILE     (stop it with Ctrl-C)\n\
          // Put /proc/version, /proc/cmdline, /proc/iomem and, from before the start,\n\
          // /proc/vmallocinfo as vmallocinfo.pre beside the log.\n\
-         // Symbols that a kernel lacks stop it: --symbols /proc/kallsyms leaves them out.\n\n",
+         // Symbols that a kernel lacks stop it: --symbols /proc/kallsyms leaves them out.\n\
+         // If it says that events were lost: BPFTRACE_PERF_RB_PAGES=1024 before the command.\n\n\
+         BEGIN {{\n    printf(\"# textbed: recorded by bpftrace, {} {}\\n\");\n}}\n\
+         interval:ms:20 /!@first/ {{\n    @first = 1;\n}}\n",
+        plan.arch.name(),
+        plan.version_text(),
         plan.arch.name(),
         plan.version_text()
     );
+    let mut maps = String::new();
     for planned in &plan.probes {
         let probe = planned.probe;
         let name = probe.function;
@@ -38,21 +62,45 @@ pub fn program(plan: &Plan) -> String {
             let _ = write!(format, " {}={conversion}", field.name);
             let _ = write!(values, ", {value}");
         }
+        let inside: Vec<_> =
+            plan.tracepoints.iter().filter(|t| t.within == Some(name) && probe.returns).collect();
+        let (mut enters, mut leaves) = (String::new(), String::new());
+        for t in &inside {
+            let _ = writeln!(enters, "    @{}[tid] = 1;", t.event);
+            let _ = writeln!(leaves, "    delete(@{}[tid]);", t.event);
+        }
         let _ = writeln!(
             out,
-            "kprobe:{name} {{\n    $t = nsecs;\n    \
-             printf(\"%16s-%d [%03d] ..... %d.%09d: {name}: ({name}+0x0/0x0){format}\\n\",\n        \
-             comm, tid, cpu, $t / 1000000000, $t % 1000000000{values});\n}}"
+            "kprobe:{name} /@armed/ {{\n    $t = nsecs;\n    \
+             printf(\"{COLUMNS}{name}: ({name}+0x0/0x0){format}\\n\",\n        \
+             {VALUES}{values});\n{enters}}}"
         );
         if probe.returns {
             let _ = writeln!(
                 out,
-                "kretprobe:{name} {{\n    $t = nsecs;\n    \
-                 printf(\"%16s-%d [%03d] ..... %d.%09d: {name}__ret: (0x0 <- {name}) ret=0x%lx\\n\",\n        \
-                 comm, tid, cpu, $t / 1000000000, $t % 1000000000, retval);\n}}"
+                "kretprobe:{name} /@armed/ {{\n    $t = nsecs;\n{leaves}    \
+                 printf(\"{COLUMNS}{name}__ret: (0x0 <- {name}) ret=0x%lx\\n\",\n        \
+                 {VALUES}, retval);\n}}"
             );
         }
+        for t in inside {
+            let Some((format, values)) = arguments_of(t.event) else { continue };
+            let (system, event) = (t.system, t.event);
+            let _ = writeln!(
+                out,
+                "tracepoint:{system}:{event} /@{event}[tid]/ {{\n    $t = nsecs;\n    \
+                 printf(\"{COLUMNS}{event}:{format}\\n\",\n        {VALUES}{values});\n}}"
+            );
+            let _ = writeln!(maps, "    clear(@{event});");
+        }
     }
+    let _ = writeln!(
+        out,
+        "interval:ms:20 /@first && !@armed/ {{\n    @armed = 1;\n    $t = nsecs;\n    \
+         printf(\"{COLUMNS}tracing_mark_write: textbed: all probes attached\\n\",\n        \
+         {VALUES});\n}}\n\
+         END {{\n    clear(@armed);\n    clear(@first);\n{maps}}}"
+    );
     out
 }
 

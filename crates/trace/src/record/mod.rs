@@ -88,10 +88,11 @@ impl Purpose {
     fn of(meaning: Meaning) -> Self {
         use Meaning::*;
         match meaning {
-            VmallocRange | AllocArea | MapPages | UnmapPages | RemoveArea | Vmap => Self::Mappings,
+            VmallocRange | AllocArea | MapPages | UnmapPages | RemoveArea | Vmap | GiveBack
+            | PagesFreed | PagesTaken => Self::Mappings,
             SetMemory(_) | CpaCall | CpaWalk | ChangeMemoryCall | ChangeMemoryApply | AttrCall
             | AttrPage | DirectMap(_) => Self::Permissions,
-            TextPoke | StoreDirect | PatchTrap | TextCopy => Self::Patching,
+            TextPoke | StoreDirect | PatchTrap | PatchBatch | TextCopy => Self::Patching,
             PurgeCall | Purged | LocalFlushAll | LocalFlushOne | BroadcastFlush | CpaFlush => {
                 Self::Translations
             }

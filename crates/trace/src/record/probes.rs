@@ -25,6 +25,8 @@ pub struct Tracepoint {
     pub system: &'static str,
     /// Its name.
     pub event: &'static str,
+    /// The function while which it is recorded, where all of its hits would be too many.
+    pub within: Option<&'static str>,
 }
 
 const fn entry(function: &'static str, fields: &'static str) -> Probe {
@@ -36,7 +38,12 @@ const fn both(function: &'static str, fields: &'static str) -> Probe {
 }
 
 const fn tracepoint(system: &'static str, event: &'static str) -> Tracepoint {
-    Tracepoint { system, event }
+    Tracepoint { system, event, within: None }
+}
+
+/// Recorded from the entry of a probed function to its return.
+const fn within(function: &'static str, system: &'static str, event: &'static str) -> Tracepoint {
+    Tracepoint { system, event, within: Some(function) }
 }
 
 /// Every probe, in the order of arming: what makes and changes mappings first.
@@ -45,7 +52,7 @@ pub static PROBES: &[Probe] = &[
     both("execmem_alloc", "type=$1:s32 size=$2:x64"),
     entry("execmem_free", "addr=$1:x64"),
     both("__vmalloc_node_range_noprof", "size=$1:x64 align=$2:x64 start=$3:x64 end=$4:x64 gfp=$5:x32 prot=$6:x64 vmflags=$7:x64 node=$8:s32"),
-    entry("vfree", "addr=$1:x64"),
+    both("vfree", "addr=$1:x64"),
     entry("vfree_atomic", "addr=$1:x64"),
     entry("vunmap", "addr=$1:x64"),
     both("vmap", "pages=$1:x64 count=$2:u32 flags=$3:x64 prot=$4:x64"),
@@ -87,7 +94,7 @@ pub static PROBES: &[Probe] = &[
     entry("text_poke_copy_locked", "addr=$1:x64 opcode=$2:x64 len=$3:u64 core_ok=$4:u8"),
     entry("text_poke_set", "addr=$1:x64 c=$2:x32 len=$3:u64"),
     entry("text_poke_bp", "addr=$1:x64 len=$3:u64 op=+0($2):x8[8]"),
-    entry("text_poke_bp_batch", "tp=$1:x64 n=$2:u32"),
+    both("text_poke_bp_batch", "tp=$1:x64 n=$2:u32"),
     entry("text_poke_queue", "addr=$1:x64 len=$3:u64 op=+0($2):x8[8]"),
     entry("text_poke_finish", ""),
     entry("text_poke_loc_init", "tp=$1:x64 addr=$2:x64 opcode=$3:x64 len=$4:u64"),
@@ -143,8 +150,8 @@ pub static PROBES: &[Probe] = &[
     entry("arch_optimize_kprobes", "list=$1:x64"),
     entry("arch_unoptimize_kprobe", "op=$1:x64"),
     entry("arch_unoptimize_kprobes", "list=$1:x64"),
-    entry("arch_arm_kprobe", "p=$1:x64"),
-    entry("arch_disarm_kprobe", "p=$1:x64"),
+    both("arch_arm_kprobe", "p=$1:x64"),
+    both("arch_disarm_kprobe", "p=$1:x64"),
     entry("arch_remove_kprobe", "p=$1:x64"),
     entry("stop_machine", "fn=$1:symbol data=$2:x64"),
     entry("stop_machine_cpuslocked", "fn=$1:symbol data=$2:x64"),
@@ -176,7 +183,7 @@ pub static PROBES: &[Probe] = &[
     entry("__flush_hash_table_range", "start=$1:x64 end=$2:x64"),
     entry("smp_text_poke_single", "addr=$1:x64 len=$3:u64 op=+0($2):x8[8]"),
     entry("smp_text_poke_batch_add", "addr=$1:x64 len=$3:u64 op=+0($2):x8[8]"),
-    entry("smp_text_poke_batch_finish", ""),
+    both("smp_text_poke_batch_finish", ""),
     entry("smp_text_poke_sync_each_cpu", ""),
 ];
 
@@ -189,6 +196,7 @@ pub static TRACEPOINTS: &[Tracepoint] = &[
     tracepoint("ipi", "ipi_raise"),
     tracepoint("module", "module_load"),
     tracepoint("module", "module_free"),
+    within("vfree", "kmem", "mm_page_free"),
 ];
 
 impl Tracepoint {

@@ -133,7 +133,7 @@ probe_list() {
 PROBES
 }
 
-# SYSTEM/EVENT|PURPOSE
+# SYSTEM/EVENT|PURPOSE|FUNCTION while which it is recorded (none: always)
 tracepoint_list() {
     cat <<'TRACEPOINTS'
 @TRACEPOINTS@
@@ -193,7 +193,9 @@ probe_list | while IFS='|' read -r name purpose returns fields; do
             echo "$name|$purpose|the kernel does not let it be probed" >>"$dir/missing"
         fi
     fi
-    if [ "$returns" = yes ] && ! define return "${name}__ret" "$symbol" "ret=\$retval:x64"; then
+    # Newer kernels know which functions return nothing, and refuse $retval there.
+    if [ "$returns" = yes ] && ! define return "${name}__ret" "$symbol" "ret=\$retval:x64" &&
+        ! define return "${name}__ret" "$symbol" ''; then
         echo "$name|$purpose|its return cannot be probed" >>"$dir/missing"
     fi
 done
@@ -250,8 +252,16 @@ reader=$!
 echo 1 >"$instance/tracing_on"
 mark() { echo "textbed: $*" >"$instance/trace_marker"; }
 mark "recording starts, textbed record @VERSION@ @ARCH@"
-tracepoint_list | while IFS='|' read -r event purpose; do
-    if [ -f "$instance/events/$event/enable" ]; then
+tracepoint_list | while IFS='|' read -r event purpose within; do
+    if [ -n "$within" ]; then
+        # Its entry switches the event on, its return off again.
+        probe=$instance/events/textbed/$within
+        name=${event%/*}:${event#*/}
+        { [ -f "$instance/events/$event/enable" ] && [ -f "$probe/trigger" ] &&
+            echo "disable_event:$name" >"${probe}__ret/trigger" &&
+            echo "enable_event:$name" >"$probe/trigger"; } 2>/dev/null ||
+            echo "${event#*/}|$purpose|cannot be recorded within $within alone" >>"$dir/missing"
+    elif [ -f "$instance/events/$event/enable" ]; then
         echo 1 >"$instance/events/$event/enable"
     else
         echo "${event#*/}|$purpose|no such tracepoint" >>"$dir/missing"

@@ -18,6 +18,7 @@ fn log(name: &str, file: &str) -> String {
 /// Functions without a probe: what is seen of them is a tracepoint, or a probe under another name.
 fn is_tracepoint_alone(name: &str) -> bool {
     TRACEPOINTS.iter().any(|t| t.event == name)
+        || ["mm_page_free_batched", "mm_page_alloc"].contains(&name)
         || name.starts_with("module_") && name.len() <= "module_request".len()
         || name.starts_with("sched_")
         || name.starts_with("call_function_")
@@ -115,6 +116,9 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
             assert!(!script.contains(&format!("@{mark}@")), "{mark}");
         }
     }
+    let script = tracefs::script(&Plan::new(Arch::X86_64, Some(Version::release(6, 12))));
+    assert!(script.contains("\nkmem/mm_page_free|mappings|vfree\n"));
+    assert!(script.contains("\nmodule/module_free|context|\n"));
     let old = tracefs::script(&Plan::new(Arch::X86_64, Some(Version::release(6, 1))));
     assert!(old.contains("\n__vmalloc_node_range|") && !old.contains("execmem_alloc|"));
     let any = tracefs::script(&Plan::new(Arch::X86_64, None));
@@ -124,7 +128,7 @@ fn the_script_names_the_machine_and_leaves_no_mark_unfilled() {
 #[test]
 fn bpftrace_lines_are_read_like_those_of_tracefs() {
     let program = bpftrace::program(&Plan::new(Arch::X86_64, Some(Version::release(6, 12))));
-    assert!(program.contains("kprobe:change_page_attr_set_clr {"));
+    assert!(program.contains("kprobe:change_page_attr_set_clr /@armed/ {"));
     assert!(program.contains("*(uint64 *)(arg0), (int32)arg1"));
     assert!(program.contains("*(uint64 *)(*(uint64 *)(arg0))"));
     assert!(program.contains("str(arg0 + 24)"));
@@ -133,14 +137,17 @@ fn bpftrace_lines_are_read_like_those_of_tracefs() {
     assert!(program.contains("arg5, sarg0") && !program.contains("arg6"));
     let arm64 = bpftrace::program(&Plan::new(Arch::Arm64, Some(Version::release(6, 12))));
     assert!(arm64.contains("arg5, arg6") && !arm64.contains("sarg"));
+    // Pages are recorded as given back while the task at hand is in vfree, and only then.
+    assert!(arm64.contains("tracepoint:kmem:mm_page_free /@mm_page_free[tid]/ {"));
+    assert!(arm64.contains("@mm_page_free[tid] = 1;") && arm64.contains("delete(@mm_page_free"));
     // Lines as printf makes them of the program's formats.
     for (line, hit) in [
         (
-            "        modprobe-77 [001] ..... 12.000000345: set_memory_ro: (set_memory_ro+0x0/0x0) addr=0xffffffffc0000000 numpages=4",
+            "        modprobe-77 [001] 12.000000345: set_memory_ro: (set_memory_ro+0x0/0x0) addr=0xffffffffc0000000 numpages=4",
             "entry",
         ),
         (
-            "        modprobe-77 [001] ..... 12.000000999: set_memory_ro__ret: (0x0 <- set_memory_ro) ret=0x0",
+            "        modprobe-77 [001] 12.000000999: set_memory_ro__ret: (0x0 <- set_memory_ro) ret=0x0",
             "return",
         ),
     ] {

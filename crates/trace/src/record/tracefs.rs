@@ -22,7 +22,8 @@ pub fn script(plan: &Plan) -> String {
     }
     let mut tracepoints = String::new();
     for t in &plan.tracepoints {
-        let _ = writeln!(tracepoints, "{}/{}|{}", t.system, t.event, t.purpose().name());
+        let within = t.within.unwrap_or_default();
+        let _ = writeln!(tracepoints, "{}/{}|{}|{within}", t.system, t.event, t.purpose().name());
     }
     let mut purposes = String::new();
     for purpose in Purpose::ALL {
