@@ -50,8 +50,9 @@ impl Draft {
         }
     }
 
-    /// Hash of what stays the same from run to run.
-    pub(crate) fn fingerprint(&self, arch: &str) -> String {
+    /// Hash of what stays the same from run to run. In a recorded log that is less than in a
+    /// scenario, which says itself what each CPU does: no number of a CPU, no order number.
+    pub(crate) fn fingerprint(&self, arch: &str, recorded: bool) -> String {
         let mut hash = Fingerprint::new();
         hash.field(self.rule.name());
         hash.field(arch);
@@ -63,14 +64,47 @@ impl Draft {
             let fetched = site.kind == Kind::Fetch && why;
             hash.field(match symbol.rsplit_once('+') {
                 Some((region, _)) if fetched => region,
+                _ if recorded => unnumbered(symbol),
                 _ => symbol,
             });
             site.calls.iter().for_each(|c| hash.field(c));
             hash.field(&format!("{:?}", site.kind));
         }
-        self.missing.iter().for_each(|m| hash.field(&without_addresses(m)));
+        for missing in &self.missing {
+            let text = without_addresses(missing);
+            hash.field(&if recorded { without_cpus(&text) } else { text });
+        }
         hash.finish()
     }
+}
+
+/// `bpf` for `bpf #16+0x6e`: what is numbered in order of appearance has no name of its own, and
+/// the place in it is that of another one next time.
+fn unnumbered(symbol: &str) -> &str {
+    match symbol.split_once(" #") {
+        Some((owner, rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => owner,
+        _ => symbol,
+    }
+}
+
+/// The text with each set of CPUs replaced by `cpus`.
+fn without_cpus(text: &str) -> String {
+    let mut out: Vec<&str> = Vec::new();
+    let mut words = text.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let every = word == "every" && words.peek() == Some(&"cpu");
+        if every {
+            words.next();
+        }
+        if !every && !["cpu", "cpus"].contains(&word) {
+            out.push(word);
+            continue;
+        }
+        out.push("cpus");
+        let counts = |w: &&str| w.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        while words.next_if(counts).is_some() {}
+    }
+    out.join(" ")
 }
 
 /// The text with each hexadecimal number replaced: missing operations may name an address.
@@ -132,5 +166,16 @@ mod tests {
     fn addresses_do_not_reach_the_fingerprint() {
         assert_eq!(without_addresses("invlpg 0xffff8880 on cpu 1"), "invlpg @ on cpu 1");
         assert_eq!(without_addresses("isb on cpu 1"), "isb on cpu 1");
+    }
+
+    #[test]
+    fn numbers_of_a_recording_do_not_reach_it_either() {
+        assert_eq!(without_cpus("isb on cpu 1"), "isb on cpus");
+        assert_eq!(without_cpus("invlpg for cpus 0, 2, ... at once"), "invlpg for cpus at once");
+        assert_eq!(without_cpus("invlpg for every cpu"), "invlpg for cpus");
+        assert_eq!(without_cpus("every byte of cpuset 4"), "every byte of cpuset 4");
+        assert_eq!(unnumbered("bpf #16+0x6e"), "bpf");
+        assert_eq!(unnumbered("module xfs+0x2000"), "module xfs+0x2000");
+        assert_eq!(unnumbered("a #b+0x1"), "a #b+0x1");
     }
 }

@@ -61,6 +61,13 @@ fn kind_text(kind: Kind) -> &'static str {
         }
         Kind::Promised => "no promises are known for the calls of this source",
         Kind::Refused => "the source does not record what calls refuse",
+        Kind::Needs => "the source does not record what calls need of where they run",
+        Kind::LockAcquired | Kind::LockReleased => "the source does not record locks",
+        Kind::PatchSite => "the source does not record which sites are replaced, and by how much",
+        Kind::TrapHandler | Kind::Trap => "the source does not record traps and their handlers",
+        Kind::Branch => "the source does not record indirect branches",
+        Kind::Compared => "the source does not record what memory was compared with",
+        Kind::TaskStands => "the source does not record where tasks stand",
         _ => "the source does not record a kind of event that it needs",
     }
 }

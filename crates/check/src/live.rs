@@ -2,7 +2,9 @@
 //! site of a finding.
 
 use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
-use textbed_event::{Batch, CallRef, Event, Facts, Flags, Header, KindSet, NameTable, View};
+use textbed_event::{
+    Batch, CallRef, Event, Facts, Flags, Header, KindSet, NameTable, Source, View,
+};
 
 use rustc_hash::FxHashMap;
 
@@ -216,7 +218,8 @@ impl Live {
 
     /// Makes a finding of a draft.
     pub(crate) fn report(&mut self, draft: Draft) {
-        let fingerprint = draft.fingerprint(self.header.arch.name());
+        let recorded = self.header.source == Source::Log;
+        let fingerprint = draft.fingerprint(self.header.arch.name(), recorded);
         let row = draft.rule.row();
         let gap = self.gaps.0 & kinds_of(draft.rule).0 != 0;
         let sure = draft.sure && self.header.facts.contains(row.sure) && !gap;

@@ -32,12 +32,12 @@ pub enum ReplayError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It cannot be said of which kernel it is.
-    #[error("{input}: {source}")]
+    #[error("{input}: {why}")]
     Detect {
         /// The log as named by the user.
         input: String,
         /// Why not.
-        source: DetectError,
+        why: DetectError,
     },
     /// Page tables beside it cannot be used.
     #[error(transparent)]
@@ -130,7 +130,7 @@ pub fn replay_reader(
         return Err(ReplayError::NoEvents { input, lines: evidence.lines });
     }
     let kernel = detect::kernel(options, &side, &evidence)
-        .map_err(|source| ReplayError::Detect { input: input.clone(), source })?;
+        .map_err(|why| ReplayError::Detect { input: input.clone(), why })?;
     let probed = probed(&side, &evidence);
     let cpus = cpus(&side, &evidence);
     let header = header(&kernel, &probed, cpus.0);

@@ -138,3 +138,80 @@ fn code_that_is_given_back_before_its_translations_are_flushed_is_found() {
     assert_eq!(finding.confidence, Confidence::Possible, "the moment is modelled");
     assert!(finding.message.contains("may still execute them"), "{}", finding.message);
 }
+
+/// The log of another boot: other CPUs, other addresses, other times, fewer lines before.
+fn another_boot(lines: &[String], skip: usize) -> Vec<String> {
+    let comments = lines.iter().filter(|l| l.starts_with('#')).cloned();
+    let events = lines.iter().skip(skip).filter(|l| !l.starts_with('#')).map(|line| {
+        let line = line
+            .replace("[000]", "[xxx]")
+            .replace("[001]", "[000]")
+            .replace("[xxx]", "[001]")
+            .replace(" cpu=0 ", " cpu=x ")
+            .replace(" cpu=1 ", " cpu=0 ")
+            .replace(" cpu=x ", " cpu=1 ");
+        // The image and the modules are moved, each by pages of its own.
+        let mut out = String::with_capacity(line.len());
+        let mut rest = line.as_str();
+        while let Some(at) = rest.find("0xffffffff") {
+            out += &rest[..at];
+            let digits = &rest[at + 2..];
+            let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+            let address = u64::from_str_radix(&digits[..end], 16).unwrap();
+            let slide = match address {
+                0xffff_ffff_f000_0000.. => 0,
+                0xffff_ffff_c000_0000.. => 0x5_3000,
+                _ => 0x1a20_0000,
+            };
+            out += &format!("{:#x}", if end == 16 { address + slide } else { address });
+            rest = &digits[end..];
+        }
+        out += rest;
+        // 15.9 seconds after another boot.
+        out.replacen("    15.", "   415.", 1)
+    });
+    comments.chain(events).collect()
+}
+
+/// Fingerprints, with nothing beside the log but where the direct map is: another boot has another.
+fn fingerprints(lines: &[String]) -> Vec<(RuleId, String)> {
+    let side = SideFiles { cmdline: Some("nokaslr".into()), ..SideFiles::default() };
+    let options = Options {
+        arch: Some(textbed_arch::Arch::X86_64),
+        kernel: Some("6.12".into()),
+        ..Options::default()
+    };
+    let text = lines.join("\n") + "\n";
+    let reader = LineReader::from_read("log", Cursor::new(text.into_bytes())).unwrap();
+    let mut checker = Checker::new(CheckOptions::default());
+    replay_reader(reader, &options, side, None, &mut checker).unwrap();
+    let findings = checker.finish().findings;
+    findings.into_iter().map(|f| (f.rule, f.fingerprint)).collect()
+}
+
+#[test]
+fn the_same_fault_has_the_same_fingerprint_in_another_boot() {
+    let whole = lines("amd64-6.12", 6000);
+    assert!(fingerprints(&whole).is_empty());
+    let mut batch = 0;
+    for _ in 0..40 {
+        batch = find(&whole, batch + 1, ": text_poke_bp_batch:");
+    }
+    let next = find(&whole, batch + 1, ": text_poke_bp_batch:");
+    let last = (batch..next).rev().find(|i| whole[*i].contains(": __text_poke:")).unwrap();
+    let patch = without(&whole, last, next, &["do_sync_core"]);
+    let free = find(&whole, 0, ": execmem_free: ");
+    let removed = find(&whole, free, ": remove_vm_area: ");
+    let end = find(&whole, free + 1, ": execmem_free: ");
+    let freed = without(&whole, removed, end, &["flush_tlb_all"]);
+    let mut seen = Vec::new();
+    for (spoilt, rule) in [(patch, RuleId::BrokenPromise), (freed, RuleId::ExecAfterFree)] {
+        let here = fingerprints(&spoilt);
+        assert!(here.iter().any(|(r, _)| *r == rule), "{here:?}");
+        let there = fingerprints(&another_boot(&spoilt, 700));
+        assert_eq!(here, there);
+        seen.extend(here);
+    }
+    let distinct: std::collections::BTreeSet<_> = seen.iter().map(|(_, f)| f).collect();
+    assert_eq!(distinct.len(), seen.len(), "{seen:?}");
+}
