@@ -333,6 +333,25 @@ fn the_recorder_is_printed_and_what_a_kernel_lacks_is_said() {
     let text = over("notes", b"nothing of the kind\n", &["record", "--arch", "x86_64", "--check"]);
     assert_eq!(status(&text), 2);
     assert!(stderr(&text).contains("neither a list of symbols"));
+    // A list of symbols: what is not in it is left out of the program, or named.
+    let symbols = b"ffffffff81000000 T vfree\nffffffff81000100 t remove_vm_area\n";
+    let record = ["record", "--arch", "x86_64", "--kernel", "6.12"];
+    let with = |more: &[&'static str]| [&record[..], more].concat();
+    let program = over("kallsyms", symbols, &with(&["--via", "bpftrace", "--symbols"]));
+    assert_eq!(status(&program), 0, "{}", stderr(&program));
+    let probes = |text: &str| text.lines().filter(|l| l.contains("probe:")).count();
+    assert_eq!(probes(&stdout(&program)), 5, "{}", stdout(&program));
+    assert!(stdout(&program).contains("kretprobe:vfree /@armed/ {"));
+    let script = over("kallsyms", symbols, &with(&["--symbols"]));
+    assert!(stdout(&script).contains("\nvfree|") && !stdout(&script).contains("\nvunmap|"));
+    let config = over("config", b"CONFIG_FTRACE=y\n", &with(&["--symbols"]));
+    assert_eq!(status(&config), 2);
+    assert!(stderr(&config).contains("a configuration, not a list of symbols"));
+    let lacks = over("kallsyms", symbols, &with(&["--check"]));
+    assert_eq!(status(&lacks), 0, "{}", stderr(&lacks));
+    let text = stdout(&lacks);
+    assert!(text.contains(": 2 of ") && text.contains("functions to probe are there"), "{text}");
+    assert!(text.contains("the log will not show which code is replaced"), "{text}");
     let version = textbed(&["record", "--arch", "x86_64", "--kernel", "new"]);
     assert_eq!(status(&version), 2);
     assert!(stderr(&version).contains("is no kernel version"));

@@ -6,8 +6,9 @@
 //! beforehand which they are.
 //!
 //! Probes are attached one after the other, which patches code and loads programs itself: nothing
-//! is printed before all of them are there. The first and the last probe of the program are timers,
-//! so that both have fired then, in whichever order a version attaches.
+//! is printed before all of them are there. The first and the last probe of the program are of a
+//! function that is hit all the time, and both have been hit then, in whichever order a version
+//! attaches (0.17: kretprobes, and then kprobes from the last one of the program to the first).
 //!
 //! Of the tracepoints those are recorded that belong to a function: while the same task is in it.
 //!
@@ -22,6 +23,9 @@ use textbed_arch::Arch;
 /// The columns that stand before an event, and their values.
 const COLUMNS: &str = "%16s-%d [%03d] %d.%09d: ";
 const VALUES: &str = "comm, tid, cpu, $t / 1000000000, $t % 1000000000";
+
+/// A function that every process hits, on every kernel and architecture.
+const OFTEN: &str = "vfs_read";
 
 /// How a tracepoint's arguments are printed: as the kernel prints them, as far as they are read.
 fn arguments_of(event: &str) -> Option<(&'static str, &'static str)> {
@@ -45,7 +49,7 @@ pub fn program(plan: &Plan) -> String {
          // Symbols that a kernel lacks stop it: --symbols /proc/kallsyms leaves them out.\n\
          // If it says that events were lost: BPFTRACE_PERF_RB_PAGES=1024 before the command.\n\n\
          BEGIN {{\n    printf(\"# textbed: recorded by bpftrace, {} {}\\n\");\n}}\n\
-         interval:ms:20 /!@first/ {{\n    @first = 1;\n}}\n",
+         kprobe:{OFTEN} /!@first/ {{\n    @first = 1;\n}}\n",
         plan.arch.name(),
         plan.version_text(),
         plan.arch.name(),
@@ -96,7 +100,7 @@ pub fn program(plan: &Plan) -> String {
     }
     let _ = writeln!(
         out,
-        "interval:ms:20 /@first && !@armed/ {{\n    @armed = 1;\n    $t = nsecs;\n    \
+        "kprobe:{OFTEN} /@first && !@armed/ {{\n    @armed = 1;\n    $t = nsecs;\n    \
          printf(\"{COLUMNS}tracing_mark_write: textbed: all probes attached\\n\",\n        \
          {VALUES});\n}}\n\
          END {{\n    clear(@armed);\n    clear(@first);\n{maps}}}"
