@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Run(ScenarioArgs),
     /// Compare scenarios with what they expect, under newest, stalest and several seeds.
     Test(TestArgs),
+    /// Leave out one synchronisation of a scenario after the other, and show what is found then.
+    LeaveOut(LeaveOutArgs),
     /// Replay logs recorded on real kernels.
     Replay(ReplayArgs),
     /// Print the recorder for a kernel: a shell script for tracefs, or a bpftrace program.
@@ -101,6 +103,23 @@ pub(crate) struct TestArgs {
     /// How many seeds of the random policy to try, beside newest and stalest.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) seeds: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LeaveOutArgs {
+    /// Scenario files, or folders of them.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) inputs: Vec<PathBuf>,
+
+    /// Print a table a scenario, for a page in Markdown.
+    #[arg(long)]
+    pub(crate) markdown: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+
+    #[command(flatten)]
+    pub(crate) check: CheckArgs,
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ mod baseline;
 mod caps;
 mod config;
 mod inputs;
+mod leave_out;
 mod list;
 mod log_summary;
 mod options;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => scenarios::run(args, &mut out),
         Command::Test(args) => scenarios::test(args, &mut out),
+        Command::LeaveOut(args) => leave_out::leave_out(args, &mut out),
         Command::Replay(args) => replay::replay(args, &mut out),
         Command::Record(args) => record::record(args, &mut out),
         Command::Explain { rule } => list::explain(rule, &mut out),

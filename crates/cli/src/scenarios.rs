@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use textbed_arch::Arch;
+use textbed_check::rules::RuleId;
 use textbed_check::{Confidence, Level, Report, rules};
 use textbed_event::Tee;
 use textbed_kernel::Version;
@@ -179,7 +180,7 @@ fn test_one(
 }
 
 /// What `--arch`, `--kernel` and `--cpu` ask for.
-struct Machines {
+pub(crate) struct Machines {
     archs: Option<Vec<Arch>>,
     kernel: Option<Version>,
     features: Vec<(String, String)>,
@@ -187,7 +188,7 @@ struct Machines {
 }
 
 impl Machines {
-    fn new(args: &MachineArgs) -> Result<Self> {
+    pub(crate) fn new(args: &MachineArgs) -> Result<Self> {
         let mut given = Vec::new();
         given.extend((!args.arch.is_empty()).then(|| format!("--arch {}", args.arch.join(","))));
         given.extend(args.kernel.as_ref().map(|k| format!("--kernel {k}")));
@@ -203,11 +204,16 @@ impl Machines {
     /// How to run on one of them.
     fn run_options(&self, arch: Arch, kernel: Version, policy: PolicyChoice) -> RunOptions {
         let features = self.features.clone();
-        RunOptions { arch, kernel, features, policy, max_steps: MAX_STEPS }
+        RunOptions { arch, kernel, features, policy, max_steps: MAX_STEPS, left_out: None }
+    }
+
+    /// The features that options name.
+    pub(crate) fn features(&self) -> Vec<(String, String)> {
+        self.features.clone()
     }
 
     /// The machines on which to run a scenario: its own, unless options say otherwise.
-    fn of(&self, loaded: &Loaded) -> Vec<(Arch, Version)> {
+    pub(crate) fn of(&self, loaded: &Loaded) -> Vec<(Arch, Version)> {
         let archs = self.archs.clone().unwrap_or_else(|| loaded.archs());
         let kernels = self.kernel.map_or_else(|| loaded.kernels(), |k| vec![k]);
         kernels.iter().flat_map(|k| archs.iter().map(|a| (*a, *k))).collect()
@@ -215,7 +221,7 @@ impl Machines {
 }
 
 /// Reads the scenarios of one argument; problems are printed and count as unusable input.
-fn load_all(input: &Path, out: &mut Out, status: &mut Status) -> Vec<Loaded> {
+pub(crate) fn load_all(input: &Path, out: &mut Out, status: &mut Status) -> Vec<Loaded> {
     let files = match inputs::scenarios(input) {
         Ok(files) => files,
         Err(error) => {
@@ -266,17 +272,9 @@ fn problem(d: Diagnostic, path: &str, text: &str) -> Problem {
     }
 }
 
-/// Runs one scenario on one machine and checks it.
-fn one(
-    loaded: &Loaded,
-    arch: Arch,
-    kernel: Version,
-    policy: PolicyChoice,
-    machine: &Machines,
-    check: &Check,
-    timeline: Option<&mut Timeline>,
-) -> std::result::Result<(Run, RunEnd), Vec<Problem>> {
-    let fail = |error: RunError| match error {
+/// What is to be said about a scenario that cannot be run so.
+pub(crate) fn failed(error: RunError, loaded: &Loaded) -> Vec<Problem> {
+    match error {
         RunError::Input(all) => {
             all.into_iter().map(|d| problem(d, loaded.path(), loaded.text())).collect()
         }
@@ -289,11 +287,27 @@ fn one(
             help: None,
             fatal: true,
         }],
-    };
-    let options = machine.run_options(arch, kernel, policy);
+    }
+}
+
+/// The rules whose findings a scenario allows.
+pub(crate) fn allowed(loaded: &Loaded) -> Vec<RuleId> {
     let allows = loaded.allows();
-    let allowed = allows.iter().filter_map(|(name, _reason)| rules::by_name(name)).map(|r| r.id);
-    let check = check.with(allowed);
+    allows.iter().filter_map(|(name, _)| rules::by_name(name)).map(|row| row.id).collect()
+}
+
+/// Runs one scenario on one machine and checks it.
+fn one(
+    loaded: &Loaded,
+    arch: Arch,
+    kernel: Version,
+    policy: PolicyChoice,
+    machine: &Machines,
+    check: &Check,
+    timeline: Option<&mut Timeline>,
+) -> std::result::Result<(Run, RunEnd), Vec<Problem>> {
+    let options = machine.run_options(arch, kernel, policy);
+    let check = check.with(allowed(loaded));
     let reading = check.reading.name().to_owned();
     let cmodx = check.cmodx;
     let mut watch = Watch::new(check);
@@ -301,7 +315,7 @@ fn one(
         Some(timeline) => textbed_scenario::run(loaded, &options, &mut Tee(&mut watch, timeline)),
         None => textbed_scenario::run(loaded, &options, &mut watch),
     }
-    .map_err(fail)?;
+    .map_err(|error| failed(error, loaded))?;
     let (mut report, names) = watch.finish();
     crate::remedy::complete(&mut report, arch, kernel);
     let place = |line: u32| Some((loaded.path().to_owned(), line));

@@ -107,6 +107,18 @@ impl Recorder {
         }
     }
 
+    /// The place in the source of the events to come.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin.map(|(origin, _)| origin)
+    }
+
+    /// The number of the next event.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Puts payload bytes into the current batch; the range is good for events pushed before the
     /// next [`Recorder::take`].
     pub fn bytes(&mut self, bytes: &[u8]) -> Bytes {

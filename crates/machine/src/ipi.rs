@@ -9,6 +9,7 @@ use textbed_arch::{Arch, CpuId};
 use textbed_event::{Context, CpuState, OpId, View};
 
 use crate::choice::Choice;
+use crate::leave_out::SyncKind;
 use crate::{CpuMask, Machine, MachineError};
 
 /// What a receiver runs.
@@ -38,6 +39,9 @@ impl Machine {
             if let Some(cpu) = off.find(|cpu| !self.irqs_on(*cpu)) {
                 return Err(MachineError::WrongContext { cpu });
             }
+            if self.left_out(from, || SyncKind::Ipi(function.to_owned())) {
+                return if targets.has(from) { handler(self, from) } else { Ok(()) };
+            }
             self.next_ipi += 1;
             let ipi = self.next_ipi;
             let mask: CpuMask = others.iter().copied().collect();
@@ -45,9 +49,11 @@ impl Machine {
             self.advance();
             let view = View::IpiSent { ipi, function: name, targets: mask.event_bits() };
             self.emit(from, view);
+            let serving = self.serves_for(Some(from));
             for cpu in others {
                 self.serve(cpu, ipi, handler)?;
             }
+            self.serves_for(serving);
             if wait {
                 self.learned(from);
                 self.emit(from, View::IpiDone { ipi, waited: true });

@@ -12,6 +12,7 @@ use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
 use crate::iside::Ahead;
+use crate::leave_out::Watch;
 use crate::lines::Lines;
 use crate::maintain::Pending;
 use crate::memory::Memory;
@@ -104,6 +105,8 @@ pub struct Machine {
     pub(crate) reorders: bool,
     /// Some CPU may have a reservation.
     pub(crate) reservations: bool,
+    /// What synchronises, if somebody wants to know.
+    pub(crate) syncs: Option<Box<Watch>>,
 }
 
 impl Machine {
@@ -163,6 +166,7 @@ impl Machine {
             tick: 0,
             reorders,
             reservations: false,
+            syncs: None,
         };
         let root = machine.new_table(0)?;
         machine.spaces.push(Space::new(root));

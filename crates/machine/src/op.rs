@@ -10,6 +10,7 @@ use textbed_arch::insn::{self, Row};
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, ControlRegister, OpId};
 
+use crate::leave_out::SyncKind;
 use crate::tlb::TlbTarget;
 use crate::{Machine, OpError};
 
@@ -56,6 +57,9 @@ impl Machine {
         if cpu.index() >= self.cpus.len() {
             return Err(OpError::NoCpu(cpu));
         }
+        if self.leaves_out(cpu, row) {
+            return Ok(());
+        }
         let arg = |n: usize| operands.get(n).copied().unwrap_or(0);
         let op = OpId(row.id.0);
         let not_modelled =
@@ -90,7 +94,8 @@ impl Machine {
                 if msr == MSR_EFER {
                     self.write_control(cpu, ControlRegister::Efer, arg(1), op);
                 }
-                if insn::msr_write_serialises(self.has(Features::X86_AMD), msr) {
+                let serialises = insn::msr_write_serialises(self.has(Features::X86_AMD), msr);
+                if serialises && !self.left_out(cpu, || SyncKind::Aside(row.name)) {
                     self.context_sync(cpu, SyncCause::Serialising, op);
                 }
                 return Ok(());
@@ -113,10 +118,27 @@ impl Machine {
             | Effect::StoreRelease
             | Effect::NonTemporalStore => return Err(not_modelled()),
         }
-        if row.serialises(self.features()) {
+        // Maintenance that serialises was asked about as a whole.
+        let aside = matches!(row.effect, Effect::Control);
+        if row.serialises(self.features())
+            && !(aside && self.left_out(cpu, || SyncKind::Aside(row.name)))
+        {
             self.context_sync(cpu, SyncCause::Serialising, op);
         }
         Ok(())
+    }
+
+    /// Whether this instruction is there to synchronise, and is to be left out.
+    fn leaves_out(&mut self, cpu: CpuId, row: &Row) -> bool {
+        let looped = match row.effect {
+            Effect::CacheClean(scope) | Effect::IcacheInvalidate(scope, _) => {
+                scope == CacheScope::Line
+            }
+            Effect::TlbInvalidate(..) => true,
+            Effect::Barrier(..) | Effect::ContextSync(_) | Effect::ExceptionReturn => false,
+            _ => return false,
+        };
+        self.left_out_op(cpu, row.name, looped)
     }
 
     /// Invalidates translations by the instruction called `name`, for a range given as addresses
@@ -140,6 +162,9 @@ impl Machine {
         let Effect::TlbInvalidate(scope, reach) = row.effect else {
             return Err(OpError::NotModelled { name: name.to_owned(), arch: self.arch() });
         };
+        if self.leaves_out(cpu, row) {
+            return Ok(());
+        }
         let any = any_asid(row.name);
         let op = OpId(row.id.0);
         let target = TlbTarget { scope, virt: virt.0, len: len.max(1), asid, any };
@@ -158,7 +183,7 @@ impl Machine {
             Arch::Arm64 => self.has(Features::ARM_EIS),
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => true,
         };
-        if synchronises {
+        if synchronises && !self.left_out(cpu, || SyncKind::Entry) {
             self.context_sync(cpu, SyncCause::ExceptionEntry, OpId::NONE);
         }
     }
@@ -174,7 +199,9 @@ impl Machine {
             Arch::Arm64 => self.has(Features::ARM_EOS),
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => true,
         };
-        if synchronises {
+        // A return that is an instruction of the program was asked about as that.
+        let aside = op == OpId::NONE;
+        if synchronises && !(aside && self.left_out(cpu, || SyncKind::Return)) {
             self.context_sync(cpu, SyncCause::ExceptionReturn, op);
         }
     }

@@ -10,6 +10,7 @@ use textbed_arch::{Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, OpId, View};
 
 use crate::exec_map::ExecMap;
+use crate::leave_out::SyncKind;
 use crate::{Machine, MachineError};
 
 /// One tree of tables.
@@ -143,7 +144,7 @@ impl Machine {
         let no_flush = no_flush || !x86;
         let view = View::SpaceLoaded { root, asid, no_flush };
         self.emit_in(cpu, space, Flags::default(), op, view);
-        if x86 {
+        if x86 && !self.left_out(cpu, || SyncKind::SpaceSwitch) {
             self.context_sync_at(cpu, now, SyncCause::SpaceSwitch, op);
         }
         Ok(())

@@ -16,7 +16,8 @@ impl Machine {
         self.recorder.take()
     }
 
-    /// Emits an event of the kernel's space and returns its number. Cause, context and "interrupts
+    /// Emits an event of the kernel's space and returns its number (the next one's, if it is left
+    /// out). Cause, context and "interrupts
     /// off" come from the CPU's state.
     pub fn emit(&mut self, cpu: CpuId, view: View) -> u64 {
         self.emit_in(cpu, SpaceId::KERNEL, Flags::default(), OpId::NONE, view)
@@ -31,6 +32,9 @@ impl Machine {
         op: OpId,
         view: View,
     ) -> u64 {
+        if self.syncs.is_some() && self.leaves_out_event(cpu, view) {
+            return self.recorder.next_seq();
+        }
         let (mut flags, mut cause) = (flags, CallRef::NONE);
         if let Some(c) = self.cpus.get(cpu.index()) {
             cause = c.calls.last().copied().unwrap_or(CallRef::NONE);
@@ -45,10 +49,13 @@ impl Machine {
     /// A call begins: later events of the CPU carry it as their cause, until it is left.
     pub fn enter_call(&mut self, cpu: CpuId, name: &str, args: &[u64]) -> CallRef {
         let call = self.recorder.new_call();
-        let name = self.recorder.name(name);
+        let id = self.recorder.name(name);
         let payload: Vec<u8> = args.iter().flat_map(|a| a.to_le_bytes()).collect();
         let args = self.recorder.bytes(&payload);
-        self.emit(cpu, View::CallEntered { call, name, args });
+        self.emit(cpu, View::CallEntered { call, name: id, args });
+        if let Some(watch) = self.syncs.as_mut() {
+            watch.entered(call, name);
+        }
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             c.calls.push(call);
         }

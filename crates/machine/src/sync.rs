@@ -5,9 +5,10 @@
 //! load-acquire whose result decides a branch. Not modelled: lock contention and fairness, and
 //! looking at a slot without depending on it.
 
-use textbed_arch::{CpuId, FRAME_BYTES, Pfn, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
 use textbed_event::{CpuState, NameId, Need, View};
 
+use crate::leave_out::SyncKind;
 use crate::{Machine, MachineError};
 
 impl Machine {
@@ -21,6 +22,10 @@ impl Machine {
             return Err(MachineError::LockHeld { name: name.to_owned(), by: *by });
         }
         self.locks.insert(name.to_owned(), cpu);
+        if self.left_out(cpu, || SyncKind::Lock(name.to_owned())) {
+            self.lock_untold(name);
+            return Ok(());
+        }
         self.learned(cpu);
         let lock = self.recorder.name(name);
         self.emit(cpu, View::LockAcquired { lock });
@@ -35,6 +40,10 @@ impl Machine {
         self.cpu(cpu)?;
         if self.locks.get(name) != Some(&cpu) {
             return Err(MachineError::LockNotHeld { name: name.to_owned(), cpu });
+        }
+        if self.unlock_untold(name) {
+            self.locks.remove(name);
+            return Ok(());
         }
         self.perform_all(cpu);
         self.locks.remove(name);
@@ -51,6 +60,12 @@ impl Machine {
 
     /// Publishes a value by a release store.
     pub fn publish(&mut self, cpu: CpuId, slot: &str, value: u64) {
+        // Where every store releases there is nothing to leave out.
+        let weak = self.arch() != Arch::X86_64;
+        if weak && self.left_out(cpu, || SyncKind::Release(slot.to_owned())) {
+            self.slots.insert(slot.to_owned(), value);
+            return;
+        }
         self.perform_all(cpu);
         self.advance();
         self.slots.insert(slot.to_owned(), value);

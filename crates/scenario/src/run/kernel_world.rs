@@ -7,7 +7,7 @@ use textbed_event::{
     Batch, CallRef, NameId, NameTable, Origin, OriginId, RcuFlavour, Sink, View, WarnReason,
 };
 use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
-use textbed_machine::{CpuMask, Machine, MachineError, OpError};
+use textbed_machine::{CpuMask, Machine, MachineError, OpError, SyncSeen};
 
 use super::arguments::{bytes, lower, place_of_argument, plain};
 use super::builtin::{self, Does};
@@ -278,6 +278,11 @@ impl<'a> KernelWorld<'a> {
             call: (made.0 != Returns::Void).then_some(value.call),
             note: None,
         })
+    }
+
+    /// What synchronised.
+    pub(super) fn syncs(&self) -> &[SyncSeen] {
+        self.kernel.machine().syncs()
     }
 
     fn space(&mut self, cpu: CpuId, name: &str) -> Result<SpaceId, Stop> {

@@ -27,7 +27,7 @@ mod world;
 use textbed_arch::Arch;
 use textbed_event::Sink;
 use textbed_kernel::{Kernel, Version};
-use textbed_machine::{Newest, Policy, Random, Stalest};
+use textbed_machine::{Newest, Policy, Random, Stalest, SyncSeen, SyncSite};
 
 use crate::analyse;
 use crate::diagnostic::Diagnostic;
@@ -67,13 +67,22 @@ pub struct RunOptions {
     pub policy: PolicyChoice,
     /// Most statements, and most instructions of one `call()`.
     pub max_steps: u64,
+    /// What of the synchronisation is not carried out; none: nothing is watched either.
+    pub left_out: Option<Vec<SyncSite>>,
 }
 
 impl RunOptions {
     /// With the usual features, policy `newest` and [`USUAL_STEPS`].
     pub fn new(arch: Arch, kernel: Version) -> Self {
         let policy = PolicyChoice::Newest;
-        RunOptions { arch, kernel, features: Vec::new(), policy, max_steps: USUAL_STEPS }
+        RunOptions {
+            arch,
+            kernel,
+            features: Vec::new(),
+            policy,
+            max_steps: USUAL_STEPS,
+            left_out: None,
+        }
     }
 }
 
@@ -86,6 +95,8 @@ pub struct RunEnd {
     pub notes: Vec<RunNote>,
     /// How many assertions failed.
     pub asserts_failed: usize,
+    /// What synchronised, in order, with what was left out: if [`RunOptions::left_out`] is given.
+    pub syncs: Vec<SyncSeen>,
 }
 
 /// In which way a run ended.
@@ -149,14 +160,18 @@ pub fn run(loaded: &Loaded, options: &RunOptions, sink: &mut dyn Sink) -> Result
     let file = loaded.file();
     preflight::check(file, options.arch, options.kernel).map_err(RunError::Input)?;
     let cpus = u16::try_from(analyse::cpu_count(file)).unwrap_or(u16::MAX);
-    let kernel = match options::boot(file, options, cpus, policy(options.policy)) {
+    let mut kernel = match options::boot(file, options, cpus, policy(options.policy)) {
         Ok(kernel) => kernel,
         Err(options::BootError::NotModelled(what)) => {
             let outcome = Outcome::NotModelled(what);
-            return Ok(RunEnd { outcome, notes: Vec::new(), asserts_failed: 0 });
+            let (notes, syncs) = (Vec::new(), Vec::new());
+            return Ok(RunEnd { outcome, notes, asserts_failed: 0, syncs });
         }
         Err(options::BootError::Run(error)) => return Err(error),
     };
+    if let Some(without) = &options.left_out {
+        kernel.machine_mut().watch_syncs(without);
+    }
     let scheduler = match options.policy {
         PolicyChoice::Random(seed) => Scheduler::Random(SplitMix64(seed)),
         PolicyChoice::Newest | PolicyChoice::Stalest => Scheduler::Lowest,
@@ -208,7 +223,8 @@ fn run_on(
         Finish::NotModelled(what) => Outcome::NotModelled(what),
         Finish::Input(diagnostic) => return Err(RunError::Input(vec![diagnostic])),
     };
-    Ok(RunEnd { outcome, notes, asserts_failed })
+    let syncs = engine.world.syncs().to_vec();
+    Ok(RunEnd { outcome, notes, asserts_failed, syncs })
 }
 
 /// The place of the scenario's name, for notes about all of it.
