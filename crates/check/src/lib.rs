@@ -32,6 +32,7 @@ mod patching;
 mod per_cpu;
 mod refusals;
 pub mod rules;
+mod shortcuts;
 mod span;
 mod symbols;
 mod tables;

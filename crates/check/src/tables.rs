@@ -63,6 +63,49 @@ const MAX_HARMLESS: usize = 16;
 pub(crate) struct Tables {
     now: BTreeMap<SpaceId, PageMap<Mapping>>,
     aliases: PageMap<Aliases>,
+    writable: Writable,
+}
+
+/// Pages of the kernel's space that were found writable lately, by their number: most stores go
+/// where others went, and the tables are large.
+#[derive(Debug)]
+struct Writable(Box<[u64]>);
+
+/// Pages remembered, a power of two.
+const MAX_WRITABLE: usize = 1 << 13;
+
+impl Default for Writable {
+    fn default() -> Self {
+        Self(vec![u64::MAX; MAX_WRITABLE].into())
+    }
+}
+
+impl Writable {
+    fn slot(page: u64) -> usize {
+        page as usize & (MAX_WRITABLE - 1)
+    }
+
+    fn has(&self, virt: u64) -> bool {
+        self.0.get(Self::slot(virt >> 12)) == Some(&(virt >> 12))
+    }
+
+    fn add(&mut self, virt: u64) {
+        self.0[Self::slot(virt >> 12)] = virt >> 12;
+    }
+
+    fn forget(&mut self, span: Span) {
+        let (first, last) = (span.first >> 12, span.last >> 12);
+        if last - first >= MAX_WRITABLE as u64 {
+            self.0.fill(u64::MAX);
+            return;
+        }
+        for page in first..=last {
+            let there = &mut self.0[Self::slot(page)];
+            if *there == page {
+                *there = u64::MAX;
+            }
+        }
+    }
 }
 
 impl Tables {
@@ -74,9 +117,16 @@ impl Tables {
         Some((space, mapping))
     }
 
-    /// What that leaf grants.
-    pub(crate) fn granted(&self, space: SpaceId, virt: u64) -> Option<Perm> {
-        self.leaf(space, virt).map(|(_, _, mapping)| mapping.perm)
+    /// What that leaf grants, or at least that it grants stores.
+    pub(crate) fn granted(&mut self, space: SpaceId, virt: u64) -> Option<Perm> {
+        if space == SpaceId::KERNEL && self.writable.has(virt) {
+            return Some(Perm::PRESENT | Perm::WRITE);
+        }
+        let perm = self.leaf(space, virt).map(|(_, _, mapping)| mapping.perm)?;
+        if space == SpaceId::KERNEL && perm.contains(Perm::PRESENT) && perm.writable() {
+            self.writable.add(virt);
+        }
+        Some(perm)
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {
@@ -99,6 +149,9 @@ impl Tables {
 
     /// Puts a mapping over `span`, or clears it.
     pub(crate) fn set(&mut self, space: SpaceId, span: Span, mapping: Option<Mapping>) {
+        if space == SpaceId::KERNEL {
+            self.writable.forget(span);
+        }
         let map = self.now.entry(space).or_default();
         match mapping {
             Some(mapping) => {

@@ -34,7 +34,7 @@ use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
 use super::versions::{History, Version, Versions};
 use super::views::{Stores, View};
 use crate::mistakes::{Mistake, made};
-use crate::span::{Piece, Span, SpanMap};
+use crate::span::{Piece, Span, WordMap};
 
 /// What closes a fetch window on this CPU.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +165,7 @@ fn know(view: &mut View, version: &Version, span: Span) {
 pub(crate) struct Weak {
     caches: Caches,
     cpus: FxHashMap<CpuId, Cpu>,
-    touched: SpanMap<Touches>,
+    touched: WordMap<Touches>,
     open: Vec<Open>,
     /// Whether windows are followed after their fetch; streams are judged at the fetch.
     pub(crate) follow: bool,
@@ -180,7 +180,7 @@ impl Weak {
         Self {
             caches,
             cpus: FxHashMap::default(),
-            touched: SpanMap::default(),
+            touched: WordMap::default(),
             open: Vec::new(),
             follow: false,
             grown: Vec::new(),

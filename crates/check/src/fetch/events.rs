@@ -9,7 +9,7 @@ use textbed_arch::{
 };
 use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
-use super::versions::{Unit, Version, Versions};
+use super::versions::{Made, Unit, Version, Versions};
 use super::views::View;
 use super::{Model, Settling};
 use crate::live::{Live, Now};
@@ -101,7 +101,7 @@ impl Live {
                 if fetches.predicted {
                     machine.store(p, seq, None);
                 }
-                (version, true)
+                (Made::GoesOn(version), true)
             }
             (Model::Weak { predicted, .. }, Some(version))
                 if predicted.as_ref().is_none_or(|w| !w.touched_otherwise(p, span)) =>
@@ -109,7 +109,7 @@ impl Live {
                 if let (Some(weak), Some(view)) = (predicted, &version.view) {
                     weak.store_goes_on(p, span, version.stamp, view);
                 }
-                (version, true)
+                (Made::GoesOn(version), true)
             }
             (model, _) => {
                 let mark = Mark::of(now.event, now.batch, self.calls.chain(now.event.cause));
@@ -129,7 +129,7 @@ impl Live {
                     _ => {}
                 }
                 let fenced = Cell::new(0);
-                let version = Rc::new(Version {
+                let version = Version {
                     stamp: seq,
                     cpu: p,
                     mark,
@@ -139,26 +139,25 @@ impl Live {
                     unit,
                     view,
                     clock,
-                });
-                if let (true, Model::X86 { machine, .. }) = (nontemporal, &mut fetches.model) {
-                    machine.wait_for_fence(Rc::clone(&version));
+                };
+                match &mut fetches.model {
+                    Model::X86 { machine, .. } if nontemporal => {
+                        let version = Rc::new(version);
+                        machine.wait_for_fence(Rc::clone(&version));
+                        (Made::Held(version), plain)
+                    }
+                    _ => (Made::New(version), plain),
                 }
-                (version, plain)
             }
         };
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
-        let settled = |part: Span, v: &Version| {
-            let out_of_reach = match (settling, model) {
-                (Settling::Synchronised(floor), _) => v.stamp <= floor && !v.waits_for_fence(),
-                (Settling::Unmaintained, Model::Weak { observed, .. }) => {
-                    !observed.was_cleaned(part)
-                }
-                _ => false,
-            };
-            out_of_reach && !v.may_trap(arch)
+        let settled = |part: Span, stamp: u64| match (settling, model) {
+            (Settling::Synchronised(floor), _) => stamp <= floor,
+            (Settling::Unmaintained, Model::Weak { observed, .. }) => !observed.was_cleaned(part),
+            _ => false,
         };
-        fetches.versions.store(span, version, plain, settled);
+        fetches.versions.store(arch, span, version, plain, settled);
     }
 
     /// A load that saw stores up to the event numbered `from`.

@@ -4,15 +4,14 @@
 //! What needs events (interrupts, live patching, non-temporal stores) is in `tests/fetch.rs`.
 
 use std::cell::Cell;
-use std::rc::Rc;
 
 use textbed_arch::effect::{Barrier, Domain};
-use textbed_arch::{CpuId, Features};
+use textbed_arch::{Arch, CpuId, Features};
 use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
 
 use super::arm64::Caches;
 use super::powerpc;
-use super::versions::{Version, Versions};
+use super::versions::{Made, Version, Versions};
 use super::views::View;
 use super::x86::X86;
 use crate::mark::{ChainId, Mark};
@@ -65,7 +64,7 @@ impl Pc {
             view: None,
             clock: Some(clock),
         };
-        self.versions.store(word(at), Rc::new(version), false, |_, _| false);
+        self.versions.store(Arch::X86_64, word(at), Made::New(version), false, |_, _| false);
     }
 
     fn store(&mut self, p: u16, at: u64) {

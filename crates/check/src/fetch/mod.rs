@@ -251,7 +251,8 @@ impl Fetches {
     /// Until which event `virt` was executable with what it led to before; 0 = never.
     pub(crate) fn executable_until(&self, space: SpaceId, virt: u64) -> u64 {
         let of = |s: SpaceId| Some(self.past_exec.get(&s)?.get(virt)?.1.0);
-        of(space).max(of(SpaceId::KERNEL)).unwrap_or(0)
+        let own = if space == SpaceId::KERNEL { None } else { of(space) };
+        own.max(of(SpaceId::KERNEL)).unwrap_or(0)
     }
 
     /// The mapping of `virt` changed; it led or leads to `frames`.

@@ -116,10 +116,8 @@ impl Observed {
     }
 
     pub(crate) fn clean(&mut self, versions: &Versions, span: Span) {
-        for (part, history) in versions.within(span) {
-            if let Some(newest) = history.newest() {
-                raise(&mut self.cleaned, part, newest.stamp);
-            }
+        for (part, newest) in versions.newest_in(span) {
+            raise(&mut self.cleaned, part, newest);
         }
     }
 
@@ -137,9 +135,7 @@ impl Observed {
         let parts: Vec<(Span, u64)> = if self.caches.clean {
             self.cleaned.within(span).map(|(part, stamp)| (part, stamp.0)).collect()
         } else {
-            let newest =
-                |(part, h): (Span, super::versions::History)| Some((part, h.newest()?.stamp));
-            versions.within(span).filter_map(newest).collect()
+            versions.newest_in(span).collect()
         };
         let (pending, issued) = if alone {
             let own = self.own.entry(p).or_default();

@@ -13,11 +13,14 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use textbed_arch::{Arch, CpuId, trap};
+use rustc_hash::FxHashMap;
+use textbed_arch::{Arch, CpuId, VirtAddr, trap};
+use textbed_event::{CallRef, Kind, Origin};
 
 use super::clock::Clock;
 use super::views::View;
-use crate::mark::Mark;
+use crate::mark::{ChainId, Mark};
+use crate::shortcuts::{Shortcut, open};
 use crate::span::{Piece, Span, WordMap};
 
 /// Versions kept for one range.
@@ -60,13 +63,15 @@ impl Version {
     }
 
     /// Whether its bytes are, or hold, a trap.
-    pub(crate) fn may_trap(&self, arch: Arch) -> bool {
-        let unit = if arch == Arch::X86_64 { 1 } else { 4 };
-        self.unit.is_some_and(|u| {
-            let bytes = u.bytes.get(..usize::from(u.len)).unwrap_or(&[]);
-            bytes.windows(unit).any(|b| trap::is_trap_fill(arch, b))
-        })
+    fn may_trap(&self, arch: Arch) -> bool {
+        self.unit.is_some_and(|u| may_trap(arch, u.bytes.get(..usize::from(u.len)).unwrap_or(&[])))
     }
+}
+
+/// Whether bytes are, or hold, a trap.
+fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
+    let unit = if arch == Arch::X86_64 { 1 } else { 4 };
+    bytes.windows(unit).any(|b| trap::is_trap_fill(arch, b))
 }
 
 /// A stored code unit: address and bytes.
@@ -120,14 +125,8 @@ impl History {
         self.forgotten + self.versions.len() as u32
     }
 
-    /// One version more; the oldest is forgotten where there are too many, and all of them where
-    /// `settled` says so of the newest.
-    fn push(&mut self, version: &Rc<Version>, settled: bool) {
-        if settled {
-            self.forgotten += self.versions.len() as u32;
-            self.versions = Kept::One(Rc::clone(version));
-            return;
-        }
+    /// One version more; the oldest is forgotten where there are too many.
+    fn push(&mut self, version: &Rc<Version>) {
         match &mut self.versions {
             Kept::One(first) => {
                 let mut versions = Vec::with_capacity(2);
@@ -146,21 +145,222 @@ impl History {
     }
 }
 
-impl Piece for History {
+/// A store of a few bytes of which nothing is known but the event itself: what is kept of most, and
+/// made a [`Version`] when somebody asks.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// See [`Version::key`].
+    key: u64,
+    at_ns: u64,
+    virt: u64,
+    phys: u64,
+    bytes: [u8; 8],
+    /// Place in [`Versions::contexts`].
+    context: u32,
+    len: u8,
+    kind: Kind,
+}
+
+/// What many stores share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Context {
+    cause: CallRef,
+    chain: ChainId,
+    origin: Option<Origin>,
+    sure: bool,
+}
+
+/// Contexts kept; with one more a store is kept as a version.
+const MAX_CONTEXTS: usize = 1 << 16;
+
+impl Note {
+    fn stamp(&self) -> u64 {
+        self.key >> 16
+    }
+
+    fn cpu(&self) -> CpuId {
+        CpuId(self.key as u16)
+    }
+
+    fn delta(&self) -> u64 {
+        self.virt.wrapping_sub(self.phys)
+    }
+
+    fn may_trap(&self, arch: Arch) -> bool {
+        may_trap(arch, self.bytes.get(..usize::from(self.len)).unwrap_or(&[]))
+    }
+
+    fn version(&self, contexts: &[Context]) -> Rc<Version> {
+        let context = contexts.get(self.context as usize);
+        let (stamp, cpu) = (self.stamp(), self.cpu());
+        let mark = Mark {
+            seq: stamp,
+            at_ns: self.at_ns,
+            virt: Some(VirtAddr(self.virt)),
+            origin: context.and_then(|c| c.origin),
+            cause: context.map_or(CallRef::NONE, |c| c.cause),
+            chain: context.map_or(ChainId::EMPTY, |c| c.chain),
+            cpu,
+            kind: self.kind,
+            sure: context.is_some_and(|c| c.sure),
+        };
+        Rc::new(Version {
+            stamp,
+            cpu,
+            mark,
+            delta: self.delta(),
+            nontemporal: false,
+            fenced: Cell::new(0),
+            unit: Some(Unit { phys: self.phys, len: self.len, bytes: self.bytes }),
+            view: None,
+            clock: None,
+        })
+    }
+}
+
+/// What is kept of one range.
+#[derive(Clone, Debug)]
+enum Entry {
+    /// One store, and how many there were before it.
+    Noted(u32, Note),
+    Kept(History),
+}
+
+impl Entry {
+    fn history(&self, contexts: &[Context]) -> History {
+        match self {
+            Entry::Noted(forgotten, note) => {
+                let versions = Kept::One(note.version(contexts));
+                History { forgotten: *forgotten, versions }
+            }
+            Entry::Kept(history) => history.clone(),
+        }
+    }
+
+    /// The stamp of the newest version.
+    fn newest(&self) -> u64 {
+        match self {
+            Entry::Noted(_, note) => note.stamp(),
+            Entry::Kept(history) => history.newest().map_or(0, |v| v.stamp),
+        }
+    }
+
+    /// Whether it is forgotten with the next version: `settled` says it of a stamp.
+    fn settled(&self, arch: Arch, settled: impl Fn(u64) -> bool) -> bool {
+        if !open(Shortcut::Settled) {
+            return false;
+        }
+        match self {
+            Entry::Noted(_, note) => settled(note.stamp()) && !note.may_trap(arch),
+            Entry::Kept(history) => history
+                .newest()
+                .is_some_and(|v| settled(v.stamp) && !v.waits_for_fence() && !v.may_trap(arch)),
+        }
+    }
+
+    fn count(&self) -> u32 {
+        match self {
+            Entry::Noted(forgotten, _) => forgotten + 1,
+            Entry::Kept(history) => history.newest_number(),
+        }
+    }
+
+    /// Whether it is this version and nothing else.
+    fn is_only(&self, stamp: u64) -> bool {
+        match self {
+            Entry::Noted(forgotten, note) => *forgotten == 0 && note.stamp() == stamp,
+            Entry::Kept(h) => {
+                h.forgotten == 0 && h.versions.len() == 1 && h.versions[0].stamp == stamp
+            }
+        }
+    }
+}
+
+impl Piece for Entry {
     fn skip(&mut self, _bytes: u64) {}
     fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        self.forgotten == next.forgotten
-            && self.versions.len() == next.versions.len()
-            && self.versions.iter().zip(next.versions.iter()).all(|(a, b)| Rc::ptr_eq(a, b))
+        // A stamp names one version.
+        match (self, next) {
+            (Entry::Noted(f, a), Entry::Noted(g, b)) => (f, a.key) == (g, b.key),
+            (Entry::Kept(a), Entry::Kept(b)) => {
+                a.forgotten == b.forgotten
+                    && a.versions.len() == b.versions.len()
+                    && a.versions.iter().zip(b.versions.iter()).all(|(a, b)| a.stamp == b.stamp)
+            }
+            (Entry::Noted(f, a), Entry::Kept(b)) | (Entry::Kept(b), Entry::Noted(f, a)) => {
+                b.forgotten == *f && b.versions.len() == 1 && b.versions[0].stamp == a.stamp()
+            }
+        }
+    }
+}
+
+/// A store: a new version, or one that goes on.
+#[derive(Debug)]
+pub(crate) enum Made {
+    New(Version),
+    /// What [`Versions::going_on`] gave.
+    GoesOn(Rc<Version>),
+    /// A version that somebody else holds, too.
+    Held(Rc<Version>),
+}
+
+/// A new version, as it is entered.
+#[derive(Debug)]
+enum Fresh {
+    Note(Note),
+    Version(Rc<Version>),
+}
+
+impl Fresh {
+    /// It as the newest of a range, of which `there` was known.
+    fn over(
+        &self,
+        there: Option<&Entry>,
+        contexts: &[Context],
+        settled: impl Fn(&Entry) -> bool,
+    ) -> Entry {
+        let forgotten = match there {
+            None => 0,
+            Some(entry) if settled(entry) => entry.count(),
+            Some(entry) => {
+                let mut history = entry.history(contexts);
+                history.push(&self.version(contexts));
+                return Entry::Kept(history);
+            }
+        };
+        match self {
+            Fresh::Note(note) => Entry::Noted(forgotten, *note),
+            Fresh::Version(version) => {
+                Entry::Kept(History { forgotten, versions: Kept::One(Rc::clone(version)) })
+            }
+        }
+    }
+
+    fn version(&self, contexts: &[Context]) -> Rc<Version> {
+        match self {
+            Fresh::Note(note) => note.version(contexts),
+            Fresh::Version(version) => Rc::clone(version),
+        }
+    }
+
+    fn stamp(&self) -> u64 {
+        match self {
+            Fresh::Note(note) => note.stamp(),
+            Fresh::Version(version) => version.stamp,
+        }
     }
 }
 
 /// The versions of all memory.
 #[derive(Default, Debug)]
 pub(crate) struct Versions {
-    map: WordMap<History>,
+    map: WordMap<Entry>,
     /// The run of stores that may go on: its version, and the address that would continue it.
-    run: Option<(Rc<Version>, u64)>,
+    run: Option<(Fresh, u64)>,
+    contexts: Vec<Context>,
+    index: FxHashMap<Context, u32>,
+    /// The context of the store before.
+    last: u32,
 }
 
 impl Versions {
@@ -172,46 +372,99 @@ impl Versions {
     /// The version that a store at `span` by `cpu` would go on with.
     pub(crate) fn going_on(&self, cpu: CpuId, span: Span, delta: u64) -> Option<Rc<Version>> {
         let (version, next) = self.run.as_ref()?;
-        let same = version.cpu == cpu && *next == span.first && version.delta == delta;
-        (same && !version.nontemporal).then(|| Rc::clone(version))
+        if *next != span.first {
+            return None;
+        }
+        let same = match version {
+            Fresh::Note(note) => note.cpu() == cpu && note.delta() == delta,
+            Fresh::Version(v) => v.cpu == cpu && v.delta == delta && !v.nontemporal,
+        };
+        same.then(|| version.version(&self.contexts))
     }
 
-    /// `span` holds `version` from now on; a plain one may go on. `settled` says of a version, and
-    /// where it is, that it and those before it are forgotten as soon as there is a newer one.
+    /// The place of a context, if there is room for it.
+    fn context(&mut self, mark: &Mark) -> Option<u32> {
+        let Mark { cause, chain, origin, sure, .. } = *mark;
+        let context = Context { cause, chain, origin, sure };
+        if self.contexts.get(self.last as usize) == Some(&context) {
+            return Some(self.last);
+        }
+        let next = self.contexts.len();
+        let place = match self.index.get(&context) {
+            Some(place) => *place,
+            None if next >= MAX_CONTEXTS => return None,
+            None => {
+                self.contexts.push(context);
+                self.index.insert(context, next as u32);
+                next as u32
+            }
+        };
+        self.last = place;
+        Some(place)
+    }
+
+    /// The note that says all of a version, if one does.
+    fn note(&mut self, version: &Version, span: Span) -> Option<Note> {
+        let Version { mark, unit: Some(unit), view: None, clock: None, .. } = version else {
+            return None;
+        };
+        let virt = mark.virt?.0;
+        let whole = unit.phys == span.first && u64::from(unit.len) == span.len();
+        let told = virt.wrapping_sub(unit.phys) == version.delta
+            && (mark.seq, mark.cpu) == (version.stamp, version.cpu);
+        if version.nontemporal || !whole || !told || !open(Shortcut::Noted) {
+            return None;
+        }
+        let (at_ns, phys, bytes, len, kind) =
+            (mark.at_ns, unit.phys, unit.bytes, unit.len, mark.kind);
+        let (key, context) = (version.key(), self.context(mark)?);
+        Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
+    }
+
+    /// `span` holds a version from now on; a plain one may go on. `settled` says of a version's
+    /// stamp, and where it is, that it and those before it are forgotten with the next one.
     pub(crate) fn store(
         &mut self,
+        arch: Arch,
         span: Span,
-        version: Rc<Version>,
+        made: Made,
         plain: bool,
-        settled: impl Fn(Span, &Version) -> bool,
+        settled: impl Fn(Span, u64) -> bool,
     ) {
-        let settled = |part: Span, h: &History| h.newest().is_some_and(|v| settled(part, v));
-        let alone = |h: &History| {
-            h.forgotten == 0 && h.versions.len() == 1 && Rc::ptr_eq(&h.versions[0], &version)
+        let (fresh, goes_on) = match made {
+            Made::GoesOn(version) => (Fresh::Version(version), true),
+            Made::Held(version) => (Fresh::Version(version), false),
+            Made::New(version) => match self.note(&version, span) {
+                Some(note) => (Fresh::Note(note), false),
+                None => (Fresh::Version(Rc::new(version)), false),
+            },
         };
-        let goes_on = self.run.as_ref().is_some_and(|(v, _)| Rc::ptr_eq(v, &version));
-        if plain && goes_on && self.map.extend(span, alone) {
-            self.run = span.last.checked_add(1).map(|next| (version, next));
+        let next = span.last.checked_add(1);
+        if goes_on && self.map.extend(span, |entry| entry.is_only(fresh.stamp())) {
+            self.run = self.run.take().and_then(|(run, _)| Some((run, next?)));
             return;
         }
-        match self.map.exact_mut(span).filter(|_| !goes_on) {
-            // A version that was just made is in no neighbour: there is nothing to join.
-            Some(history) => {
-                let settled = settled(span, history);
-                history.push(&version, settled);
-            }
-            _ => self.map.update(span, |part, history| {
-                Some(match history.cloned() {
-                    Some(mut history) => {
-                        let settled = settled(part, &history);
-                        history.push(&version, settled);
-                        history
-                    }
-                    None => History { forgotten: 0, versions: Kept::One(Rc::clone(&version)) },
-                })
-            }),
+        let contexts = &self.contexts;
+        let done = |part: Span, entry: &Entry| entry.settled(arch, |stamp| settled(part, stamp));
+        let there = if goes_on { None } else { self.map.exact_mut(span) };
+        // A version that was just made is in no neighbour: there is nothing to join.
+        if let Some(entry) = there {
+            *entry = fresh.over(Some(entry), contexts, |e| done(span, e));
+        } else if !goes_on && !self.map.meets(span) {
+            self.map.enter(span, fresh.over(None, contexts, |_| false));
+        } else {
+            self.map
+                .update(span, |part, entry| Some(fresh.over(entry, contexts, |e| done(part, e))));
         }
-        self.run = span.last.checked_add(1).filter(|_| plain).map(|next| (version, next));
+        self.run = match goes_on {
+            true => self.run.take().and_then(|(run, _)| Some((run, next?))),
+            false => next.filter(|_| plain).map(|next| (fresh, next)),
+        };
+    }
+
+    /// The newest stamps in `span`, with where they are.
+    pub(crate) fn newest_in(&self, span: Span) -> impl Iterator<Item = (Span, u64)> + '_ {
+        self.map.parts(span).map(|(part, entry)| (part, entry.newest()))
     }
 
     /// Nothing asks for the versions of `span` any more.
@@ -226,17 +479,20 @@ impl Versions {
     }
 
     pub(crate) fn within(&self, span: Span) -> impl Iterator<Item = (Span, History)> + '_ {
-        self.map.within(span)
+        self.map.parts(span).map(|(part, entry)| (part, entry.history(&self.contexts)))
     }
 
     /// The newest version of the byte at `phys` among those of events up to `stamp`.
     pub(crate) fn newest_at(&self, phys: u64, stamp: u64) -> Option<Rc<Version>> {
-        let (_, history) = self.map.get(phys)?;
+        let history = self.map.get(phys)?.1.history(&self.contexts);
         history.versions.iter().rev().find(|v| v.stamp <= stamp).cloned()
     }
 
     /// The newest version of the byte at `phys`.
     pub(crate) fn newest(&self, phys: u64) -> Option<Rc<Version>> {
-        self.map.get(phys).and_then(|(_, history)| history.newest().cloned())
+        match self.map.get(phys)?.1 {
+            Entry::Noted(_, note) => Some(note.version(&self.contexts)),
+            Entry::Kept(history) => history.newest().cloned(),
+        }
     }
 }

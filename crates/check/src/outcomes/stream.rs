@@ -6,16 +6,15 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
-use textbed_arch::CpuId;
 use textbed_arch::effect::{Barrier, Domain};
+use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
 
 use super::class::{Class, Kind};
 use super::step::{Deps, Order, Step};
 use crate::fetch::arm64::{Caches, Weak};
-use crate::fetch::versions::{Version, Versions};
+use crate::fetch::versions::{Made, Version, Versions};
 use crate::fetch::views::View;
 use crate::mark::{ChainId, Mark};
 use crate::span::Span;
@@ -66,7 +65,7 @@ impl Stream {
             view: Some(view),
             clock: None,
         };
-        self.versions.store(word(at), Rc::new(version), false, |_, _| false);
+        self.versions.store(Arch::Arm64, word(at), Made::New(version), false, |_, _| false);
         for (id, stamp) in std::mem::take(&mut self.weak.grown) {
             let Some((at, _, high)) = self.windows.get_mut(&id) else { continue };
             if let Some((_, history)) = self.versions.within(word(*at)).next() {

@@ -10,7 +10,6 @@
 //! reach everything (they are never beside).
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use textbed_arch::{Perm, SpaceId, effect::CacheScope};
 use textbed_event::CallRef;
@@ -131,7 +130,7 @@ impl Live {
         let same_run = |d: &Done| {
             d.frames.is_some_and(|f| {
                 let run = self.fetches.versions.within(f);
-                run.into_iter().any(|(_, h)| h.newest().is_some_and(|v| Rc::ptr_eq(v, version)))
+                run.into_iter().any(|(_, h)| h.newest().is_some_and(|v| v.stamp == version.stamp))
             })
         };
         // What was stored and maintained for itself says nothing about this store.

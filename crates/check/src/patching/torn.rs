@@ -44,7 +44,7 @@ impl Live {
             .fetches
             .versions
             .within(around)
-            .filter(|(_, h)| h.newest().is_some_and(|v| std::rc::Rc::ptr_eq(v, version)))
+            .filter(|(_, h)| h.newest().is_some_and(|v| v.stamp == version.stamp))
             .map(|(part, _)| part.len())
             .sum();
         if wide <= unit {

@@ -1,69 +1,53 @@
 //! Values of cells: spans of one size, aligned to it, found by a hash of the region that they lie
 //! in and the number of cells before them there.
 //!
-//! Page tables and stores consist of such spans for the most part (a page, a word). A region is
-//! 512 cells; its values stand in order, so that a look-up touches three places and a walk none in
-//! vain.
+//! Page tables and stores consist of such spans for the most part (a page, a word). A region is 64
+//! cells; its values stand in order, so that a look-up touches two places and a walk none in vain.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 /// Cells of a region, as a power of two.
-const REGION: u32 = 9;
-/// Values for which an empty region keeps room.
-const KEPT: usize = 8;
+const REGION: u32 = 6;
 
 /// The cells of one region that have a value.
 #[derive(Clone, Debug)]
 struct Region<V> {
-    bits: [u64; 8],
+    bits: u64,
     /// In order of their cells.
     values: Vec<V>,
 }
 
 impl<V> Region<V> {
-    fn has(&self, at: usize) -> bool {
-        self.bits[at >> 6] & (1 << (at & 63)) != 0
+    /// The place of the value of a cell, or where it would be.
+    fn place(&self, cell: u64) -> Result<usize, usize> {
+        let bit = 1 << (cell & 63);
+        let rank = (self.bits & (bit - 1)).count_ones() as usize;
+        if self.bits & bit != 0 { Ok(rank) } else { Err(rank) }
     }
 
-    /// Values of cells before `at`.
-    fn rank(&self, at: usize) -> usize {
-        let whole: u32 = self.bits[..at >> 6].iter().map(|b| b.count_ones()).sum();
-        (whole + (self.bits[at >> 6] & ((1 << (at & 63)) - 1)).count_ones()) as usize
-    }
-
-    /// The first cell with a value from `at` on.
-    fn next(&self, at: usize) -> Option<usize> {
-        let first = self.bits[at >> 6] & (u64::MAX << (at & 63));
-        if first != 0 {
-            return Some((at & !63) + first.trailing_zeros() as usize);
-        }
-        let more = self.bits.iter().enumerate().skip((at >> 6) + 1);
-        more.into_iter().find(|(_, b)| **b != 0).map(|(n, b)| n * 64 + b.trailing_zeros() as usize)
+    /// The first cell from `cell` on that has a value, with its place.
+    fn next(&self, cell: u64) -> Option<(u64, usize)> {
+        let later = self.bits & (u64::MAX << (cell & 63));
+        let at = u64::from(later.trailing_zeros());
+        (later != 0).then(|| (cell & !63 | at, (self.bits & ((1 << at) - 1)).count_ones() as usize))
     }
 }
 
 /// Values by number of cell.
 #[derive(Clone, Debug)]
 pub(super) struct Cells<V> {
-    /// The place of each region in `regions`.
-    index: FxHashMap<u64, u32>,
+    regions: FxHashMap<u64, Region<V>>,
     /// The numbers of the regions, in order.
     order: BTreeSet<u64>,
-    regions: Vec<Region<V>>,
     len: usize,
 }
 
 impl<V> Default for Cells<V> {
     fn default() -> Self {
-        let (index, order) = (FxHashMap::default(), BTreeSet::new());
-        Self { index, order, regions: Vec::new(), len: 0 }
+        Self { regions: FxHashMap::default(), order: BTreeSet::new(), len: 0 }
     }
-}
-
-fn place(cell: u64) -> usize {
-    (cell & ((1 << REGION) - 1)) as usize
 }
 
 impl<V> Cells<V> {
@@ -75,96 +59,77 @@ impl<V> Cells<V> {
         self.len
     }
 
-    fn region(&self, cell: u64) -> Option<&Region<V>> {
-        if self.len == 0 {
-            return None;
-        }
-        self.regions.get(*self.index.get(&(cell >> REGION))? as usize)
-    }
-
-    fn region_mut(&mut self, cell: u64) -> Option<&mut Region<V>> {
-        if self.len == 0 {
-            return None;
-        }
-        self.regions.get_mut(*self.index.get(&(cell >> REGION))? as usize)
-    }
-
     pub(super) fn get(&self, cell: u64) -> Option<&V> {
-        let region = self.region(cell)?;
-        let at = place(cell);
-        region.has(at).then(|| region.values.get(region.rank(at)))?
+        if self.len == 0 {
+            return None;
+        }
+        let region = self.regions.get(&(cell >> REGION))?;
+        region.values.get(region.place(cell).ok()?)
     }
 
     pub(super) fn get_mut(&mut self, cell: u64) -> Option<&mut V> {
-        let region = self.region_mut(cell)?;
-        let at = place(cell);
-        if !region.has(at) {
+        if self.len == 0 {
             return None;
         }
-        let rank = region.rank(at);
-        region.values.get_mut(rank)
+        let region = self.regions.get_mut(&(cell >> REGION))?;
+        let place = region.place(cell).ok()?;
+        region.values.get_mut(place)
     }
 
     /// Puts a value there, replacing what was there.
     pub(super) fn insert(&mut self, cell: u64, value: V) {
-        let (index, order, regions) = (&mut self.index, &mut self.order, &mut self.regions);
-        let slot = *index.entry(cell >> REGION).or_insert_with(|| {
+        let order = &mut self.order;
+        let region = self.regions.entry(cell >> REGION).or_insert_with(|| {
             order.insert(cell >> REGION);
-            regions.push(Region { bits: [0; 8], values: Vec::new() });
-            regions.len() as u32 - 1
+            Region { bits: 0, values: Vec::new() }
         });
-        let region = &mut regions[slot as usize];
-        let (at, rank) = (place(cell), region.rank(place(cell)));
-        if region.has(at) {
-            region.values[rank] = value;
-        } else {
-            region.bits[at >> 6] |= 1 << (at & 63);
-            region.values.insert(rank, value);
-            self.len += 1;
+        match region.place(cell) {
+            Ok(place) => region.values[place] = value,
+            Err(place) => {
+                region.bits |= 1 << (cell & 63);
+                region.values.insert(place, value);
+                self.len += 1;
+            }
         }
     }
 
     pub(super) fn remove(&mut self, cell: u64) -> Option<V> {
-        let region = self.region_mut(cell)?;
-        let at = place(cell);
-        if !region.has(at) {
+        if self.len == 0 {
             return None;
         }
-        let value = region.values.remove(region.rank(at));
-        region.bits[at >> 6] &= !(1 << (at & 63));
-        if region.values.is_empty() {
-            region.values.shrink_to(KEPT);
+        let region = self.regions.get_mut(&(cell >> REGION))?;
+        let value = region.values.remove(region.place(cell).ok()?);
+        region.bits &= !(1 << (cell & 63));
+        if region.bits == 0 {
+            self.regions.remove(&(cell >> REGION));
+            self.order.remove(&(cell >> REGION));
         }
         self.len -= 1;
         Some(value)
     }
 
-    /// The first cell with a value from `cell` on.
+    /// The first cell with a value from `cell` on, up to `last`.
     fn next(&self, cell: u64, last: u64) -> Option<(u64, &V)> {
         if self.len == 0 || cell > last {
             return None;
         }
-        let found = |region: &'_ Region<V>, from: u64| {
-            let at = region.next(place(from))?;
-            Some(((from >> REGION) << REGION | at as u64, region.rank(at)))
-        };
-        let mut from = cell;
-        if let Some(region) = self.region(cell)
-            && let Some((at, rank)) = found(region, from)
-        {
-            return (at <= last).then(|| Some((at, region.values.get(rank)?)))?;
-        }
+        let (mut from, end) = (cell, last >> REGION);
         loop {
+            if let Some(region) = self.regions.get(&(from >> REGION))
+                && let Some((at, place)) = region.next(from)
+            {
+                return (at <= last).then(|| Some((at, region.values.get(place)?)))?;
+            }
             let next = (from >> REGION) + 1;
-            if next > last >> REGION {
+            if next > end {
                 return None;
             }
-            from = *self.order.range(next..=last >> REGION).next()? << REGION;
-            if let Some(region) = self.region(from)
-                && let Some((at, rank)) = found(region, from)
-            {
-                return (at <= last).then(|| Some((at, region.values.get(rank)?)))?;
-            }
+            // The next one is looked for only where it is not the one beside.
+            let next = match next == end {
+                true => next,
+                false => *self.order.range(next..=end).next()?,
+            };
+            from = next << REGION;
         }
     }
 

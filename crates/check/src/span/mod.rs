@@ -137,6 +137,9 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
 
     /// Whether any entry meets `span`.
     pub(crate) fn meets(&self, span: Span) -> bool {
+        if self.wide.is_empty() && span.first >> SHIFT == span.last >> SHIFT {
+            return self.cells.get(span.first >> SHIFT).is_some();
+        }
         self.wide.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
             || self.cells.range(span.first >> SHIFT, span.last >> SHIFT).next().is_some()
     }
@@ -228,8 +231,8 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         true
     }
 
-    /// Puts an entry over a span that is free, as it is.
-    fn enter(&mut self, span: Span, value: V) {
+    /// Puts an entry over a span that is free, where no neighbour can be the same thing.
+    pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
             Some(cell) => self.cells.insert(cell, value),
             None => {

@@ -16,14 +16,13 @@
 use rustc_hash::FxHashMap;
 
 use std::cell::Cell;
-use std::rc::Rc;
 
-use textbed_arch::CpuId;
 use textbed_arch::effect::Barrier;
+use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event, NameId, View};
 
 use super::Mix;
-use crate::fetch::versions::{Version, Versions};
+use crate::fetch::versions::{Made, Version, Versions};
 use crate::fetch::x86::X86;
 use crate::mark::{ChainId, Mark};
 use crate::mistakes::{self, Mistake};
@@ -121,7 +120,7 @@ fn run(amd: bool, steps: &[(u8, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize, 
                     debug_assert!(matches!(ran[*at].op, Op::Fetch(w) if w == word));
                     window[1] += 1;
                 }
-                versions.store(span(word), Rc::new(made), false, |_, _| false);
+                versions.store(Arch::X86_64, span(word), Made::New(made), false, |_, _| false);
                 version = versions.within(span(word)).next().unwrap().1.newest_number() as u8;
             }
             Op::Load(word) => {

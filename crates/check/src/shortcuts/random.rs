@@ -1,0 +1,171 @@
+//! Random streams with each shortcut open and closed: the report is the same, but for how much was
+//! looked at.
+
+use proptest::prelude::*;
+use textbed_arch::{
+    Arch, CpuId, Features, Perm, Pfn, PhysAddr, VirtAddr,
+    effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
+};
+use textbed_event::{
+    Batch, Event, Flags, Header, LeafChange, MemOrder, NameId, Recorder, Sink, View,
+};
+
+use super::{CLOSED, Shortcut};
+use crate::{Checker, Mode, Options, Reading, Report};
+
+const CODE: u64 = 0xffff_ffff_c000_0000;
+const ALIAS: u64 = 0xffff_8880_0000_0000;
+const PHYS: u64 = 0x20_0000;
+const CPUS: u16 = 3;
+const FRAMES: u64 = 3;
+
+/// A generator of numbers (splitmix64).
+struct Mix(u64);
+
+impl Mix {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(z ^ (z >> 31)) * u128::from(n)) >> 64) as u64
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
+
+fn leaf(virt: u64, phys: u64, old: Perm, new: Perm) -> View {
+    let change = LeafChange { count: 1, shift: 12, old_shift: 12, old, new };
+    View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(phys), change }
+}
+
+/// Something that happens at `at` in frame `page`.
+fn anything(mix: &mut Mix, rec: &mut Recorder, arch: Arch, page: u64, slot: NameId) -> View {
+    let at = page + mix.of(&[0, 4, 8, 12, 16, 60, 64, 4088, 4094]);
+    let (virt, alias, phys) = (VirtAddr(CODE + at), VirtAddr(ALIAS + at), PhysAddr(PHYS + at));
+    let (scope, reach) = (CacheScope::Line, Reach::Broadcast);
+    match mix.below(70) {
+        0..24 => {
+            let at = page + mix.below(6) * 8;
+            let (virt, phys) = (VirtAddr(CODE + at), PhysAddr(PHYS + at));
+            View::Fetch { virt, phys, len: mix.of(&[4, 8, 16]) }
+        }
+        24..38 => {
+            let len = mix.of(&[1usize, 2, 4, 4, 8, 8, 8, 16]);
+            let first = mix.of(&[0xcc, 1, 2, 3]);
+            let bytes = rec.bytes(&[first, 0, 0x90, 0x14].repeat(4)[..len]);
+            let order = mix.of(&[MemOrder::Plain, MemOrder::Plain, MemOrder::Release]);
+            View::Store { virt: alias, phys, bytes, order }
+        }
+        38..44 => View::ContextSync { cause: SyncCause::Serialising },
+        44..47 => View::CacheClean { scope: mix.of(&[scope, scope, CacheScope::All]), virt, phys },
+        47..50 => {
+            let scope = mix.of(&[scope, scope, CacheScope::All]);
+            View::IcacheInvalidate { scope, reach, virt, phys }
+        }
+        50..57 => {
+            let barrier = match arch {
+                Arch::X86_64 => mix.of(&[Barrier::Mfence, Barrier::Sfence]),
+                Arch::Arm64 => mix.of(&[Barrier::DsbFull, Barrier::DmbFull]),
+                _ => mix.of(&[Barrier::Sync, Barrier::Lwsync]),
+            };
+            View::Barrier { barrier, domain: Domain::Inner }
+        }
+        57 => View::Publish { slot, value: mix.below(2) },
+        58 => View::Observe { slot, value: mix.below(2) },
+        59 => View::Load { virt: alias, phys, len: 4, order: MemOrder::Acquire },
+        60 => leaf(CODE + page, PHYS + page, Perm::KERNEL_ROX, Perm::empty()),
+        61..63 => leaf(CODE + page, PHYS + page, Perm::empty(), Perm::KERNEL_ROX),
+        63 => leaf(ALIAS + page, PHYS + page, Perm::KERNEL_RW, Perm::KERNEL_RO),
+        64 => leaf(ALIAS + page, PHYS + page, Perm::KERNEL_RO, Perm::KERNEL_RW),
+        65..67 => {
+            let (scope, virt) = (TlbScope::Address, VirtAddr(CODE + page));
+            View::TlbInvalidate { scope, reach, virt, len: 4096, asid: 0 }
+        }
+        67 => View::FrameFree { pfn: Pfn((PHYS + page) >> 12), count: 1 },
+        68 => View::FrameAlloc { pfn: Pfn((PHYS + page) >> 12), count: 1, zeroed: false },
+        _ => View::StoreLate { virt: alias, phys, len: mix.of(&[4, 8, 4096]) },
+    }
+}
+
+fn stream(arch: Arch, amd: bool, seed: u64) -> (Header, Vec<Batch>) {
+    let (mut mix, mut rec) = (Mix(seed), Recorder::new());
+    let mut header = Header::all_seeing(arch, CPUS);
+    header.features |= if amd { Features::X86_AMD } else { Features::empty() };
+    let slot = rec.name("slot");
+    for page in (0..FRAMES).map(|n| n * 4096) {
+        rec.emit(CpuId(0), leaf(CODE + page, PHYS + page, Perm::empty(), Perm::KERNEL_ROX));
+        rec.emit(CpuId(0), leaf(ALIAS + page, PHYS + page, Perm::empty(), Perm::KERNEL_RW));
+    }
+    for _ in 0..200 {
+        let (cpu, page) = (CpuId(mix.below(CPUS.into()) as u16), mix.below(FRAMES) * 4096);
+        let view = anything(&mut mix, &mut rec, arch, page, slot);
+        let odd = [Flags::NONTEMPORAL, Flags::EQUAL_BYTES, Flags::PHYS_UNKNOWN];
+        let flags = if mix.below(12) == 0 { mix.of(&odd) } else { Flags::default() };
+        rec.push(Event { flags, ..Event::new(cpu, view) });
+    }
+    (header, vec![rec.take()])
+}
+
+fn report((header, batches): &(Header, Vec<Batch>), options: &Options) -> Report {
+    let mut checker = Checker::new(options.clone());
+    let _ = checker.begin(header);
+    batches.iter().for_each(|b| {
+        let _ = checker.batch(b);
+    });
+    checker.finish()
+}
+
+/// What a report says.
+fn said(report: Report) -> String {
+    format!("{:#?}\n{:#?}\n{:?}", report.findings, report.windows, report.notes)
+}
+
+fn compare(arch: Arch, amd: bool, seed: u64) -> Result<usize, TestCaseError> {
+    let stream = stream(arch, amd, seed);
+    let mut found = 0;
+    for mode in [Mode::Observed, Mode::Predicted] {
+        for reading in [Reading::Strict, Reading::Mapped] {
+            let options = Options { mode, reading, ..Options::default() };
+            let open = report(&stream, &options);
+            found += open.findings.len();
+            let open = said(open);
+            for shortcut in [Shortcut::Settled, Shortcut::Noted] {
+                let mut closed = [false; 2];
+                closed[shortcut as usize] = true;
+                CLOSED.set(closed);
+                let slow = said(report(&stream, &options));
+                CLOSED.set([false; 2]);
+                prop_assert_eq!(&open, &slow, "{:?} {} {:?} {:?}", shortcut, arch, mode, reading);
+            }
+        }
+    }
+    Ok(found)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn x86_reports_are_the_same(seed: u64, amd: bool) {
+        compare(Arch::X86_64, amd, seed)?;
+    }
+
+    #[test]
+    fn arm64_reports_are_the_same(seed: u64) {
+        compare(Arch::Arm64, false, seed)?;
+    }
+
+    #[test]
+    fn powerpc_reports_are_the_same(seed: u64) {
+        compare(Arch::Ppc64le, false, seed)?;
+    }
+}
+
+#[test]
+fn the_streams_hold_something_to_find() {
+    for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+        assert!((0..6).map(|seed| compare(arch, false, seed).unwrap()).sum::<usize>() > 20);
+    }
+}
