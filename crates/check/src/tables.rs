@@ -117,16 +117,18 @@ impl Tables {
         Some((space, mapping))
     }
 
-    /// What that leaf grants, or at least that it grants stores.
-    pub(crate) fn granted(&mut self, space: SpaceId, virt: u64) -> Option<Perm> {
-        if space == SpaceId::KERNEL && self.writable.has(virt) {
-            return Some(Perm::PRESENT | Perm::WRITE);
+    /// Whether that leaf, if it is present, grants stores.
+    pub(crate) fn is_writable(&mut self, space: SpaceId, virt: u64) -> Option<bool> {
+        let kernel = space == SpaceId::KERNEL;
+        if kernel && self.writable.has(virt) {
+            return Some(true);
         }
         let perm = self.leaf(space, virt).map(|(_, _, mapping)| mapping.perm)?;
-        if space == SpaceId::KERNEL && perm.contains(Perm::PRESENT) && perm.writable() {
+        let writable = perm.contains(Perm::PRESENT).then(|| perm.writable())?;
+        if kernel && writable {
             self.writable.add(virt);
         }
-        Some(perm)
+        Some(writable)
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {

@@ -16,9 +16,6 @@ use textbed_event::{CallRef, View};
 
 use crate::Machine;
 
-/// Stands for the stop of all CPUs among the locks; no lock has a name with a blank in front.
-const STOP: &str = " stop";
-
 /// What synchronises.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SyncKind {
@@ -118,8 +115,8 @@ pub(crate) struct Watch {
     /// The last key of each CPU, with the call that it stood in: a loop goes on.
     last: BTreeMap<CpuId, (Key, CallRef)>,
     names: BTreeMap<CallRef, String>,
-    /// Locks that are held without anybody being told.
-    untold: BTreeSet<String>,
+    /// Locks that are held, or a stop that goes on, without anybody being told.
+    untold: BTreeSet<SyncKind>,
     /// The CPU whose interrupt is being served.
     serving: Option<CpuId>,
 }
@@ -184,14 +181,8 @@ impl Machine {
     pub(crate) fn leaves_out_event(&mut self, cpu: CpuId, view: View) -> bool {
         match view {
             View::GracePeriod { .. } => self.left_out(cpu, || SyncKind::GracePeriod),
-            View::StopMachine { begin: true } => {
-                let skip = self.left_out(cpu, || SyncKind::StopMachine);
-                if skip {
-                    self.lock_untold(STOP);
-                }
-                skip
-            }
-            View::StopMachine { begin: false } => self.unlock_untold(STOP),
+            View::StopMachine { begin: true } => self.begins_untold(cpu, SyncKind::StopMachine),
+            View::StopMachine { begin: false } => self.ends_untold(&SyncKind::StopMachine),
             _ => false,
         }
     }
@@ -201,15 +192,17 @@ impl Machine {
         self.syncs.as_mut().and_then(|watch| std::mem::replace(&mut watch.serving, from))
     }
 
-    /// A lock is taken without telling anybody.
-    pub(crate) fn lock_untold(&mut self, name: &str) {
-        if let Some(watch) = self.syncs.as_mut() {
-            watch.untold.insert(name.to_owned());
+    /// Something begins that has an end (a lock, a stop); whether it is left out.
+    pub(crate) fn begins_untold(&mut self, cpu: CpuId, kind: SyncKind) -> bool {
+        let skip = self.left_out(cpu, || kind.clone());
+        if skip && let Some(watch) = self.syncs.as_mut() {
+            watch.untold.insert(kind);
         }
+        skip
     }
 
-    /// Whether a lock that is released was taken so.
-    pub(crate) fn unlock_untold(&mut self, name: &str) -> bool {
-        self.syncs.as_mut().is_some_and(|watch| watch.untold.remove(name))
+    /// Whether what ends now began left out.
+    pub(crate) fn ends_untold(&mut self, kind: &SyncKind) -> bool {
+        self.syncs.as_mut().is_some_and(|watch| watch.untold.remove(kind))
     }
 }

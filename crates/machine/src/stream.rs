@@ -17,8 +17,7 @@ impl Machine {
     }
 
     /// Emits an event of the kernel's space and returns its number (the next one's, if it is left
-    /// out). Cause, context and "interrupts
-    /// off" come from the CPU's state.
+    /// out). Cause, context and "interrupts off" come from the CPU's state.
     pub fn emit(&mut self, cpu: CpuId, view: View) -> u64 {
         self.emit_in(cpu, SpaceId::KERNEL, Flags::default(), OpId::NONE, view)
     }

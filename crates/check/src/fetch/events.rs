@@ -87,6 +87,7 @@ impl Live {
         }
         if !self.fetches.fetches_are_seen && self.fetches.versions.entries() >= MAX_UNPROMISED {
             self.fetches.versions = Versions::default();
+            self.fetches.unpromised_forgotten = true;
         }
         let (p, seq) = (now.cpu(), now.seq());
         let delta = virt.0.wrapping_sub(span.first);
@@ -152,8 +153,8 @@ impl Live {
         };
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
-        let settled = |part: Span, stamp: u64| match (settling, model) {
-            (Settling::Synchronised(floor), _) => stamp <= floor,
+        let settled = |part: Span| match (settling, model) {
+            (Settling::All, _) => true,
             (Settling::Unmaintained, Model::Weak { observed, .. }) => !observed.was_cleaned(part),
             _ => false,
         };
@@ -302,7 +303,6 @@ impl Live {
     pub(crate) fn synchronised(&mut self, p: CpuId, mark: Mark, cause: Option<SyncCause>) {
         self.fetches.versions.end_run();
         self.fetches.last_sync.insert(p, (mark, cause));
-        self.fetches.settle();
         match &mut self.fetches.model {
             Model::Off => {}
             Model::X86 { machine, .. } => machine.sync(p, mark.seq),

@@ -94,18 +94,35 @@ const MAX_PAST: usize = 1 << 16;
 const MAX_COMPLETIONS: usize = 1024;
 
 /// Which versions no verdict can reach any more once they are not the newest. Those that may be
-/// traps stay in any case: a handler that is taken back asks for them.
+/// traps stay in any case (a handler that is taken back asks for them), and those that wait for a
+/// fence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settling {
     /// Nothing is said (by real edges, or where any maintenance reaches every byte).
     No,
-    /// x86 in the order of the stream: those up to this event. Every CPU synchronised its context
-    /// since, so none may run what was there before, and where they are not the newest they bound
-    /// no window.
-    Synchronised(u64),
+    /// x86 in the order of the stream: all. A verdict goes back from the newest one, and where that
+    /// one needs no synchronisation, what lies before it needs none.
+    All,
     /// Where lines must be cleaned, in the order of the stream: those in memory that nobody ever
     /// cleaned. A window there begins before the first store, whatever its stores are.
     Unmaintained,
+}
+
+impl Settling {
+    fn of(model: &Model, predicted: bool, caches: impl FnOnce() -> Caches) -> Self {
+        match model {
+            Model::X86 { .. } if !predicted => Settling::All,
+            Model::Weak { predicted: None, .. } => {
+                let caches = caches();
+                if caches.clean && caches.invalidate {
+                    Settling::Unmaintained
+                } else {
+                    Settling::No
+                }
+            }
+            _ => Settling::No,
+        }
+    }
 }
 
 /// What is known for fetch windows.
@@ -127,8 +144,8 @@ pub(crate) struct Fetches {
     /// CPUs of the machine, as far as the header tells.
     cpus: u16,
     pub(crate) settling: Settling,
-    /// Context synchronisations since that was brought up to date.
-    syncs: u32,
+    /// Stores of which no call had promised anything were forgotten.
+    pub(crate) unpromised_forgotten: bool,
     /// Addresses that were executable and are not, or lead elsewhere now.
     past_exec: BTreeMap<SpaceId, SpanMap<Until>>,
     past_forgotten: bool,
@@ -171,22 +188,10 @@ impl Fetches {
                 edges: Edges::default(),
             }
         };
-        let settling = match &model {
-            Model::X86 { .. } if !predicted => Settling::Synchronised(0),
-            Model::Weak { predicted: None, .. } => {
-                let caches = Caches::of(header);
-                if caches.clean && caches.invalidate {
-                    Settling::Unmaintained
-                } else {
-                    Settling::No
-                }
-            }
-            _ => Settling::No,
-        };
+        let settling = Settling::of(&model, predicted, || Caches::of(header));
         Self {
             model,
             settling,
-            syncs: 0,
             versions: Versions::default(),
             looks: Looks::default(),
             predicted,
@@ -199,21 +204,10 @@ impl Fetches {
             cpus: header.cpus.min(1024),
             past_exec: BTreeMap::new(),
             past_forgotten: false,
+            unpromised_forgotten: false,
             completions: BTreeMap::new(),
             last_sync: FxHashMap::default(),
             cr4: FxHashMap::default(),
-        }
-    }
-
-    /// A CPU synchronises its context: from time to time it is looked up how far all have come.
-    pub(crate) fn settle(&mut self) {
-        self.syncs += 1;
-        if self.syncs >= u32::from(self.cpus)
-            && let (Settling::Synchronised(floor), Model::X86 { machine, .. }) =
-                (&mut self.settling, &self.model)
-        {
-            self.syncs = 0;
-            *floor = (0..self.cpus).map(|p| machine.moment(CpuId(p))).min().unwrap_or(0);
         }
     }
 
@@ -306,6 +300,11 @@ impl Fetches {
         }
         if self.past_forgotten {
             notes.push("not every range that was once executable is remembered".to_owned());
+        }
+        if self.unpromised_forgotten {
+            notes.push(
+                "not every store to code was kept until a call promised something".to_owned(),
+            );
         }
         notes
     }

@@ -6,8 +6,8 @@
 //! the stores of a byte in that order.
 //!
 //! Kept per range: the newest versions, up to [`MAX_VERSIONS`], and how many older ones there were.
-//! Those that no verdict can reach any more go when the next one comes (see `Fetches::settled`), so
-//! that what is kept follows the memory that was stored to, not the number of stores.
+//! Those that no verdict can reach any more go when the next one comes (see [`super::Settling`]),
+//! so that what is kept follows the memory that was stored to, not the number of stores.
 //! Not modelled: the bytes of long stores (only single code units are kept, for live patching).
 
 use std::cell::Cell;
@@ -54,9 +54,7 @@ impl Version {
     pub(crate) fn key(&self) -> u64 {
         self.stamp << 16 | u64::from(self.cpu.0)
     }
-}
 
-impl Version {
     /// A non-temporal store that no fence followed.
     pub(crate) fn waits_for_fence(&self) -> bool {
         self.nontemporal && self.fenced.get() == 0
@@ -245,16 +243,13 @@ impl Entry {
         }
     }
 
-    /// Whether it is forgotten with the next version: `settled` says it of a stamp.
-    fn settled(&self, arch: Arch, settled: impl Fn(u64) -> bool) -> bool {
-        if !open(Shortcut::Settled) {
-            return false;
-        }
+    /// Whether its newest version has to stay even where others would be forgotten.
+    fn stays(&self, arch: Arch) -> bool {
         match self {
-            Entry::Noted(_, note) => settled(note.stamp()) && !note.may_trap(arch),
-            Entry::Kept(history) => history
-                .newest()
-                .is_some_and(|v| settled(v.stamp) && !v.waits_for_fence() && !v.may_trap(arch)),
+            Entry::Noted(_, note) => note.may_trap(arch),
+            Entry::Kept(history) => {
+                history.newest().is_none_or(|v| v.waits_for_fence() || v.may_trap(arch))
+            }
         }
     }
 
@@ -421,15 +416,15 @@ impl Versions {
         Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
     }
 
-    /// `span` holds a version from now on; a plain one may go on. `settled` says of a version's
-    /// stamp, and where it is, that it and those before it are forgotten with the next one.
+    /// `span` holds a version from now on; a plain one may go on. `settled` says of
+    /// bytes that their versions are forgotten with the next one.
     pub(crate) fn store(
         &mut self,
         arch: Arch,
         span: Span,
         made: Made,
         plain: bool,
-        settled: impl Fn(Span, u64) -> bool,
+        settled: impl Fn(Span) -> bool,
     ) {
         let (fresh, goes_on) = match made {
             Made::GoesOn(version) => (Fresh::Version(version), true),
@@ -445,7 +440,9 @@ impl Versions {
             return;
         }
         let contexts = &self.contexts;
-        let done = |part: Span, entry: &Entry| entry.settled(arch, |stamp| settled(part, stamp));
+        let done = |part: Span, entry: &Entry| {
+            open(Shortcut::Settled) && settled(part) && !entry.stays(arch)
+        };
         let there = if goes_on { None } else { self.map.exact_mut(span) };
         // A version that was just made is in no neighbour: there is nothing to join.
         if let Some(entry) = there {

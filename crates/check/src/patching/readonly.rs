@@ -30,12 +30,9 @@ impl Live {
             return;
         }
         let space = self.cpus.space_of(now.cpu());
-        let Some(perm) = self.tables.granted(space, virt.0) else { return };
-        if !perm.contains(Perm::PRESENT) {
-            return;
-        }
+        let Some(writable) = self.tables.is_writable(space, virt.0) else { return };
         self.occasions.looked(RuleId::WriteThroughReadOnly);
-        if perm.writable() {
+        if writable {
             return;
         }
         let Some((home, mapping)) = self.tables.lookup(space, virt.0) else { return };
