@@ -49,6 +49,20 @@ pub enum Bound {
     NameBytes,
     /// Functions of the function-graph tracer that are open.
     GraphOpen,
+    /// Areas that were given back and are not removed yet.
+    GivenBack,
+    /// Tasks that are removing an area.
+    Removals,
+    /// Patches under way, in as many tasks.
+    Patches,
+    /// Places that one patch stores to.
+    PatchStores,
+    /// Patches that wait for a synchronisation behind them.
+    HeldPatches,
+    /// Copies of code whose maintenance was seen.
+    Copies,
+    /// Pages of the kernel's text that are patched.
+    TextPages,
 }
 
 /// How much of it is kept, and what a report calls the rest, behind its number.
@@ -66,7 +80,7 @@ const fn row(bound: Bound, most: usize, rest: &'static str) -> Row {
 use Bound::*;
 
 #[rustfmt::skip]
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 26] = [
     row(Mappings, 1 << 20, "changes of mappings beyond the {} runs of them that are followed at one time"),
     row(Pieces, 1 << 20, "changes of mappings that touch more pieces than so few lines may (64 a line, {} at once)"),
     row(Areas, 1 << 20, "areas beyond the {} that are followed at one time"),
@@ -86,6 +100,13 @@ const ROWS: [Row; 19] = [
     row(Names, 1 << 16, "uses of names beyond the first {}: they are shown as one"),
     row(NameBytes, 256, "names cut to {} bytes"),
     row(GraphOpen, 1 << 14, "functions of the function-graph tracer, forgotten when more than {} were open"),
+    row(GivenBack, 1 << 12, "areas given back, forgotten when more than {} waited to be removed: their pages are not judged"),
+    row(Removals, 1 << 8, "removals of areas, forgotten when more than {} tasks were at one: their pages are not judged"),
+    row(Patches, 1 << 6, "patches under way, forgotten when more than {} tasks were at one: what they promise is not judged"),
+    row(PatchStores, 1 << 9, "stores of patches beyond the first {} of one: what is promised of them is not judged"),
+    row(HeldPatches, 1 << 6, "patches without a synchronisation behind them, when more than {} waited for one: they are not judged"),
+    row(Copies, 1 << 6, "copies of code under way, forgotten when more than {} tasks were at one: their maintenance counts twice"),
+    row(TextPages, 1 << 13, "patches of pages of the kernel's text beyond the first {}: they are not judged"),
 ];
 
 impl Bound {

@@ -102,6 +102,7 @@ const LINEAR: u64 = 0xffff_0000_0000_0000;
 fn log_past(bound: Bound) -> (Arch, SideFiles, Log) {
     let most = bound.most();
     let none = SideFiles::default();
+    let two = SideFiles { cpus: Some(2), ..SideFiles::default() };
     let x86 = |log| (Arch::X86_64, SideFiles::default(), log);
     match bound {
         // Of one mapping, pieces are made read-only: each makes two runs more.
@@ -226,7 +227,76 @@ fn log_past(bound: Bound) -> (Arch, SideFiles, Log) {
             let first = vec![hit(1, "vmap", "count=1")];
             x86(tasks(most + 5, first, |i| format!(" {})               |  f{i}() {{", i % 7)))
         }
+        Bound::GivenBack => x86(tasks(most + 5, vec![], |i| {
+            hit(1, "vfree", &format!("addr={:#x}", VMALLOC + 0x2000 * i as u64))
+        })),
+        Bound::Removals => {
+            let probes = vec![hit(1, "vunmap_range_noflush", "start=0x0 end=0x0")];
+            let areas = (0..most as u64 + 5).map(|i| (VMALLOC + 0x2000 * i, 0x2000, String::new()));
+            let side = SideFiles { areas: areas.collect(), ..none };
+            let log = tasks(most + 5, probes, |i| {
+                let addr = format!("addr={:#x}", VMALLOC + 0x2000 * (i as u64 - 1));
+                format!("{}\n{}", hit(i, "vfree", &addr), hit(i, "remove_vm_area", &addr))
+            });
+            (Arch::X86_64, side, log)
+        }
+        Bound::Patches => {
+            x86(tasks(most + 5, patching(), |i| hit(i, "text_poke_bp_batch", "nr_entries=1")))
+        }
+        // A synchronisation after each: the contradictions' own stores don't pile up.
+        Bound::PatchStores => {
+            let mut first = patching();
+            first.push(hit(1, "text_poke_bp_batch", "nr_entries=1"));
+            let log = tasks(most + 5, first, |i| {
+                [[poke(1, 16 * i)].as_slice(), &sync(1)].concat().join("\n")
+            });
+            (Arch::X86_64, two, log)
+        }
+        Bound::HeldPatches => x86(tasks(most + 5, patching(), |i| {
+            let patch = hit(i, "text_poke_bp_batch", "nr_entries=1");
+            format!("{patch}\n{}\n{}", poke(i, 16 * i), hit(i, "vfree", "addr=0x0"))
+        })),
+        Bound::Copies => {
+            let first = vec![
+                back(1, "bpf_arch_text_copy", "0x0"),
+                hit(9_000_000, "do_nothing", "").replace("[000]", "[001]"),
+            ];
+            let log = tasks(most + 5, first, |i| {
+                let dst = format!("dst={:#x} len=4", 0xffff_8000_8000_0000u64 + 16 * i as u64);
+                let copy = hit(i, "bpf_arch_text_copy", &dst);
+                let kick = hit(i, "smp_call_function_many_cond", "func=do_nothing+0x0/0x8");
+                let taken = hit(9_000_000, "do_nothing", "").replace("[000]", "[001]");
+                format!("{copy}\n{kick}\n{taken}")
+            });
+            (Arch::Arm64, two, log)
+        }
+        Bound::TextPages => {
+            let log = tasks(most + 5, patching(), |i| {
+                [[poke(1, 0x1000 * i)].as_slice(), &sync(1)].concat().join("\n")
+            });
+            (Arch::X86_64, two, log)
+        }
     }
+}
+
+/// A synchronisation of both CPUs that a patcher sends.
+fn sync(task: usize) -> [String; 3] {
+    [
+        hit(task, "on_each_cpu_cond_mask", "func=do_sync_core+0x0/0x30 wait=0"),
+        hit(9_000_001, "do_sync_core", "").replace("[000]", "[001]"),
+        hit(task, "do_sync_core", ""),
+    ]
+}
+
+/// Lines that show that all is probed by which x86's patches are judged.
+fn patching() -> Vec<String> {
+    [poke(9_000_000, 0)].into_iter().chain(sync(9_000_000)).collect()
+}
+
+/// A store of a patcher, so far into the kernel's text.
+fn poke(task: usize, at: usize) -> String {
+    let addr = 0xffff_ffff_8100_0000 + at;
+    hit(task, "__text_poke", &format!("addr={addr:#x} len=4"))
 }
 
 fn marker(text: &str) -> String {
@@ -283,6 +353,13 @@ bounds! {
     names: Names,
     bytes_of_a_name: NameBytes,
     functions_of_the_graph_tracer: GraphOpen,
+    areas_given_back: GivenBack,
+    tasks_that_remove: Removals,
+    patches_under_way: Patches,
+    stores_of_a_patch: PatchStores,
+    patches_that_wait: HeldPatches,
+    copies_maintained: Copies,
+    pages_of_text: TextPages,
 }
 
 #[test]

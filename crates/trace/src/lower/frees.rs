@@ -22,10 +22,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use textbed_arch::Pfn;
 use textbed_event::{Flags, Provenance, View};
 
-/// Areas that were given back and are not removed yet; more are forgotten.
-const MAX_GIVEN: usize = 1 << 12;
-/// Tasks that free something at one time; beyond, what they free is forgotten.
-const MAX_TASKS: usize = 1 << 8;
 /// The largest order of the page allocator (MAX_PAGE_ORDER of the largest configuration).
 const MAX_ORDER: u64 = 14;
 /// Bytes of the frames that events count.
@@ -51,7 +47,8 @@ impl Lower<'_> {
         if addr == 0 {
             return;
         }
-        if self.frees.given.len() >= MAX_GIVEN {
+        if self.frees.given.len() >= Bound::GivenBack.most() {
+            self.dropped.add(Bound::GivenBack, self.frees.given.len());
             self.frees.given.clear();
         }
         self.frees.given.insert(addr);
@@ -71,7 +68,8 @@ impl Lower<'_> {
                 (from, to.saturating_sub(from), run.phys.map(|p| p.wrapping_add(from - run.virt)))
             })
             .collect();
-        if self.frees.under_way.len() >= MAX_TASKS {
+        if self.frees.under_way.len() >= Bound::Removals.most() {
+            self.dropped.add(Bound::Removals, self.frees.under_way.len());
             self.frees.under_way.clear();
         }
         self.frees.under_way.entry(self.now.stack).or_default().extend(pages);

@@ -19,6 +19,7 @@
 //! Not modelled: patches of powerpc and of arm64's single instructions, which no probe shows.
 
 use super::Lower;
+use crate::bounds::Bound;
 use crate::calls::{Frame, Stack};
 use crate::functions::{Function, Hit, Meaning, Runs};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -26,15 +27,6 @@ use textbed_arch::effect::{Barrier, Domain, SyncCause};
 use textbed_arch::{Arch, Perm, PhysAddr, VirtAddr};
 use textbed_event::{CallRef, Flags, LeafChange, Promise, Provenance, View};
 use textbed_kernel::promises_of;
-
-/// Patches under way at one time; beyond, all are forgotten.
-const MAX_TASKS: usize = 1 << 6;
-/// Stores of one call; what is beyond promises nothing.
-const MAX_STORES: usize = 1 << 9;
-/// Patches that wait for a synchronisation behind them.
-const MAX_HELD: usize = 64;
-/// Pages of text that no area and no table has: those of the largest kernel image.
-const MAX_TEXT: usize = 1 << 13;
 
 /// Calls inside of a patch that mean nothing else here.
 const INSIDE: &[&str] = &["text_poke", "text_poke_sync", "smp_text_poke_sync_each_cpu"];
@@ -69,7 +61,8 @@ impl Lower<'_> {
         if self.kernel.arch != Arch::X86_64 || !self.seen.patches_end_synced {
             return;
         }
-        if self.promises.under_way.len() >= MAX_TASKS {
+        if self.promises.under_way.len() >= Bound::Patches.most() {
+            self.dropped.add(Bound::Patches, self.promises.under_way.len());
             self.promises.under_way.clear();
         }
         let counts = self.promises.ran && self.promises.sent;
@@ -83,8 +76,13 @@ impl Lower<'_> {
         self.others_store(addr, len);
         let Some(patch) = self.promises.under_way.get_mut(&self.now.stack) else { return };
         patch.synced = false;
-        if patch.stores.len() < MAX_STORES && !patch.stores.contains(&(addr, len)) {
+        if patch.stores.contains(&(addr, len)) {
+            return;
+        }
+        if patch.stores.len() < Bound::PatchStores.most() {
             patch.stores.push((addr, len));
+        } else {
+            self.dropped.add(Bound::PatchStores, 1);
         }
     }
 
@@ -153,8 +151,10 @@ impl Lower<'_> {
         let returned = matches!(hit, Hit::Return(f) if std::ptr::eq(*f, patch.function));
         if patch.synced {
             self.promise_of(&patch, !returned);
-        } else if self.promises.held.len() < MAX_HELD {
+        } else if self.promises.held.len() < Bound::HeldPatches.most() {
             self.promises.held.push(patch);
+        } else {
+            self.dropped.add(Bound::HeldPatches, 1);
         }
     }
 
@@ -191,7 +191,8 @@ impl Lower<'_> {
         }
         let found = self.calls.find(self.now.stack, copying);
         let Some((addr, len)) = found.and_then(|frame| self.promised_by(frame)) else { return };
-        if self.promises.maintained.len() >= MAX_TASKS {
+        if self.promises.maintained.len() >= Bound::Copies.most() {
+            self.dropped.add(Bound::Copies, self.promises.maintained.len());
             self.promises.maintained.clear();
         }
         self.promises.maintained.insert(self.now.stack);
@@ -243,11 +244,15 @@ impl Lower<'_> {
     fn is_text(&mut self, addr: u64) {
         let shift = self.mappings.page_shift();
         let page = addr >> shift;
-        if self.promises.text.contains(&page) || self.promises.text.len() >= MAX_TEXT {
+        let virt = page << shift;
+        if self.promises.text.contains(&page)
+            || self.mappings.at(addr).is_some()
+            || self.areas.holding(addr, 0).is_some()
+        {
             return;
         }
-        let virt = page << shift;
-        if self.mappings.at(addr).is_some() || self.areas.holding(addr, 0).is_some() {
+        if self.promises.text.len() >= Bound::TextPages.most() {
+            self.dropped.add(Bound::TextPages, 1);
             return;
         }
         self.promises.text.insert(page);
