@@ -153,8 +153,8 @@ impl Live {
         };
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
-        let settled = |part: Span| match (settling, model) {
-            (Settling::All, _) => true,
+        let settled = |part: Span, stamp: u64| match (settling, model) {
+            (Settling::Synchronised(floor), _) => stamp <= floor,
             (Settling::Unmaintained, Model::Weak { observed, .. }) => !observed.was_cleaned(part),
             _ => false,
         };
@@ -301,6 +301,7 @@ impl Live {
 
     /// `cause`: where an event of its own says so.
     pub(crate) fn synchronised(&mut self, p: CpuId, mark: Mark, cause: Option<SyncCause>) {
+        self.fetches.settle();
         self.fetches.versions.end_run();
         self.fetches.last_sync.insert(p, (mark, cause));
         match &mut self.fetches.model {

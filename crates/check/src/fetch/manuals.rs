@@ -64,7 +64,7 @@ impl Pc {
             view: None,
             clock: Some(clock),
         };
-        self.versions.store(Arch::X86_64, word(at), Made::New(version), false, |_| false);
+        self.versions.store(Arch::X86_64, word(at), Made::New(version), false, |_, _| false);
     }
 
     fn store(&mut self, p: u16, at: u64) {

@@ -100,9 +100,11 @@ const MAX_COMPLETIONS: usize = 1024;
 pub(crate) enum Settling {
     /// Nothing is said (by real edges, or where any maintenance reaches every byte).
     No,
-    /// x86 in the order of the stream: all. A verdict goes back from the newest one, and where that
-    /// one needs no synchronisation, what lies before it needs none.
-    All,
+    /// x86 in the order of the stream: those up to this event. Every CPU synchronised its context
+    /// since, so none may run what was there before, and where they are not the newest they bound
+    /// no window. Without this bound neighbours that have the newest version in common would be one
+    /// piece sooner, and what ran in one would count for the other.
+    Synchronised(u64),
     /// Where lines must be cleaned, in the order of the stream: those in memory that nobody ever
     /// cleaned. A window there begins before the first store, whatever its stores are.
     Unmaintained,
@@ -111,7 +113,7 @@ pub(crate) enum Settling {
 impl Settling {
     fn of(model: &Model, predicted: bool, caches: impl FnOnce() -> Caches) -> Self {
         match model {
-            Model::X86 { .. } if !predicted => Settling::All,
+            Model::X86 { .. } if !predicted => Settling::Synchronised(0),
             Model::Weak { predicted: None, .. } => {
                 let caches = caches();
                 if caches.clean && caches.invalidate {
@@ -144,6 +146,8 @@ pub(crate) struct Fetches {
     /// CPUs of the machine, as far as the header tells.
     cpus: u16,
     pub(crate) settling: Settling,
+    /// Context synchronisations since that was brought up to date.
+    syncs: u32,
     /// Stores of which no call had promised anything were forgotten.
     pub(crate) unpromised_forgotten: bool,
     /// Addresses that were executable and are not, or lead elsewhere now.
@@ -192,6 +196,7 @@ impl Fetches {
         Self {
             model,
             settling,
+            syncs: 0,
             versions: Versions::default(),
             looks: Looks::default(),
             predicted,
@@ -208,6 +213,18 @@ impl Fetches {
             completions: BTreeMap::new(),
             last_sync: FxHashMap::default(),
             cr4: FxHashMap::default(),
+        }
+    }
+
+    /// A CPU synchronises its context: from time to time it is looked up how far all have come.
+    pub(crate) fn settle(&mut self) {
+        self.syncs += 1;
+        if self.syncs >= u32::from(self.cpus)
+            && let (Settling::Synchronised(floor), Model::X86 { machine, .. }) =
+                (&mut self.settling, &self.model)
+        {
+            self.syncs = 0;
+            *floor = (0..self.cpus).map(|p| machine.moment(CpuId(p))).min().unwrap_or(0);
         }
     }
 

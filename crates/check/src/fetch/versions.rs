@@ -416,15 +416,15 @@ impl Versions {
         Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
     }
 
-    /// `span` holds a version from now on; a plain one may go on. `settled` says of
-    /// bytes that their versions are forgotten with the next one.
+    /// `span` holds a version from now on; a plain one may go on. `settled` says of a stamp, and
+    /// where it is, that it and what came before are forgotten with the next version.
     pub(crate) fn store(
         &mut self,
         arch: Arch,
         span: Span,
         made: Made,
         plain: bool,
-        settled: impl Fn(Span) -> bool,
+        settled: impl Fn(Span, u64) -> bool,
     ) {
         let (fresh, goes_on) = match made {
             Made::GoesOn(version) => (Fresh::Version(version), true),
@@ -441,7 +441,7 @@ impl Versions {
         }
         let contexts = &self.contexts;
         let done = |part: Span, entry: &Entry| {
-            open(Shortcut::Settled) && settled(part) && !entry.stays(arch)
+            open(Shortcut::Settled) && settled(part, entry.newest()) && !entry.stays(arch)
         };
         let there = if goes_on { None } else { self.map.exact_mut(span) };
         // A version that was just made is in no neighbour: there is nothing to join.

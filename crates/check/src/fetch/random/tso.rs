@@ -120,7 +120,7 @@ fn run(amd: bool, steps: &[(u8, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize, 
                     debug_assert!(matches!(ran[*at].op, Op::Fetch(w) if w == word));
                     window[1] += 1;
                 }
-                versions.store(Arch::X86_64, span(word), Made::New(made), false, |_| false);
+                versions.store(Arch::X86_64, span(word), Made::New(made), false, |_, _| false);
                 version = versions.within(span(word)).next().unwrap().1.newest_number() as u8;
             }
             Op::Load(word) => {
