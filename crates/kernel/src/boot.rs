@@ -8,9 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use textbed_arch::cache::CacheGeometry;
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
-use textbed_machine::{DataOrder, Machine, MachineConfig, Policy};
+use textbed_machine::{DataOrder, InstructionCache, Machine, MachineConfig, Policy};
 
 use crate::area::{Area, Areas, Frames, vm_flags};
 use crate::bpf::Packs;
@@ -72,6 +73,17 @@ impl Kernel {
         let Some(layout) = Layout::new(version, arch, memory_bytes) else {
             return not(format!("the address-space layout of {arch}"));
         };
+        let icache = match config.count("icache_sets") as u32 {
+            0 => InstructionCache::Adversarial,
+            sets => InstructionCache::Sets { sets, ways: config.count("icache_ways") as u32 },
+        };
+        let own_geometry = match config.count("first_cpu_iline") as u32 {
+            0 => Vec::new(),
+            iline_bytes => {
+                let geometry = CacheGeometry { iline_bytes, ..CacheGeometry::default_for(arch) };
+                vec![(CpuId(0), geometry)]
+            }
+        };
         let machine = Machine::new(
             MachineConfig {
                 arch,
@@ -80,6 +92,8 @@ impl Kernel {
                 page_shift: 12,
                 features,
                 data_order: DataOrder::Architecture,
+                icache,
+                own_geometry,
                 kernel: Some(version.to_string()),
                 ..MachineConfig::new(arch)
             },

@@ -155,6 +155,35 @@ pub const OPTIONS: &[OptionSpec] = &[
         doc: "memory of the modelled machine in MiB",
         cite: Cite::deduced("an option of the model, not of Linux"),
     },
+    OptionSpec {
+        name: "icache_sets",
+        kind: OptionKind::Count { min: 0, max: 65536 },
+        archs: ANY,
+        default: "0",
+        defaults: &[],
+        doc: "sets of each CPU's instruction cache, a power of two: it keeps what was executed until \
+              it is invalidated or its way is taken (0: it keeps whatever it may)",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+    OptionSpec {
+        name: "icache_ways",
+        kind: OptionKind::Count { min: 1, max: 64 },
+        archs: ANY,
+        default: "4",
+        defaults: &[],
+        doc: "lines of such a set; which one goes for another is the policy's choice",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+    OptionSpec {
+        name: "first_cpu_iline",
+        kind: OptionKind::Count { min: 0, max: 2048 },
+        archs: &[Arch::Arm64],
+        default: "0",
+        defaults: &[],
+        doc: "bytes of CPU 0's instruction line, a power of two, where other CPUs have another one \
+              (0: all have 64)",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
 ];
 
 /// Values of all options for one architecture.

@@ -59,6 +59,26 @@ pub enum Choice {
         /// Number of versions.
         options: usize,
     },
+    /// Which line of a full set leaves a CPU's instruction cache for another: 0 of those with old
+    /// bytes the one longest not used, the last of the others the one used last.
+    Evict {
+        /// The CPU.
+        cpu: CpuId,
+        /// The address whose line needs the way.
+        phys: PhysAddr,
+        /// Number of ways.
+        options: usize,
+    },
+    /// What the point of unification returns for the rest of a line that an instruction cache is
+    /// filled with, where its neighbour was fetched: 0 the newest, then older and older bytes.
+    LineFill {
+        /// The CPU.
+        cpu: CpuId,
+        /// The part of the line.
+        phys: PhysAddr,
+        /// Number of versions.
+        options: usize,
+    },
     /// How much of a line a clean (that a barrier now completes) had reached: 0 every store to it,
     /// then without the last store of another CPU, and so on.
     CleanTook {
@@ -130,6 +150,8 @@ impl Choice {
             Choice::Translation { options, .. }
             | Choice::Version { options, .. }
             | Choice::LoadSees { options, .. }
+            | Choice::Evict { options, .. }
+            | Choice::LineFill { options, .. }
             | Choice::CleanTook { options, .. }
             | Choice::InvalidateReached { options, .. }
             | Choice::TlbiReached { options, .. } => options.max(1),

@@ -15,8 +15,9 @@
 //! two does, or what shows that the store was performed. A bound on memory: of the translations
 //! that went away since a CPU's last synchronisation the last 512 are kept.
 //!
-//! Not modelled: capacity and eviction as such (a version that is not taken at a fetch was
-//! evicted), the jump that the Intel text asks for after a store to code.
+//! A cache here keeps whatever it may: a version that is not taken at a fetch was evicted. Sets and
+//! ways, where a machine has them, are in [`crate::icache`]. Not modelled: the jump that the Intel
+//! text asks for after a store to code.
 
 use textbed_arch::effect::SyncCause;
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr};
@@ -87,6 +88,8 @@ pub(crate) struct Candidate {
     pub(crate) start: u64,
     /// When it was stored: the fetch knows of that.
     born: u64,
+    /// When the version of the whole line began that it is from.
+    version: u64,
     /// The version by the moment at which it ended; `None` = the newest.
     ended: Option<u64>,
 }
@@ -144,8 +147,15 @@ impl Machine {
         let mut who = Vec::new();
         let kernel = self.spaces.first().and_then(|s| s.exec.reaching(phys, len));
         for cpu in self.all_cpus() {
+            // What was executed may be in a cache that no translation leads to any more.
+            let has = self.has_sets() && self.has_line(cpu, phys, len);
+            any |= has;
             let Some(virt) = self.reaches(cpu, phys, len, kernel) else { continue };
             any = true;
+            // Caches of sets and ways are filled by fetches alone.
+            if self.has_sets() && !(has && self.lines.coherent) {
+                continue;
+            }
             if own == Some(cpu) && self.sees_own_stores() {
                 continue;
             }
@@ -202,10 +212,27 @@ impl Machine {
             let last = was.iter().zip(is).rposition(|(x, y)| x != y).unwrap_or(first);
             let at = (a - start) as usize;
             let changed = (at + first, at + last + 1);
-            self.line_stored(cpu, virt.map(|v| v.0 + (a - phys.0)), number, changed, &who, now)?;
+            let holders = self.holders(number, &who);
+            let at = virt.map(|v| v.0 + (a - phys.0));
+            self.line_stored(cpu, at, number, changed, &holders, now)?;
             self.lines.prune(number, &floors);
         }
+        if self.has_sets() && self.lines.coherent {
+            self.snoop(phys.0, len);
+        }
         Ok(true)
+    }
+
+    /// Of the CPUs that fetched ahead, those that did from this line; and whose cache has it.
+    fn holders(&self, number: u64, who: &[CpuId]) -> Vec<CpuId> {
+        if !self.has_sets() {
+            return who.to_vec();
+        }
+        if !self.lines.coherent {
+            return self.caches_with_newest(number);
+        }
+        let phys = number << self.lines.shift();
+        who.iter().copied().filter(|cpu| self.line_filled(*cpu, phys).is_some()).collect()
     }
 
     /// A line is about to change: keeps what it was for those who may still get it.
@@ -219,6 +246,7 @@ impl Machine {
         now: u64,
     ) -> Result<(), MachineError> {
         let (unified, coherent) = (self.lines.unified, self.lines.coherent);
+        let sets = self.has_sets();
         let shift = self.lines.shift();
         let seen = self.sees_own_stores();
         let x86 = self.arch() == Arch::X86_64;
@@ -236,7 +264,10 @@ impl Machine {
                 by: cpu,
                 changed,
                 cleaned: unified.then_some(now),
-                held: who.iter().map(|cpu| Held::new(*cpu, until)).collect(),
+                held: who
+                    .iter()
+                    .map(|cpu| Held { resident: sets && !coherent, ..Held::new(*cpu, until) })
+                    .collect(),
             });
             // Where stores are not ordered before fetches, the CPU's own one may still wait.
             let own = line.versions.last_mut().map(|v| &mut v.held).into_iter().flatten();
@@ -285,11 +316,14 @@ impl Machine {
     /// holds no longer what the point of unification did not return then.
     pub(crate) fn drop_lines(&mut self, cpu: CpuId, range: Option<(u64, u64)>, moment: u64) {
         let floors = self.fetch_floors();
+        if self.has_sets() {
+            self.drop_ways(cpu, range, moment);
+        }
         for number in self.lines.in_range(range) {
             if let Some(line) = self.lines.get_mut(number) {
                 for v in &mut line.versions {
                     if v.cleaned.is_some_and(|cleaned| cleaned <= moment) {
-                        for h in v.held.iter_mut().filter(|h| h.cpu == cpu) {
+                        for h in v.held.iter_mut().filter(|h| h.cpu == cpu && !h.resident) {
                             h.until = h.until.min(moment);
                         }
                     }
@@ -315,15 +349,20 @@ impl Machine {
         let shift = self.lines.shift();
         let Some(line) = self.lines.get(phys.0 >> shift) else {
             // It never changed, as far as any fetch can tell.
-            let newest = Candidate { bytes, behind: 0, start: floor, born: 0, ended: None };
+            let newest =
+                Candidate { bytes, behind: 0, start: floor, born: 0, version: 0, ended: None };
             return Ok(if floor < until { vec![newest] } else { Vec::new() });
         };
         let at = (phys.0 & ((1 << shift) - 1)) as usize;
         let mut out = Vec::new();
+        // A line in the cache is what fetches get from when it was filled.
+        let filled = self.line_filled(cpu, phys.0).unwrap_or(OPEN);
+        let in_cache = |v: &Version| v.held.iter().any(|h| h.cpu == cpu && h.resident);
+        let old = filled != OPEN && line.versions.iter().any(in_cache);
         let start = floor.max(line.newest_born);
-        if start < until {
+        if start < until.min(if old { filled } else { OPEN }) {
             let born = line.newest_born;
-            out.push(Candidate { bytes, behind: 0, start, born, ended: None });
+            out.push(Candidate { bytes, behind: 0, start, born, version: born, ended: None });
         }
         let mut behind = 0;
         for v in line.versions.iter().rev() {
@@ -340,6 +379,7 @@ impl Machine {
                 None => OPEN,
                 Some(_) => held.map_or(0, |h| h.until),
             };
+            let end = if in_cache(v) { end } else { end.min(filled) };
             let start = floor.max(v.born);
             if start >= end.min(until) {
                 continue;
@@ -354,8 +394,8 @@ impl Machine {
                 _ => {
                     let Some(old) = v.bytes.get(at..at + len) else { continue };
                     let (bytes, ended) = (old.to_vec(), Some(v.ended));
-                    let born = v.born;
-                    out.push(Candidate { bytes, behind, start, born, ended });
+                    let (born, version) = (v.born, v.born);
+                    out.push(Candidate { bytes, behind, start, born, version, ended });
                 }
             }
         }
@@ -376,6 +416,7 @@ impl Machine {
             c.ahead.cursor = c.ahead.cursor.max(start);
             c.pending.saw(candidate.born);
         }
+        self.cache_fetched(cpu, phys, candidate.version, start);
         self.stores_performed(cpu, Performed::Seen(start));
     }
 

@@ -6,10 +6,10 @@
 //! operation.
 //!
 //! Modelled: loads ahead of their turn and stores that wait, as the architecture orders them
-//! ([`DataOrder`]); tables with real bits; per-CPU TLB entries that
-//! outlive the tables until an invalidation completes; per-CPU instruction lines and instructions
-//! fetched ahead; cleaning to the point of unification; maintenance that takes effect somewhere
-//! between its issue and its barrier.
+//! ([`DataOrder`]); tables with real bits; per-CPU TLB entries that outlive the tables until an
+//! invalidation completes; per-CPU instruction lines, of whatever an architecture allows or of sets
+//! and ways ([`InstructionCache`]), and instructions fetched ahead; cleaning to the point of
+//! unification; maintenance that takes effect somewhere between its issue and its barrier.
 //!
 //! Not modelled: load buffering, storage that is not multi-copy-atomic, invalid entries that stay
 //! unseen after a mapping was made, TLB conflict aborts and amalgamated entries, accessed and dirty
@@ -25,6 +25,7 @@ mod error;
 mod exec_map;
 mod fetch;
 mod frames;
+mod icache;
 mod ipi;
 mod iside;
 mod leave_out;
@@ -50,6 +51,7 @@ pub use cpu::{CallEnd, Cpu, CpuError, Step, call};
 pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
 pub use fetch::Fetched;
+pub use icache::InstructionCache;
 pub use ipi::Handler;
 pub use leave_out::{SyncKind, SyncSeen, SyncSite};
 pub use machine::{Machine, MachineConfig};

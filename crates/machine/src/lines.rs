@@ -10,7 +10,6 @@
 //! the youngest stay.
 
 use rustc_hash::FxHashMap;
-use textbed_arch::cache::CacheGeometry;
 use textbed_arch::{Arch, CpuId, Features};
 
 use crate::MachineConfig;
@@ -35,12 +34,14 @@ pub(crate) struct Held {
     pub(crate) waits: bool,
     /// Last moment at which a fetch got it: an invalidation cannot have reached the CPU before.
     pub(crate) got: u64,
+    /// The CPU's instruction cache of sets and ways has it.
+    pub(crate) resident: bool,
 }
 
 impl Held {
     /// A hold until some moment.
     pub(crate) fn new(cpu: CpuId, until: u64) -> Self {
-        Self { cpu, until, not_at: Vec::new(), waits: false, got: 0 }
+        Self { cpu, until, not_at: Vec::new(), waits: false, got: 0, resident: false }
     }
 }
 
@@ -95,7 +96,9 @@ impl Line {
         let gone = gone.count();
         self.versions.drain(..gone);
         if self.versions.len() > MOST {
-            self.versions.remove(MOST / 2);
+            let in_cache = |v: &Version| v.held.iter().any(|h| h.resident);
+            let middle = (MOST / 2..=MOST).find(|n| !self.versions.get(*n).is_some_and(in_cache));
+            self.versions.remove(middle.unwrap_or(MOST / 2).min(MOST));
         }
     }
 
@@ -111,6 +114,8 @@ pub(crate) struct Lines {
     shift: u32,
     dline: u32,
     iline: u32,
+    /// Instruction lines of CPUs whose own are larger than the smallest.
+    larger: Vec<(CpuId, u32)>,
     /// Stores reach the point of unification at once.
     pub(crate) unified: bool,
     /// Instruction caches follow stores by themselves.
@@ -129,22 +134,33 @@ impl Lines {
                 (coherent, coherent)
             }
         };
-        let CacheGeometry { dline_bytes: dline, iline_bytes: iline } = config.geometry;
+        let all = || (0..config.cpus).map(|n| config.geometry_of(CpuId(n)));
+        let dline = all().map(|g| g.dline_bytes).min().unwrap_or(4);
+        let iline = all().map(|g| g.iline_bytes).min().unwrap_or(4);
+        let own = all().enumerate().map(|(n, g)| (CpuId(n as u16), g.iline_bytes));
+        let larger = own.filter(|(_, bytes)| *bytes > iline).collect();
         Self {
             map: FxHashMap::default(),
             // Sizes are powers of two; a larger line is several of these.
             shift: u32::ilog2(dline.min(iline).max(4)),
             dline,
             iline,
+            larger,
             unified,
             coherent,
             sweep_at: SWEEP,
         }
     }
 
-    /// Data and instruction line in bytes.
+    /// The smallest data and instruction line of a CPU, in bytes.
     pub(crate) fn geometry(&self) -> (u32, u32) {
         (self.dline, self.iline)
+    }
+
+    /// The instruction line of one CPU, in bytes.
+    pub(crate) fn iline_of(&self, cpu: CpuId) -> u32 {
+        let own = self.larger.iter().find(|(c, _)| *c == cpu);
+        own.map_or(self.iline, |(_, bytes)| *bytes)
     }
 
     /// `log2` of the line in bytes.

@@ -11,6 +11,7 @@ use crate::choice::{Choices, Policy};
 use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
+use crate::icache::{Icache, InstructionCache};
 use crate::iside::Ahead;
 use crate::leave_out::Watch;
 use crate::lines::Lines;
@@ -37,6 +38,11 @@ pub struct MachineConfig {
     pub features: Features,
     /// Line sizes: powers of two, 4 to 2048 bytes (what arm64's CTR_EL0 can express).
     pub geometry: CacheGeometry,
+    /// CPUs whose own line sizes are others, as in systems with big and little cores. The header
+    /// of the stream has the smallest, which is what a kernel goes by.
+    pub own_geometry: Vec<(CpuId, CacheGeometry)>,
+    /// How instruction caches are modelled.
+    pub icache: InstructionCache,
     /// In which order the CPUs see each other's loads and stores.
     pub data_order: DataOrder,
     /// The kernel's version, for the stream's header.
@@ -54,9 +60,18 @@ impl MachineConfig {
             page_shift: 12,
             features: Features::default_for(arch),
             geometry: CacheGeometry::default_for(arch),
+            own_geometry: Vec::new(),
+            icache: InstructionCache::Adversarial,
             data_order: DataOrder::Sequential,
             kernel: None,
         }
+    }
+
+    /// The line sizes of one CPU.
+    #[must_use]
+    pub fn geometry_of(&self, cpu: CpuId) -> CacheGeometry {
+        let own = self.own_geometry.iter().rev().find(|(c, _)| *c == cpu);
+        own.map_or(self.geometry, |(_, geometry)| *geometry)
     }
 }
 
@@ -77,6 +92,8 @@ pub(crate) struct PerCpu {
     /// Upper table entries that the tables no longer have.
     pub(crate) uppers: Vec<Upper>,
     pub(crate) ahead: Ahead,
+    /// Its instruction cache, if it has sets and ways.
+    pub(crate) icache: Option<Icache>,
     pub(crate) pending: Pending,
     pub(crate) data: DataSide,
     /// Number of the granule that it has reserved.
@@ -136,16 +153,25 @@ impl Machine {
         {
             return Err(MachineError::Config("arm64 DIC=1 requires IDC=1"));
         }
-        let CacheGeometry { dline_bytes, iline_bytes } = config.geometry;
-        if [dline_bytes, iline_bytes]
-            .iter()
-            .any(|b| !b.is_power_of_two() || !(4..=2048).contains(b))
-        {
-            return Err(MachineError::Config("lines are a power of two from 4 to 2048 bytes"));
+        let own = config.own_geometry.iter();
+        for g in own.map(|(_, g)| *g).chain([config.geometry]) {
+            let wrong = |b: u32| !b.is_power_of_two() || !(4..=2048).contains(&b);
+            if wrong(g.dline_bytes) || wrong(g.iline_bytes) {
+                return Err(MachineError::Config("lines are a power of two from 4 to 2048 bytes"));
+            }
+        }
+        if config.own_geometry.iter().any(|(cpu, _)| cpu.0 >= config.cpus) {
+            return Err(MachineError::Config("lines of a CPU that there is not"));
+        }
+        if !config.icache.is_valid() {
+            return Err(MachineError::Config(
+                "an instruction cache has a power of two of sets up to 65536, and 1 to 64 ways",
+            ));
         }
         let frames = Frames::new(config.memory_bytes / FRAME_BYTES);
         let lines = Lines::new(&config);
-        let cpus = (0..config.cpus).map(|_| PerCpu::new()).collect();
+        let cache_of = |n| config.icache.build(config.geometry_of(CpuId(n)).iline_bytes);
+        let cpus = (0..config.cpus).map(|n| PerCpu::new(cache_of(n))).collect();
         let reorders = config.data_order == DataOrder::Architecture
             && config.cpus > 1
             && !policy.always_newest();
@@ -283,7 +309,7 @@ impl Machine {
 }
 
 impl PerCpu {
-    fn new() -> Self {
+    fn new(icache: Option<Icache>) -> Self {
         Self {
             calls: Vec::new(),
             irqs_on: true,
@@ -297,6 +323,7 @@ impl PerCpu {
             tlb: Tlb::default(),
             uppers: Vec::new(),
             ahead: Ahead::default(),
+            icache,
             pending: Pending::default(),
             data: DataSide::default(),
             reserved: None,

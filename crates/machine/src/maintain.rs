@@ -37,7 +37,8 @@ impl PendingClean {
 /// An instruction cache invalidation that no barrier has completed.
 #[derive(Clone, Copy, Debug)]
 struct PendingInvalidate {
-    range: Option<(u64, u64)>,
+    /// The address; `None` = everything. Each cache drops its own line of it.
+    at: Option<u64>,
     reach: Reach,
     base: u64,
 }
@@ -90,7 +91,7 @@ impl Pending {
         }
         take(Part::Value(self.invalidates.len() as u64));
         for i in &self.invalidates {
-            range(i.range, take);
+            take(Part::Value(i.at.unwrap_or(u64::MAX)));
             take(Part::Value(i.reach as u64));
             take(Part::Known(i.base));
         }
@@ -173,14 +174,17 @@ impl Machine {
         op: OpId,
     ) {
         self.advance();
-        let range = self.scope_range(scope, phys, self.lines.geometry().1);
+        let at = match scope {
+            CacheScope::Line => Some(phys.0),
+            CacheScope::All => None,
+        };
         let unified = self.lines.unified;
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             let p = &mut c.pending;
             // A store barrier orders stores before the IC, but no clean.
             let stores = if unified { p.stores } else { 0 };
             let base = p.full.max(stores).max(p.learned).max(p.fetched);
-            p.invalidates.push(PendingInvalidate { range, reach, base });
+            p.invalidates.push(PendingInvalidate { at, reach, base });
         }
         let space = self.space_of(cpu);
         let view = View::IcacheInvalidate { scope, reach, virt, phys };
@@ -343,7 +347,9 @@ impl Machine {
     }
 
     fn complete_invalidate(&mut self, by: CpuId, cpu: CpuId, i: &PendingInvalidate) {
-        let numbers = self.lines.in_range(i.range);
+        let line = u64::from(self.lines.iline_of(cpu));
+        let range = i.at.map(|at| (at & !(line - 1), line));
+        let numbers = self.lines.in_range(range);
         let versions = || {
             let lines = numbers.iter().filter_map(|n| self.lines.get(*n));
             lines.flat_map(|l| &l.versions).filter_map(|v| {
@@ -363,7 +369,7 @@ impl Machine {
             Some(cleaned) => cleaned - 1,
             None => self.tick,
         };
-        self.drop_lines(cpu, i.range, moment);
+        self.drop_lines(cpu, range, moment);
     }
 
     /// Those TLB invalidations of the CPU that the barrier completes.

@@ -130,7 +130,7 @@ fn visit_line(line: &Line, take: Take<'_>) {
             maybe((h.until != OPEN).then_some(h.until), take);
             take(Part::Value(h.not_at.len() as u64));
             h.not_at.iter().for_each(|at| take(Part::Value(*at)));
-            take(Part::Value(u64::from(h.waits)));
+            take(Part::Value(u64::from(h.waits) | u64::from(h.resident) << 1));
             take(Part::Known(h.got));
         }
     }
@@ -178,6 +178,9 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
     }
     take(Part::Value(c.ahead.waiting.len() as u64));
     c.ahead.waiting.iter().for_each(|line| take(Part::Value(*line)));
+    if let Some(icache) = &c.icache {
+        icache.visit(take);
+    }
     take(Part::Value(c.reserved.unwrap_or(u64::MAX)));
     c.pending.visit(take);
     c.data.visit(take);

@@ -592,6 +592,35 @@ mod with_cpus {
         }
     }
 
+    /// Caches of sets and ways need no policy to be old: what was executed is, until its way is
+    /// taken. Lines of 64 bytes, two sets of one way.
+    #[test]
+    fn a_cache_of_sets_and_ways_is_old_until_the_way_is_taken() {
+        let text = |evict: &str| {
+            format!(
+                "kernel 6.12\narch arm64\nconfig icache_sets = 2\nconfig icache_ways = 1\ncpus 1\n\
+                 cpu 0 {{\n\
+                 p = __vmalloc_node_range(4K, 4K, 0xffff800090000000, 0xffff8000b0000000, \
+                 PAGE_KERNEL_EXEC, 0)\n\
+                 memcpy(p, code(ret42))\nmemcpy(p + 128, code(ret42))\n\
+                 memcpy(p + 64, code(ret42))\nflush_icache_range(p, p + 4K)\n\
+                 one = call(p)\n\
+                 memcpy(p, code(add3))\nop dc_cvau p\nop dsb_ish\n\
+                 two = call(p + {evict})\nop isb\nr = call(p, 1, 1, 1)\n}}\n"
+            )
+        };
+        let result = |evict: &str| {
+            let ran = try_run(&loaded(&text(evict)), &options(Arch::Arm64, "6.12")).unwrap();
+            assert_eq!(ran.end.outcome, Outcome::Ended, "{:?}", ran.notes());
+            ran.notes().last().map(ToString::to_string).unwrap()
+        };
+        assert_eq!(result("64"), "cpu 0: call(p, 1, 1, 1) returned 42", "the other set");
+        assert_eq!(result("128"), "cpu 0: call(p, 1, 1, 1) returned 3", "the same set");
+        let wrong = text("64").replace("icache_sets = 2", "icache_sets = 3");
+        let error = try_run(&loaded(&wrong), &options(Arch::Arm64, "6.12")).err().unwrap();
+        assert!(error.to_string().contains("a power of two of sets"), "{error}");
+    }
+
     #[test]
     fn a_guest_fault_ends_one_program() {
         for arch in MAIN {

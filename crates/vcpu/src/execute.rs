@@ -1,7 +1,7 @@
 //! One step: an instruction fetched, decoded, and carried out by whom its plan names.
 
 use textbed_arch::{
-    Arch, Features, SpaceId, VirtAddr,
+    Arch, CpuId, Features, SpaceId, VirtAddr,
     effect::Effect,
     insn::{self, Insn},
 };
@@ -86,7 +86,7 @@ impl Vcpu {
             }
             Plan::CacheType => {
                 let register = site.bytes.first().copied().unwrap_or(0) & 0x1f;
-                self.set_general(register, cache_type(m))?;
+                self.set_general(register, cache_type(m, self.id))?;
                 self.engine.set_pc(site.next)?;
             }
             Plan::Iretq => return self.iretq(m, site),
@@ -253,13 +253,13 @@ impl Vcpu {
     }
 }
 
-/// CTR_EL0 of the modelled caches (DDI 0487 D24.2.34): line sizes, IDC and DIC from the features,
-/// a PIPT instruction cache, granules as large as a line.
-fn cache_type(m: &Machine) -> u64 {
-    let header = m.header();
+/// CTR_EL0 of a CPU's modelled caches (DDI 0487 D24.2.34): its line sizes, IDC and DIC from the
+/// features, a PIPT instruction cache, granules as large as a line.
+fn cache_type(m: &Machine, cpu: CpuId) -> u64 {
+    let own = m.config().geometry_of(cpu);
     let words = |bytes: u64| u64::from((bytes.max(4) / 4).ilog2());
     let bit = |feature, n: u32| u64::from(m.features().contains(feature)) << n;
-    let (dline, iline) = (words(header.dline_bytes.into()), words(header.iline_bytes.into()));
+    let (dline, iline) = (words(own.dline_bytes.into()), words(own.iline_bytes.into()));
     iline
         | 0b11 << 14
         | dline << 16

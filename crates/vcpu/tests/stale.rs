@@ -6,9 +6,9 @@
 mod bed;
 
 use bed::{ALIAS, ARCHES, Bed, CODE, CPU0, CPU1, RWX, newest, stalest};
-use textbed_arch::{Arch, CpuId, Features};
+use textbed_arch::{Arch, CpuId, Features, cache::CacheGeometry};
 use textbed_event::View;
-use textbed_machine::{MachineConfig, Stalest};
+use textbed_machine::{InstructionCache, MachineConfig, Newest, Stalest};
 
 /// Beds in which code can be stale: on powerpc with an instruction cache that does not snoop too.
 fn stale_beds() -> Vec<Bed> {
@@ -146,5 +146,54 @@ fn another_cpu_needs_its_own_synchronisation() {
         assert_eq!(result(&mut bed, CPU1, s.ret42, &[]), 42, "{arch}: fetched ahead");
         result(&mut bed, CPU1, sync_core, &[]);
         assert_eq!(result(&mut bed, CPU1, s.ret42, &[]), 43, "{arch}: synchronised");
+    }
+}
+
+/// A core with instruction lines of 128 bytes and one with 64, on caches of sets and ways: nothing
+/// but what was executed is old, whatever the policy.
+#[test]
+fn code_that_goes_by_the_lines_of_the_cpu_it_started_on_leaves_old_code_on_another() {
+    let mut config = MachineConfig::new(Arch::Arm64);
+    let big = CacheGeometry { dline_bytes: 64, iline_bytes: 128 };
+    config.own_geometry = vec![(CPU0, big)];
+    config.icache = InstructionCache::Sets { sets: 128, ways: 2 };
+    let mut bed = Bed::new(config, Box::new(Newest));
+    let ctr = bed.install_bytes(&[0xd53b_0020_u32, 0xd65f_03c0].map(u32::to_le_bytes).concat());
+    let iline = |bed: &mut Bed, cpu| 4 << (result(bed, cpu, ctr, &[]) & 15);
+    let lines = [iline(&mut bed, CPU0), iline(&mut bed, CPU1)];
+    assert_eq!(lines, [128, 64]);
+    let smallest = bed.m.header().iline_bytes.into();
+    // Two functions 64 bytes apart, in one line of CPU 0 and in two of CPU 1.
+    let [mov, ret] = [0x5280_0540_u32, 0xd65f_03c0]; // mov w0, #42
+    let mut bytes = [mov, ret].map(u32::to_le_bytes).concat();
+    bytes.resize(64, 0);
+    bytes.extend([mov, ret].map(u32::to_le_bytes).concat());
+    let f = bed.install_bytes(&bytes);
+    let (store, sync) = (bed.install("store_word"), bed.install("cachesync_range"));
+    let alias = f - bed.at(CODE, 0) + bed.at(ALIAS, 0);
+    let sync_core = bed.install("sync_core");
+    let mut number = 42;
+    for (stride, other) in [(lines[0], 42), (smallest, 44)] {
+        for cpu in [CPU0, CPU1] {
+            for at in [f, f + 64] {
+                assert_eq!(result(&mut bed, cpu, at, &[]), number);
+            }
+        }
+        let to = if number == 42 { 43 } else { 44 };
+        for at in [alias, alias + 64] {
+            bed.run(store, &[at, u64::from(mov) + ((to - 42) << 5)]);
+        }
+        bed.run(sync, &[alias, 128, stride]);
+        result(&mut bed, CPU1, sync_core, &[]);
+        assert_eq!(bed.run(f, &[]), to);
+        assert_eq!(bed.run(f + 64, &[]), to, "CPU 0 has what it invalidated");
+        assert_eq!(result(&mut bed, CPU1, f, &[]), to);
+        assert_eq!(result(&mut bed, CPU1, f + 64, &[]), other, "by lines of {stride}");
+        number = to;
+        if other != to {
+            // Mended by one more invalidation.
+            bed.run(sync, &[alias, 128, smallest]);
+            result(&mut bed, CPU1, sync_core, &[]);
+        }
     }
 }
