@@ -52,8 +52,12 @@ pub(crate) enum Command {
     },
     /// Show what an architecture and kernel version are modelled to do, with sources.
     Caps(CapsArgs),
-    /// Print the JSON schema of reports.
-    Schema,
+    /// Print the JSON schema of reports, or of test results.
+    Schema {
+        /// Of which document.
+        #[arg(default_value = "report")]
+        of: Document,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -103,6 +107,11 @@ pub(crate) struct TestArgs {
     /// How many seeds of the random policy to try, beside newest and stalest.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) seeds: u64,
+
+    /// Format of the results (text, json, sarif, junit or ktap), to standard output or a file; may
+    /// be repeated.
+    #[arg(long, value_name = "FORMAT[=FILE]")]
+    pub(crate) format: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -265,6 +274,14 @@ pub(crate) enum PolicyArg {
     Stalest,
     /// Choices by a seed.
     Random,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Document {
+    /// What `run` and `replay` print with `--format json`.
+    Report,
+    /// What `test` prints with `--format json`.
+    Test,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,6 +19,7 @@ mod replay;
 mod results;
 mod scenarios;
 mod status;
+mod test;
 mod watch;
 
 use std::io::{self, Write};
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Document};
 use crate::output::Out;
 use crate::status::Status;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let mut out = Out::new(&cli);
     let result = match &cli.command {
         Command::Run(args) => scenarios::run(args, &mut out),
-        Command::Test(args) => scenarios::test(args, &mut out),
+        Command::Test(args) => test::test(args, &mut out),
         Command::LeaveOut(args) => leave_out::leave_out(args, &mut out),
         Command::Replay(args) => replay::replay(args, &mut out),
         Command::Record(args) => record::record(args, &mut out),
@@ -56,7 +57,13 @@ fn main() -> ExitCode {
             out.text(&String::from_utf8_lossy(&text)).map(|()| Status::Clean)
         }
         Command::Man => manual().and_then(|text| out.text(&text)).map(|()| Status::Clean),
-        Command::Schema => out.text(textbed_report::json::SCHEMA).map(|()| Status::Clean),
+        Command::Schema { of } => {
+            let schema = match of {
+                Document::Report => textbed_report::json::SCHEMA,
+                Document::Test => textbed_report::tested::json::SCHEMA,
+            };
+            out.text(schema).map(|()| Status::Clean)
+        }
     };
     match result.and_then(|status| out.flush().map(|()| status)) {
         Ok(status) => ExitCode::from(status.code()),

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use textbed_report::tested::{self, Tested};
 use textbed_report::text::{Problem, Style, problem};
 use textbed_report::timeline::{self, Timeline};
 use textbed_report::{Run, json, junit, ktap, sarif, text};
@@ -174,27 +175,61 @@ pub(crate) fn formats(given: &[String]) -> Result<Vec<Format>> {
     Ok(formats)
 }
 
+impl Format {
+    /// Whether it is for standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Layout of its text.
+    fn style(&self, out: &Out) -> Style {
+        match self.file {
+            Some(_) => Style { colour: false, width: 100, ..out.style() },
+            None => out.style(),
+        }
+    }
+
+    /// Writes what was made in this format to where it goes.
+    fn write(&self, report: &str, out: &mut Out) -> Result<()> {
+        match &self.file {
+            Some(path) => write_file(path, report),
+            None => out.text(report),
+        }
+    }
+}
+
 /// Writes the runs in every format asked for.
 ///
 /// # Errors
 /// A file or standard output that cannot be written.
 pub(crate) fn reports(runs: &[Run], formats: &[Format], out: &mut Out) -> Result<()> {
     for format in formats {
-        let style = match format.file {
-            Some(_) => Style { colour: false, width: 100, ..out.style() },
-            None => out.style(),
-        };
         let report = match format.form {
-            Form::Text => text_report(runs, style),
+            Form::Text => text_report(runs, format.style(out)),
             Form::Json => json::document(runs)?,
             Form::Sarif => sarif::document(runs)?,
             Form::Junit => junit::document(runs)?,
             Form::Ktap => ktap::document(runs),
         };
-        match &format.file {
-            Some(path) => write_file(path, &report)?,
-            None => out.text(&report)?,
-        }
+        format.write(&report, out)?;
+    }
+    Ok(())
+}
+
+/// Writes test results in every format asked for; text on standard output was written already.
+///
+/// # Errors
+/// A file or standard output that cannot be written.
+pub(crate) fn test_results(all: &[Tested], formats: &[Format], out: &mut Out) -> Result<()> {
+    for format in formats.iter().filter(|f| f.form != Form::Text || !f.is_stdout()) {
+        let report = match format.form {
+            Form::Text => tested::text::document(all, format.style(out)),
+            Form::Json => tested::json::document(all)?,
+            Form::Sarif => tested::sarif::document(all)?,
+            Form::Junit => tested::junit::document(all)?,
+            Form::Ktap => tested::ktap::document(all),
+        };
+        format.write(&report, out)?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `textbed run` and `textbed test`: scenarios.
+//! `textbed run`, and what every command that reads scenarios shares: loading them, the machines to
+//! run them on, one run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,19 +7,16 @@ use std::path::Path;
 use anyhow::Result;
 use textbed_arch::Arch;
 use textbed_check::rules::RuleId;
-use textbed_check::{Confidence, Level, Report, rules};
+use textbed_check::{Level, Report, rules};
 use textbed_event::Tee;
 use textbed_kernel::Version;
 use textbed_report::text::Problem;
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Note, Outcome, Run};
 use textbed_scenario::diagnostic::{Diagnostic, Severity};
-use textbed_scenario::syntax::ast::Reading;
-use textbed_scenario::{
-    Loaded, Outcome as Ended, PolicyChoice, RunEnd, RunError, RunOptions, expect,
-};
+use textbed_scenario::{Loaded, Outcome as Ended, PolicyChoice, RunEnd, RunError, RunOptions};
 
-use crate::args::{MachineArgs, PolicyArg, ScenarioArgs, TestArgs};
+use crate::args::{MachineArgs, PolicyArg, ScenarioArgs};
 use crate::baseline::Baseline;
 use crate::options::Check;
 use crate::output::{self, Out};
@@ -78,107 +76,6 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     Ok(status)
 }
 
-/// `textbed test`: one line a scenario, then a total; each difference as a diagnostic.
-pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
-    let machine = Machines::new(&args.machine)?;
-    let mut policies = vec![PolicyChoice::Newest, PolicyChoice::Stalest];
-    policies.extend((1..=args.seeds).map(PolicyChoice::Random));
-    let mut status = Status::Clean;
-    let (mut passed, mut failed) = (0u64, 0u64);
-    for input in &args.inputs {
-        for loaded in load_all(input, out, &mut status) {
-            let mut differences = Vec::new();
-            let mut runs = 0;
-            for (arch, kernel) in machine.of(&loaded) {
-                for reading in loaded.readings() {
-                    for policy in &policies {
-                        runs += 1;
-                        let known = differences.len();
-                        let on = (arch, kernel, reading);
-                        test_one(&loaded, on, *policy, &machine, &mut differences);
-                        // The same difference under every policy is told once.
-                        let (old, new) = differences.split_at_mut(known);
-                        let told = |d: &Problem| old.iter().any(|o| same(o, d));
-                        let fresh: Vec<Problem> =
-                            new.iter().filter(|d| !told(d)).cloned().collect();
-                        differences.truncate(known);
-                        differences.extend(fresh);
-                    }
-                }
-            }
-            let verdict = if differences.is_empty() { "ok" } else { "DIFFERS" };
-            out.text(&format!("{verdict:8}{} ({runs} runs)\n", loaded.path()))?;
-            for difference in &differences {
-                out.problem(difference);
-            }
-            if differences.is_empty() {
-                passed += 1;
-            } else {
-                failed += 1;
-                status = status.and(Status::Findings);
-            }
-        }
-    }
-    out.text(&format!("{passed} passed, {failed} failed\n"))?;
-    Ok(status)
-}
-
-fn same(a: &Problem, b: &Problem) -> bool {
-    let bare = |p: &Problem| p.message.split(" (policy").next().map(str::to_owned);
-    a.span == b.span && a.path == b.path && bare(a) == bare(b)
-}
-
-/// One run against what the file expects; differences are appended.
-fn test_one(
-    loaded: &Loaded,
-    (arch, kernel, reading): (Arch, Version, Reading),
-    policy: PolicyChoice,
-    machine: &Machines,
-    differences: &mut Vec<Problem>,
-) {
-    let check = Check::plain(reading.name());
-    let (run, end) = match one(loaded, arch, kernel, policy, machine, &check, None) {
-        Ok(done) => done,
-        Err(problems) => return differences.extend(problems),
-    };
-    let found: Vec<expect::Finding> = run
-        .report
-        .findings
-        .iter()
-        .filter(|f| f.level != Level::Allow)
-        .map(|f| expect::Finding {
-            rule: f.rule.name().to_owned(),
-            possible: f.confidence == Confidence::Possible,
-            missing: f.missing.clone(),
-            label: f.at.origin.and_then(|o| loaded.label_at(o.offset)).map(str::to_owned),
-            // An expectation counts findings, not how often a loop came by.
-            count: 1,
-        })
-        .collect();
-    let ended = end.outcome.end();
-    let mut differs = |message: &str, span: textbed_scenario::span::Span| {
-        let (reading, policy) = (reading.name(), policy_name(policy));
-        differences.push(Problem {
-            message: format!(
-                "{message} on {arch}, kernel {kernel}, reading {reading} (policy {policy})"
-            ),
-            path: loaded.path().to_owned(),
-            source: Some(loaded.text().to_owned()),
-            span: Some(span.range()),
-            label: String::new(),
-            help: None,
-            fatal: true,
-        });
-    };
-    for d in textbed_scenario::compare(loaded, arch, kernel, reading, ended, &found) {
-        differs(&d.message, d.span);
-    }
-    // What a finding says may go wrong may go wrong. Where nothing is found, every assertion holds.
-    for note in end.notes.iter().filter(|n| n.failed_assert && found.is_empty()) {
-        differs(&format!("nothing was found, and {}", note.text), note.span);
-    }
-}
-
 /// What `--arch`, `--kernel` and `--cpu` ask for.
 pub(crate) struct Machines {
     archs: Option<Vec<Arch>>,
@@ -222,12 +119,35 @@ impl Machines {
 
 /// Reads the scenarios of one argument; problems are printed and count as unusable input.
 pub(crate) fn load_all(input: &Path, out: &mut Out, status: &mut Status) -> Vec<Loaded> {
+    read_all(input, out, status).into_iter().filter_map(Result::ok).collect()
+}
+
+/// A scenario file that cannot be used.
+pub(crate) struct Unusable {
+    pub(crate) path: String,
+    /// Its text, where it could be read.
+    pub(crate) text: Option<String>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// As [`load_all`], with the files that cannot be used.
+pub(crate) fn read_all(
+    input: &Path,
+    out: &mut Out,
+    status: &mut Status,
+) -> Vec<std::result::Result<Loaded, Unusable>> {
+    let unread = |path: &Path, error: &anyhow::Error, out: &mut Out| {
+        let message = format!("{error:#}");
+        out.error(&message);
+        let path = path.display().to_string();
+        let problem = plain(message, &path);
+        Err(Unusable { path, text: None, problems: vec![problem] })
+    };
     let files = match inputs::scenarios(input) {
         Ok(files) => files,
         Err(error) => {
-            out.error(&format!("{error:#}"));
             *status = status.and(Status::Unusable);
-            return Vec::new();
+            return vec![unread(input, &error, out)];
         }
     };
     let rule_names: Vec<&str> = rules::RULES.iter().map(|row| row.name).collect();
@@ -236,8 +156,8 @@ pub(crate) fn load_all(input: &Path, out: &mut Out, status: &mut Status) -> Vec<
         let text = match inputs::text(&file) {
             Ok(text) => text,
             Err(error) => {
-                out.error(&format!("{error:#}"));
                 *status = status.and(Status::Unusable);
+                all.push(unread(&file, &error, out));
                 continue;
             }
         };
@@ -247,17 +167,31 @@ pub(crate) fn load_all(input: &Path, out: &mut Out, status: &mut Status) -> Vec<
                 for warning in warnings {
                     out.problem(&problem(warning, &path, &text));
                 }
-                all.push(loaded);
+                all.push(Ok(loaded));
             }
             Err(errors) => {
-                for error in errors {
-                    out.problem(&problem(error, &path, &text));
-                }
+                let problem = |error| problem(error, &path, &text);
+                let problems: Vec<Problem> = errors.into_iter().map(problem).collect();
+                problems.iter().for_each(|p| out.problem(p));
                 *status = status.and(Status::Unusable);
+                all.push(Err(Unusable { path, text: Some(text), problems }));
             }
         }
     }
     all
+}
+
+/// A problem without a place.
+fn plain(message: String, path: &str) -> Problem {
+    Problem {
+        message,
+        path: path.to_owned(),
+        source: None,
+        span: None,
+        label: String::new(),
+        help: None,
+        fatal: true,
+    }
 }
 
 fn problem(d: Diagnostic, path: &str, text: &str) -> Problem {
@@ -278,15 +212,7 @@ pub(crate) fn failed(error: RunError, loaded: &Loaded) -> Vec<Problem> {
         RunError::Input(all) => {
             all.into_iter().map(|d| problem(d, loaded.path(), loaded.text())).collect()
         }
-        RunError::Option(message) => vec![Problem {
-            message,
-            path: loaded.path().to_owned(),
-            source: None,
-            span: None,
-            label: String::new(),
-            help: None,
-            fatal: true,
-        }],
+        RunError::Option(message) => vec![plain(message, loaded.path())],
     }
 }
 
@@ -297,7 +223,7 @@ pub(crate) fn allowed(loaded: &Loaded) -> Vec<RuleId> {
 }
 
 /// Runs one scenario on one machine and checks it.
-fn one(
+pub(crate) fn one(
     loaded: &Loaded,
     arch: Arch,
     kernel: Version,
@@ -352,7 +278,7 @@ fn one(
     Ok((run, end))
 }
 
-fn policy_name(policy: PolicyChoice) -> &'static str {
+pub(crate) fn policy_name(policy: PolicyChoice) -> &'static str {
     match policy {
         PolicyChoice::Newest => "newest",
         PolicyChoice::Stalest => "stalest",

@@ -167,8 +167,11 @@ fn tables_of_facts_can_be_listed_and_explained() {
     }
     let caps = stdout(&textbed(&["caps", "--arch", "arm64", "--kernel", "6.12"]));
     assert!(caps.contains("huge-area-refusal") && !caps.contains("x86_64, kernel"), "{caps}");
-    let schema: Value = serde_json::from_slice(&textbed(&["schema"]).stdout).expect("JSON");
-    assert_eq!(schema["$id"], "textbed-report/1");
+    for (of, id) in [(&["schema"][..], "textbed-report/1"), (&["schema", "test"], "textbed-test/1")]
+    {
+        let schema: Value = serde_json::from_slice(&textbed(of).stdout).expect("JSON");
+        assert_eq!(schema["$id"], id);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use textbed_check::Level;
 use crate::run::{Outcome, Run, by_input};
 use crate::text::{Style, finding};
 
-const STYLE: Style = Style { width: 100, colour: false, detail: 1 };
+pub(crate) const STYLE: Style = Style { width: 100, colour: false, detail: 1 };
 
 /// The document could not be written.
 #[derive(Debug)]
@@ -38,6 +38,11 @@ pub fn document(runs: &[Run]) -> Result<String, JunitError> {
         }
         report.add_test_suite(suite);
     }
+    write(&report)
+}
+
+/// A report as the readers of such files want it.
+pub(crate) fn write(report: &Report) -> Result<String, JunitError> {
     let text = report.to_string().map_err(JunitError)?;
     // Jenkins's schema (junit-10.xsd) has no such attribute of the root element.
     let end = text.find("<testsuite ").unwrap_or(text.len());

@@ -10,48 +10,95 @@ use textbed_check::Level;
 
 use crate::run::{Outcome, Run, by_input};
 
+/// A test: what subtests of one input say together.
+pub(crate) struct Test<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) ok: bool,
+    /// Diagnostics of the input itself.
+    pub(crate) said: Vec<String>,
+    pub(crate) subtests: Vec<Subtest>,
+}
+
+/// A subtest with its diagnostics.
+pub(crate) struct Subtest {
+    pub(crate) name: String,
+    pub(crate) ok: bool,
+    /// Why it says nothing, if so.
+    pub(crate) skip: Option<String>,
+    pub(crate) said: Vec<String>,
+}
+
 /// The runs as one KTAP document.
 #[must_use]
 pub fn document(runs: &[Run]) -> String {
-    let inputs = by_input(runs);
-    let mut out = format!("KTAP version 1\n1..{}\n", inputs.len());
-    for (n, (path, runs)) in inputs.iter().enumerate() {
-        let _ = writeln!(out, "  KTAP version 1\n  # Subtest: {}", word(path));
-        let _ = writeln!(out, "  1..{}", runs.len());
-        for (n, run) in runs.iter().enumerate() {
-            for f in run.report.findings.iter().filter(|f| f.level != Level::Allow) {
-                let level = if f.level == Level::Deny { "error" } else { "warning" };
-                let at = f.at.origin.map_or_else(String::new, |o| {
-                    format!(" at {}:{}", run.names.get(o.file), o.line)
-                });
-                let _ = writeln!(out, "  # {level}[{}]{at}: {}", f.rule.name(), line(&f.message));
-                if !f.missing.is_empty() {
-                    let _ = writeln!(out, "  #   missing: {}", line(&f.missing.join("; ")));
+    let tests = by_input(runs).into_iter().map(|(path, runs)| Test {
+        name: path,
+        ok: !runs.iter().any(|r| r.denied()),
+        said: Vec::new(),
+        subtests: runs.into_iter().map(subtest).collect(),
+    });
+    write(&tests.collect::<Vec<_>>())
+}
+
+fn subtest(run: &Run) -> Subtest {
+    let mut said = Vec::new();
+    for f in run.report.findings.iter().filter(|f| f.level != Level::Allow) {
+        let level = if f.level == Level::Deny { "error" } else { "warning" };
+        let at =
+            f.at.origin
+                .map_or_else(String::new, |o| format!(" at {}:{}", run.names.get(o.file), o.line));
+        said.push(format!("{level}[{}]{at}: {}", f.rule.name(), f.message));
+        if !f.missing.is_empty() {
+            said.push(format!("  missing: {}", f.missing.join("; ")));
+        }
+    }
+    let skip = match &run.outcome {
+        Outcome::Limit(what) => Some(format!("a limit was reached: {what}")),
+        Outcome::NotModelled(what) => Some(format!("not modelled: {what}")),
+        Outcome::Unchecked => Some("nothing could be checked".to_owned()),
+        _ => None,
+    };
+    Subtest { name: run.title(), ok: !run.denied(), skip, said }
+}
+
+/// A document of these tests. One of which every subtest is skipped is skipped.
+pub(crate) fn write(tests: &[Test<'_>]) -> String {
+    let mut out = format!("KTAP version 1\n1..{}\n", tests.len());
+    for (n, test) in tests.iter().enumerate() {
+        if !test.subtests.is_empty() {
+            let _ = writeln!(out, "  KTAP version 1\n  # Subtest: {}", word(test.name));
+            let _ = writeln!(out, "  1..{}", test.subtests.len());
+        }
+        for (n, sub) in test.subtests.iter().enumerate() {
+            for text in &sub.said {
+                let _ = writeln!(out, "  # {}", line(text));
+            }
+            let skip = sub.skip.as_ref();
+            let skip = skip.map_or_else(String::new, |why| format!(" # SKIP {}", line(why)));
+            let _ = writeln!(out, "  {} {} {}{skip}", verdict(sub.ok), n + 1, word(&sub.name));
+        }
+        for text in &test.said {
+            let _ = writeln!(out, "# {}", line(text));
+        }
+        let skip = match (test.ok, test.subtests.split_first()) {
+            (true, Some((first, others))) if first.skip.is_some() => {
+                match others.iter().all(|s| s.skip == first.skip) {
+                    true => first.skip.clone(),
+                    false => {
+                        others.iter().all(|s| s.skip.is_some()).then(|| "no run was whole".into())
+                    }
                 }
             }
-            let verdict = if run.denied() { "not ok" } else { "ok" };
-            let skip = match &run.outcome {
-                Outcome::Limit(what) => format!(" # SKIP a limit was reached: {}", line(what)),
-                Outcome::NotModelled(what) => format!(" # SKIP not modelled: {}", line(what)),
-                Outcome::Unchecked => " # SKIP nothing could be checked".to_owned(),
-                _ => String::new(),
-            };
-            let _ = writeln!(out, "  {verdict} {} {}{skip}", n + 1, word(&run.title()));
-        }
-        let failed = runs.iter().any(|r| r.denied());
-        let unchecked = |r: &Run| r.outcome == Outcome::Unchecked;
-        let all_skipped = runs.iter().all(|r| {
-            matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_)) || unchecked(r)
-        });
-        let verdict = if failed { "not ok" } else { "ok" };
-        let skip = match (all_skipped && !failed, runs.iter().all(|r| unchecked(r))) {
-            (true, true) => " # SKIP nothing could be checked",
-            (true, false) => " # SKIP no run was whole",
-            _ => "",
+            _ => None,
         };
-        let _ = writeln!(out, "{verdict} {} {}{skip}", n + 1, word(path));
+        let skip = skip.map_or_else(String::new, |why| format!(" # SKIP {}", line(&why)));
+        let _ = writeln!(out, "{} {} {}{skip}", verdict(test.ok), n + 1, word(test.name));
     }
     out
+}
+
+fn verdict(ok: bool) -> &'static str {
+    if ok { "ok" } else { "not ok" }
 }
 
 /// A test's name: `#` would begin a directive.

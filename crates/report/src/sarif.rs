@@ -27,29 +27,50 @@ pub fn document(runs: &[Run]) -> Result<String, serde_json::Error> {
             run.report.findings.iter().filter(|f| f.level != Level::Allow).map(|f| result(run, f))
         })
         .collect();
-    let notifications: Vec<Value> = runs.iter().flat_map(notifications).collect();
-    let whole =
-        !runs.iter().any(|r| matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_)));
-    let log = json!({
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "textbed",
-                "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": rules::RULES.iter().map(rule).collect::<Vec<_>>(),
-            }},
-            "columnKind": "unicodeCodePoints",
-            "invocations": [{
-                "executionSuccessful": whole,
-                "toolExecutionNotifications": notifications,
+    let log = Log {
+        rules: rules::RULES.iter().map(rule).collect(),
+        whole: !runs
+            .iter()
+            .any(|r| matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_))),
+        notifications: runs.iter().flat_map(notifications).collect(),
+        results,
+    };
+    log.text()
+}
+
+/// What a log of this tool has.
+pub(crate) struct Log {
+    pub(crate) rules: Vec<Value>,
+    /// Whether every run came to its end.
+    pub(crate) whole: bool,
+    pub(crate) notifications: Vec<Value>,
+    pub(crate) results: Vec<Value>,
+}
+
+impl Log {
+    /// The log as text, indented, with a final newline.
+    pub(crate) fn text(self) -> Result<String, serde_json::Error> {
+        let log = json!({
+            "$schema": SCHEMA,
+            "version": "2.1.0",
+            "runs": [{
+                "tool": {"driver": {
+                    "name": "textbed",
+                    "semanticVersion": env!("CARGO_PKG_VERSION"),
+                    "rules": self.rules,
+                }},
+                "columnKind": "unicodeCodePoints",
+                "invocations": [{
+                    "executionSuccessful": self.whole,
+                    "toolExecutionNotifications": self.notifications,
+                }],
+                "results": self.results,
             }],
-            "results": results,
-        }],
-    });
-    let mut text = serde_json::to_string_pretty(&log)?;
-    text.push('\n');
-    Ok(text)
+        });
+        let mut text = serde_json::to_string_pretty(&log)?;
+        text.push('\n');
+        Ok(text)
+    }
 }
 
 fn rule(row: &rules::RuleRow) -> Value {
@@ -143,12 +164,7 @@ fn location(run: &Run, site: &Site, text: Option<&str>) -> Value {
         .origin
         .filter(|o| o.line > 0)
         .map_or((run.input.path.as_str(), 1), |o| (run.names.get(o.file), o.line));
-    let mut location = json!({
-        "physicalLocation": {
-            "artifactLocation": {"uri": uri(path)},
-            "region": Region { start_line: line },
-        },
-    });
+    let mut location = physical(path, line);
     let symbol = site.symbol.as_deref().or(site.calls.last().map(String::as_str));
     if let Some(name) = symbol {
         location["logicalLocations"] = json!([{"fullyQualifiedName": name}]);
@@ -157,6 +173,16 @@ fn location(run: &Run, site: &Site, text: Option<&str>) -> Value {
         location["message"] = json!({"text": text});
     }
     location
+}
+
+/// A line of a file.
+pub(crate) fn physical(path: &str, line: u32) -> Value {
+    json!({
+        "physicalLocation": {
+            "artifactLocation": {"uri": uri(path)},
+            "region": Region { start_line: line },
+        },
+    })
 }
 
 /// A path as a relative or absolute URI reference: what has a meaning in URIs is escaped.

@@ -230,33 +230,45 @@ fn range(
 /// Finds the line of `file` that applies to `run`, and compares. Lines whose selectors can't be
 /// understood apply to nothing; the analysis names them.
 pub fn check(file: &File, run: &Run<'_>) -> Verdict {
+    match applying(file, run.arch, run.kernel, run.reading).as_slice() {
+        [] => Verdict::NothingExpected,
+        [(line, expect)] => Verdict::Compared {
+            line: *line,
+            difference: compare(&expect.expected.value, run.end, run.findings),
+        },
+        several => Verdict::Ambiguous(several.iter().map(|(span, _)| *span).collect()),
+    }
+}
+
+/// The most specific lines of `file` that apply to such a run, with their places.
+pub fn applying<'a>(
+    file: &'a File,
+    arch: Arch,
+    kernel: &Version,
+    reading: Reading,
+) -> Vec<(Span, &'a Expect)> {
     let lines = file.blocks.iter().filter_map(|block| match &block.value {
         Block::Expect(expect) => Some((block.span, expect)),
         _ => None,
     });
-    let mut best: Vec<(Specificity, Span, &Expect)> = Vec::new();
+    let mut best: Vec<(Span, &Expect)> = Vec::new();
+    let mut so_far: Option<Specificity> = None;
     for (span, expect) in lines {
         let Ok(applies) = Applies::resolve(&expect.selectors) else { continue };
-        if !applies.to_run(run.arch, run.kernel, run.reading) {
+        if !applies.to_run(arch, kernel, reading) {
             continue;
         }
         let specificity = applies.specificity();
-        let so_far = best.first().map(|(s, ..)| *s);
-        if so_far.is_none_or(|s| s <= specificity) {
-            if so_far.is_some_and(|s| s < specificity) {
-                best.clear();
-            }
-            best.push((specificity, span, expect));
+        if so_far.is_some_and(|s| s > specificity) {
+            continue;
         }
+        if so_far.is_some_and(|s| s < specificity) {
+            best.clear();
+        }
+        so_far = Some(specificity);
+        best.push((span, expect));
     }
-    match best.as_slice() {
-        [] => Verdict::NothingExpected,
-        [(_, line, expect)] => Verdict::Compared {
-            line: *line,
-            difference: compare(&expect.expected.value, run.end, run.findings),
-        },
-        several => Verdict::Ambiguous(several.iter().map(|(_, span, _)| *span).collect()),
-    }
+    best
 }
 
 /// What differs between what is expected and what happened.
@@ -304,7 +316,7 @@ fn matches_item(finding: Option<&Finding>, item: Option<&Item>) -> bool {
 }
 
 /// A missing operation without the CPUs on or for which it is missing: a scenario names it alone.
-fn operation(missing: &str) -> &str {
+pub(crate) fn operation(missing: &str) -> &str {
     let ends = [" on cpu", " on every cpu", " for cpu", " for every cpu"];
     let end = ends.iter().filter_map(|place| missing.find(place)).min();
     end.and_then(|at| missing.get(..at)).unwrap_or(missing)

@@ -29,7 +29,10 @@ pub mod suggest;
 pub mod syntax;
 pub mod value;
 
-pub use loaded::{BuiltError, Difference, Loaded, compare, load, load_built, load_bytes};
+pub use loaded::{
+    BuiltError, Difference, DifferenceKind, Expectation, Loaded, compare, load, load_built,
+    load_bytes,
+};
 pub use run::{Outcome, PolicyChoice, RunEnd, RunError, RunNote, RunOptions, run};
 pub use textbed_kernel::Version;
 pub use textbed_machine::{SyncKind, SyncSeen, SyncSite};

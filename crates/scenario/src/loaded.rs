@@ -7,9 +7,10 @@ use crate::analyse::{self, Known};
 use crate::builder::{BuildError, Scenario};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::expect::{self, End, Finding, Verdict};
+use crate::ops;
 use crate::run::BUILT_INS;
 use crate::span::{LineIndex, Position, Span};
-use crate::syntax::ast::{Body, File, Header, Reading};
+use crate::syntax::ast::{Body, Expected, File, Header, Reading};
 use crate::syntax::{self};
 use textbed_kernel::Version;
 
@@ -25,9 +26,35 @@ pub struct Loaded {
     lines: LineIndex,
 }
 
+/// In which way a run differs from what its scenario expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// Expected, and not found or not so often.
+    NotFound,
+    /// Found, and not expected.
+    NotExpected,
+    /// The run ended otherwise.
+    Ending,
+    /// Two lines apply that are equally specific.
+    Ambiguous,
+}
+
+/// What a scenario expects of a run: the line that applies to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The line's place.
+    pub span: Span,
+    /// Its items, as the line has them; empty if nothing is to be found.
+    pub items: Vec<String>,
+    /// How the run is to end.
+    pub end: End,
+}
+
 /// A difference between a run and what the scenario expects of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
+    /// In which way.
+    pub kind: DifferenceKind,
     /// What differs, in a sentence.
     pub message: String,
     /// The line or item of the file that says otherwise.
@@ -168,6 +195,23 @@ impl Loaded {
         self.file.blocks.iter().any(|block| matches!(block.value, Block::Expect(_)))
     }
 
+    /// What it expects of such a run. `None` if no line applies, or none alone.
+    pub fn expectation(
+        &self,
+        arch: Arch,
+        kernel: Version,
+        reading: Reading,
+    ) -> Option<Expectation> {
+        let lines = expect::applying(&self.file, arch, &kernel, reading);
+        let [(span, line)] = lines.as_slice() else { return None };
+        let (items, end) = match &line.expected.value {
+            Expected::None => (Vec::new(), End::Ended),
+            Expected::Blocked => (Vec::new(), End::Blocked),
+            Expected::Items(items) => (items.iter().map(ToString::to_string).collect(), End::Ended),
+        };
+        Some(Expectation { span: *span, items, end })
+    }
+
     /// The readings under which its expectations have to be tried: the default one, and all if a
     /// line names any.
     pub fn readings(&self) -> Vec<Reading> {
@@ -236,6 +280,7 @@ pub fn compare(
         Verdict::Ambiguous(lines) => lines
             .into_iter()
             .map(|span| Difference {
+                kind: DifferenceKind::Ambiguous,
                 message: "this line applies, and another that is as specific".to_owned(),
                 span,
             })
@@ -252,11 +297,11 @@ fn described(line: Span, difference: &expect::Difference) -> Vec<Difference> {
             (1, _) => format!("expected and not found: {item}"),
             (expected, found) => format!("expected {expected} and found {found}: {item}"),
         };
-        all.push(Difference { message, span: item.span });
+        all.push(Difference { kind: DifferenceKind::NotFound, message, span: item.span });
     }
     for unexpected in &difference.unexpected {
         let message = format!("found and not expected: {}", shown(&unexpected.finding));
-        all.push(Difference { message, span: line });
+        all.push(Difference { kind: DifferenceKind::NotExpected, message, span: line });
     }
     if let Some((expected, found)) = difference.end {
         let message = match (expected, found) {
@@ -264,19 +309,20 @@ fn described(line: Span, difference: &expect::Difference) -> Vec<Difference> {
             (_, End::Blocked) => "a program is blocked, which is not expected",
             _ => "the run was cut short, so what was found is not the whole",
         };
-        all.push(Difference { message: message.to_owned(), span: line });
+        let message = message.to_owned();
+        all.push(Difference { kind: DifferenceKind::Ending, message, span: line });
     }
     all
 }
 
-/// A finding as an item of an `expect` line would say it.
-fn shown(finding: &Finding) -> String {
+/// A finding as an item of an `expect` line would say it: put there, it matches.
+pub fn shown(finding: &Finding) -> String {
     let mut text = finding.rule.clone();
     if finding.possible {
         text.push('?');
     }
-    if let Some(op) = finding.missing.first() {
-        text.push_str(&format!(" missing {}", crate::ops::spelling(op)));
+    if let Some(missing) = finding.missing.first() {
+        text.push_str(&format!(" missing {}", ops::spelling(expect::operation(missing))));
     }
     if finding.count != 1 {
         text.push_str(&format!(" x{}", finding.count));
