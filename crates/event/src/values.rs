@@ -42,7 +42,7 @@ macro_rules! numbered {
         pub enum $name { $($(#[$vdoc])* $variant = $number,)+ }
 
         impl $name {
-            /// Every value, in numeric order.
+            /// Every value; the last one also stands for numbers that have none.
             pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
             /// The value with this number; the last one where there is none.
@@ -77,6 +77,8 @@ numbered! {
         WrongContext = 5 => "called in a wrong context",
         /// An argument that the call does not accept.
         BadArgument = 6 => "argument not accepted",
+        /// An entry of a page table that is neither empty nor present.
+        OddEntry = 8 => "an entry that is neither empty nor present",
         /// Any other.
         Other = 7 => "other complaint",
     }

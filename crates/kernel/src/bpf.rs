@@ -83,9 +83,15 @@ pub(crate) fn binary_pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
     let size = (proglen + HEADER_BYTES + SPARE_BYTES).next_multiple_of(CHUNK_BYTES);
     let got = k.inner(cpu, "bpf_prog_pack_alloc", &Args::of(&[size]))?;
     let ptr = k.used(cpu, got);
-    if ptr != 0 {
-        k.packs.twins.insert(ptr as u64, size);
+    if ptr == 0 {
+        return Ok(0);
     }
+    // The writable twin.
+    if k.allocation_fails() {
+        k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[ptr as u64, size]))?;
+        return Ok(0);
+    }
+    k.packs.twins.insert(ptr as u64, size);
     Ok(ptr)
 }
 
@@ -308,6 +314,10 @@ impl Kernel {
             let (virt, len, shift) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES, CHUNK_SHIFT);
             self.emit(cpu, Flags::default(), View::AreaMade { virt, len, shift });
             return Ok(ptr);
+        }
+        // What describes the pack, then the pack.
+        if self.allocation_fails() {
+            return Ok(0);
         }
         let ptr = self.new_pack_memory(cpu, pack_size)?;
         if ptr == 0 {

@@ -70,6 +70,8 @@ pub(crate) struct Failure {
     pub call: &'static str,
     pub nth: u32,
     pub errno: i64,
+    /// Allocations of the call that are still to succeed before the one that fails.
+    pub spared: u32,
     pub used: bool,
 }
 
@@ -133,7 +135,32 @@ impl Kernel {
         if errno != errno::ENOMEM && spec.returns.failure(errno).is_none() {
             return Err(wrong("errno", "the call returns nothing that says so".to_owned()));
         }
-        self.failures.push(Failure { call: spec.name, nth, errno, used: false });
+        self.failures.push(Failure { call: spec.name, nth, errno, spared: 0, used: false });
+        Ok(())
+    }
+
+    /// Makes the given allocation (from 1) of the `nth` call (from 1) of `call` fail. What calls
+    /// inside of it allocate is theirs.
+    ///
+    /// # Errors
+    /// As [`Kernel::fail`], or `allocation` = 0.
+    pub fn fail_allocation(
+        &mut self,
+        call: &str,
+        nth: u32,
+        allocation: u32,
+    ) -> Result<(), CallError> {
+        let Some(spared) = allocation.checked_sub(1) else {
+            return Err(CallError::Arguments {
+                call: find_call(call, self.version, self.arch)?.name,
+                param: "allocation".to_owned(),
+                reason: "allocations are counted from 1".to_owned(),
+            });
+        };
+        self.fail(call, nth, errno::ENOMEM)?;
+        if let Some(failure) = self.failures.last_mut() {
+            failure.spared = spared;
+        }
         Ok(())
     }
 
@@ -145,7 +172,7 @@ impl Kernel {
             .map(|f| {
                 let name = errno::name(f.errno).map_or_else(|| f.errno.to_string(), str::to_owned);
                 format!(
-                    "fail {} #{} with {name}: no such call, or it allocates nothing",
+                    "fail {} #{} with {name}: no such call, or no such allocation",
                     f.call, f.nth
                 )
             })

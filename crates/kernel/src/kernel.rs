@@ -240,15 +240,16 @@ impl Kernel {
 
     /// Whether the allocation that a call is about to make fails by injection.
     pub(crate) fn allocation_fails(&mut self) -> bool {
-        match self.armed.take() {
-            Some(index) => {
-                if let Some(failure) = self.failures.get_mut(index) {
-                    failure.used = true;
-                }
-                true
-            }
-            None => false,
+        let Some(failure) = self.armed.and_then(|index| self.failures.get_mut(index)) else {
+            return false;
+        };
+        if failure.spared > 0 {
+            failure.spared -= 1;
+            return false;
         }
+        failure.used = true;
+        self.armed = None;
+        true
     }
 
     /// Frames from the page allocator, contents left as they are; `None` = out of memory. A failure

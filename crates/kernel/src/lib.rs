@@ -42,6 +42,7 @@ mod phases;
 mod powerpc;
 mod probes;
 mod promise;
+mod ptdump;
 mod remedy;
 mod rox_cache;
 mod set_memory;

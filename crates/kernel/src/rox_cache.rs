@@ -44,12 +44,21 @@ impl RoxCache {
         self.free.insert(start, len);
     }
 
-    /// Takes the first free range that is long enough.
-    fn take(&mut self, size: u64) -> Option<u64> {
+    /// Takes the first free range that is long enough. The trees allocate their nodes: what is
+    /// taken is entered as busy first, then goes out of the free ones, and then what is left of it
+    /// goes in again. `fails` says whether the next allocation does; if it is the last one's, what
+    /// was left is in neither tree any more.
+    fn take(&mut self, size: u64, mut fails: impl FnMut() -> bool) -> Option<u64> {
         let (start, len) =
             self.free.iter().find(|(_, len)| **len >= size).map(|(s, l)| (*s, *l))?;
+        if fails() {
+            return None;
+        }
         self.free.remove(&start);
         if len > size {
+            if fails() {
+                return None;
+            }
             self.free.insert(start + size, len - size);
         }
         self.busy.insert(start, size);
@@ -100,13 +109,21 @@ impl Kernel {
         if size > self.layout.modules.len {
             return Ok(0);
         }
-        self.lock(cpu, "execmem_cache.mutex")?;
-        let mut got = self.rox_cache.take(size);
+        let mut got = self.rox_take(cpu, size)?;
         if got.is_none() && self.populate(cpu, size)? {
-            got = self.rox_cache.take(size);
+            got = self.rox_take(cpu, size)?;
         }
-        self.unlock(cpu, "execmem_cache.mutex")?;
         Ok(got.map_or(0, |start| start as i64))
+    }
+
+    /// `__execmem_cache_alloc`.
+    fn rox_take(&mut self, cpu: CpuId, size: u64) -> Result<Option<u64>, Stop> {
+        self.lock(cpu, "execmem_cache.mutex")?;
+        let mut cache = std::mem::take(&mut self.rox_cache);
+        let got = cache.take(size, || self.allocation_fails());
+        self.rox_cache = cache;
+        self.unlock(cpu, "execmem_cache.mutex")?;
+        Ok(got)
     }
 
     /// Fills the cache up; `false` where that cannot be done.
@@ -134,8 +151,28 @@ impl Kernel {
             self.inner(cpu, "vfree", &Args::of(&[start]))?;
             return Ok(false);
         }
-        self.rox_cache.add(start, len);
-        Ok(true)
+        self.lock(cpu, "execmem_cache.mutex")?;
+        let refused = self.allocation_fails();
+        if !refused {
+            self.rox_cache.add(start, len);
+        }
+        self.unlock(cpu, "execmem_cache.mutex")?;
+        if refused {
+            self.direct_map_back(cpu, start)?;
+            self.inner(cpu, "vfree", &Args::of(&[start]))?;
+        }
+        Ok(!refused)
+    }
+
+    /// `execmem_set_direct_map_valid(vm, true)` of the whole area that an address lies in.
+    fn direct_map_back(&mut self, cpu: CpuId, at: u64) -> Result<(), Stop> {
+        let frames = self.areas.find(VirtAddr(at)).map(|a| a.frames.clone());
+        for run in frames.unwrap_or_default() {
+            for n in 0..run.count {
+                self.set_direct_map(cpu, textbed_arch::Pfn(run.pfn.0 + n), true)?;
+            }
+        }
+        Ok(())
     }
 
     /// `execmem_force_rw`: not executable first, then writable.
@@ -164,8 +201,12 @@ impl Kernel {
             self.fill_plain(cpu, VirtAddr(ptr), size, &[0xcc])?;
             let done = self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, size / FRAME_BYTES]))?;
             self.dropped(cpu, done);
-            self.rox_cache.add(ptr, size);
-            self.clean_cache(cpu)?;
+            if self.allocation_fails() {
+                self.rox_cache.pending.insert(ptr, size);
+            } else {
+                self.rox_cache.add(ptr, size);
+                self.clean_cache(cpu)?;
+            }
         } else {
             self.rox_cache.pending.insert(ptr, size);
         }
@@ -182,12 +223,7 @@ impl Kernel {
         let blocks: Vec<u64> =
             self.rox_cache.free.iter().filter(whole).map(|(start, _)| *start).collect();
         for start in blocks {
-            let frames = self.areas.find(VirtAddr(start)).map(|a| a.frames.clone());
-            for run in frames.unwrap_or_default() {
-                for n in 0..run.count {
-                    self.set_direct_map(cpu, textbed_arch::Pfn(run.pfn.0 + n), true)?;
-                }
-            }
+            self.direct_map_back(cpu, start)?;
             self.rox_cache.free.remove(&start);
             self.inner(cpu, "vfree", &Args::of(&[start]))?;
         }
@@ -203,9 +239,9 @@ mod tests {
     fn free_ranges_merge_and_the_first_that_fits_is_taken() {
         let mut cache = RoxCache::default();
         cache.add(0x20_0000, 0x20_0000);
-        assert_eq!(cache.take(0x1000), Some(0x20_0000));
-        assert_eq!(cache.take(0x2000), Some(0x20_1000));
-        assert_eq!(cache.take(0x20_0000), None);
+        assert_eq!(cache.take(0x1000, || false), Some(0x20_0000));
+        assert_eq!(cache.take(0x2000, || false), Some(0x20_1000));
+        assert_eq!(cache.take(0x20_0000, || false), None);
         for (start, len) in [(0x20_0000, 0x1000), (0x20_1000, 0x2000)] {
             cache.busy.remove(&start);
             cache.add(start, len);

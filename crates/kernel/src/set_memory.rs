@@ -147,6 +147,15 @@ pub(crate) fn direct_map_default(k: &mut Kernel, cpu: CpuId, args: &Args) -> Res
     direct_map(k, cpu, args, true)
 }
 
+/// `kernel_page_present(page)`, the page given by an address that maps it.
+pub(crate) fn kernel_page_present(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let pfn = k
+        .page_behind(args.addr(0))
+        .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
+    let virt = k.direct_map_of(pfn).filter(|_| !k.arch.is_powerpc());
+    Ok(i64::from(virt.is_none_or(|virt| k.machine.lookup(SpaceId::KERNEL, virt).is_some())))
+}
+
 fn direct_map(k: &mut Kernel, cpu: CpuId, args: &Args, present: bool) -> Result<i64, Stop> {
     let pfn = k
         .page_behind(args.addr(0))

@@ -6,13 +6,15 @@
 //! same. Not modelled: freeing from interrupts (a work item frees later); the work item that
 //! purges when too many pages wait runs at once, on the CPU that frees.
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
+use textbed_machine::Span;
 
 use crate::area::{Area, Frames, vm_flags};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::vmalloc::PMD_SHIFT;
 
 /// `vfree(addr)`.
 pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
@@ -45,7 +47,7 @@ impl Kernel {
             self.warn(cpu, WarnReason::NoArea, virt);
             return Ok(());
         };
-        self.machine.unmap(cpu, SpaceId::KERNEL, area.start, area.len)?;
+        self.vunmap_range(cpu, area.start, area.size)?;
         if self.config.on("debug_pagealloc") {
             self.flush_kernel_range(cpu, area.start.0, area.start.0.saturating_add(area.len))?;
         }
@@ -66,6 +68,24 @@ impl Kernel {
             self.reset_frames.clone_from(&area.frames);
         }
         self.drain_if_many(cpu)
+    }
+
+    /// `vunmap_range_noflush`, guard page included: an entry that is neither empty nor present is
+    /// complained of.
+    fn vunmap_range(&mut self, cpu: CpuId, start: VirtAddr, len: u64) -> Result<(), Stop> {
+        for span in self.machine.leaves(SpaceId::KERNEL, start, len) {
+            match span {
+                Span::Mapped(leaf) if leaf.shift == FRAME_SHIFT && leaf.perm.is_empty() => {
+                    self.warn(cpu, WarnReason::OddEntry, leaf.virt);
+                }
+                // p?d_none_or_clear_bad: no leaf of the area's own.
+                Span::Mapped(leaf) if leaf.virt < start || leaf.shift > PMD_SHIFT => {
+                    return Err(Stop::not_modelled("page tables that were overwritten"));
+                }
+                _ => {}
+            }
+        }
+        Ok(self.machine.unmap(cpu, SpaceId::KERNEL, start, len)?)
     }
 
     /// Above `lazy_max_pages()` a work item flushes what was freed; here it runs at once.

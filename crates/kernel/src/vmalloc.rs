@@ -132,6 +132,10 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
     }
     let (flags, page_order, frames) = (vm_flags::VM_MAP, 0, Vec::new());
     k.areas.insert(Area { start, size, len, flags, page_order, frames });
+    if k.allocation_fails() {
+        k.undo_area(cpu, start, start)?;
+        return Ok(0);
+    }
     for (n, pfn) in pages.iter().enumerate() {
         let at = start.offset(n as u64 * FRAME_BYTES);
         let (space, shift, perm) = (SpaceId::KERNEL, FRAME_SHIFT, Perm::KERNEL_RW);
@@ -228,7 +232,8 @@ impl Kernel {
             place = self.areas.fit(request.range, total, align);
         }
         let Some(start) = place else { return Ok(None) };
-        if self.allocation_fails() {
+        // What describes the area, then the array of its pages with the pages.
+        if self.allocation_fails() || self.allocation_fails() {
             return Ok(None);
         }
         let Some(frames) = self.area_frames(cpu, size, shift)? else { return Ok(None) };
@@ -240,6 +245,11 @@ impl Kernel {
             page_order: shift - FRAME_SHIFT,
             frames: frames.clone(),
         });
+        // The tables that it needs.
+        if self.allocation_fails() {
+            self.undo_area(cpu, start, start)?;
+            return Ok(None);
+        }
         let mut at = start;
         for run in &frames {
             let len = run.count * FRAME_BYTES;

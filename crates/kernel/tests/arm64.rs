@@ -286,3 +286,18 @@ fn t5_the_direct_map_of_the_whole_area_until_6_18_of_the_pages_asked_for_later()
         assert_eq!(changes("lock vmap_purge_lock"), 2, "{version}");
     }
 }
+
+/// `__text_poke` of 6.12 and 6.18.2: one lock and interrupts off over any length.
+#[test]
+fn text_of_any_length_is_written_with_interrupts_off() {
+    let mut bed = boot("6.12", ARM64, &[]);
+    let a = bed.area("a", "vmalloc", 2 << 20);
+    bed.call("set_memory_rox", &[a, 512]);
+    bed.trace();
+    assert_eq!(bed.call("bpf_arch_text_invalidate", &[a, 2 << 20]), 0);
+    let trace = bed.trace();
+    let at = |what: &str| trace.iter().position(|l| l[2..].starts_with(what)).unwrap();
+    let inside = &trace[at("lock patch_lock")..=at("unlock patch_lock")];
+    assert!(inside.iter().all(|l| l.starts_with("0-")));
+    assert_eq!(inside.iter().filter(|l| l.contains("tlbi")).count(), 512);
+}

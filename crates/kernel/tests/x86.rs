@@ -393,3 +393,19 @@ fn interrupts_off_are_a_bug_for_page_attributes() {
     let died = bed.try_call("set_memory_x", &values(&[a, 1])).unwrap_err();
     assert!(matches!(died, CallError::Died { .. }), "{died}");
 }
+
+/// The step for the direct map has nothing to do, but has asked for a full flush by then (6.2 on).
+#[test]
+fn one_page_made_not_executable_flushes_everything_since_6_2() {
+    for (version, full) in [("6.1", false), ("6.6", true), ("7.0", true)] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        bed.call("set_memory_x", &[a, 1]);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_nx", &[a, 1]), 0);
+        let trace = bed.trace();
+        let scopes = |scope: &str| trace.iter().filter(|l| l.contains(scope)).count();
+        let (pages, all) = (scopes("tlb Address"), scopes("tlb All"));
+        assert_eq!((pages > 0, all > 0), (!full, full), "{version}: {trace:#?}");
+    }
+}

@@ -401,3 +401,26 @@ fn a_tebibyte_of_direct_map_is_a_thousand_leaves_and_one_event() {
         assert!(m.load(P0, v.offset(memory_bytes), &mut byte).is_err());
     }
 }
+
+#[test]
+fn stains_stay_invalid_and_go_with_the_next_unmapping() {
+    for arch in ARCHS {
+        let mut m = machine(arch);
+        let (v, none) = (code(arch), Perm::empty());
+        m.map(P0, KERNEL, v, PhysAddr(LARGE), PAGE, 12, Perm::KERNEL_RW).unwrap();
+        m.take_batch();
+        // The page that is there keeps what it has; a right that is taken away leaves a bit only
+        // where a bit says that it is not there.
+        let leaves_a_bit = arch == Arch::Arm64;
+        let stained = m.stain(P0, KERNEL, v, 3 * PAGE, none, Perm::WRITE).unwrap();
+        assert_eq!(stained, if leaves_a_bit { 2 } else { 0 }, "{arch}");
+        assert!(m.take_batch().events.is_empty(), "{arch}: nothing is translated otherwise");
+        assert_eq!(m.lookup(KERNEL, v).unwrap().perm, Perm::KERNEL_RW, "{arch}");
+        assert!(m.lookup(KERNEL, v.offset(PAGE)).is_none(), "{arch}");
+        let again = m.map(P0, KERNEL, v.offset(PAGE), PhysAddr(0), PAGE, 12, Perm::KERNEL_RW);
+        assert_eq!(again.is_err(), leaves_a_bit, "{arch}");
+        m.unmap(P0, KERNEL, v, 3 * PAGE).unwrap();
+        m.map(P0, KERNEL, v, PhysAddr(LARGE), 3 * PAGE, 12, Perm::KERNEL_RW).unwrap();
+        assert!(m.stain(P0, KERNEL, v, 0, none, Perm::WRITE).is_err(), "{arch}: a bad range");
+    }
+}

@@ -115,7 +115,20 @@ impl Scenario {
 
     /// `fail call #nth with ERRNO`; `None`: the first call.
     pub fn fail(self, call: impl Into<String>, nth: Option<u64>, errno: impl Into<String>) -> Self {
-        self.header(Header::Fail { call: name(call), nth: nth.map(at), errno: name(errno) })
+        let (call, errno) = (name(call), name(errno));
+        self.header(Header::Fail { call, nth: nth.map(at), allocation: None, errno })
+    }
+
+    /// `fail call #nth allocation N with ENOMEM`; `None`: the first call.
+    pub fn fail_allocation(
+        self,
+        call: impl Into<String>,
+        nth: Option<u64>,
+        allocation: u64,
+    ) -> Self {
+        let (call, errno) = (name(call), name("ENOMEM"));
+        let allocation = Some(at(allocation));
+        self.header(Header::Fail { call, nth: nth.map(at), allocation, errno })
     }
 
     /// `allow rule "reason"`

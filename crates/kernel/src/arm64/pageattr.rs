@@ -2,9 +2,11 @@
 //!
 //! Modelled: the checks of change_memory_common in order, the direct map of the whole area first
 //! (with rodata=full), the purge, the range itself, one flush; the walker's refusal of block
-//! mappings. From: Linux 5.19 and 6.12 arch/arm64/mm/pageattr.c, mm/memory.c. Not modelled: tables
-//! that the walker makes for holes, bits that it plants in the empty entry of a guard page, the GP
-//! bit (BTI), splitting (6.18 on), lost updates of concurrent callers.
+//! mappings, and the bits that it leaves in entries that were empty (the guard page's). From: Linux
+//! 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: tables
+//! that the walker makes for holes (before 6.18), the entry behind the end of the array of pages
+//! that 7.0 reads for a guard page, the GP bit (BTI), splitting (6.18 on), lost updates of
+//! concurrent callers.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
@@ -123,6 +125,8 @@ impl Kernel {
         if end > start.0 {
             let len = end - start.0;
             self.machine.protect(cpu, SpaceId::KERNEL, start, len, set, clear)?;
+            // The walker does not look whether an entry was empty.
+            self.machine.stain(cpu, SpaceId::KERNEL, start, len, set, clear)?;
             self.arm64_after_set_pte(cpu)?;
         }
         if let Some(at) = block {

@@ -5,8 +5,8 @@ use textbed_arch::Cite;
 use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, PROTS, V6_13, X86, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
 use crate::calls::{CallSpec, Param, Returns};
-use crate::facts::{V6_2, V6_10};
-use crate::{page_table, set_memory};
+use crate::facts::{V6_2, V6_9, V6_10};
+use crate::{page_table, ptdump, set_memory};
 
 const SET_MEMORY: Cite = Cite::read(
     "Linux 5.19, 6.12 arch/x86/mm/pat/set_memory.c, arch/arm64/mm/pageattr.c, \
@@ -16,6 +16,10 @@ const PGTABLE: Cite = Cite::read(
     "Linux 6.1, 6.12, 6.18, 7.0 arch/arm64/include/asm/pgtable.h set_pte(), __set_pte_complete(); \
      6.12 arch/powerpc/include/asm/book3s/64/radix.h radix__set_pte_at() (set_pte_at: no ptesync), \
      arch/x86/include/asm/pgtable_64.h native_set_pte()",
+);
+const PTDUMP: Cite = Cite::read(
+    "Linux 6.12 mm/ptdump.c, include/linux/ptdump.h, arch/x86/mm/dump_pagetables.c, \
+     arch/arm64/mm/ptdump.c, arch/powerpc/mm/ptdump/ptdump.c",
 );
 const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
 
@@ -134,6 +138,39 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes the direct map's page of the frame behind an address present and writable",
         SET_MEMORY,
         set_memory::direct_map_default,
+    ),
+    call(
+        "kernel_page_present",
+        ADDR,
+        Returns::Bool,
+        ALL,
+        "whether the direct map has the page behind an address; always where no architecture says",
+        Cite::read(
+            "Linux 6.12 arch/x86/mm/pat/set_memory.c, arch/arm64/mm/pageattr.c, \
+             include/linux/set_memory.h",
+        ),
+        set_memory::kernel_page_present,
+    ),
+    call(
+        "debug_checkwx",
+        &[],
+        Returns::Void,
+        ALL,
+        "looks for mappings that are writable and executable; complains once a boot",
+        PTDUMP,
+        ptdump::debug_checkwx,
+    ),
+    since(
+        call(
+            "ptdump_check_wx",
+            &[],
+            Returns::Bool,
+            ALL,
+            "as debug_checkwx; 1 if nothing was found",
+            Cite::memory("a5e8131a0329 (6.9) gave it a result; Linux 6.12 mm/ptdump.c"),
+            ptdump::ptdump_check_wx,
+        ),
+        Some(V6_9),
     ),
     call(
         "set_pte",

@@ -242,6 +242,44 @@ impl Machine {
         Ok(count)
     }
 
+    /// Gives what is empty in a range the bits of a change of permissions, as a walker does that
+    /// does not look whether an entry is one: it stays invalid, and is empty no more if the change
+    /// has bits of its own. Addresses without a table of the last level are left alone. Returns how
+    /// many entries are empty no more.
+    ///
+    /// # Errors
+    /// A bad range; nothing was changed.
+    pub fn stain(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        len: u64,
+        set: Perm,
+        clear: Perm,
+    ) -> Result<u64, MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let level = self.format.last_level();
+        let shift = self.format.levels.get(level).map_or(0, |l| l.index_shift);
+        let raw = self.format.with_perm(level, 0, set - Perm::PRESENT, clear);
+        if raw == 0 {
+            return Ok(0);
+        }
+        let mut count = 0;
+        let mut at = virt.0 & !((1u64 << shift) - 1);
+        loop {
+            let entry = self.path(owner, VirtAddr(at), level);
+            if let Some(entry) = entry.filter(|e| self.entry(*e) == Some(0)) {
+                self.set_entry(entry, raw)?;
+                count += 1;
+            }
+            match at.checked_add(1 << shift) {
+                Some(next) if next <= last => at = next,
+                _ => return Ok(count),
+            }
+        }
+    }
+
     /// Replaces one leaf by another of the same size in one store: what break-before-make forbids
     /// on some architectures.
     ///

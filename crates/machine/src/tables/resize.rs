@@ -106,7 +106,7 @@ impl Machine {
     }
 
     /// Address of the entry of `level` that translates an address.
-    fn path(&self, space: SpaceId, virt: VirtAddr, level: usize) -> Option<PhysAddr> {
+    pub(super) fn path(&self, space: SpaceId, virt: VirtAddr, level: usize) -> Option<PhysAddr> {
         let root = self.root(space)?;
         let walk = self.format.walk(root, virt, &mut |addr| self.entry(addr));
         walk.path().get(level).map(|step| step.addr)

@@ -95,11 +95,12 @@ fn headers(file: &File, known: &Known<'_>, problems: &mut Vec<Problem>) {
                 once.note(format!("option `{}`", name.value), name.span, problems);
             }
             Header::Feature { arch, name, .. } => feature(arch, name, &mut once, problems),
-            Header::Fail { call, nth, errno } => {
+            Header::Fail { call, nth, allocation, errno } => {
                 check_name(Sort::Call, call, known.calls, problems);
-                if let Some(nth) = nth.as_ref().filter(|n| n.value == 0) {
-                    let kind = ProblemKind::CountsFromOne { what: "`#`" };
-                    problems.push(problem(kind, nth.span));
+                for (what, number) in [("`#`", nth), ("`allocation`", allocation)] {
+                    if let Some(number) = number.as_ref().filter(|n| n.value == 0) {
+                        problems.push(problem(ProblemKind::CountsFromOne { what }, number.span));
+                    }
                 }
                 let which = nth.as_ref().map_or(String::new(), |n| format!(" #{}", n.value));
                 once.note(format!("`fail {}{which}`", call.value), span, problems);

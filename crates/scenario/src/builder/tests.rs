@@ -20,6 +20,7 @@ config STRICT_MODULE_RWX = y
 feature arm64.dic = 1
 fail vmalloc #2 with ENOMEM
 fail vmalloc with EINVAL
+fail vmalloc #4 allocation 3 with ENOMEM
 allow wx-mapping "why"
 setup {
     area = vmalloc(2M, VM_FLUSH_RESET_PERMS | VM_ALLOW_HUGE_VMAP)
@@ -87,6 +88,7 @@ expect x86_64 kernel 6.12: missing-trap-fill? missing isb x2 at here
         .feature("arm64", "dic", "1")
         .fail("vmalloc", Some(2), "ENOMEM")
         .fail("vmalloc", None, "EINVAL")
+        .fail_allocation("vmalloc", Some(4), 3)
         .allow("wx-mapping", "why")
         .setup(|p| {
             let flags = flags(&["VM_FLUSH_RESET_PERMS", "VM_ALLOW_HUGE_VMAP"]);

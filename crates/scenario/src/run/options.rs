@@ -105,7 +105,7 @@ fn config(file: &File, arch: Arch) -> Result<Config, BootError> {
 
 fn failures(file: &File, kernel: &mut Kernel) -> Result<(), BootError> {
     for header in &file.headers {
-        let Header::Fail { call, nth, errno } = &header.value else { continue };
+        let Header::Fail { call, nth, allocation, errno } = &header.value else { continue };
         let number = errno::number(&errno.value).ok_or_else(|| {
             wrong(errno.span, format!("there is no error `{}`", errno.value), None)
         })?;
@@ -113,9 +113,16 @@ fn failures(file: &File, kernel: &mut Kernel) -> Result<(), BootError> {
         let counted = u32::try_from(nth_value).map_err(|_| {
             wrong(header.span, format!("`#{nth_value}` is more than are counted"), None)
         })?;
-        kernel
-            .fail(&call.value, counted, i64::from(number))
-            .map_err(|error| wrong(header.span, error.to_string(), None))?;
+        let allocation = allocation.as_ref().map(|a| u32::try_from(a.value).unwrap_or(u32::MAX));
+        let set = match allocation {
+            None => kernel.fail(&call.value, counted, i64::from(number)),
+            Some(_) if errno.value != "ENOMEM" => {
+                let message = "an allocation fails with ENOMEM alone".to_owned();
+                return Err(wrong(errno.span, message, None));
+            }
+            Some(allocation) => kernel.fail_allocation(&call.value, counted, allocation),
+        };
+        set.map_err(|error| wrong(header.span, error.to_string(), None))?;
     }
     Ok(())
 }

@@ -46,12 +46,14 @@ pub enum Header {
         /// Its value.
         value: Spanned<String>,
     },
-    /// `fail vmalloc #2 with ENOMEM`: fault injection.
+    /// `fail vmalloc #2 allocation 3 with ENOMEM`: fault injection.
     Fail {
         /// The call that is to fail.
         call: Name,
         /// Which of its calls, counted from 1; `None`: the first.
         nth: Option<Spanned<u64>>,
+        /// Which of that call's allocations, counted from 1; `None`: the first.
+        allocation: Option<Spanned<u64>>,
         /// The error's name.
         errno: Name,
     },

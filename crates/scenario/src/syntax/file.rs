@@ -69,12 +69,20 @@ fn header(input: &mut Input<'_>, word: &str) -> Result<Header> {
             let call = variable(input, "a call's name")?;
             let nth =
                 if skip(input, "#")? { Some(count(input, "which of its calls")?) } else { None };
+            let allocation = if skip_word(input, "allocation")? {
+                Some(count(input, "which of the call's allocations")?)
+            } else {
+                None
+            };
             if !skip_word(input, "with")? {
-                let expected: &[&'static str] =
-                    if nth.is_some() { &["`with`"] } else { &["`#` and a number", "`with`"] };
+                let expected: &[&'static str] = match (&nth, &allocation) {
+                    (_, Some(_)) => &["`with`"],
+                    (Some(_), None) => &["`allocation` and a number", "`with`"],
+                    (None, None) => &["`#` and a number", "`with`"],
+                };
                 return unexpected(input, expected);
             }
-            Header::Fail { call, nth, errno: errno(input)? }
+            Header::Fail { call, nth, allocation, errno: errno(input)? }
         }
         "allow" => {
             let rule = rule(input)?;

@@ -34,9 +34,15 @@ impl Display for Header {
             Header::Cpus(count) => write!(f, "cpus {count}"),
             Header::Config { name, value } => write!(f, "config {name} = {value}"),
             Header::Feature { arch, name, value } => write!(f, "feature {arch}.{name} = {value}"),
-            Header::Fail { call, nth: None, errno } => write!(f, "fail {call} with {errno}"),
-            Header::Fail { call, nth: Some(nth), errno } => {
-                write!(f, "fail {call} #{nth} with {errno}")
+            Header::Fail { call, nth, allocation, errno } => {
+                write!(f, "fail {call}")?;
+                if let Some(nth) = nth {
+                    write!(f, " #{nth}")?;
+                }
+                if let Some(allocation) = allocation {
+                    write!(f, " allocation {allocation}")?;
+                }
+                write!(f, " with {errno}")
             }
             Header::Allow { rule, reason } => write!(f, "allow {rule} {}", Quoted(&reason.value)),
         }

@@ -56,7 +56,16 @@ fn slips_in_files_and_headers() {
     same(file("arch x86_64 arm64\n"), "2:13 ⟨arm64⟩ expected the end of the line, found `arm64`");
     same(
         file("fail vmalloc #2 wiht ENOMEM\n"),
-        "2:17 ⟨wiht⟩ expected `with`, found `wiht` | did you mean `with`?",
+        "2:17 ⟨wiht⟩ expected `allocation` and a number or `with`, found `wiht` | did you mean \
+         `with`?",
+    );
+    same(
+        file("fail vmalloc #2 allocation with ENOMEM\n"),
+        "2:28 ⟨with⟩ expected which of the call's allocations, found `with`",
+    );
+    same(
+        file("fail vmalloc allocation 3 wiht ENOMEM\n"),
+        "2:27 ⟨wiht⟩ expected `with`, found `wiht` | did you mean `with`?",
     );
     same(
         file("fail vmalloc with 12\n"),

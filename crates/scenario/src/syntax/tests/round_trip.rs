@@ -177,8 +177,13 @@ fn header() -> impl Strategy<Value = Header> {
         (word("[a-z0-9]{1}[a-z0-9_]{0,4}"), word("[a-z_]{1,6}"), word("[a-z0-9]{1,3}"))
             .prop_filter("begins with a letter", |(a, _, _)| !a.value.starts_with(char::is_numeric))
             .prop_map(|(arch, name, value)| Header::Feature { arch, name, value }),
-        (variable(), prop::option::of(count()), word("E[A-Z]{2,6}"))
-            .prop_map(|(call, nth, errno)| Header::Fail { call, nth, errno }),
+        (variable(), prop::option::of(count()), prop::option::of(count()), word("E[A-Z]{2,6}"),)
+            .prop_map(|(call, nth, allocation, errno)| Header::Fail {
+                call,
+                nth,
+                allocation,
+                errno,
+            }),
         (word("[a-z][a-z-]{0,10}"), string())
             .prop_map(|(rule, reason)| Header::Allow { rule, reason }),
     ]
