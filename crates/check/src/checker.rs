@@ -231,7 +231,10 @@ impl Live {
                 self.permit(now, window, purpose, phys.0, len);
             }
             View::WindowClosed { window } => {
-                if let Some(frames) = self.authorised.close(window) {
+                // Whom it permitted is in a window, if there is a pair of grants at all.
+                if let Some(frames) = self.authorised.close(window)
+                    && self.in_window(frames)
+                {
                     let mark = self.mark(now);
                     self.review_frames(frames, &mark);
                 }

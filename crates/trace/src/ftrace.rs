@@ -14,11 +14,13 @@
 
 mod args;
 mod columns;
+mod heads;
 pub(crate) mod scan;
 
 pub(crate) use args::Fields;
 pub use args::{Arg, Args, Location, number};
 pub use columns::{Context, Flags, Time};
+pub(crate) use heads::Heads;
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

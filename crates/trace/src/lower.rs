@@ -29,7 +29,7 @@ use crate::conflicts::Conflicts;
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
 use crate::foreign::{Decoder, Foreign};
-use crate::ftrace::{Comment, Context, Event as LogEvent, Fields, Parsed, number};
+use crate::ftrace::{Comment, Context, Event as LogEvent, Fields, Heads, Parsed, number};
 use crate::functions::{self, Function, Hit, Meaning, Recent, Ret, Symbols};
 use crate::mappings::{Changed, Mappings};
 use crate::model::Model;
@@ -102,6 +102,7 @@ pub(crate) struct Lower<'s> {
     /// The line that events come from.
     origin: Option<Origin>,
     decoder: Decoder,
+    heads: Heads,
     recent: Recent,
     /// What was too much, but for what has counts of its own.
     dropped: Dropped,
@@ -173,6 +174,7 @@ impl<'s> Lower<'s> {
             line: (0, 0),
             origin: None,
             decoder: Decoder::default(),
+            heads: Heads::default(),
             recent: Recent::default(),
             dropped: Dropped::default(),
             symbols: Symbols::default(),
@@ -205,7 +207,7 @@ impl<'s> Lower<'s> {
     }
 
     fn parsed(&mut self, line: Line<'_>) -> Class {
-        match crate::ftrace::parse(line.bytes) {
+        match self.heads.parse(line.bytes) {
             Parsed::Event(e) => {
                 self.at(line);
                 self.event(&e)
@@ -557,15 +559,6 @@ impl<'s> Lower<'s> {
                 PhysAddr(if c.phys.is_some() { phys.wrapping_add(done << shift) } else { 0 });
             self.emit_flagged(View::Leaf { virt, phys, change }, known_by, more);
             done += u64::from(count);
-        }
-    }
-
-    /// A physical address and the flag that says whether it means anything; where it does not, the
-    /// virtual one stands in its place.
-    fn phys_or_virt(&self, virt: u64, len: u64) -> (PhysAddr, Flags) {
-        match self.mappings.phys(virt, len) {
-            Some(p) => (PhysAddr(p), Flags::default()),
-            None => (PhysAddr(virt), Flags::PHYS_UNKNOWN),
         }
     }
 

@@ -193,6 +193,11 @@ impl Mappings {
         (virt < run.end).then(|| self.mapped(*start, run))
     }
 
+    /// Whether anything is mapped at an address.
+    pub fn holds(&self, virt: u64) -> bool {
+        self.runs.range(..=virt).next_back().is_some_and(|(_, run)| virt < run.end)
+    }
+
     /// Physical address of a range, if all of it is known and ascends.
     pub fn phys(&self, virt: u64, len: u64) -> Option<u64> {
         let (first, run) = self.runs.range(..=virt).next_back()?;

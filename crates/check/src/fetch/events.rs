@@ -320,7 +320,9 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => edges.ipi_sent(ipi, machine.release(p, seq)),
+            Model::X86 { machine, edges: Some(edges) } => {
+                edges.ipi_sent(ipi, machine.release(p, seq))
+            }
             Model::Weak { predicted: Some(weak), edges, .. } => {
                 edges.ipi_sent(ipi, weak.release(p, true));
             }
@@ -333,7 +335,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => {
+            Model::X86 { machine, edges: Some(edges) } => {
                 if let Some(sent) = edges.ipi_taken(ipi) {
                     machine.acquire(p, sent);
                 }
@@ -354,7 +356,7 @@ impl Live {
         }
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => {
+            Model::X86 { machine, edges: Some(edges) } => {
                 if !waited {
                     let done = machine.release(p, seq);
                     edges.ipi_served(ipi, &done);
@@ -379,7 +381,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => {
+            Model::X86 { machine, edges: Some(edges) } => {
                 if let Some(from) = edges.lock_acquired(lock) {
                     machine.acquire(p, from);
                 }
@@ -397,7 +399,9 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => edges.lock_released(lock, machine.release(p, seq)),
+            Model::X86 { machine, edges: Some(edges) } => {
+                edges.lock_released(lock, machine.release(p, seq))
+            }
             Model::Weak { predicted: Some(weak), edges, .. } => {
                 edges.lock_released(lock, weak.release(p, false));
             }
@@ -409,7 +413,9 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => edges.published(slot, value, machine.release(p, seq)),
+            Model::X86 { machine, edges: Some(edges) } => {
+                edges.published(slot, value, machine.release(p, seq))
+            }
             Model::Weak { predicted: Some(weak), edges, .. } => {
                 edges.published(slot, value, weak.release(p, false));
             }
@@ -422,7 +428,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges } => {
+            Model::X86 { machine, edges: Some(edges) } => {
                 if let Some(from) = edges.observed(slot, value) {
                     machine.acquire(p, from);
                 }

@@ -14,13 +14,14 @@ pub(crate) mod behind_trap;
 pub(crate) mod context;
 pub(crate) mod landing;
 pub(crate) mod maintained;
+pub(crate) mod open;
 pub(crate) mod quiescence;
 pub(crate) mod readonly;
 pub(crate) mod sites;
 pub(crate) mod torn;
 pub(crate) mod verify;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
@@ -44,7 +45,7 @@ impl Piece for Gone {
 /// What is known of patchers and their sites.
 #[derive(Default, Debug)]
 pub(crate) struct Patching {
-    pub(crate) sites: VecDeque<sites::Site>,
+    pub(crate) sites: open::Sites,
     /// Ranges of addresses that were given back and not handed out again.
     pub(crate) gone: SpanMap<Gone>,
     /// Ranges for which a handler of a trap was ever known, by first address.

@@ -4,6 +4,7 @@
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
 use textbed_event::{Access, CallRef, View};
 
+use super::open::Site;
 use super::unit_bytes;
 use crate::book::Draft;
 use crate::fetch::versions::Version;
@@ -13,45 +14,6 @@ use crate::mark::Mark;
 use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
-
-/// A place that a patcher is about to replace, or is replacing.
-#[derive(Clone, Debug)]
-pub(crate) struct Site {
-    pub(crate) cpu: CpuId,
-    pub(crate) virt: Span,
-    pub(crate) frames: Option<Span>,
-    /// The call that ends the patch when it returns.
-    pub(crate) cause: CallRef,
-    pub(crate) mark: Mark,
-    /// Parts of `frames` that were stored to.
-    pub(crate) stored: Vec<Span>,
-    pub(crate) last_store: Option<Mark>,
-    /// Its first unit is a trap now.
-    pub(crate) trapped: bool,
-    /// The patcher ran bytes of it after a store.
-    ran: Option<Mark>,
-}
-
-impl Site {
-    pub(crate) fn stores_in(&self, frames: Span) -> bool {
-        self.stored.iter().any(|s| s.meet(frames).is_some())
-    }
-
-    /// Some of it was stored to, and some was not.
-    pub(crate) fn is_partial(&self) -> bool {
-        let Some(frames) = self.frames else { return false };
-        let mut next = frames.first;
-        let mut stored = self.stored.clone();
-        stored.sort_unstable();
-        for s in stored {
-            if s.first > next {
-                break;
-            }
-            next = next.max(s.last.saturating_add(1));
-        }
-        !self.stored.is_empty() && next <= frames.last
-    }
-}
 
 /// What is known about a trap at some place.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +25,6 @@ pub(crate) struct Handler {
     told: bool,
 }
 
-/// Sites that are open at once; past it the oldest is forgotten.
-const MAX_SITES: usize = 512;
 /// Areas that were given back and are remembered.
 const MAX_GONE: usize = 1 << 16;
 /// Places with handlers kept.
@@ -102,11 +62,8 @@ impl Live {
         if let Some((what, freed)) = gone {
             self.site_is_gone(&mark.about(virt.0), &freed, what);
         }
-        let other = self.patching.sites.iter().find(|s| {
-            s.cause != CallRef::NONE
-                && s.cpu != now.cpu()
-                && s.virt.meet(span).is_some()
-                && self.calls.is_open(s.cause)
+        let other = self.patching.sites.in_calls().find(|s| {
+            s.cpu != now.cpu() && s.virt.meet(span).is_some() && self.calls.is_open(s.cause)
         });
         if let Some(other) = other.map(|s| s.mark) {
             self.two_patchers(&mark, &other);
@@ -115,10 +72,7 @@ impl Live {
             self.judge_shape(&mark, frames, handler);
             self.torn_by_site(&mark, frames);
         }
-        if self.patching.sites.len() >= MAX_SITES {
-            self.patching.sites.pop_front();
-        }
-        self.patching.sites.push_back(Site {
+        self.patching.sites.open(Site {
             cpu: now.cpu(),
             virt: span,
             frames,
@@ -133,14 +87,14 @@ impl Live {
 
     /// A call returned: its patches are done.
     pub(crate) fn sites_close(&mut self, call: CallRef) {
-        self.patching.sites.retain(|s| s.cause != call);
+        self.patching.sites.close(call);
     }
 
     /// A store may be one to an open site.
     pub(crate) fn site_stored(&mut self, mark: &Mark, frames: Span, bytes: &[u8]) {
         let arch = self.arch();
         let mut ran: Option<(Mark, u64)> = None;
-        for site in &mut self.patching.sites {
+        for site in self.patching.sites.iter_mut() {
             let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
             if site.cpu != mark.cpu {
                 continue;
@@ -179,7 +133,7 @@ impl Live {
         for rule in [RuleId::TornPatch, RuleId::SelfPatch] {
             self.occasions.looked(rule);
         }
-        for site in &mut self.patching.sites {
+        for site in self.patching.sites.iter_mut() {
             let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
             let at_trap = site.trapped && site.frames.is_some_and(|f| f.first == part.first);
             if site.stored.is_empty() || at_trap {

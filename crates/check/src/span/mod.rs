@@ -146,14 +146,23 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
 
     /// The entries that meet `span`, whole, in order.
     fn whole(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
-        let from = self.wide_at(span.first).map_or(span.first, |(whole, _)| whole.first);
-        let wide = self.wide.range(from..=span.last);
-        let mut wide = wide.map(|(first, (last, v))| (Span { first: *first, last: *last }, v));
-        let cells = self.cells.range(span.first >> SHIFT, span.last >> SHIFT);
-        let mut cells = cells.map(|(cell, value)| (Self::of_cell(cell), value));
-        let mut next = (wide.next(), cells.next());
+        let first = self.get(span.first);
+        // Mostly it lies in one entry.
+        let (mut one, many) = match first {
+            Some((whole, _)) if whole.last >= span.last => (first, None),
+            first => (None, Some(first.map_or(span.first, |(whole, _)| whole.first))),
+        };
+        let mut many = many.map(|from| {
+            let wide = self.wide.range(from..=span.last);
+            let mut wide = wide.map(|(first, (last, v))| (Span { first: *first, last: *last }, v));
+            let cells = self.cells.range(span.first >> SHIFT, span.last >> SHIFT);
+            let mut cells = cells.map(|(cell, value)| (Self::of_cell(cell), value));
+            let next = (wide.next(), cells.next());
+            (wide, cells, next)
+        });
         std::iter::from_fn(move || {
-            let cell_first = match &next {
+            let Some((wide, cells, next)) = &mut many else { return one.take() };
+            let cell_first = match next {
                 (Some((w, _)), Some((c, _))) => c.first < w.first,
                 (wide, _) => wide.is_none(),
             };

@@ -71,7 +71,11 @@ impl<'a> Iterator for Args<'a> {
     #[inline]
     fn next(&mut self) -> Option<Arg<'a>> {
         loop {
-            self.rest = scan::trimmed(self.rest);
+            // Between two arguments stands one space, nearly always.
+            self.rest = match self.rest {
+                [b' ', after @ ..] if after.first().is_some_and(u8::is_ascii_graphic) => after,
+                rest => scan::trimmed(rest),
+            };
             if self.rest.is_empty() {
                 return None;
             }
@@ -190,29 +194,17 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 fn hexadecimal(text: &[u8]) -> Option<u64> {
+    // Most are addresses: sixteen digits.
+    if let Ok([high, low]) = text.as_chunks::<8>().0.try_into().map(|words: &[[u8; 8]; 2]| words)
+        && text.len() == 16
+    {
+        let high = scan::hexadecimal(u64::from_le_bytes(*high))?;
+        let low = scan::hexadecimal(u64::from_le_bytes(*low))?;
+        return Some(high << 32 | low);
+    }
     if text.is_empty() || text.len() > 16 {
         return None;
     }
-    let (mut value, mut seen) = (0u64, 0u8);
-    for c in text {
-        let digit = HEX.get(usize::from(*c)).copied().unwrap_or(NO_DIGIT);
-        value = value << 4 | u64::from(digit & 0xf);
-        seen |= digit;
-    }
-    (seen < NO_DIGIT).then_some(value)
+    text.iter()
+        .try_fold(0u64, |value, c| Some(value << 4 | u64::from(char::from(*c).to_digit(16)?)))
 }
-
-/// What is no hexadecimal digit: a bit that no digit has.
-const NO_DIGIT: u8 = 0x80;
-
-/// The value of each byte as a hexadecimal digit.
-static HEX: [u8; 256] = {
-    let mut table = [NO_DIGIT; 256];
-    let mut digit = 0u8;
-    while digit < 16 {
-        table[b"0123456789abcdef"[digit as usize] as usize] = digit;
-        table[b"0123456789ABCDEF"[digit as usize] as usize] = digit;
-        digit += 1;
-    }
-    table
-};

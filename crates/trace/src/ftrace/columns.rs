@@ -87,22 +87,46 @@ pub(super) fn event(line: &[u8]) -> Option<Event<'_>> {
     memchr::memchr_iter(b'-', line).find_map(|dash| latency_at(line, dash))
 }
 
-/// What nearly every line is: [`default_format`] with its dash in its place and no TGID, each
-/// column read once, from the left. What does not read so may still be an event.
-fn usual(line: &[u8]) -> Option<Event<'_>> {
+/// What stands before the time in nearly every line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Spaces before the task's name.
+    padding: usize,
+    pid: i32,
+    cpu: u32,
+    pub(super) flags: Option<Flags>,
+    /// Where the time begins.
+    pub(super) length: usize,
+}
+
+/// Reads the columns before the time as [`default_format`] has them, with the dash in its place and
+/// no TGID: each once, from the left. What does not read so may still be an event.
+pub(super) fn head(line: &[u8]) -> Option<Head> {
     let (task, rest) = line.split_first_chunk::<TASK_COLUMNS>()?;
-    let (pid, rest) = digits(rest.get(1..)?);
+    let (pid, rest) = digits(rest.strip_prefix(b"-")?);
     let pid = i32::try_from(pid?).ok()?;
     let (cpu, rest) = digits(scan::trimmed(rest).strip_prefix(b"[")?);
     let cpu = u32::try_from(cpu?).ok()?;
-    let (flags, time, text) = flags_and_time(rest.strip_prefix(b"]")?)?;
+    let (flags, rest) = flags_column(rest.strip_prefix(b"]")?)?;
     // The spaces of a column are the low bytes of a number that the first other byte ends.
     let padding = (u128::from_le_bytes(*task) ^ u128::from_le_bytes([b' '; TASK_COLUMNS]))
         .trailing_zeros()
         / u8::BITS;
-    let task = task.get(padding as usize..)?.trim_ascii_start();
+    Some(Head { padding: padding as usize, pid, cpu, flags, length: line.len() - rest.len() })
+}
+
+/// The event of a line that begins so.
+pub(super) fn behind<'a>(head: &Head, line: &'a [u8]) -> Option<Event<'a>> {
+    let (time, text) = time(line.get(head.length..)?)?;
+    let task = line.get(head.padding..TASK_COLUMNS)?.trim_ascii_start();
     let (name, body) = name_and_body(text);
+    let Head { pid, cpu, flags, .. } = *head;
     Some(Event { task, pid, cpu, flags, time, ..Event::new(name, body) })
+}
+
+/// What nearly every line is.
+fn usual(line: &[u8]) -> Option<Event<'_>> {
+    behind(&head(line)?, line)
 }
 
 /// `TASK-PID (TGID) [CPU] FLAGS TIME: TEXT`, with the dash at a given place or anywhere.
@@ -180,17 +204,22 @@ fn without_tgid(before: &[u8]) -> (&[u8], Option<i32>) {
     split().unwrap_or((before, None))
 }
 
-/// ` FLAGS TIME: TEXT`, or without flags.
-fn flags_and_time(rest: &[u8]) -> Option<(Option<Flags>, Time, &[u8])> {
+/// ` FLAGS `, or without flags: what stands behind them.
+fn flags_column(rest: &[u8]) -> Option<(Option<Flags>, &[u8])> {
     let rest = scan::trimmed(rest.strip_prefix(b" ")?);
     if rest.first()?.is_ascii_digit() {
-        let (time, text) = time(rest)?;
-        return Some((None, time, text));
+        return Some((None, rest));
     }
     let word = scan::byte(rest, b' ')?;
     let flags = flags(rest.get(..word)?)?;
-    let (time, text) = time(scan::trimmed(rest.get(word..)?))?;
-    Some((Some(flags), time, text))
+    Some((Some(flags), scan::trimmed(rest.get(word..)?)))
+}
+
+/// ` FLAGS TIME: TEXT`, or without flags.
+fn flags_and_time(rest: &[u8]) -> Option<(Option<Flags>, Time, &[u8])> {
+    let (flags, rest) = flags_column(rest)?;
+    let (time, text) = time(rest)?;
+    Some((flags, time, text))
 }
 
 /// Nanoseconds of the last place of a fraction, by its length.

@@ -89,6 +89,24 @@ const fn eight_digits(digits: u64) -> u64 {
     low.wrapping_add(high) >> 32
 }
 
+/// The number of eight hexadecimal digits, the first in the lowest byte; none if one is no digit.
+pub(crate) fn hexadecimal(text: u64) -> Option<u64> {
+    // Letters have bit 6, and stand 9 above the digit that their low bits are.
+    let letters = (text >> 6) & all(1);
+    let digits = (text & all(0x0f)).wrapping_add(letters * 9);
+    // Back to text, in the case that it had: what is then otherwise was no digit.
+    let above = (digits.wrapping_add(all(6)) >> 4) & all(1);
+    let upper = all(b'0').wrapping_add(digits).wrapping_add(above * 7);
+    let lower_case = (text & all(0x20)) & (letters << 5);
+    if upper | lower_case != text || digits & all(0xf0) != 0 {
+        return None;
+    }
+    // Pairs, fours, all.
+    let pairs = (digits << 4 | digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs << 8 | pairs >> 16) & 0x0000_ffff_0000_ffff;
+    Some((fours << 16 | fours >> 32) & 0xffff_ffff)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +123,22 @@ mod tests {
             let length = text.iter().take_while(|c| c.is_ascii_digit()).count();
             let number = std::str::from_utf8(&text[..length]).unwrap().parse::<u64>().ok();
             prop_assert_eq!(digits(&text), (number, &text[length..]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hexadecimal_as_byte_by_byte(
+            digits in "[0-9a-fA-F]{8}", other in any::<u8>(), at in 0usize..8,
+        ) {
+            let mut text: [u8; 8] = digits.as_bytes().try_into().unwrap();
+            let wanted = u64::from_str_radix(&digits, 16).ok();
+            prop_assert_eq!(hexadecimal(u64::from_le_bytes(text)), wanted);
+            text[at] = other;
+            let digits = text.iter().map(|c| char::from(*c).to_digit(16));
+            let wanted = digits.collect::<Option<Vec<_>>>();
+            let wanted = wanted.map(|all| all.iter().fold(0, |v, d| v << 4 | u64::from(*d)));
+            prop_assert_eq!(hexadecimal(u64::from_le_bytes(text)), wanted);
         }
     }
 

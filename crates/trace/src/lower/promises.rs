@@ -246,7 +246,7 @@ impl Lower<'_> {
         let page = addr >> shift;
         let virt = page << shift;
         if self.promises.text.contains(&page)
-            || self.mappings.at(addr).is_some()
+            || self.mappings.holds(addr)
             || self.areas.holding(addr, 0).is_some()
         {
             return;

@@ -182,7 +182,7 @@ impl Lower<'_> {
     /// log does not show it (a kprobe misses hits while another one runs on its CPU) ran it too.
     /// One that ran `do_nothing` may have polled, and gets no synchronisation from it.
     pub(super) fn waited_for(&mut self, ipi: u32) {
-        let found = self.sync.pending.iter_mut().find(|p| p.ipi == ipi);
+        let found = self.sync.pending.iter_mut().rev().find(|p| p.ipi == ipi);
         let Some((waiting, runs, range)) =
             found.map(|p| (std::mem::take(&mut p.waiting), p.runs, p.range))
         else {
@@ -225,7 +225,9 @@ impl Lower<'_> {
         let cpu = self.now.cpu;
         // The sender runs it too, and shows the range.
         let same = |p: &Pending| p.sender == cpu && std::ptr::eq(p.function, f);
-        if let Some(own) = self.sync.pending.iter_mut().rev().find(|p| same(p)) {
+        if range.is_some()
+            && let Some(own) = self.sync.pending.iter_mut().rev().find(|p| same(p))
+        {
             own.range = own.range.or(range);
         }
         let taken = self

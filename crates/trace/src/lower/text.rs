@@ -258,23 +258,25 @@ impl Lower<'_> {
         self.text.windows = self.text.windows.wrapping_add(1);
         let window = self.text.windows;
         self.counts.windows += 1;
-        let (phys, more) = self.phys_or_virt(addr, len);
+        let at = self.mappings.phys(addr, len);
+        let (phys, more) = match at {
+            Some(p) => (PhysAddr(p), Flags::default()),
+            None => (PhysAddr(addr), Flags::PHYS_UNKNOWN),
+        };
         self.emit_flagged(View::WindowOpened { window, purpose, phys, len }, known_by, more);
-        self.store(addr, len, known_by);
+        self.store_at(addr, len, at, known_by);
         self.leave_open(Open::Window { window, cpu: self.now.cpu, in_call });
     }
 
     fn store(&mut self, addr: u64, len: u64, known_by: Provenance) {
-        self.patch_stores(addr, len);
-        let (phys, more) = self.phys_or_zero(addr, len);
-        self.emit_flagged(View::StoreLate { virt: VirtAddr(addr), phys, len }, known_by, more);
+        let at = self.mappings.phys(addr, len);
+        self.store_at(addr, len, at, known_by);
     }
 
-    fn phys_or_zero(&self, addr: u64, len: u64) -> (PhysAddr, Flags) {
-        match self.mappings.phys(addr, len) {
-            Some(p) => (PhysAddr(p), Flags::default()),
-            None => (PhysAddr(0), Flags::PHYS_UNKNOWN),
-        }
+    fn store_at(&mut self, addr: u64, len: u64, at: Option<u64>, known_by: Provenance) {
+        self.patch_stores(addr, len);
+        let (phys, more) = known_or_zero(at);
+        self.emit_flagged(View::StoreLate { virt: VirtAddr(addr), phys, len }, known_by, more);
     }
 
     /// Where powerpc's patcher maintains its own alias of a page, the code that it patches there:
@@ -325,7 +327,7 @@ impl Lower<'_> {
         };
         while at < end {
             let virt = VirtAddr(at);
-            let (phys, more) = self.phys_or_zero(at, 1);
+            let (phys, more) = known_or_zero(self.mappings.phys(at, 1));
             if clean {
                 self.emit_flagged(View::CacheClean { scope, virt, phys }, known_by, more);
             }
@@ -336,5 +338,13 @@ impl Lower<'_> {
             let Some(next) = at.checked_add(step) else { break };
             at = next;
         }
+    }
+}
+
+/// A physical address and the flag that says whether it means anything.
+fn known_or_zero(at: Option<u64>) -> (PhysAddr, Flags) {
+    match at {
+        Some(p) => (PhysAddr(p), Flags::default()),
+        None => (PhysAddr(0), Flags::PHYS_UNKNOWN),
     }
 }
