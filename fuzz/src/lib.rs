@@ -138,7 +138,7 @@ const LOG: &[u8] =
 
 /// Reads the bytes as one of the files beside a log, and replays a line with it.
 pub fn side(data: &[u8]) {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "version",
         "cmdline",
         "cpus",
@@ -149,6 +149,7 @@ pub fn side(data: &[u8]) {
         "kallsyms",
         "vmallocinfo.pre",
         "config-6.12",
+        "modules.pre",
     ];
     let Some((first, rest)) = data.split_first() else { return };
     let dir = folder();

@@ -163,7 +163,7 @@ fn symbols(out: &Path) -> Done<usize> {
 
 /// The files beside a log, and packed streams as they are.
 fn beside(out: &Path, n: usize, dir: &Path) -> Done<usize> {
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 11] = [
         "version",
         "cmdline",
         "cpus",
@@ -174,6 +174,7 @@ fn beside(out: &Path, n: usize, dir: &Path) -> Done<usize> {
         "kallsyms",
         "vmallocinfo",
         "config",
+        "modules",
     ];
     let mut written = 0;
     for entry in fs::read_dir(dir)?.filter_map(Result::ok) {

@@ -23,6 +23,7 @@ mod lower;
 pub mod mappings;
 pub mod merge;
 mod model;
+pub mod modules;
 pub mod perms;
 pub mod reader;
 pub mod record;

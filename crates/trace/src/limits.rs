@@ -33,7 +33,18 @@ pub(crate) fn of_side_files(side: &SideFiles) -> Vec<String> {
             side.areas_hashed
         ));
     }
-    let hidden = side.areas.iter().filter(|(_, _, words)| words.contains(BY_RETURN_PROBE)).count();
+    if side.modules_hidden > 0 {
+        out.push(format!(
+            "modules from before the log without an address, which only root is shown: {}",
+            side.modules_hidden
+        ));
+    }
+    let named = |virt: &u64| side.modules.iter().any(|m| m.base == *virt);
+    let hidden = side
+        .areas
+        .iter()
+        .filter(|(virt, _, words)| words.contains(BY_RETURN_PROBE) && !named(virt))
+        .count();
     if hidden > 0 {
         out.push(format!(
             "owners of {hidden} areas from before the log: vmallocinfo names a return probe of the \
@@ -111,6 +122,13 @@ pub(crate) fn of_log(
             "the {} oldest events, overwritten in the buffer: the log begins in the middle, and \
              what they changed is not known",
             accounting.overwritten
+        ));
+    }
+    if counts.modules_unplaced > 0 {
+        out.push(format!(
+            "modules from before the log whose memory neither vmallocinfo nor page tables beside it \
+             show: {}",
+            counts.modules_unplaced
         ));
     }
     let lost = accounting.lost_events - accounting.overwritten.min(accounting.lost_events);

@@ -317,10 +317,7 @@ impl Lower<'_> {
         if found.is_some() {
             self.emit_mapped();
         }
-        let page = 1u64 << self.mappings.page_shift();
-        for (virt, len, words) in &side.areas {
-            self.area_before(*virt, len.saturating_sub(page), words);
-        }
+        self.counts.modules_unplaced = self.areas_before(side) as u64;
         if found.is_some() {
             self.may_have_gone(&side.areas);
         }

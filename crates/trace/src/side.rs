@@ -2,13 +2,15 @@
 //!
 //! Known by name in the log's own directory: `version` (`/proc/version`), `cmdline`, `config*`,
 //! `cpus` (`/sys/devices/system/cpu/online`), `kprobe_events`, `kprobe_profile*`,
-//! `event-counts.tsv`, `iomem*`, `kallsyms*`, `vmallocinfo.pre` and
-//! `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is: before the log
-//! began; `ptpages.post.bin`, taken after its last line, which is compared with what was replayed.
+//! `event-counts.tsv`, `iomem*`, `kallsyms*`, `vmallocinfo.pre`, `modules` or `modules.pre`
+//! (`/proc/modules`), `ptpages.pre.bin` (page-table pages, see [`crate::tables`]), where `pre` is:
+//! before the log began; `ptpages.post.bin`, taken after its last line, which is compared with what
+//! was replayed.
 //! Text files may be packed as the log may. All are optional; one that cannot be read is an error,
 //! for a log must not be read with half of its frame.
 
 use crate::functions::Symbols;
+use crate::modules::{self, Module};
 use crate::reader::{LineReader, ReadError};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,10 @@ pub struct SideFiles {
     pub areas: Vec<(u64, u64, String)>,
     /// Lines of it without addresses: under `kptr_restrict` they are hashes.
     pub areas_hashed: u64,
+    /// Modules of `modules`, by address.
+    pub modules: Vec<Module>,
+    /// Lines of it without addresses: only root is shown them.
+    pub modules_hidden: u64,
     /// Page tables taken before the log.
     pub tables: Option<PathBuf>,
     /// Page tables taken after the log.
@@ -106,6 +112,7 @@ impl SideFiles {
                 "kprobe_events" => side.take_probes(&file),
                 "event-counts.tsv" => side.take_counts(&file),
                 "vmallocinfo.pre" => side.take_areas(&file),
+                "modules" | "modules.pre" => side.take_modules(&file),
                 "ptpages.pre.bin" => {
                     side.tables = Some(file);
                     Ok(())
@@ -203,6 +210,16 @@ impl SideFiles {
                 self.first_ram = u64::from_str_radix(first, 16).ok();
             }
         })
+    }
+
+    fn take_modules(&mut self, path: &Path) -> Result<(), ReadError> {
+        lines(path, |line| match modules::line(line) {
+            modules::Said::Module(module) => self.modules.push(module),
+            modules::Said::Hidden => self.modules_hidden += 1,
+            modules::Said::Nothing => {}
+        })?;
+        self.modules.sort_by_key(|m| m.base);
+        Ok(())
     }
 
     fn take_areas(&mut self, path: &Path) -> Result<(), ReadError> {

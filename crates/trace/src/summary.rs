@@ -37,6 +37,8 @@ pub struct Counts {
     pub direct_map_conflicts: u64,
     /// Windows of patchers.
     pub windows: u64,
+    /// Modules from before the log of whose memory neither the list of areas nor page tables tell.
+    pub modules_unplaced: u64,
     /// Freed areas of which it is not said when their pages went back: something became executable
     /// before that was over.
     pub frees_unsaid: u64,

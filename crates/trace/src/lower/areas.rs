@@ -149,15 +149,15 @@ impl Lower<'_> {
         self.emit_changed(Provenance::Recorded);
     }
 
-    /// An area that was there before the log began.
-    pub(crate) fn area_before(&mut self, virt: u64, len: u64, words: &str) {
+    /// An area that was there before the log began, a module's if that is known.
+    pub(super) fn area_before(&mut self, virt: u64, len: u64, words: &str, module: Option<&str>) {
         if len == 0 {
             return;
         }
         self.areas.before(virt, Area { len, flags: None, line: (0, 0) });
         let shift = self.mappings.page_shift();
         self.emit(View::AreaMade { virt: VirtAddr(virt), len, shift }, Provenance::Recorded);
-        self.owner_before(virt, len, words);
+        self.owner_before(virt, len, words, module);
     }
 
     /// Emits everything that is mapped, as leaves that come to be.

@@ -10,6 +10,8 @@ use crate::bounds::Bound;
 use crate::calls::{Frame, Stack};
 use crate::ftrace::{Event as LogEvent, Fields, Location};
 use crate::functions::{Function, Meaning, Owner};
+use crate::modules::{self, Module};
+use crate::side::SideFiles;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_arch::VirtAddr;
@@ -65,12 +67,53 @@ fn owner_of_caller(symbol: &[u8]) -> Option<Owner> {
 }
 
 impl Lower<'_> {
-    /// Regions of areas that were there before the log began, by the words of `vmallocinfo`.
-    pub(crate) fn owner_before(&mut self, virt: u64, len: u64, words: &str) {
-        if let Some(owner) = owner_of_caller(words.as_bytes()) {
-            let name = if owner == Owner::Module { "loaded before the log" } else { "" };
-            self.region(virt, len, owner, name);
+    /// Regions of areas that were there before the log began: by the list of modules, else by the
+    /// words of `vmallocinfo`.
+    pub(super) fn owner_before(&mut self, virt: u64, len: u64, words: &str, module: Option<&str>) {
+        let owner = module.map(|_| Owner::Module).or_else(|| owner_of_caller(words.as_bytes()));
+        if let Some(owner) = owner {
+            let nameless = if owner == Owner::Module { "loaded before the log" } else { "" };
+            let name = self.short(module.unwrap_or(nameless)).to_owned();
+            self.region(virt, len, owner, &name);
         }
+    }
+
+    /// A module from before the log of which no area is known: its text is what the tables show to
+    /// be executable from its beginning on. Returns whether they show any.
+    fn module_in_tables(&mut self, module: &Module) -> bool {
+        let end = module.base.saturating_add(module.size);
+        let mut text_end = module.base;
+        for run in self.mappings.runs_in(module.base, end) {
+            if run.virt != text_end || !run.perm.executable() {
+                break;
+            }
+            text_end = run.end;
+        }
+        if text_end > module.base {
+            let name = self.short(&module.name).to_owned();
+            self.region(module.base, text_end - module.base, Owner::Module, &name);
+        }
+        text_end > module.base
+    }
+
+    /// What was there before the first line: areas, and modules outside of them. Returns how many
+    /// modules have memory of which nothing is known.
+    pub(crate) fn areas_before(&mut self, side: &SideFiles) -> usize {
+        let page = 1u64 << self.mappings.page_shift();
+        let areas: Vec<(u64, u64)> =
+            side.areas.iter().map(|(virt, len, _)| (*virt, len.saturating_sub(page))).collect();
+        let asked: FxHashMap<u64, &str> =
+            side.areas.iter().map(|(virt, _, words)| (*virt, words.as_str())).collect();
+        let by_module = |virt| {
+            let words = asked.get(&virt).copied().unwrap_or_default();
+            owner_of_caller(words.as_bytes()) == Some(Owner::Module)
+        };
+        let owned = modules::areas_of(&side.modules, &areas, by_module);
+        for ((virt, len), (_, _, words)) in areas.iter().zip(&side.areas) {
+            self.area_before(*virt, *len, words, owned.get(virt).copied());
+        }
+        let outside = side.modules.iter().filter(|m| !owned.contains_key(&m.base));
+        outside.filter(|module| !self.module_in_tables(module)).count()
     }
 
     pub(crate) fn take_owners(&mut self) -> BTreeMap<(String, String), u64> {

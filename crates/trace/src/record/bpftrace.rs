@@ -45,7 +45,7 @@ pub fn program(plan: &Plan) -> String {
          //\n\
          // Usage: bpftrace -o trace.txt FILE     (stop it with Ctrl-C)\n\
          // Put /proc/version, /proc/cmdline, /proc/iomem and, from before the start,\n\
-         // /proc/vmallocinfo as vmallocinfo.pre beside the log.\n\
+         // /proc/modules as modules.pre, /proc/vmallocinfo as vmallocinfo.pre beside the log.\n\
          // Symbols that a kernel lacks stop it: --symbols /proc/kallsyms leaves them out.\n\
          // If it says that events were lost: BPFTRACE_PERF_RB_PAGES=1024 before the command.\n\n\
          BEGIN {{\n    printf(\"# textbed: recorded by bpftrace, {} {}\\n\");\n}}\n\
