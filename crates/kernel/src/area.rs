@@ -2,14 +2,15 @@
 //!
 //! Modelled: lowest fit in a range with alignment, guard pages, lookup by any address inside an
 //! area (its guard page too), areas that were freed and not yet purged. From: Linux 5.19 and 6.12
-//! mm/vmalloc.c. Not modelled: per-node pools of purged addresses (6.9 on), preloading, sizes of
-//! the free tree, the work item that purges when too many pages wait.
+//! mm/vmalloc.c. What a purge gives back to a node's pool (6.9 on) is in `pools`. Not modelled:
+//! preloading, sizes of the free tree, the work item that purges when too many pages wait.
 
 use std::collections::BTreeMap;
 
 use textbed_arch::{FRAME_BYTES, Pfn, VirtAddr};
 
 use crate::layout::Range;
+use crate::pools::Pools;
 
 /// Flags of an area, by their numbers in Linux.
 pub mod vm_flags {
@@ -60,6 +61,8 @@ pub struct Area {
     pub page_order: u32,
     /// What backs it, in address order.
     pub frames: Vec<Frames>,
+    /// The node whose pool its addresses go to once they are purged.
+    pub node: Option<u16>,
 }
 
 impl Area {
@@ -93,8 +96,10 @@ impl Area {
 #[derive(Clone, Default, Debug)]
 pub struct Areas {
     busy: BTreeMap<u64, Area>,
-    /// Freed, unmapped, not yet flushed: start and end.
-    lazy: BTreeMap<u64, u64>,
+    /// Freed, unmapped, not yet flushed: start, then end and node.
+    lazy: BTreeMap<u64, (u64, Option<u16>)>,
+    /// Purged addresses that nodes keep for themselves.
+    pools: Pools,
     /// Out of the tree, with their addresses still taken: start and end.
     hidden: BTreeMap<u64, u64>,
 }
@@ -134,9 +139,16 @@ impl Areas {
     /// End of an area, busy or lazy, that overlaps `[start, end)`.
     fn blocker(&self, start: u64, end: u64) -> Option<u64> {
         let busy = self.busy.range(..end).next_back().map(|(_, a)| a.end());
-        let lazy = self.lazy.range(..end).next_back().map(|(_, e)| *e);
+        let lazy = self.lazy.range(..end).next_back().map(|(_, (e, _))| *e);
         let hidden = self.hidden.range(..end).next_back().map(|(_, e)| *e);
-        busy.into_iter().chain(lazy).chain(hidden).filter(|e| *e > start).max()
+        let pooled = self.pools.last_below(end);
+        let all = busy.into_iter().chain(lazy).chain(hidden).chain(pooled);
+        all.filter(|e| *e > start).max()
+    }
+
+    /// The address that a node's pool has for this size and alignment.
+    pub fn pooled(&mut self, node: u16, size: u64, align: u64) -> Option<VirtAddr> {
+        self.pools.take(node, size, align).map(VirtAddr)
     }
 
     /// Takes an area into use; its place came from [`Areas::fit`].
@@ -147,7 +159,7 @@ impl Areas {
     /// Takes an area out of use; its addresses stay reserved until [`Areas::purge`].
     pub fn remove(&mut self, start: VirtAddr) -> Option<Area> {
         let area = self.busy.remove(&start.0)?;
-        self.lazy.insert(area.start.0, area.end());
+        self.lazy.insert(area.start.0, (area.end(), area.node));
         Some(area)
     }
 
@@ -173,19 +185,25 @@ impl Areas {
     #[must_use]
     pub fn lazy_extent(&self) -> Option<(u64, u64)> {
         let start = *self.lazy.keys().next()?;
-        let end = self.lazy.values().copied().max()?;
+        let end = self.lazy.values().map(|(end, _)| *end).max()?;
         Some((start, end))
     }
 
     /// Pages of lazily freed areas, guard pages included.
     #[must_use]
     pub fn lazy_pages(&self) -> u64 {
-        self.lazy.iter().map(|(start, end)| end.saturating_sub(*start) / FRAME_BYTES).sum()
+        self.lazy.iter().map(|(start, (end, _))| end.saturating_sub(*start) / FRAME_BYTES).sum()
     }
 
-    /// Makes the addresses of lazily freed areas free again.
-    pub fn purge(&mut self) {
-        self.lazy.clear();
+    /// Makes the addresses of lazily freed areas free again, or puts them into the pools of their
+    /// nodes; with `everything` (where addresses are short) the pools are emptied too.
+    pub fn purge(&mut self, everything: bool) {
+        self.pools.decay(everything);
+        for (start, (end, node)) in std::mem::take(&mut self.lazy) {
+            if let Some(node) = node.filter(|_| !everything) {
+                self.pools.add(node, start, end);
+            }
+        }
     }
 
     /// Number of areas in use.
@@ -216,6 +234,7 @@ mod tests {
                 Frames { pfn: Pfn(7), count: 1 },
                 Frames { pfn: Pfn(100), count: pages - 1 },
             ],
+            node: None,
         }
     }
 
@@ -229,7 +248,7 @@ mod tests {
         areas.remove(VirtAddr(0x10000));
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x14000)));
         assert_eq!(areas.lazy_extent(), Some((0x10000, 0x14000)));
-        areas.purge();
+        areas.purge(false);
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x10000)));
         assert_eq!(areas.fit(range, 0x30001, 1), None);
         assert_eq!(areas.fit(range, u64::MAX, 1), None);

@@ -18,7 +18,6 @@ use crate::bpf::Packs;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::{KernelError, Stop};
-use crate::facts::V6_18;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::rox_cache::RoxCache;
@@ -64,10 +63,6 @@ impl Kernel {
         }
         if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
             return not(format!("hash translation on {arch}"));
-        }
-        if features.contains(Features::ARM_BBML2_NOABORT) && arch == Arch::Arm64 && version >= V6_18
-        {
-            return not(format!("splitting of live mappings (BBML2) in {version}"));
         }
         let memory_bytes = config.count("memory_mib") << 20;
         let Some(layout) = Layout::new(version, arch, memory_bytes) else {
@@ -188,7 +183,8 @@ impl Kernel {
             // arm64's image lies in the vmalloc area, as an area without pages of its own.
             let (size, frames) = (TEXT_BYTES, Vec::new());
             let (start, len, flags, page_order) = (virt, size, 0, 0);
-            self.areas.insert(Area { start, size, len, flags, page_order, frames });
+            let node = None;
+            self.areas.insert(Area { start, size, len, flags, page_order, frames, node });
         }
         Ok(())
     }
@@ -230,7 +226,7 @@ impl Kernel {
     fn direct_leaf(&self, at: u64, end: u64, image: bool) -> (u32, u64) {
         let by_pages = match self.arch {
             Arch::X86_64 => self.config.on("debug_pagealloc"),
-            Arch::Arm64 => self.can_set_direct_map() && !image,
+            Arch::Arm64 => self.arm64_by_pages() && !image,
             _ => false,
         };
         let has = |shift: u32| match (self.arch, shift) {
@@ -307,7 +303,8 @@ impl Kernel {
                     place.ok_or_else(|| Stop::not_modelled("a vmalloc area without addresses"))?;
                 let flags = vm_flags::VM_ALLOC;
                 let (len, page_order, frames) = (FRAME_BYTES, 0, Vec::new());
-                self.areas.insert(Area { start, size, len, flags, page_order, frames });
+                let node = None;
+                self.areas.insert(Area { start, size, len, flags, page_order, frames, node });
                 self.patch_areas.push(start);
             }
         }

@@ -46,8 +46,17 @@ pub(crate) struct Packs {
     /// Size of a pack, once it was decided.
     size: Option<u64>,
     packs: Vec<Pack>,
+    /// Who asks now wants zeros as the fill of a new pack (`bpf_jit_fill_hole_with_zero`).
+    zeros: bool,
     /// Programs whose writable twin exists: header to size.
     twins: BTreeMap<u64, u64>,
+}
+
+impl Packs {
+    /// Says how a new pack is filled while a caller asks for room.
+    pub(crate) fn fill_with_zeros(&mut self, zeros: bool) {
+        self.zeros = zeros;
+    }
 }
 
 /// `bpf_prog_pack_alloc(size)`.
@@ -277,7 +286,9 @@ impl Kernel {
             return Ok(0);
         }
         self.region(cpu, VirtAddr(ptr), size, "bpf", "pack");
-        if self.caps.yes(Fact::PackFilled) {
+        if self.caps.yes(Fact::PackFilled) && self.packs.zeros {
+            self.fill_plain(cpu, VirtAddr(ptr), size, &[0])?;
+        } else if self.caps.yes(Fact::PackFilled) {
             self.fill_traps(cpu, VirtAddr(ptr), size)?;
         }
         self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[ptr]))?;

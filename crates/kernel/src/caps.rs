@@ -137,9 +137,9 @@ facts! {
     LooksAtUpperLevels = "warning-looks-at-upper-levels",
     /// x86: kernel translations are flushed by INVLPGB, without interrupts.
     Invlpgb = "kernel-flush-by-invlpgb",
-    /// vmalloc keeps freed areas in several nodes with a lock and pools each (the model has one).
+    /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
-    /// arm64: vmalloc maps 16 pages by contiguous entries (not modelled).
+    /// arm64: vmalloc maps groups of 16 pages by contiguous entries (the bit is not modelled).
     ContPte = "vmalloc-contiguous-entries",
     /// arm64: permission changes split live block mappings.
     SplitsLive = "splits-live-blocks",

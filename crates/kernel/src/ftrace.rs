@@ -1,15 +1,16 @@
 //! ftrace: the call sites of functions, and the trampolines of tracers.
 //!
 //! Modelled: sites that hold a no-operation or a call, checked before they are changed; tracers
-//! (ops) with one site each; on x86 a trampoline of its own for each tracer, all sites of an update
-//! in one vector of the INT3 protocol; on arm64 and powerpc one word a site, others in between, and
-//! nobody told; arm64's literal of the ops before the function; direct calls; the grace periods
-//! before a trampoline goes; what fails disables ftrace. From: Linux 6.1, 6.12 and 6.18.2
-//! kernel/trace/ftrace.c, arch/*/kernel/ftrace.c, arch/powerpc/kernel/trace/ftrace.c. Not modelled:
-//! filters and hashes, several tracers' list function, updates of ftrace_caller's own calls, PLTs,
-//! the graph tracer, saved registers; the trampoline's code but for its call. Elsewhere than on x86
-//! the site calls ftrace_caller, which returns at once (it lies where the kernel's text begins; a
-//! powerpc module has a stub of the same code).
+//! (ops) with one site each; on x86 a trampoline of its own for each tracer, all sites of an
+//! update in one vector of the INT3 protocol; on arm64 and powerpc one word a site, others in
+//! between, and nobody told; arm64's literal of the ops before the function; direct calls; the
+//! grace periods before a trampoline goes; the change of a direct call; what fails disables
+//! ftrace. From: Linux 6.1, 6.12 and 6.18.2 kernel/trace/ftrace.c, arch/*/kernel/ftrace.c,
+//! arch/powerpc/kernel/trace/ftrace.c. Not modelled: filters and hashes, several tracers' list
+//! function, updates of ftrace_caller's own calls, PLTs, the graph tracer, saved registers; the
+//! trampoline's code but for its call. Elsewhere than on x86 the site calls ftrace_caller, which
+//! returns at once (it lies where the kernel's text begins; a powerpc module has a stub of the
+//! same code).
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ use textbed_event::WarnReason;
 use crate::call::Args;
 use crate::call_table::EXECMEM_TYPES;
 use crate::caps::Fact;
-use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, ENOENT, EPERM};
+use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
 use crate::insns::{branch, ftrace_caller, word_of};
 use crate::kernel::Kernel;
@@ -140,6 +141,40 @@ pub(crate) fn unregister_ftrace_direct(
     k.unregister_ops(cpu, args.get(0), true)
 }
 
+/// The tracer that `modify_ftrace_direct` registers for a moment.
+const TMP_OPS: u64 = 1 << 49;
+
+/// `modify_ftrace_direct(ops, addr)`: the site calls ftrace_caller while the address changes, and
+/// then the new one. Nobody waits for those who are in the old one: that is its owner's business.
+pub(crate) fn modify_ftrace_direct(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (ops, target) = (args.get(0), args.addr(1));
+    if k.users.ftrace.disabled {
+        return Ok(-ENODEV);
+    }
+    let known = k.users.ftrace.ops.get(&ops).filter(|o| o.direct).map(|o| o.site);
+    let Some(site) = known.filter(|site| k.users.ftrace.is_site(*site)) else {
+        return Ok(-EINVAL);
+    };
+    k.lock(cpu, "direct_mutex")?;
+    k.lock(cpu, "ftrace_lock")?;
+    let caller = k.ftrace_caller_for(site);
+    let mut steps = k.site_steps(cpu, site, Some(caller), TMP_OPS)?;
+    steps.push(step(move |k, cpu| {
+        if k.users.ftrace.disabled {
+            return Ok(());
+        }
+        if let Some(tracer) = k.users.ftrace.ops.get_mut(&ops) {
+            tracer.target = target;
+        }
+        let back = k.site_steps(cpu, site, Some(target), ops)?;
+        k.later(back);
+        Ok(())
+    }));
+    steps.push(unlock_step("ftrace_lock"));
+    steps.push(unlock_step("direct_mutex"));
+    k.with_steps(steps)
+}
+
 impl Kernel {
     /// `ftrace_caller`, or the stub of the site's module that leads there.
     fn ftrace_caller_for(&self, site: VirtAddr) -> VirtAddr {
@@ -170,7 +205,13 @@ impl Kernel {
             return Ok(-ENODEV);
         }
         let known = self.users.ftrace.ops.get(&ops).filter(|o| o.direct == direct).cloned();
-        let Some(tracer) = known else { return Ok(if direct { -EINVAL } else { -ENOENT }) };
+        let Some(tracer) = known else {
+            if direct {
+                return Ok(-EINVAL);
+            }
+            self.warn(cpu, WarnReason::BadArgument, VirtAddr(0));
+            return Ok(-EBUSY);
+        };
         if direct {
             self.lock(cpu, "direct_mutex")?;
         }

@@ -72,9 +72,6 @@ fn module_range(
     perm: Perm,
     flags: u64,
 ) -> Result<i64, Stop> {
-    if size.checked_next_multiple_of(4096).is_none_or(|s| s > k.layout.modules.len) {
-        return Ok(0);
-    }
     let start = k.vmalloc_range(cpu, Request { size, align: 1, range, perm, flags })?;
     if start != 0 {
         k.region(cpu, VirtAddr(start as u64), size, "module memory", "");

@@ -6,8 +6,7 @@
 //! grace periods after which an old image is freed by a work item. From: Linux 6.1, 6.6 and 6.12
 //! kernel/bpf/trampoline.c, 6.1, 6.12 and 6.18.2 arch/*/net/bpf_jit_comp*.c. Not modelled: fexit
 //! and fmod_ret (their images jump over what is gone and are counted), extension programs, the
-//! image's code (no-operations, on x86 the calls of its programs, and the way back), the change of
-//! a direct call (modify_ftrace_direct), the dispatcher of XDP.
+//! image's code (no-operations, on x86 the calls of its programs, and the way back).
 
 use std::collections::BTreeMap;
 
@@ -159,7 +158,7 @@ impl Kernel {
         match (old, new) {
             (0, _) => Ok(call("register_ftrace_direct", Args::of(&[ops, site, new]))),
             (_, 0) => Ok(call("unregister_ftrace_direct", Args::of(&[ops]))),
-            _ => Err(Stop::not_modelled("the change of a direct call (modify_ftrace_direct)")),
+            _ => Ok(call("modify_ftrace_direct", Args::of(&[ops, new]))),
         }
     }
 

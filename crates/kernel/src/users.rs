@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use textbed_arch::VirtAddr;
 
+use crate::dispatcher::Dispatcher;
 use crate::ftrace::Ftrace;
 use crate::kernel::Kernel;
 use crate::kgdb::SwBreak;
@@ -22,6 +23,7 @@ pub(crate) struct Users {
     pub(crate) ftrace: Ftrace,
     pub(crate) static_calls: StaticCalls,
     pub(crate) trampolines: Trampolines,
+    pub(crate) dispatchers: BTreeMap<u64, Dispatcher>,
     pub(crate) text_areas: TextAreas,
     /// x86: ranges whose pages are to stay small (`set_memory_4k`, 6.15 on).
     pub(crate) kept_small: Vec<Range>,

@@ -123,6 +123,20 @@ impl Kernel {
     /// `_vm_unmap_aliases`: flushes all lazily freed areas, and `extra` with them, by one range;
     /// without either it does nothing but take its lock.
     pub(crate) fn purge(&mut self, cpu: CpuId, extra: Option<(u64, u64)>) -> Result<(), Stop> {
+        self.purge_lazy(cpu, extra, false)
+    }
+
+    /// `reclaim_and_purge_vmap_areas`: the same, and nothing is kept in pools.
+    pub(crate) fn purge_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        self.purge_lazy(cpu, None, true)
+    }
+
+    fn purge_lazy(
+        &mut self,
+        cpu: CpuId,
+        extra: Option<(u64, u64)>,
+        everything: bool,
+    ) -> Result<(), Stop> {
         self.lock(cpu, "vmap_purge_lock")?;
         let range = match (self.areas.lazy_extent(), extra) {
             (Some((s, e)), Some((xs, xe))) => Some((s.min(xs), e.max(xe))),
@@ -131,7 +145,7 @@ impl Kernel {
         if let Some((start, end)) = range {
             self.flush_kernel_range(cpu, start, end)?;
         }
-        self.areas.purge();
+        self.areas.purge(everything);
         self.unlock(cpu, "vmap_purge_lock")
     }
 

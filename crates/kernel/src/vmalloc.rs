@@ -2,8 +2,10 @@
 //!
 //! Modelled: size and alignment checks, choice of leaf size by version, architecture and flags,
 //! lowest fit, guard page, frames and mapping, the retry by small pages. From: Linux 5.19 and 6.12
-//! mm/vmalloc.c, arch/*/include/asm/vmalloc.h. Not modelled: allocation flags, KASAN, retries with
-//! sleep, MTRR refusals, kmemleak, sizes above 2 MiB a leaf (vmalloc never chooses them).
+//! mm/vmalloc.c, arch/*/include/asm/vmalloc.h, 6.18.2 arch/arm64/include/asm/vmalloc.h (areas by
+//! groups of 16 pages, whose entries lack the contiguous bit here). Not modelled: allocation flags,
+//! KASAN, retries with sleep, MTRR refusals, kmemleak, sizes above 2 MiB a leaf (vmalloc never
+//! chooses them).
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
@@ -19,7 +21,11 @@ use crate::layout::Range;
 
 /// `log2` of the one large leaf that vmalloc chooses (PMD).
 pub(crate) const PMD_SHIFT: u32 = 21;
-/// Its bytes.
+/// Most nodes of vmalloc (6.9 on), one for each CPU.
+const MOST_NODES: u16 = 128;
+/// `log2` of arm64's group of contiguous entries (`CONT_PTE_SHIFT`).
+const CONT_SHIFT: u32 = 16;
+/// Bytes of a PMD leaf.
 pub(crate) const PMD_BYTES: u64 = 1 << PMD_SHIFT;
 
 /// What an area is to be.
@@ -122,16 +128,16 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
         }
     }
     if count == 0 {
-        k.warn_once(cpu, "vmap: no pages", WarnReason::BadArgument, VirtAddr(0));
         return Ok(0);
     }
     let size = len + FRAME_BYTES;
-    let Some(start) = k.areas.fit(k.layout.vmalloc, size, FRAME_BYTES) else { return Ok(0) };
+    let (place, node) = k.place_for(cpu, k.layout.vmalloc, size, FRAME_BYTES);
+    let Some(start) = place else { return Ok(0) };
     if k.allocation_fails() {
         return Ok(0);
     }
     let (flags, page_order, frames) = (vm_flags::VM_MAP, 0, Vec::new());
-    k.areas.insert(Area { start, size, len, flags, page_order, frames });
+    k.areas.insert(Area { start, size, len, flags, page_order, frames, node });
     if k.allocation_fails() {
         k.undo_area(cpu, start, start)?;
         return Ok(0);
@@ -211,7 +217,15 @@ impl Kernel {
         let nodes = self.config.count("nr_nodes").max(1);
         let share =
             if self.caps.yes(Fact::SizePerNode) { request.size / nodes } else { request.size };
-        if asked && supported && allowed && share >= PMD_BYTES { PMD_SHIFT } else { FRAME_SHIFT }
+        if !asked || !allowed {
+            FRAME_SHIFT
+        } else if supported && share >= PMD_BYTES {
+            PMD_SHIFT
+        } else if self.caps.yes(Fact::ContPte) && share >= 1 << CONT_SHIFT {
+            CONT_SHIFT
+        } else {
+            FRAME_SHIFT
+        }
     }
 
     /// Reserves, allocates and maps; `None` if any of it fails.
@@ -225,10 +239,10 @@ impl Kernel {
     ) -> Result<Option<VirtAddr>, Stop> {
         let guard = if request.flags & vm_flags::VM_NO_GUARD == 0 { FRAME_BYTES } else { 0 };
         let Some(total) = size.checked_add(guard) else { return Ok(None) };
-        let mut place = self.areas.fit(request.range, total, align);
-        if place.is_none() && self.areas.lazy_extent().is_some() {
-            // Address space is exhausted: what was freed is flushed and used again.
-            self.purge(cpu, None)?;
+        let (mut place, node) = self.place_for(cpu, request.range, total, align);
+        if place.is_none() {
+            // Address space is exhausted: what was freed is flushed and used again, pools too.
+            self.purge_all(cpu)?;
             place = self.areas.fit(request.range, total, align);
         }
         let Some(start) = place else { return Ok(None) };
@@ -244,6 +258,7 @@ impl Kernel {
             flags: request.flags | vm_flags::VM_ALLOC,
             page_order: shift - FRAME_SHIFT,
             frames: frames.clone(),
+            node,
         });
         // The tables that it needs.
         if self.allocation_fails() {
@@ -254,7 +269,9 @@ impl Kernel {
         for run in &frames {
             let len = run.count * FRAME_BYTES;
             let phys = run.pfn.addr();
-            let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, shift, request.perm);
+            // The contiguous bit is not modelled: a group is 16 pages.
+            let leaf = if shift == CONT_SHIFT { FRAME_SHIFT } else { shift };
+            let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, leaf, request.perm);
             match done {
                 Ok(()) => at = at.offset(len),
                 Err(MapError::OutOfMemory) => {
@@ -269,6 +286,22 @@ impl Kernel {
         let flags = self.flags_of(&[Fact::HugeVmalloc, Fact::HugeVmallocOptOut]);
         self.emit(cpu, flags, View::AreaMade { virt: start, len: size, shift });
         Ok(Some(start))
+    }
+
+    /// `alloc_vmap_area`'s place: one from the pool of this CPU's node, else the lowest that fits;
+    /// and the node that gets it back, if there are any and the range is vmalloc's own.
+    fn place_for(
+        &mut self,
+        cpu: CpuId,
+        range: Range,
+        size: u64,
+        align: u64,
+    ) -> (Option<VirtAddr>, Option<u16>) {
+        let nodes = self.cpus.clamp(1, MOST_NODES);
+        let own = self.caps.yes(Fact::VmapNodes) && nodes > 1 && range == self.layout.vmalloc;
+        let node = own.then_some(cpu.0 % nodes);
+        let pooled = node.and_then(|node| self.areas.pooled(node, size, align));
+        (pooled.or_else(|| self.areas.fit(range, size, align)), node)
     }
 
     /// Gives an area back whose mapping failed for want of a table at `reached`.

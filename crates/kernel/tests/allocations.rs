@@ -74,6 +74,13 @@ const ROWS: &[Row] = &[
         then: &[Gives, Gives, Gives],
     },
     Row {
+        call: "vmalloc_huge",
+        version: "6.18",
+        archs: &[Arch::Arm64],
+        args: |_| size(0x1_0000),
+        then: &[Gives, Gives, Gives],
+    },
+    Row {
         call: "vmap",
         version: "6.12",
         archs: ALL,

@@ -301,3 +301,110 @@ fn text_of_any_length_is_written_with_interrupts_off() {
     assert!(inside.iter().all(|l| l.starts_with("0-")));
     assert_eq!(inside.iter().filter(|l| l.contains("tlbi")).count(), 512);
 }
+
+/// One page of a block of the linear map (7.0, BBML2_NOABORT): the block is split where it is, with
+/// no invalidation, and then the page is changed. The area itself has pages already.
+#[test]
+fn a_live_block_is_split_in_place_with_bbml2() {
+    let features = Features::default_for(ARM64) | Features::ARM_BBML2_NOABORT;
+    let mut bed = boot_with("7.0", ARM64, &[], features, 2);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    let dm = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+    bed.mark("block", dm & !0x1f_ffff, 2 << 20);
+    let leaf = |bed: &common::Bed, at| {
+        let found = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at)).unwrap();
+        (found.perm.letters(), found.shift)
+    };
+    assert_eq!(leaf(&bed, dm), ("rw-", 21));
+    bed.trace();
+    assert_eq!(bed.call("set_memory_ro", &[a, 1]), 0);
+    let set_pte = "
+        0 dsb ishst
+        0 sync Instruction isb
+    ";
+    let flush = |at: &str| {
+        format!(
+            "
+        0 dsb ishst
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast {at}
+        0 dsb ish
+        0 sync Instruction isb
+            "
+        )
+    };
+    let golden = format!(
+        "
+        0 call set_memory_ro
+        0 lock pgtable_split_lock
+        0 dsb ishst
+        0 leaf block+0x0 512x2M>4K rw->rw-
+        {set_pte}
+        0 unlock pgtable_split_lock
+        0 leaf dm(a)+0x0 1x4K rw->r--
+        {set_pte}
+        {}
+        0 lock vmap_purge_lock
+        0 unlock vmap_purge_lock
+        0 lock pgtable_split_lock
+        0 unlock pgtable_split_lock
+        0 leaf a+0x0 1x4K rw->r--
+        {set_pte}
+        {}
+        0 promised NoWrite a+0x0 0x1000
+        0 return 0
+        ",
+        flush("dm(a)+0x0"),
+        flush("a+0x0"),
+    );
+    expect(&bed.trace(), &golden);
+    assert_eq!(leaf(&bed, dm), ("r--", 12));
+    // A table that is not to be had: the WARN, and nothing is changed.
+    let b = bed.call("vmalloc", &[(4 << 20) + 4096]) as u64;
+    bed.kernel.fail_allocation("set_memory_ro", 2, 1).unwrap();
+    bed.trace();
+    assert_eq!(bed.call("set_memory_ro", &[b + (3 << 20), 1]), -12);
+    assert!(bed.trace().contains(&"0 WARN Other".to_owned()));
+    assert_eq!(leaf(&bed, b + (3 << 20)).0, "rw-");
+}
+
+/// 6.18 on: a whole block changes in place, with or without BBML2; a part of it is refused without.
+#[test]
+fn a_whole_block_changes_and_a_part_only_if_it_can_be_split() {
+    for bbml2 in [false, true] {
+        let more = if bbml2 { Features::ARM_BBML2_NOABORT } else { Features::empty() };
+        let features = Features::default_for(ARM64) | more;
+        let mut bed = boot_with("6.18", ARM64, &[("rodata", "on")], features, 1);
+        let block = bed.kernel.layout().direct_map.start.0 + (64 << 20);
+        bed.mark("block", block, 2 << 20);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_valid", &[block, 512, 0]), 0);
+        assert!(bed.trace().contains(&"0 leaf block+0x0 1x2M rw->---".to_owned()), "{bbml2}");
+        assert_eq!(bed.call("set_memory_valid", &[block, 512, 1]), 0);
+        bed.trace();
+        let part = bed.call("set_memory_valid", &[block + 0x3000, 2, 0]);
+        let trace = bed.trace();
+        assert_eq!(part, if bbml2 { 0 } else { -22 });
+        let split = trace.iter().filter(|l| l.contains("512x2M>4K")).count();
+        assert_eq!(split, usize::from(bbml2));
+        assert_eq!(trace.contains(&"0 WARN HugeMapping".to_owned()), !bbml2);
+    }
+}
+
+/// 6.16 on: areas that allow large leaves and have 64 KiB go by groups of 16 pages, and count as
+/// huge (`arch_vmap_pte_supported_shift`).
+#[test]
+fn groups_of_sixteen_pages() {
+    for (version, group) in [("6.12", false), ("6.18", true)] {
+        let mut bed = boot(version, ARM64, &[]);
+        bed.call("vmalloc", &[4096]);
+        for (size, grouped) in [(0x1_0000, group), (0xf000, false)] {
+            let a = bed.call("vmalloc_huge", &[size]) as u64;
+            assert_eq!(bed.call("is_vm_area_hugepages", &[a]), i64::from(grouped), "{version}");
+            let aligned = a.is_multiple_of(0x1_0000);
+            assert!(!grouped || aligned, "{version} {size:#x}: {a:#x}");
+            let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap();
+            assert_eq!(leaf.shift, 12, "the contiguous bit is not modelled");
+            assert!(!grouped || leaf.phys.0.is_multiple_of(0x1_0000));
+        }
+    }
+}

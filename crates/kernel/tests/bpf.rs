@@ -249,3 +249,35 @@ fn trampolines_come_and_go_with_their_programs() {
         assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, other]), -12, "{version} {arch}");
     }
 }
+
+/// Linux 6.12 kernel/bpf/dispatcher.c: the other half is written, then led to, then waited for; x86
+/// alone has such code.
+#[test]
+fn a_dispatcher_writes_the_half_that_is_not_in_use() {
+    for arch in [Arch::X86_64, Arch::Arm64] {
+        let mut bed = boot("6.12", arch, &[]);
+        let progs: Vec<u64> =
+            (0..3).map(|_| bed.call("bpf_prog_pack_alloc", &[64]) as u64).collect();
+        let mut halves = Vec::new();
+        for (from, to) in [(0, 0), (0, 1), (1, 2), (2, 1), (1, 0)] {
+            bed.trace();
+            let (from, to) = (from as usize, to as usize);
+            let args =
+                [7, if from == 0 { 0 } else { progs[from] }, if to == 0 { 0 } else { progs[to] }];
+            bed.call("bpf_dispatcher_change_prog", &args);
+            let trace = bed.trace();
+            let at = |what: &str| trace.iter().position(|l| l.contains(what));
+            if let Some(copy) = at("call bpf_arch_text_copy") {
+                assert!(copy < at("call static_call_update").unwrap(), "{trace:#?}");
+                assert!(at("call static_call_update") < at("GracePeriod"));
+                halves.push(trace.iter().find(|l| l.contains("compared")).cloned());
+            }
+        }
+        let x86 = arch == Arch::X86_64;
+        assert_eq!(halves.len(), if x86 { 3 } else { 0 }, "{arch}");
+        if x86 {
+            assert_ne!(halves[0], halves[1]);
+            assert_eq!(halves[0], halves[2]);
+        }
+    }
+}

@@ -75,3 +75,35 @@ fn memory_that_is_writable_and_executable_at_once() {
         assert_eq!(letters(&bed, a), "rwx", "{arch}");
     }
 }
+
+/// Linux 6.12 mm/vmalloc.c: what a purge frees stays with the node of the CPU that allocated it,
+/// for areas of its size; before 6.9, and where another range is asked for, it is simply free.
+#[test]
+fn purged_addresses_stay_with_their_node() {
+    use textbed_arch::CpuId;
+    use textbed_kernel::Arg;
+    for (version, pools) in [("6.6", false), ("6.12", true)] {
+        let mut bed = boot(version, Arch::Arm64, &[]);
+        let on = |bed: &mut Bed, cpu, size| {
+            let args = [Arg::Value(size)];
+            bed.kernel.call(CpuId(cpu), "vmalloc", &args).unwrap().value as u64
+        };
+        let low = on(&mut bed, 0, 0x2000);
+        let high = on(&mut bed, 0, 0x2000);
+        for area in [low, high] {
+            bed.call("vfree", &[area]);
+        }
+        bed.call("vm_unmap_aliases", &[]);
+        let other = on(&mut bed, 1, 0x2000);
+        let larger = on(&mut bed, 0, 0x5000);
+        let same = on(&mut bed, 0, 0x2000);
+        if pools {
+            assert!(other > high && larger > high, "{version}: {other:#x} {larger:#x}");
+            assert_eq!(same, high, "{version}: the last one that was added");
+        } else {
+            assert_eq!(other, low, "{version}");
+            assert!(same > low && larger > low, "{version}");
+        }
+        assert!(on(&mut bed, 0, 0x2000) == low || !pools, "{version}");
+    }
+}

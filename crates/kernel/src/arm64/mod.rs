@@ -3,4 +3,5 @@
 pub(crate) mod cache;
 pub(crate) mod pageattr;
 pub(crate) mod patching;
+mod split;
 pub(crate) mod tlb;

@@ -5,8 +5,8 @@
 //! mappings, and the bits that it leaves in entries that were empty (the guard page's). From: Linux
 //! 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: tables
 //! that the walker makes for holes (before 6.18), the entry behind the end of the array of pages
-//! that 7.0 reads for a guard page, the GP bit (BTI), splitting (6.18 on), lost updates of
-//! concurrent callers.
+//! that 7.0 reads for a guard page, the GP bit (BTI), lost updates of concurrent callers. What 6.18
+//! does in place of the walker is in `split`.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
@@ -69,7 +69,7 @@ impl Kernel {
             }
         }
         self.purge(cpu, None)?;
-        let error = self.arm64_walk(cpu, start, bytes, set, clear)?;
+        let error = self.arm64_update_range(cpu, start, bytes, set, clear)?;
         self.arm64_flush_kernel_range(cpu, start.0, start.0 + bytes)?;
         if error != 0 {
             return refused(self, self.flags_of(&[Fact::HugeRefusal]), RefusalReason::HugeMapping);
@@ -96,7 +96,7 @@ impl Kernel {
         for run in frames {
             for n in 0..run.count {
                 let Some(virt) = self.direct_map_of(Pfn(run.pfn.0 + n)) else { continue };
-                let error = self.arm64_walk(cpu, virt, FRAME_BYTES, set, clear)?;
+                let error = self.arm64_update_range(cpu, virt, FRAME_BYTES, set, clear)?;
                 self.arm64_flush_kernel_range(cpu, virt.0, virt.0 + FRAME_BYTES)?;
                 if error != 0 && first == 0 {
                     first = error;
@@ -108,7 +108,7 @@ impl Kernel {
 
     /// `apply_to_page_range` with a change of bits: page entries only, a block is refused where it
     /// is met, what lies before it stays changed.
-    fn arm64_walk(
+    pub(super) fn arm64_walk(
         &mut self,
         cpu: CpuId,
         start: VirtAddr,
@@ -156,7 +156,7 @@ impl Kernel {
         }
         let bit = Perm::PRESENT;
         let (set, clear) = if valid { (bit, Perm::empty()) } else { (Perm::empty(), bit) };
-        let error = self.arm64_walk(cpu, addr, bytes, set, clear)?;
+        let error = self.arm64_update_range(cpu, addr, bytes, set, clear)?;
         self.arm64_flush_kernel_range(cpu, addr.0, addr.0 + bytes)?;
         Ok(error)
     }
@@ -178,6 +178,6 @@ impl Kernel {
         } else {
             (Perm::empty(), Perm::PRESENT)
         };
-        self.arm64_walk(cpu, virt, FRAME_BYTES, set, clear)
+        self.arm64_update_range(cpu, virt, FRAME_BYTES, set, clear)
     }
 }

@@ -5,7 +5,8 @@ use textbed_arch::Cite;
 use super::{ALL, SIZE, SLEEPS, V5_19, call, needs, p, since, takes};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
 use crate::calls::{CallSpec, Param, Returns};
-use crate::{bpf, text_users, trampolines};
+use crate::facts::V6_2;
+use crate::{bpf, dispatcher, text_users, trampolines};
 
 const CORE: Cite = Cite::read("Linux 5.19, 6.12 kernel/bpf/core.c");
 const JIT: Cite = Cite::read("Linux 5.19, 6.12 arch/*/net/bpf_jit_comp*.c, kernel/bpf/core.c");
@@ -129,6 +130,25 @@ pub(super) const ROWS: &[CallSpec] = &[
             trampolines::unlink_prog,
         ),
         TRAMPOLINE_LOCKS,
+    ),
+    since(
+        takes(
+            call(
+                "bpf_dispatcher_change_prog",
+                &[p("d", Bytes), p("from", Addr), p("to", Addr)],
+                Returns::Void,
+                ALL,
+                "puts a program into a dispatcher in the place of another; d is also the key of \
+                 the static call that leads there",
+                Cite::read(
+                    "Linux 6.12 kernel/bpf/dispatcher.c, arch/x86/net/bpf_jit_comp.c; before 6.2 \
+                     the dispatcher was reached otherwise (c86df29d11df)",
+                ),
+                dispatcher::change_prog,
+            ),
+            &["bpf_dispatcher.mutex", "static_call_mutex", "text_mutex"],
+        ),
+        Some(V6_2),
     ),
     needs(
         call(

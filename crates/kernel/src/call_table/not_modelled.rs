@@ -17,5 +17,4 @@ pub const NOT_MODELLED: &[NotModelled] = &[
     not("flush_icache_all", "use flush_icache_range"),
     not("flush_cache_vmap", "part of vmalloc"),
     not("register_kretprobe", "return probes"),
-    not("modify_ftrace_direct", "direct calls that change; unregister and register again"),
 ];

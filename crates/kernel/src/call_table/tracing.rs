@@ -80,6 +80,18 @@ pub(super) const ROWS: &[CallSpec] = &[
         ),
         DIRECT,
     ),
+    takes(
+        call(
+            "modify_ftrace_direct",
+            &[p("ops", Bytes), p("addr", Addr)],
+            Returns::Errno,
+            ALL,
+            "makes the site of a direct call call another address, by way of ftrace_caller",
+            Cite::read("Linux 6.12, 7.0 kernel/trace/ftrace.c __modify_ftrace_direct()"),
+            ftrace::modify_ftrace_direct,
+        ),
+        DIRECT,
+    ),
     never(
         call(
             "static_call_site",
