@@ -39,7 +39,7 @@ struct Pc {
 
 impl Pc {
     fn new(amd: bool) -> Self {
-        Self { machine: X86::new(amd), versions: Versions::default(), next: 0 }
+        Self { machine: X86::new(amd, true), versions: Versions::default(), next: 0 }
     }
 
     fn tick(&mut self) -> u64 {

@@ -184,7 +184,7 @@ impl Fetches {
             Model::Off
         } else if header.arch == Arch::X86_64 {
             let amd = header.features.contains(Features::X86_AMD);
-            Model::X86 { machine: X86::new(amd), edges: predicted.then(Edges::default) }
+            Model::X86 { machine: X86::new(amd, predicted), edges: predicted.then(Edges::default) }
         } else {
             let caches = Caches::of(header);
             Model::Weak {

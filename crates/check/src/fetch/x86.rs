@@ -65,6 +65,8 @@ struct Synced {
 #[derive(Debug)]
 pub(crate) struct X86 {
     pub(crate) amd: bool,
+    /// Real edges count: who knew of what is kept. Else the order of the stream is all there is.
+    by_edges: bool,
     clocks: PerCpu<Knowledge>,
     /// What is before a CPU's stores by coherence: known to itself once they are drained.
     stored: PerCpu<Clock>,
@@ -77,9 +79,10 @@ pub(crate) struct X86 {
 }
 
 impl X86 {
-    pub(crate) fn new(amd: bool) -> Self {
+    pub(crate) fn new(amd: bool, by_edges: bool) -> Self {
         Self {
             amd,
+            by_edges,
             clocks: PerCpu::default(),
             stored: PerCpu::default(),
             synced: PerCpu::default(),
@@ -147,6 +150,10 @@ impl X86 {
     /// A serialising instruction of `p`; it drains stores too.
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {
         self.fence(p, now);
+        if !self.by_edges {
+            self.synced.of(p).at = now;
+            return;
+        }
         let mut known = self.clocks.get(p).cloned().unwrap_or_default();
         let amd = self.amd;
         let synced = self.synced.of(p);
@@ -163,9 +170,9 @@ impl X86 {
     }
 
     /// Whether `q` knows, by real edges if they count, that `p` serialised after event `since`.
-    pub(crate) fn sync_is_known(&self, q: CpuId, p: CpuId, since: u64, by_edges: bool) -> bool {
+    pub(crate) fn sync_is_known(&self, q: CpuId, p: CpuId, since: u64) -> bool {
         let Some(synced) = self.synced.get(p) else { return false };
-        if !by_edges {
+        if !self.by_edges {
             return synced.at >= since;
         }
         let knows = self.clocks.get(q).map_or(0, |known| known.of(q, p));

@@ -100,7 +100,7 @@ impl Live {
             *p != q
                 && self.cpus.online & View::cpu_bit(*p) != 0
                 && self.fetches.looks.executed(*p, byte, 0, u64::MAX)
-                && !machine.sync_is_known(q, *p, before.seq, self.fetches.predicted)
+                && !machine.sync_is_known(q, *p, before.seq)
         });
         let Some(p) = open.next() else { return };
         let others = open.count();

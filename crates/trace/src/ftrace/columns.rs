@@ -116,6 +116,7 @@ pub(super) fn head(line: &[u8]) -> Option<Head> {
 }
 
 /// The event of a line that begins so.
+#[inline]
 pub(super) fn behind<'a>(head: &Head, line: &'a [u8]) -> Option<Event<'a>> {
     let (time, text) = time(line.get(head.length..)?)?;
     let task = line.get(head.padding..TASK_COLUMNS)?.trim_ascii_start();

@@ -45,16 +45,25 @@ fn slot(line: &[u8]) -> Option<usize> {
 
 impl Heads {
     /// As [`parse`].
+    #[inline]
     pub(crate) fn parse<'a>(&mut self, line: &'a [u8]) -> Parsed<'a> {
-        let Some(slot) = slot(line).and_then(|slot| self.slots.get_mut(slot)) else {
-            return parse(line);
-        };
-        if let Some(Slot { text, head }) = slot
-            && line.get(..head.length) == text.get(..head.length)
-            && let Some(event) = columns::behind(head, line)
-        {
-            return Parsed::Event(event);
+        let slot = slot(line).and_then(|slot| self.slots.get_mut(slot));
+        match slot {
+            Some(Some(Slot { text, head }))
+                if line.get(..head.length) == text.get(..head.length) =>
+            {
+                match columns::behind(head, line) {
+                    Some(event) => Parsed::Event(event),
+                    None => parse(line),
+                }
+            }
+            Some(slot) => Self::read(slot, line),
+            None => parse(line),
         }
+    }
+
+    /// Reads a line whose head is not in its slot, and puts it there.
+    fn read<'a>(slot: &mut Option<Slot>, line: &'a [u8]) -> Parsed<'a> {
         let parsed = parse(line);
         if matches!(parsed, Parsed::Event(_))
             && let Some(head) = columns::head(line)

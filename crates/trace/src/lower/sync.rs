@@ -38,6 +38,27 @@ pub(super) struct State {
     sent: u32,
     /// The inner half of a cross-call whose outer half was just seen: sender and function.
     outer: Option<(CpuId, &'static str)>,
+    /// What the last one ran.
+    run: Run,
+}
+
+/// What a cross-call runs is mostly what the last one ran, printed the same.
+#[derive(Debug, Clone, Default)]
+struct Run {
+    text: Vec<u8>,
+    function: Option<&'static Function>,
+}
+
+impl Run {
+    /// The function that a pointer names.
+    fn find(&mut self, text: &[u8]) -> Option<&'static Function> {
+        if self.text != text {
+            self.text.clear();
+            self.text.extend_from_slice(text);
+            self.function = functions::by_name(functions::pointer_symbol(text));
+        }
+        self.function
+    }
 }
 
 impl State {
@@ -87,7 +108,7 @@ impl Lower<'_> {
 
     fn cross_call(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
         let Some(func) = e.arg(b"func") else { return Class::NotUnderstood(Reason::BadArguments) };
-        let target = functions::by_name(functions::pointer_symbol(func));
+        let target = self.sync.run.find(func);
         let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
             return Class::NotNeeded;
         };

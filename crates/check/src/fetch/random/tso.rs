@@ -92,7 +92,7 @@ fn span(word: u8) -> Span {
 
 /// Runs a program through the checker's machine.
 fn run(amd: bool, steps: &[(u8, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize, [usize; 2])>) {
-    let (mut machine, mut versions) = (X86::new(amd), Versions::default());
+    let (mut machine, mut versions) = (X86::new(amd, true), Versions::default());
     let (mut ran, mut windows): (Vec<Step>, Vec<(usize, [usize; 2])>) = Default::default();
     for (at, (cpu, op)) in steps.iter().enumerate() {
         let (p, seq) = (CpuId(u16::from(*cpu)), at as u64 + 1);
