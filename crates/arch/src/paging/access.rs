@@ -5,7 +5,7 @@
 //! Protection keys (x86 PKU) take by the key of the leaf.
 //!
 //! Not modelled: powerpc AMR and IAMR keys other than key 0, x86 supervisor keys, shadow stacks,
-//! arm64 EPAN, permission indirection and guarded pages, unprivileged loads and stores (LDTR).
+//! arm64 EPAN, permission overlays and guarded pages, unprivileged loads and stores (LDTR).
 
 use super::{Controls, Format};
 use crate::cite::Cite;
@@ -119,6 +119,16 @@ impl Format {
         who: Privilege,
         controls: &Controls,
     ) -> Perm {
+        if let Some(indirection) =
+            controls.arm_indirection.filter(|_| self.arch == crate::isa::Arch::Arm64)
+        {
+            let mut perm = indirection.granted(raw, who, controls.arm_hd);
+            let user = indirection.granted(raw, Privilege::User, controls.arm_hd);
+            if who == Privilege::Kernel && controls.arm_pan && !user.is_empty() {
+                perm -= DATA;
+            }
+            return perm;
+        }
         let mut perm = match who {
             Privilege::Kernel => rights & (DATA | Perm::EXEC),
             Privilege::User => {

@@ -1,14 +1,18 @@
-//! arm64 VMSAv8-64 stage 1 at EL1&0, 48 bits: granules of 4, 16 and 64 KiB.
+//! arm64 VMSAv8-64 stage 1 at EL1&0: granules of 4, 16 and 64 KiB, with 48 and with 52 bits.
 //!
 //! Leaves: 4 KiB pages, 2 MiB and 1 GiB blocks; 16 KiB pages and 32 MiB blocks; 64 KiB pages and
-//! 512 MiB blocks. The contiguous bit groups 16 entries with 4 KiB, 128 pages or 32 blocks with
+//! 512 MiB blocks. With 52 bits also 512 GiB, 64 GiB and 4 TiB blocks. The additional address bits
+//! lie elsewhere in an entry: with 4 and 16 KiB (LPA2, TCR_EL1.DS set) bits 50 and 51 in the place
+//! of the shareability, which TCR_EL1 then has for all; with 64 KiB (LPA) bits 48 to 51 in bits 12
+//! to 15. The contiguous bit groups 16 entries with 4 KiB, 128 pages or 32 blocks with
 //! 16 KiB, 32 with 64 KiB granules. Source: Arm ARM DDI 0487 D8.3 'Translation table
 //! descriptor formats'; the kernel's names and software bits from `pgtable-hwdef.h` and
 //! `pgtable-prot.h`. WRITE is granted by RDONLY = 0; bit 51, which Linux calls PTE_WRITE and the
 //! manual DBM, grants it as well where TCR_EL1.HD is set, for then a store clears RDONLY itself.
 //!
-//! Not modelled: LPA2 (where bits 8 and 9 are address bits), permission indirection (where bits 6,
-//! 51, 53, 54 index a table), stage 2, the guarded page bit's effect, NS and NSTable.
+//! What bits 6, 51, 53 and 54 are under permission indirection: [`super::Indirection`].
+//!
+//! Not modelled: stage 2, the guarded page bit's effect, NS and NSTable.
 
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
@@ -20,6 +24,8 @@ use crate::perm::Perm;
 
 const ARM: Cite = Cite::memory("Arm ARM DDI 0487 D8.3 (VMSAv8-64 descriptor formats)");
 const LINUX: Cite = Cite::read("Linux 7.0 arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h");
+const WIDE: Cite =
+    Cite::read("Linux 7.0 arch/arm64/include/asm/pgtable-hwdef.h (PTE_ADDR_HIGH), pgtable.h");
 const CONTIGUOUS: Cite = Cite::read("Arm ARM DDI 0487 D8.7.1 (Contiguous bit)");
 
 /// The format.
@@ -74,6 +80,64 @@ pub static ARM64_64K: Format = Format {
     ..OTHER
 };
 
+/// 4 KiB granule with LPA2.
+pub static ARM64_4K_LPA2: Format = Format {
+    name: "arm64 4k 52-bit",
+    page_shift: 12,
+    va_bits: 52,
+    pa_bits: 52,
+    levels: &[
+        wide("PGD", "level -1", 48, 4, false, true),
+        level("P4D", "level 0", 39, true, true),
+        level("PUD", "level 1", 30, true, true),
+        level("PMD", "level 2", 21, true, true),
+        level("PTE", "level 3", 12, true, false),
+    ],
+    fields: FIELDS_4K_LPA2,
+    style: STYLE_LPA2,
+    shapes: shapes(FIELDS_4K_LPA2),
+    ..OTHER_52
+};
+
+/// 16 KiB granule with LPA2.
+pub static ARM64_16K_LPA2: Format = Format {
+    name: "arm64 16k 52-bit",
+    page_shift: 14,
+    levels: &[
+        wide("PGD", "level 0", 47, 5, false, true),
+        wide("PUD", "level 1", 36, 11, true, true),
+        wide("PMD", "level 2", 25, 11, true, true),
+        wide("PTE", "level 3", 14, 11, true, false),
+    ],
+    fields: FIELDS_16K_LPA2,
+    style: STYLE_LPA2,
+    shapes: shapes(FIELDS_16K_LPA2),
+    ..OTHER_52
+};
+
+/// 64 KiB granule with LPA and LVA.
+pub static ARM64_64K_LPA: Format = Format {
+    name: "arm64 64k 52-bit",
+    page_shift: 16,
+    levels: &[
+        wide("PGD", "level 1", 42, 10, true, true),
+        wide("PMD", "level 2", 29, 13, true, true),
+        wide("PTE", "level 3", 16, 13, true, false),
+    ],
+    fields: FIELDS_64K_LPA,
+    shapes: shapes(FIELDS_64K_LPA),
+    ..OTHER_52
+};
+
+const OTHER_52: Format = Format {
+    va_bits: 52,
+    pa_bits: 52,
+    cite: Cite::deduced(
+        "Arm ARM DDI 0487 D8.3; Linux 7.0 pgtable-hwdef.h; not held against an MMU",
+    ),
+    ..OTHER
+};
+
 const OTHER: Format = Format {
     name: "",
     arch: Arch::Arm64,
@@ -97,6 +161,9 @@ const STYLE: KernelStyle = KernelStyle {
     dirty_recent: DirtyRule::Always,
     dirty_older: DirtyRule::Never,
 };
+
+/// The same where the shareability is TCR_EL1's.
+const STYLE_LPA2: KernelStyle = KernelStyle { leaf_bits: 1 << 10, ..STYLE };
 
 const fn level(
     name: &'static str,
@@ -144,16 +211,10 @@ macro_rules! fields {
                 LINUX),
             f("RDONLY", 7, 1, $all, Kinds::Leaf, Role::Deny(Perm::WRITE),
                 "AP[2]: read-only", LINUX),
-            f("SH", 8, 2, $all, Kinds::Leaf, Role::MemoryType, "shareability; 3 is inner", LINUX),
             f("AF", 10, 1, $all, Kinds::Leaf, Role::Accessed, "Access flag", LINUX),
             f("NG", 11, 1, $all, Kinds::Leaf, Role::Deny(Perm::GLOBAL),
                 "not global: tagged with the ASID",
                 LINUX),
-            f("IGNORED", 2, 10, $upper, Kinds::Table, Role::Ignored,
-                "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
-            f("RESERVED", 48, 2, $all, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
-            f("RESERVED", 48, 3, $upper, Kinds::Table, Role::Reserved,
-                "must be 0 without LPA", ARM),
             f("GP", 50, 1, $all, Kinds::Leaf, Role::Attribute, "guarded page (FEAT_BTI)", LINUX),
             f("DBM", 51, 1, $all, Kinds::Leaf, Role::GrantIfHardwareDirty(Perm::WRITE),
                 "dirty bit modifier; the kernel's WRITE", LINUX),
@@ -186,8 +247,37 @@ macro_rules! fields {
     };
 }
 
+/// With the shareability in each entry, and addresses of 48 bits in place.
+macro_rules! short {
+    ($all:expr, $upper:expr, $last:expr; $($own:expr),+ $(,)?) => {
+        fields!($all, $upper, $last;
+            f("SH", 8, 2, $all, Kinds::Leaf, Role::MemoryType, "shareability; 3 is inner", LINUX),
+            f("IGNORED", 2, 10, $upper, Kinds::Table, Role::Ignored,
+                "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
+            f("RESERVED", 48, 2, $all, Kinds::Leaf, Role::Reserved, "must be 0", ARM),
+            f("RESERVED", 48, 3, $upper, Kinds::Table, Role::Reserved, "must be 0", ARM),
+            $($own),+
+        )
+    };
+}
+
+/// With two bits of the address where the shareability was.
+macro_rules! lpa2 {
+    ($all:expr, $upper:expr, $last:expr; $($own:expr),+ $(,)?) => {
+        fields!($all, $upper, $last;
+            f("ADDR_HIGH", 8, 2, $all, Kinds::Both, Role::AddressFrom(50),
+                "bits 50 and 51 of the address", WIDE),
+            f("IGNORED", 2, 6, $upper, Kinds::Table, Role::Ignored, "ignored", ARM),
+            f("IGNORED", 10, 2, $upper, Kinds::Table, Role::Ignored,
+                "ignored; software, bit 10 is the table Access flag with FEAT_HAFT", ARM),
+            f("RESERVED", 50, 1, $upper, Kinds::Table, Role::Reserved, "must be 0", ARM),
+            $($own),+
+        )
+    };
+}
+
 #[rustfmt::skip]
-const FIELDS: &[Field] = fields!(ALL, UPPER, PTE;
+const FIELDS: &[Field] = short!(ALL, UPPER, PTE;
     f("ADDR", 12, 36, ALL, Kinds::Table, Role::Address, "next table", ARM),
     f("ADDR", 12, 36, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ARM),
     f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block without LPA",
@@ -202,7 +292,7 @@ const FIELDS: &[Field] = fields!(ALL, UPPER, PTE;
 
 /// Levels 0 to 3; blocks at level 2 only.
 #[rustfmt::skip]
-const FIELDS_16K: &[Field] = fields!(ALL, UPPER, PTE;
+const FIELDS_16K: &[Field] = short!(ALL, UPPER, PTE;
     f("RESERVED", 12, 2, ALL, Kinds::Table, Role::Reserved, "must be 0 without LPA2", ARM),
     f("ADDR", 14, 34, ALL, Kinds::Table, Role::Address, "next table", ARM),
     f("RESERVED", 12, 2, PTE, Kinds::Leaf, Role::Reserved, "must be 0 without LPA2", ARM),
@@ -216,7 +306,7 @@ const FIELDS_16K: &[Field] = fields!(ALL, UPPER, PTE;
 
 /// Levels 1 to 3 of the manual are 0 to 2 here.
 #[rustfmt::skip]
-const FIELDS_64K: &[Field] = fields!(0b111, 0b011, 0b100;
+const FIELDS_64K: &[Field] = short!(0b111, 0b011, 0b100;
     f("RESERVED", 12, 4, 0b111, Kinds::Table, Role::Reserved, "must be 0 without LPA", ARM),
     f("ADDR", 16, 32, 0b111, Kinds::Table, Role::Address, "next table", ARM),
     f("RESERVED", 12, 4, 0b100, Kinds::Leaf, Role::Reserved, "must be 0 without LPA", ARM),
@@ -226,6 +316,54 @@ const FIELDS_64K: &[Field] = fields!(0b111, 0b011, 0b100;
         "block translation entry not to be cached (FEAT_BBML1)", ARM),
     f("RESERVED", 17, 12, 0b010, Kinds::Leaf, Role::Reserved, "must be 0 in a 512 MiB block", ARM),
     f("ADDR", 29, 19, 0b010, Kinds::Leaf, Role::Address, "512 MiB frame", ARM)
+);
+
+/// Levels -1 to 3 of the manual are 0 to 4 here.
+#[rustfmt::skip]
+const FIELDS_4K_LPA2: &[Field] = lpa2!(0b1_1111, 0b0_1111, 0b1_0000;
+    f("ADDR", 12, 38, 0b0_1111, Kinds::Table, Role::Address, "next table", WIDE),
+    f("ADDR", 12, 38, 0b1_0000, Kinds::Leaf, Role::Address, "4 KiB frame", WIDE),
+    f("RESERVED", 12, 4, 0b0_1110, Kinds::Leaf, Role::Reserved, "must be 0 in a block", ARM),
+    f("NT", 16, 1, 0b0_1110, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 4, 0b0_1000, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB block", ARM),
+    f("ADDR", 21, 29, 0b0_1000, Kinds::Leaf, Role::Address, "2 MiB frame", ARM),
+    f("RESERVED", 17, 13, 0b0_0100, Kinds::Leaf, Role::Reserved, "must be 0 in a 1 GiB block", ARM),
+    f("ADDR", 30, 20, 0b0_0100, Kinds::Leaf, Role::Address, "1 GiB frame", ARM),
+    f("RESERVED", 17, 22, 0b0_0010, Kinds::Leaf, Role::Reserved,
+        "must be 0 in a 512 GiB block", ARM),
+    f("ADDR", 39, 11, 0b0_0010, Kinds::Leaf, Role::Address, "512 GiB frame", ARM)
+);
+
+/// Levels 0 to 3; blocks at levels 1 and 2.
+#[rustfmt::skip]
+const FIELDS_16K_LPA2: &[Field] = lpa2!(ALL, UPPER, PTE;
+    f("RESERVED", 12, 2, UPPER, Kinds::Table, Role::Reserved, "must be 0", ARM),
+    f("ADDR", 14, 36, UPPER, Kinds::Table, Role::Address, "next table", WIDE),
+    f("RESERVED", 12, 2, PTE, Kinds::Leaf, Role::Reserved, "must be 0", ARM),
+    f("ADDR", 14, 36, PTE, Kinds::Leaf, Role::Address, "16 KiB frame", WIDE),
+    f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block", ARM),
+    f("NT", 16, 1, PUD | PMD, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 8, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 32 MiB block", ARM),
+    f("ADDR", 25, 25, PMD, Kinds::Leaf, Role::Address, "32 MiB frame", ARM),
+    f("RESERVED", 17, 19, PUD, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 GiB block", ARM),
+    f("ADDR", 36, 14, PUD, Kinds::Leaf, Role::Address, "64 GiB frame", ARM)
+);
+
+/// Levels 1 to 3 of the manual are 0 to 2 here; blocks at levels 1 and 2.
+#[rustfmt::skip]
+const FIELDS_64K_LPA: &[Field] = short!(0b111, 0b011, 0b100;
+    f("ADDR_HIGH", 12, 4, 0b111, Kinds::Both, Role::AddressFrom(48),
+        "bits 48 to 51 of the address", WIDE),
+    f("ADDR", 16, 32, 0b011, Kinds::Table, Role::Address, "next table", WIDE),
+    f("ADDR", 16, 32, 0b100, Kinds::Leaf, Role::Address, "64 KiB frame", WIDE),
+    f("NT", 16, 1, 0b011, Kinds::Leaf, Role::Attribute,
+        "block translation entry not to be cached (FEAT_BBML1)", ARM),
+    f("RESERVED", 17, 12, 0b010, Kinds::Leaf, Role::Reserved, "must be 0 in a 512 MiB block", ARM),
+    f("ADDR", 29, 19, 0b010, Kinds::Leaf, Role::Address, "512 MiB frame", ARM),
+    f("RESERVED", 17, 25, 0b001, Kinds::Leaf, Role::Reserved, "must be 0 in a 4 TiB block", ARM),
+    f("ADDR", 42, 6, 0b001, Kinds::Leaf, Role::Address, "4 TiB frame", ARM)
 );
 
 /// What APTable\[0\] takes away: data accesses at EL0. Execute-only pages stay fetchable.

@@ -205,7 +205,7 @@ impl Format {
         if reserved != 0 {
             return malformed(Why::Reserved { bits: reserved });
         }
-        let address = PhysAddr(raw & s.address);
+        let address = PhysAddr(s.phys(raw & !self.encryption(controls)));
         if leaf {
             let perm = leaf_perm(s, raw, controls);
             return Entry::Leaf { phys: address, shift: l.index_shift, perm, raw };
@@ -233,7 +233,14 @@ impl Format {
         let nx = if controls.x86_nxe { 0 } else { 1 << 63 };
         let above = 64u32.saturating_sub(self.pa_bits);
         let address = (u64::MAX << above) >> above;
-        nx | (address & u64::MAX.checked_shl(controls.x86_pa_bits).unwrap_or(0))
+        let beyond = address & u64::MAX.checked_shl(controls.x86_pa_bits).unwrap_or(0);
+        nx | (beyond & !self.encryption(controls))
+    }
+
+    /// The bit of an entry that is not part of the address (see [`Controls::x86_encryption_bit`]).
+    fn encryption(&self, controls: &Controls) -> u64 {
+        let bit = controls.x86_encryption_bit.filter(|_| self.arch == crate::isa::Arch::X86_64);
+        bit.and_then(|bit| 1u64.checked_shl(bit)).unwrap_or(0)
     }
 
     /// Permissions that an entry of `level` grants by itself (leaf) or leaves possible (table),
@@ -286,10 +293,10 @@ impl Format {
             (Some(_), _) => return Err(self.kind_not_allowed(level, "leaf")),
             (None, _) => return Err(EncodeError::NoSuchLevel { format: self.name, level }),
         };
-        if phys.0 & !s.address != 0 {
+        let Some(address) = s.placed(phys.0) else {
             return Err(EncodeError::Address { phys, shift: l.index_shift });
-        }
-        let mut raw = phys.0 | s.valid | s.type_leaf | self.style.leaf_bits;
+        };
+        let mut raw = address | s.valid | s.type_leaf | self.style.leaf_bits;
         for right in s.rights() {
             raw =
                 put(raw, right.mask, perm.contains(right.primary) == (right.sense != Sense::Deny));
@@ -342,13 +349,13 @@ impl Format {
             (None, _) => return Err(EncodeError::NoSuchLevel { format: self.name, level }),
         };
         let misaligned = !next.0.is_multiple_of(below.table_bytes());
-        if next.0 & !s.address != 0 || misaligned {
+        let Some(address) = s.placed(next.0).filter(|_| !misaligned) else {
             let shift = 3 + below.index_bits;
             return Err(EncodeError::Address { phys: next, shift });
-        }
+        };
         let type_bits = s.type_mask & !s.type_leaf;
         let next_bits = u64::from(below.index_bits) & s.next_level_bits;
-        let mut raw = next.0 | s.valid | type_bits | next_bits | self.style.table_bits;
+        let mut raw = address | s.valid | type_bits | next_bits | self.style.table_bits;
         for right in s.rights() {
             let deny = denied.contains(right.primary);
             raw = put(raw, right.mask, deny == (right.sense == Sense::Deny));
@@ -410,22 +417,25 @@ impl Format {
         if from == to {
             return Ok(raw);
         }
-        let base = raw & sf.address;
-        let address = if to > from {
+        let base = sf.phys(raw);
+        let phys = if to > from {
             let parts = 1u64 << (lf.index_shift - lt.index_shift);
             if index >= parts {
                 return Err(EncodeError::Address { phys: PhysAddr(base), shift: lf.index_shift });
             }
             base | (index << lt.index_shift)
         } else {
-            base & st.address
+            base & !(lt.span_bytes() - 1)
+        };
+        let Some(address) = st.placed(phys) else {
+            return Err(EncodeError::Address { phys: PhysAddr(phys), shift: lt.index_shift });
         };
         let moved = self.moved(from, to);
-        let mut kept = raw & !(sf.address | sf.type_mask | sf.contiguous | sf.reserved);
+        let mut kept = raw & !(sf.address_bits() | sf.type_mask | sf.contiguous | sf.reserved);
         // A bit that is part of the type or the address at the other level is not an attribute.
         let carried = moved.map_or(0, |(a, b)| if raw & a != 0 { b } else { 0 });
         kept &= !moved.map_or(0, |(a, _)| a);
-        kept &= !(st.address | st.type_mask | st.reserved);
+        kept &= !(st.address_bits() | st.type_mask | st.reserved);
         Ok(address | kept | st.type_leaf | carried)
     }
 
@@ -464,7 +474,13 @@ pub(super) fn leaf_perm(s: &Shape, raw: u64, controls: &Controls) -> Perm {
             }
         }
     }
-    granted.difference(denied).union(by_hardware)
+    let perm = granted.difference(denied).union(by_hardware);
+    match controls.arm_indirection.filter(|_| s.is_indirect) {
+        Some(indirection) => {
+            (perm & (Perm::PRESENT | Perm::GLOBAL)) | indirection.perm(raw, controls.arm_hd)
+        }
+        None => perm,
+    }
 }
 
 /// What a table entry leaves possible below.

@@ -4,6 +4,8 @@
 //! switches them around every access to user pages, and they concern no kernel code. Not modelled:
 //! keys of the supervisor, MBEC, and TCR_ELx.TBI.
 
+use super::Indirection;
+
 /// Control register bits. [`Controls::LINUX`] is how Linux sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Controls {
@@ -19,6 +21,9 @@ pub struct Controls {
     pub x86_pkru: Option<u32>,
     /// x86 MAXPHYADDR: address bits at and above are reserved.
     pub x86_pa_bits: u32,
+    /// x86 memory encryption on: the bit of an entry that says whether what it leads to is
+    /// encrypted (SME, SEV) or shared (TDX), and that is no part of the address.
+    pub x86_encryption_bit: Option<u32>,
     /// arm64 SCTLR_EL1.WXN: what is writable is not executable.
     pub arm_wxn: bool,
     /// arm64 PSTATE.PAN: the kernel does not access what EL0 may.
@@ -29,6 +34,9 @@ pub struct Controls {
     pub arm_ha: bool,
     /// arm64 TCR_EL1.HPDn: permission bits of table entries are ignored.
     pub arm_hpd: bool,
+    /// arm64 TCR2_EL1.PIE: leaves have the number of a permission (takes hierarchical permissions
+    /// and WXN out of force).
+    pub arm_indirection: Option<Indirection>,
     /// powerpc: IAMR key 0 set so that the kernel does not execute user pages (KUEP).
     pub ppc_kuep: bool,
     /// powerpc: AMR key 0 set so that the kernel does not access user data (KUAP).
@@ -37,7 +45,8 @@ pub struct Controls {
 
 impl Controls {
     /// As Linux runs: WP, NXE, SMEP and KUEP on, hardware dirty and access flags taken where the
-    /// CPU has them (so a page with DBM counts as writable), WXN off, hierarchical permissions on.
+    /// CPU has them (so a page with DBM counts as writable), WXN off, hierarchical permissions on;
+    /// without memory encryption, and without permission indirection, which grants the same.
     pub const LINUX: Controls = Controls {
         x86_wp: true,
         x86_nxe: true,
@@ -45,11 +54,13 @@ impl Controls {
         x86_smap: false,
         x86_pkru: None,
         x86_pa_bits: 52,
+        x86_encryption_bit: None,
         arm_wxn: false,
         arm_pan: false,
         arm_hd: true,
         arm_ha: true,
         arm_hpd: false,
+        arm_indirection: None,
         ppc_kuep: true,
         ppc_kuap: false,
     };

@@ -3,19 +3,20 @@
 //! A [`Format`] is levels and [`Field`]s; its methods decode and encode entries from the fields'
 //! roles, follow a tree ([`Format::walk`]) and list its leaves ([`Format::for_each_leaf`]).
 //!
-//! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 48 bits, powerpc
-//! radix with 4 KiB and 64 KiB base pages. What each is held against: `tests/mmu/ORACLE.md`.
+//! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 48 or 52 bits,
+//! powerpc radix with 4 KiB and 64 KiB base pages. What each is held against:
+//! `tests/mmu/ORACLE.md`.
 //!
-//! Not modelled: x86 32-bit paging, supervisor keys and shadow-stack pages; arm64 52-bit addresses
-//! (LPA, LPA2), permission indirection, stage 2, guarded pages; powerpc hash tables, 32-bit Power,
-//! partition-scoped (second) translation, AMR and IAMR keys other than key 0. Memory
-//! types stay raw bits.
+//! Not modelled: x86 32-bit paging, supervisor keys and shadow-stack pages; arm64 permission
+//! overlays, stage 2, guarded pages; powerpc hash tables, 32-bit Power, partition-scoped (second)
+//! translation, AMR and IAMR keys other than key 0. Memory types stay raw bits.
 
 mod access;
 mod arm64;
 mod codec;
 mod controls;
 mod field;
+mod indirection;
 mod radix;
 mod scan;
 mod shape;
@@ -27,10 +28,11 @@ use crate::cite::Cite;
 use crate::isa::Arch;
 
 pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
-pub use arm64::{ARM64_4K, ARM64_16K, ARM64_64K};
+pub use arm64::{ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA};
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
 pub use field::{Field, Kinds, Role};
+pub use indirection::Indirection;
 pub use radix::{RADIX_4K, RADIX_64K};
 pub use scan::{DEFAULT_ENTRY_LIMIT, Half, MappedLeaf, Scan, ScanEnd};
 pub use walk::{Step, Translation, Walk, WalkFault};
@@ -40,8 +42,18 @@ pub use x86::{X86_64_4LEVEL, X86_64_5LEVEL};
 pub const MAX_LEVELS: usize = 5;
 
 /// Every format.
-pub static FORMATS: [&Format; 7] =
-    [&X86_64_4LEVEL, &X86_64_5LEVEL, &ARM64_4K, &ARM64_16K, &ARM64_64K, &RADIX_4K, &RADIX_64K];
+pub static FORMATS: [&Format; 10] = [
+    &X86_64_4LEVEL,
+    &X86_64_5LEVEL,
+    &ARM64_4K,
+    &ARM64_16K,
+    &ARM64_64K,
+    &ARM64_4K_LPA2,
+    &ARM64_16K_LPA2,
+    &ARM64_64K_LPA,
+    &RADIX_4K,
+    &RADIX_64K,
+];
 
 /// One level of a tree of tables. Level 0 is the root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

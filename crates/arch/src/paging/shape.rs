@@ -38,7 +38,11 @@ pub(super) enum Sense {
 /// Masks of one kind of entry at one level.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    pub(super) address: u64,
+    /// Bits of the address that are in place, and those that are not: their place in the entry and
+    /// how far above it they are in the address.
+    address: u64,
+    elsewhere: u64,
+    above: u32,
     pub(super) reserved: u64,
     /// Bit that tells leaves from tables (0: the level has none), and its value for a leaf.
     pub(super) type_mask: u64,
@@ -48,6 +52,8 @@ pub(super) struct Shape {
     pub(super) contiguous: u64,
     pub(super) next_level_bits: u64,
     pub(super) valid: u64,
+    /// Permission indirection is about leaves of this sort: those that have a dirty bit modifier.
+    pub(super) is_indirect: bool,
     /// Granted unless a field denies it.
     pub(super) base: Perm,
     rights: [Right; MAX_RIGHTS],
@@ -55,6 +61,22 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// The physical address that `raw` holds.
+    pub(super) const fn phys(&self, raw: u64) -> u64 {
+        raw & self.address | (raw & self.elsewhere) << self.above
+    }
+
+    /// The bits of an entry that hold `phys`; `None` if it has others than they can hold.
+    pub(super) const fn placed(&self, phys: u64) -> Option<u64> {
+        let raw = phys & self.address | phys >> self.above & self.elsewhere;
+        if self.phys(raw) == phys { Some(raw) } else { None }
+    }
+
+    /// The bits of an entry that are part of the address.
+    pub(super) const fn address_bits(&self) -> u64 {
+        self.address | self.elsewhere
+    }
+
     /// The fields that grant or deny.
     pub(super) fn rights(&self) -> &[Right] {
         &self.rights[..self.n_rights]
@@ -80,6 +102,8 @@ const NO_RIGHT: Right =
 
 const EMPTY: Shape = Shape {
     address: 0,
+    elsewhere: 0,
+    above: 0,
     reserved: 0,
     type_mask: 0,
     type_leaf: 0,
@@ -88,6 +112,7 @@ const EMPTY: Shape = Shape {
     contiguous: 0,
     next_level_bits: 0,
     valid: 0,
+    is_indirect: false,
     base: Perm::empty(),
     rights: [NO_RIGHT; MAX_RIGHTS],
     n_rights: 0,
@@ -112,6 +137,10 @@ const fn shape(fields: &[Field], level: usize, leaf: bool) -> Shape {
                 s.type_leaf = value << f.lo_bit;
             }
             Role::Address => s.address |= mask,
+            Role::AddressFrom(bit) => {
+                s.elsewhere = mask;
+                s.above = bit - f.lo_bit;
+            }
             Role::Reserved => s.reserved |= mask,
             Role::Accessed => s.accessed |= mask,
             Role::Dirty => s.dirty |= mask,
@@ -126,6 +155,7 @@ const fn shape(fields: &[Field], level: usize, leaf: bool) -> Shape {
                 s = with_right(s, mask, p, Sense::Deny);
             }
             Role::GrantIfHardwareDirty(p) => {
+                s.is_indirect = true;
                 s = with_right(s, mask, p, Sense::GrantIfHardwareDirty);
             }
             Role::MemoryType | Role::Attribute | Role::Software | Role::Ignored => {}

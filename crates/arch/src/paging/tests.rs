@@ -313,3 +313,53 @@ fn permissions_of_all_levels_combine() {
     }
     assert_eq!(n, 12);
 }
+
+#[test]
+fn the_encryption_bit_is_no_address() {
+    let (x, linux) = (&X86_64_4LEVEL, Controls::LINUX);
+    // The kernel's text with bit 51 (AMD, CPUID 8000001f: EBX 5:0) set.
+    let raw = 0x0008_0000_0020_01a1;
+    let phys = |controls: &Controls| match x.decode_with(2, raw, controls) {
+        Entry::Leaf { phys, .. } => Ok(phys.0),
+        Entry::Malformed { why } => Err(why),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(phys(&linux), Ok(0x0008_0000_0020_0000));
+    let sme = Controls { x86_encryption_bit: Some(51), x86_pa_bits: 48, ..linux };
+    assert_eq!(phys(&sme), Ok(0x20_0000));
+    let off = Controls { x86_encryption_bit: None, ..sme };
+    assert_eq!(phys(&off), Err(Why::Reserved { bits: 1 << 51 }));
+    // A table's address has it too; the bits beside it stay reserved.
+    let table = |raw| x.decode_with(0, raw, &sme);
+    let limits = Perm::all();
+    assert!(matches!(table(0x0008_0000_0000_1067),
+        Entry::Table { next: PhysAddr(0x1000), limits: l } if l == limits));
+    assert!(matches!(table(0x000c_0000_0000_1067), Entry::Malformed { .. }));
+}
+
+#[test]
+fn bits_50_and_51_of_an_address_lie_in_bits_8_and_9() {
+    // Linux 7.0 arch/arm64/include/asm/pgtable.h: __phys_to_pte_val() with PTE_ADDR_HIGH.
+    let phys = PhysAddr(0x000f_ffff_ffff_0000);
+    for (format, level, address) in [
+        (&ARM64_4K_LPA2, 4, 0x0003_ffff_ffff_0300),
+        (&ARM64_16K_LPA2, 3, 0x0003_ffff_ffff_0300),
+        (&ARM64_64K_LPA, 2, 0x0000_ffff_ffff_f000),
+    ] {
+        let raw = format.encode_leaf(level, phys, Perm::KERNEL_RO).unwrap();
+        assert_eq!(raw & 0x0003_ffff_ffff_f000 | raw & 0x300 & address, address, "{}", format.name);
+        let Entry::Leaf { phys: found, .. } = format.decode(level, raw) else { panic!("{raw:x}") };
+        assert_eq!(found, phys, "{}", format.name);
+    }
+    // Table and block alike; and what does not fit is refused.
+    let table = ARM64_4K_LPA2.encode_table(0, PhysAddr(0x000c_0000_0000_1000)).unwrap();
+    assert_eq!(table & 0x0007_ffff_ffff_ff00, 0x1300);
+    let block = ARM64_4K_LPA2.encode_leaf(1, PhysAddr(0x0004_0080_0000_0000), Perm::KERNEL_RO);
+    assert_eq!(block.unwrap() & 0x0007_ffff_ffff_f300, 0x0000_0080_0000_0100);
+    assert!(ARM64_4K_LPA2.encode_leaf(1, PhysAddr(0x40_0000_0000), Perm::KERNEL_RO).is_err());
+    assert!(ARM64_4K.encode_leaf(3, PhysAddr(1 << 50), Perm::KERNEL_RO).is_err());
+    let shifts = |f: &Format| f.leaf_shifts().collect::<Vec<_>>();
+    assert_eq!(shifts(&ARM64_4K_LPA2), [39, 30, 21, 12]);
+    assert_eq!(shifts(&ARM64_16K_LPA2), [36, 25, 14]);
+    assert_eq!(shifts(&ARM64_64K_LPA), [42, 29, 16]);
+}

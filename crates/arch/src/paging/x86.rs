@@ -2,7 +2,8 @@
 //!
 //! Source: Intel SDM 3A 'Paging' tables 4-14 to 4-20 and AMD APM vol 2 chapter 5. Bits 9 to 11, 57
 //! and 58 are software's; the kernel's uses are from `pgtable_types.h`. Not
-//! modelled: memory encryption bits, and the shadow-stack reading of D without R/W.
+//! modelled: the shadow-stack reading of D without R/W. The bit of memory encryption is a control
+//! ([`super::Controls::x86_encryption_bit`]), for each CPU says which one it is.
 
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
