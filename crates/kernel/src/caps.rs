@@ -153,6 +153,8 @@ facts! {
     KprobePage = "kprobe-slot-page",
     /// kprobes become jumps after a while (OPTPROBES).
     KprobesOptimise = "kprobe-jump-optimization",
+    /// The work item disarms probes whose jump was taken back by force (a probe inside of it).
+    OptimiserSeesForced = "kprobe-optimizer-disarms-forced",
     /// arm64: a probed no-operation is simulated, and has no slot.
     Arm64SimulatesNop = "kprobe-simulates-nop",
     /// How a tracer's own ftrace trampoline gets its permissions.

@@ -277,3 +277,21 @@ fn a_debuggers_breakpoint_goes_in_by_the_patcher_where_text_is_read_only() {
         assert_eq!(bed.call("kgdb_arch_set_breakpoint", &[area]), 0, "{arch}");
     }
 }
+
+/// 4fbd2f83fda0 (6.3): a probe that waits to be freed loses its jump to another one inside of it;
+/// up to 6.2 the work item frees it with its breakpoint in place.
+#[test]
+fn a_breakpoint_that_was_taken_back_by_force_goes_with_its_probe() {
+    for (version, left) in [("6.1", 0xcc), ("6.6", 0x55), ("7.0", 0x55)] {
+        let (mut bed, at) = bed(version, Arch::X86_64);
+        assert_eq!(code(Arch::X86_64)[0], 0x55);
+        bed.call("register_kprobe", &[at]);
+        bed.call("kprobe_optimizer", &[]);
+        bed.call("unregister_kprobe", &[at]);
+        assert_eq!(bytes(&mut bed, at, 1), [0xe9], "{version}: the work item has not run");
+        assert_eq!(bed.call("register_kprobe", &[at + 1]), 0);
+        assert_eq!(bytes(&mut bed, at, 2), [0xcc, 0xcc], "{version}: taken back by force");
+        bed.call("kprobe_optimizer", &[]);
+        assert_eq!(bytes(&mut bed, at, 1), [left], "{version}");
+    }
+}

@@ -2,11 +2,11 @@
 //!
 //! Modelled: the checks of change_memory_common in order, the direct map of the whole area first
 //! (with rodata=full), the purge, the range itself, one flush; the walker's refusal of block
-//! mappings, and the bits that it leaves in entries that were empty (the guard page's). From: Linux
-//! 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: tables
-//! that the walker makes for holes (before 6.18), the entry behind the end of the array of pages
-//! that 7.0 reads for a guard page, the GP bit (BTI), lost updates of concurrent callers. What 6.18
-//! does in place of the walker is in `split`.
+//! mappings, and the bits that it leaves in entries that were empty (the guard page's). From:
+//! Linux 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled:
+//! tables that the walker makes for holes (before 6.18), the entry behind the end of the array of
+//! pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI), lost updates
+//! of concurrent callers. What 6.18 does in place of the walker is in `split`.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
@@ -60,6 +60,11 @@ impl Kernel {
         if self.config.rodata_full() && writes {
             let alias = if self.caps.yes(Fact::AliasWholeArea) {
                 area.frames.clone()
+            } else if start.0 + bytes > area.start.0 + area.len {
+                return Err(Stop::not_modelled(
+                    "the page behind the last of an area's array of pages, which is read for a \
+                     guard page",
+                ));
             } else {
                 self.frames_of_range(start, pages)
             };

@@ -21,6 +21,10 @@ const AFTER_INIT: Cite = Cite::deduced(
 );
 const X86_PAGE: Cite = Cite::read("Linux 6.1, 6.12, 6.18.2 arch/x86/kernel/kprobes/core.c");
 const POWER_PAGE: Cite = Cite::read("Linux 6.1, 6.12 arch/powerpc/kernel/kprobes.c");
+const FORCED: Cite = Cite::read(
+    "4fbd2f83fda0 kprobes: Fix to handle forcibly unoptimized kprobes on freeing_list (6.3); Linux \
+     6.12 kernel/kprobes.c do_unoptimize_kprobes()",
+);
 const OPTPROBES: Cite = Cite::read("Linux 6.12 arch/*/Kconfig (HAVE_OPTPROBES), kernel/kprobes.c");
 const X86_TRAMPOLINE: Cite = Cite::read("Linux 6.1, 6.12, 6.18.2 arch/x86/kernel/ftrace.c");
 const STATIC_CALL: Cite = Cite::read("Linux 6.1, 6.12, 6.18.2, 7.0 arch/*/Kconfig, static_call.c");
@@ -91,6 +95,8 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::KprobePage, POWER, Some(V6_10), None, Word("as-allocated"), POWER_PAGE),
     row(Fact::KprobesOptimise, NOT_ARM64, None, None, Yes, OPTPROBES),
     row(Fact::KprobesOptimise, ARM64, None, None, No, OPTPROBES),
+    row(Fact::OptimiserSeesForced, ALL, None, Some(V6_3), No, FORCED),
+    row(Fact::OptimiserSeesForced, ALL, Some(V6_3), None, Yes, FORCED),
     row(
         Fact::Arm64SimulatesNop,
         ARM64,

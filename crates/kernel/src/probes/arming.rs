@@ -83,7 +83,7 @@ impl Kernel {
                     detour.state = Optimised::Leaving;
                     return Vec::new();
                 }
-                Optimised::Leaving => return Vec::new(),
+                Optimised::Leaving | Optimised::Freeing => return Vec::new(),
                 Optimised::Queued => detour.state = Optimised::No,
                 Optimised::No => {}
             }

@@ -60,6 +60,8 @@ enum Optimised {
     Yes,
     /// On the list of those to take back.
     Leaving,
+    /// It was on that list and was taken back by force: on the list of those to free.
+    Freeing,
 }
 
 /// One probed address.

@@ -30,8 +30,14 @@ pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Resu
     k.lock(cpu, "kprobe_mutex")?;
     k.lock(cpu, "text_mutex")?;
     let mut steps = Vec::new();
-    for addr in k.detours_in(Optimised::Leaving) {
+    let (leaving, freeing) = (k.detours_in(Optimised::Leaving), k.detours_in(Optimised::Freeing));
+    // do_unoptimize_kprobes: up to 6.2 it looks at the one list only, and goes home if it is empty.
+    let looks = k.caps.yes(Fact::OptimiserSeesForced) || !leaving.is_empty();
+    for addr in leaving {
         steps.extend(k.unoptimise_steps(addr));
+    }
+    for addr in freeing.into_iter().filter(|_| looks) {
+        steps.extend(k.disarm_forced_steps(addr));
     }
     steps.push(step(|k, cpu| {
         k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
@@ -211,7 +217,10 @@ impl Kernel {
                 continue;
             }
             let jumped = detour.jumps();
-            detour.state = Optimised::No;
+            detour.state = match detour.state {
+                Optimised::Leaving => Optimised::Freeing,
+                _ => Optimised::No,
+            };
             if jumped {
                 over = Some((VirtAddr(*at), detour.copied.clone()));
             }
@@ -239,6 +248,16 @@ impl Kernel {
             k.dropped(cpu, done);
             Ok(())
         })])
+    }
+
+    /// `do_unoptimize_kprobes`, a probe that was taken back by force: its breakpoint goes, if it is
+    /// disabled or unused.
+    fn disarm_forced_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
+        let Some(detour) = self.detour(addr) else { return Vec::new() };
+        detour.state = Optimised::No;
+        let probe = self.users.probes.by_addr.get(&addr.0);
+        let gone = probe.is_some_and(|p| p.disabled || p.users == 0);
+        if gone { self.restore_steps(addr) } else { Vec::new() }
     }
 
     /// `do_unoptimize_kprobes`, one probe: the breakpoint again, and if it is disabled or unused
