@@ -207,23 +207,23 @@ impl<'s> Lower<'s> {
     }
 
     fn parsed(&mut self, line: Line<'_>) -> Class {
-        match self.heads.parse(line.bytes) {
+        match &self.heads.parse(line.bytes) {
             Parsed::Event(e) => {
                 self.at(line);
-                self.event(&e)
+                self.event(e)
             }
             Parsed::Comment(Comment::Entries { in_buffer, written, .. }) if written > in_buffer => {
                 self.gap(u64::MAX);
                 Class::Overwritten(written - in_buffer)
             }
             Parsed::Comment(Comment::BufferStarted(cpu)) => {
-                self.gap(1u64 << cpu.min(63));
+                self.gap(1u64 << (*cpu).min(63));
                 Class::Lost(None)
             }
             Parsed::Comment(_) | Parsed::Blank => Class::Comment,
             Parsed::Lost(cpu, count) => {
                 self.gap(cpu.map_or(u64::MAX, |c| 1u64 << c.min(63)));
-                Class::Lost(count)
+                Class::Lost(*count)
             }
             Parsed::Stack | Parsed::Printk => Class::NotNeeded,
             Parsed::Unknown => self.foreign(line),

@@ -52,10 +52,7 @@ impl Heads {
             Some(Some(Slot { text, head }))
                 if line.get(..head.length) == text.get(..head.length) =>
             {
-                match columns::behind(head, line) {
-                    Some(event) => Parsed::Event(event),
-                    None => parse(line),
-                }
+                columns::behind(head, line).map_or_else(|| parse(line), Parsed::Event)
             }
             Some(slot) => Self::read(slot, line),
             None => parse(line),
