@@ -59,6 +59,17 @@ pub enum Choice {
         /// Number of versions.
         options: usize,
     },
+    /// Whether a fetch that may get an old version or a new one, and is promised neither, gets
+    /// something else: 0 no, then mixtures of the two (torn), then, where anything can happen,
+    /// that it does (unpredictable).
+    Torn {
+        /// The CPU.
+        cpu: CpuId,
+        /// The address.
+        virt: VirtAddr,
+        /// Number of outcomes.
+        options: usize,
+    },
     /// Which line of a full set leaves a CPU's instruction cache for another: 0 of those with old
     /// bytes the one longest not used, the last of the others the one used last.
     Evict {
@@ -150,6 +161,7 @@ impl Choice {
             Choice::Translation { options, .. }
             | Choice::Version { options, .. }
             | Choice::LoadSees { options, .. }
+            | Choice::Torn { options, .. }
             | Choice::Evict { options, .. }
             | Choice::LineFill { options, .. }
             | Choice::CleanTook { options, .. }
@@ -185,7 +197,7 @@ impl Policy for Newest {
 }
 
 /// Everything is as old as it may be. Of stores those to code wait; others are performed in order,
-/// so that what announces the code is seen before it.
+/// so that what announces the code is seen before it. Old code is got whole.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Stalest;
 
@@ -193,6 +205,7 @@ impl Policy for Stalest {
     fn choose(&mut self, choice: &Choice) -> usize {
         match choice {
             Choice::StoreWaits { code, .. } => usize::from(*code),
+            Choice::Torn { .. } => 0,
             _ => choice.options() - 1,
         }
     }

@@ -50,6 +50,13 @@ pub enum Step {
         /// Its name.
         name: String,
     },
+    /// The architecture leaves open what the instruction at this address does: another CPU changed
+    /// it meanwhile, and neither the old one nor the new one is promised. The CPU may do anything
+    /// from here on; it stands before the instruction.
+    Unpredictable {
+        /// Its address.
+        virt: VirtAddr,
+    },
     /// A limit of the CPU itself was reached.
     Limit,
 }

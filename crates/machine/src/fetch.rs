@@ -1,13 +1,15 @@
 //! Instruction fetch: from one CPU's instruction side, by one of the translations it may use.
 //!
 //! Modelled: a fetch is made piece by piece, a piece lying in one line; each piece gets one version
-//! of its line. Emits `Fetch` (never across a page) and, where the bytes are older than memory's,
-//! `Observed`; no `Observed` means the newest. Not modelled: a torn piece.
+//! of its line, or what is worse than old where nothing else is promised ([`crate::torn`]). Emits
+//! `Fetch` (never across a page) and, where the bytes are older than memory's, `Observed`; no
+//! `Observed` means the newest.
 
 use textbed_arch::{CpuId, PhysAddr, VirtAddr};
 use textbed_event::{Access, FaultReason, Flags, OpId, View};
 
 use crate::choice::Choice;
+use crate::torn::{Got, Integrity};
 use crate::translate::{Way, grants};
 use crate::{Fault, Machine};
 
@@ -20,6 +22,8 @@ pub struct Fetched {
     pub phys: PhysAddr,
     /// Stores to these bytes that they miss; 0 = the newest.
     pub behind: u32,
+    /// Whether they are what was there at some moment.
+    pub integrity: Integrity,
 }
 
 /// A translation for a fetch, with the moments at which it could be used.
@@ -67,6 +71,7 @@ impl Machine {
         let line = 1u64 << self.lines.shift();
         let mut bytes: Vec<u8> = Vec::new();
         let mut pieces: Vec<Part> = Vec::new();
+        let mut integrity = Integrity::Whole;
         let mut need = length(&bytes);
         while need.is_none_or(|n| n > bytes.len()) {
             if pieces.len() >= 16 && need.is_none() {
@@ -87,13 +92,27 @@ impl Machine {
             };
             let options = found.len();
             let n = self.choices.ask(Choice::Version { cpu, virt: at, options });
-            let Some(chosen) = found.into_iter().nth(n) else {
+            let Some(chosen) = found.get(n) else {
                 return refuse(self, at, FaultReason::NotPresent);
             };
-            bytes.extend_from_slice(&chosen.bytes);
-            self.fetched(cpu, phys, &chosen);
-            let (len, behind) = (chosen.bytes.len() as u32, chosen.behind);
-            pieces.push(Part { virt: at, phys, len, behind });
+            let got = self.tear(cpu, at, &found, need.map(|need| need - bytes.len()));
+            let (piece, behind, worst) = match &got {
+                Got::Torn(mixture) => {
+                    let of = mixture.of.iter().filter_map(|n| found.get(*n));
+                    let behind = of.clone().map(|c| c.behind).max().unwrap_or(0);
+                    of.for_each(|c| self.fetched(cpu, phys, c));
+                    (&mixture.bytes, behind, Integrity::Torn)
+                }
+                whole => {
+                    self.fetched(cpu, phys, chosen);
+                    let open = matches!(whole, Got::Unpredictable);
+                    let worst = if open { Integrity::Unpredictable } else { Integrity::Whole };
+                    (&chosen.bytes, chosen.behind, worst)
+                }
+            };
+            bytes.extend_from_slice(piece);
+            integrity = integrity.max(worst);
+            pieces.push(Part { virt: at, phys, len: piece.len() as u32, behind });
             need = length(&bytes);
         }
         let need = need.unwrap_or(0);
@@ -112,7 +131,7 @@ impl Machine {
                 self.emit_in(cpu, space, Flags::default(), OpId::NONE, observed);
             }
         }
-        Ok(Fetched { bytes, phys: first, behind })
+        Ok(Fetched { bytes, phys: first, behind, integrity })
     }
 
     /// The translation that a fetch uses.

@@ -87,7 +87,9 @@ pub(crate) struct Candidate {
     /// Earliest moment at which it could have been fetched.
     pub(crate) start: u64,
     /// When it was stored: the fetch knows of that.
-    born: u64,
+    pub(crate) born: u64,
+    /// Who stored it, where something older is known.
+    pub(crate) by: Option<CpuId>,
     /// When the version of the whole line began that it is from.
     version: u64,
     /// The version by the moment at which it ended; `None` = the newest.
@@ -349,8 +351,15 @@ impl Machine {
         let shift = self.lines.shift();
         let Some(line) = self.lines.get(phys.0 >> shift) else {
             // It never changed, as far as any fetch can tell.
-            let newest =
-                Candidate { bytes, behind: 0, start: floor, born: 0, version: 0, ended: None };
+            let newest = Candidate {
+                bytes,
+                behind: 0,
+                start: floor,
+                born: 0,
+                by: None,
+                version: 0,
+                ended: None,
+            };
             return Ok(if floor < until { vec![newest] } else { Vec::new() });
         };
         let at = (phys.0 & ((1 << shift) - 1)) as usize;
@@ -362,16 +371,18 @@ impl Machine {
         let start = floor.max(line.newest_born);
         if start < until.min(if old { filled } else { OPEN }) {
             let born = line.newest_born;
-            out.push(Candidate { bytes, behind: 0, start, born, version: born, ended: None });
+            let by = line.versions.last().map(|v| v.by);
+            out.push(Candidate { bytes, behind: 0, start, born, by, version: born, ended: None });
         }
         let mut behind = 0;
-        for v in line.versions.iter().rev() {
+        for (n, v) in line.versions.iter().enumerate().rev() {
+            let by = n.checked_sub(1).and_then(|n| line.versions.get(n)).map(|v| v.by);
             if v.changed.0 < at + len && at < v.changed.1 {
                 behind += 1;
             }
             if let Some(last) = out.last_mut().filter(|last| last.behind == behind) {
                 // The same bytes, stored earlier.
-                last.born = v.born;
+                (last.born, last.by) = (v.born, by);
             }
             let held = v.held.iter().find(|h| h.cpu == cpu);
             let held = held.filter(|h| !h.not_at.contains(&(virt.0 >> shift)));
@@ -395,7 +406,7 @@ impl Machine {
                     let Some(old) = v.bytes.get(at..at + len) else { continue };
                     let (bytes, ended) = (old.to_vec(), Some(v.ended));
                     let (born, version) = (v.born, v.born);
-                    out.push(Candidate { bytes, behind, start, born, version, ended });
+                    out.push(Candidate { bytes, behind, start, born, by, version, ended });
                 }
             }
         }

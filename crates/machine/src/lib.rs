@@ -14,7 +14,7 @@
 //! Not modelled: load buffering, storage that is not multi-copy-atomic, invalid entries that stay
 //! unseen after a mapping was made, TLB conflict aborts and amalgamated entries, accessed and dirty
 //! bits set by hardware, memory types, user privilege, caches of data as such, second-stage
-//! translation, torn fetches inside one line. Nothing about Linux is here.
+//! translation. Nothing about Linux is here.
 
 mod access;
 mod choice;
@@ -42,6 +42,7 @@ mod stream;
 mod sync;
 mod tables;
 mod tlb;
+mod torn;
 mod translate;
 mod upper;
 
@@ -58,3 +59,4 @@ pub use machine::{Machine, MachineConfig};
 pub use mask::{CpuMask, MAX_CPUS};
 pub use memory::junk_word;
 pub use tables::{Mapping, Span};
+pub use torn::Integrity;

@@ -126,6 +126,12 @@ impl Machine {
         self.data_learned(cpu);
     }
 
+    /// The moment up to which a CPU knows of others' stores.
+    pub(crate) fn known_until(&self, cpu: CpuId) -> u64 {
+        let loaded = if self.reorders() { self.last_load(cpu).0 } else { 0 };
+        self.cpus.get(cpu.index()).map_or(0, |c| c.pending.learned.max(loaded))
+    }
+
     /// Cleans data to the point of unification.
     pub(crate) fn clean(
         &mut self,

@@ -6,14 +6,14 @@ use textbed_arch::{
     insn::{self, Insn},
 };
 use textbed_event::{Flags, MemOrder, OpId, View};
-use textbed_machine::{CpuError, Fault, Machine, Step};
+use textbed_machine::{CpuError, Fault, Fetched, Integrity, Machine, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::{
     exceptions::Taken,
     native::Native,
     special::{self, Order, Plan},
-    traps::Trap,
+    traps::{self, Trap},
     vcpu::{RETURN_ADDRESS, Vcpu},
     x86,
 };
@@ -40,7 +40,10 @@ impl Vcpu {
     /// Fetches and carries out the instruction at `pc`.
     pub(crate) fn step_at(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
         let bytes = match self.fetch(m, pc) {
-            Ok(bytes) => bytes,
+            Ok(got) if got.integrity == Integrity::Unpredictable => {
+                return Ok(Step::Unpredictable { virt: VirtAddr(pc) });
+            }
+            Ok(got) => got.bytes,
             Err(fault) => return self.faulted(m, fault),
         };
         let next = pc.wrapping_add(bytes.len() as u64);
@@ -48,18 +51,27 @@ impl Vcpu {
         self.execute(m, &Site { pc, next, bytes: &bytes, insn })
     }
 
-    /// The bytes of the instruction at `pc`, as the modelled instruction side gives them.
-    fn fetch(&self, m: &mut Machine, pc: u64) -> Result<Vec<u8>, Fault> {
+    /// The instruction at `pc`, as the modelled instruction side gives them.
+    fn fetch(&self, m: &mut Machine, pc: u64) -> Result<Fetched, Fault> {
         let virt = VirtAddr(pc);
-        let fetched = if self.arch == Arch::X86_64 {
-            m.fetch_with(self.id, virt, &mut x86::length)?
-        } else {
-            m.fetch(self.id, virt, 4)?
-        };
-        Ok(fetched.bytes)
+        let arch = self.arch;
+        match arch {
+            Arch::X86_64 => m.fetch_with(self.id, virt, &mut x86::length),
+            Arch::Arm64 => m.fetch(self.id, virt, 4),
+            // A prefix, and the word that it belongs to.
+            _ => m.fetch_with(self.id, virt, &mut |bytes| {
+                special::word_of(arch, bytes)
+                    .and_then(|word| insn::word_insn_len(arch, word))
+                    .map(usize::from)
+            }),
+        }
     }
 
     fn execute(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
+        // A prefixed instruction must not cross 64 bytes (Linux 6.19 powerpc kernel/uprobes.c).
+        if self.arch.is_powerpc() && site.bytes.len() == 8 && site.pc % 64 == 60 {
+            return self.trap(m, site, traps::PPC_ALIGNMENT);
+        }
         let plan = match &site.insn {
             Some(insn) => special::plan(self.arch, insn, site.bytes),
             None => special::plan_other(self.arch, site.bytes),
@@ -114,8 +126,16 @@ impl Vcpu {
                 other => return self.ended(m, site, other),
             }
         }
-        if let Some(fault) = self.operate(m, insn, &operands)? {
-            return self.faulted(m, fault);
+        match self.operate(m, insn, &operands) {
+            Ok(None) => {}
+            Ok(Some(fault)) => return self.faulted(m, fault),
+            Err(refused) => {
+                // Then it was not executed.
+                if first.is_some() {
+                    self.engine.restore()?;
+                }
+                return Err(refused);
+            }
         }
         if first.is_none() {
             self.engine.set_pc(site.next)?;

@@ -96,7 +96,11 @@ pub(crate) fn plan(arch: Arch, insn: &Insn, bytes: &[u8]) -> Plan {
         Effect::StoreRelease => Plan::Engine(Order { store: MemOrder::Release, ..Order::PLAIN }),
         Effect::NonTemporalStore => Plan::Engine(Order { non_temporal: true, ..Order::PLAIN }),
         Effect::Branch if is_far(row) => Plan::NotModelled,
+        // The engine knows no prefixed instructions.
+        Effect::Nop if insn.len == 8 => Plan::Hint,
         Effect::Branch | Effect::Nop => Plan::Engine(Order::PLAIN),
+        // Segments are those of hash translation.
+        Effect::Control if row.name == "slbmte" => Plan::NotModelled,
         _ => Plan::Machine { first: engine_first(arch, row) },
     }
 }
@@ -279,8 +283,9 @@ mod tests {
             for row in rows(arch) {
                 let insn = Insn { row, len: 4, operands: Default::default() };
                 let refused = plan(arch, &insn, &[0; 4]) == Plan::NotModelled;
-                let may_be =
-                    matches!(row.effect, Effect::Trap | Effect::ExceptionReturn) || is_far(row);
+                let may_be = matches!(row.effect, Effect::Trap | Effect::ExceptionReturn)
+                    || is_far(row)
+                    || row.name == "slbmte";
                 assert!(!refused || may_be, "{arch} {}", row.title());
             }
         }

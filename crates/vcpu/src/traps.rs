@@ -61,7 +61,7 @@ const ARM_HVC: Trap = after(0x16, "hvc");
 const ARM_SMC: Trap = after(0x17, "smc");
 const ARM_BRK: Trap = at(0x3c, "brk");
 
-const PPC_ALIGNMENT: Trap = at(0x600, "alignment interrupt");
+pub(crate) const PPC_ALIGNMENT: Trap = at(0x600, "alignment interrupt");
 const PPC_PROGRAM: Trap = at(0x700, "program interrupt");
 const PPC_FP: Trap = at(0x800, "floating-point unavailable");
 const PPC_SC: Trap = after(0xc00, "system call");

@@ -229,6 +229,27 @@ fn what_exists_but_is_not_modelled_is_named() {
 }
 
 #[test]
+fn a_prefixed_instruction_across_64_bytes_is_an_alignment_interrupt() {
+    for arch in [Arch::Ppc64le, Arch::Ppc64] {
+        let (nop, prefix, pnop) = (0x6000_0000, 0x0700_0000, 0);
+        for before in [14, 15] {
+            let mut bed = newest(arch);
+            let code = [&vec![nop; before][..], &[prefix, pnop, POWER_BLR]].concat();
+            let f = words(&mut bed, &code);
+            let end = outcome(&mut bed, f, &[7]);
+            match before {
+                14 => assert_eq!(end, Ok(Step::Returned(7)), "{arch}: up to the boundary"),
+                _ => assert!(
+                    matches!(&end, Ok(Step::Trapped { vector: 0x600, virt, .. })
+                        if virt.0 == f + 60),
+                    "{arch}: {end:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_repeated_string_instruction_faults_between_iterations() {
     let mut bed = newest(Arch::X86_64);
     // mov ecx, 5; rep movsb

@@ -15,9 +15,11 @@ const DSB: Cite =
 const DMB: Cite = Cite::read("herdtools7 aarch64hwreqs.cat (M.a)");
 const CSE: Cite = Cite::read("Arm ARM DDI 0487 Glossary, Context Synchronization event; RBWCFK");
 const TLBI: Cite = Cite::read("Arm ARM DDI 0487 D8.17 (TLB maintenance)");
-const TLBI_MEMORY: Cite = Cite::memory("Arm ARM DDI 0487 C5.5 (A64 TLB maintenance instructions)");
-const C6: Cite = Cite::memory("Arm ARM DDI 0487 C6.2 (A64 base instructions)");
-const SYSREG: Cite = Cite::memory("Arm ARM DDI 0487 D24.2 (general system control registers)");
+const TLBI_NXS: Cite =
+    Cite::read("Arm A-profile system instructions, 2026-03 (XML): TLBI VAE1IS, VAE1ISNXS and kin");
+const C6: Cite = Cite::read("Arm A64 instruction set (XML): encoding and text of the instruction");
+const SYSREG: Cite =
+    Cite::read("Linux 6.18 arm64 tools/sysreg, asm/sysreg.h; Arm system registers, 2026-03 (XML)");
 const CMPBR: Cite = Cite::deduced("encodings in LLVM's MC tests of FEAT_CMPBR");
 
 const CMODX_AA: Cite = Cite::read("Arm ARM DDI 0487 A.a B2.6.5, as quoted by OpenJDK");
@@ -70,7 +72,7 @@ const fn tlbi(id: u16, name: &'static str, op1: u32, crm: u32, op2: u32, scope: 
 
 /// The nXS variant: does not wait for accesses with the XS attribute.
 const fn nxs(id: u16, name: &'static str, op1: u32, crm: u32, op2: u32, scope: TlbScope) -> Row {
-    tlbi_n(id, name, 9, (op1, crm, op2), scope, TLBI_MEMORY)
+    tlbi_n(id, name, 9, (op1, crm, op2), scope, TLBI_NXS)
 }
 
 const fn tlbi_n(

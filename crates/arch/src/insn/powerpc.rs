@@ -10,18 +10,21 @@ use super::row::{Family, LivePatch, OpId, PatchList, Pattern, Row, Shape};
 use crate::cite::Cite;
 use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
 
-const BOOK_I: Cite = Cite::memory("Power ISA 3.1B Book I 2.4 (branch facility)");
-const TRAP: Cite = Cite::memory("Power ISA 3.1B Book I 3.3.11 (fixed-point trap)");
+const BOOK_I: Cite = Cite::read("Power ISA 3.1 Book I, text of the instruction");
+const ILLEGAL: Cite = Cite::memory("Power ISA Book I: a word of zeros is no instruction");
+const TRAP: Cite = Cite::read("Power ISA 3.1 Book I, text of tw, td, twi, tdi");
 const CACHE: Cite = Cite::read("IBM 750GX UM 3.2; Linux 6.19 powerpc lib/code-patching.c");
 const ISYNC: Cite = Cite::read("Power ISA 'isync' (paraphrase, 3.0 or later); 405 UM 9-70");
-const SYNC: Cite = Cite::memory("Power ISA 3.1B Book II 4.6.3 (sync)");
+const SYNC: Cite = Cite::read("Power ISA 3.1 Book II, text of sync and eieio");
 const PTESYNC: Cite = Cite::read("Power ISA 'tlbsync', 'tlbiel' (paraphrase); Linux 6.19 radix.h");
 const CSI: Cite = Cite::read("Power ISA 2.03 Book III-S ch. 10 (context synchronising)");
-const CSI_MEMORY: Cite =
-    Cite::memory("Power ISA 3.1B Book III, context synchronising: hrfid, mtmsrd");
+const CSI_TEXT: Cite =
+    Cite::read("Power ISA 3.1 Book III, text of scv, hrfid, rfscv, urfid, mtmsr and mtmsrd");
 const TLB: Cite = Cite::read("Power ISA 'tlbie', 'tlbiel', 2.03 p. 456; Linux 6.19 radix_tlb.c");
-const BOOK_III: Cite = Cite::memory("Power ISA 3.1B Book III");
-const BOOK_II: Cite = Cite::memory("Power ISA 3.1B Book II 4.6 (load and reserve)");
+const BOOK_III: Cite = Cite::memory("Power ISA Book III");
+const SLB: Cite = Cite::read("Power ISA 3.1 Book III, text of the instruction");
+const BOOK_II: Cite = Cite::read("Power ISA 3.1 Book II, text of the instruction");
+const SPR: Cite = Cite::read("Power ISA 3.1 Book III, text of mtspr; Linux 6.18 powerpc asm/reg.h");
 const PATCH: Cite = Cite::read("Power ISA 2.03 Book II 1.8.1 (patch class)");
 
 const WORD: u32 = 0xffff_ffff;
@@ -60,7 +63,7 @@ const fn patch_class(mut row: Row) -> Row {
 /// mtspr: the two halves of the register's number are swapped in the word.
 const fn mtspr(id: u16, name: &'static str, spr: u32, effect: Effect) -> Row {
     let value = x31(467) | (spr & 31) << 16 | (spr >> 5) << 11;
-    kernel(w(id, name, 0xfc1f_ffff, value, Shape::Rs, effect, BOOK_III))
+    kernel(w(id, name, 0xfc1f_ffff, value, Shape::Rs, effect, SPR))
 }
 
 const fn branch(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
@@ -115,29 +118,29 @@ pub(super) const ROWS: &[Row] = &[
     kernel(w(0x3032, "tlbia", WORD, x31(370), Shape::None, Effect::TlbInvalidate(TlbScope::All,
         Reach::Local), BOOK_III)),
     kernel(w(0x3033, "slbie", 0xffff_07ff, x31(434), Shape::RsRb,
-        Effect::TlbInvalidate(TlbScope::Space, Reach::Local), BOOK_III)),
+        Effect::TlbInvalidate(TlbScope::Space, Reach::Local), SLB)),
     kernel(w(0x3034, "slbia", 0xff1f_ffff, x31(498), Shape::None,
-        Effect::TlbInvalidate(TlbScope::All, Reach::Local), BOOK_III)),
+        Effect::TlbInvalidate(TlbScope::All, Reach::Local), SLB)),
     kernel(w(0x3035, "slbieg", 0xfc1f_07ff, x31(466), Shape::RsRb,
-        Effect::TlbInvalidate(TlbScope::Space, Reach::Broadcast), BOOK_III)),
-    kernel(w(0x3036, "slbmte", 0xfc1f_07ff, x31(402), Shape::RsRb, Effect::Control, BOOK_III)),
+        Effect::TlbInvalidate(TlbScope::Space, Reach::Broadcast), SLB)),
+    kernel(w(0x3036, "slbmte", 0xfc1f_07ff, x31(402), Shape::RsRb, Effect::Control, SLB)),
     kernel(w(0x3037, "slbsync", WORD, x31(338), Shape::None, Effect::Barrier(Barrier::Tlbsync,
-        Domain::System), BOOK_III)),
+        Domain::System), SLB)),
     // Traps, calls into the kernel, returns.
     w(0x3040, "trap", WORD, 0x7fe0_0008, Shape::TrapRegs, Effect::Trap, TRAP),
     w(0x3041, "tw", 0xfc00_07ff, x31(4), Shape::TrapRegs, Effect::Trap, TRAP),
     w(0x3042, "td", 0xfc00_07ff, x31(68), Shape::TrapRegs, Effect::Trap, TRAP),
     w(0x3043, "twi", 0xfc00_0000, 3 << 26, Shape::TrapImm, Effect::Trap, TRAP),
     w(0x3044, "tdi", 0xfc00_0000, 2 << 26, Shape::TrapImm, Effect::Trap, TRAP),
-    w(0x3045, "illegal", WORD, 0, Shape::None, Effect::Trap, BOOK_I),
+    w(0x3045, "illegal", WORD, 0, Shape::None, Effect::Trap, ILLEGAL),
     w(0x3046, "attn", 0xfc00_07fe, 0x0000_0200, Shape::None, Effect::Trap, BOOK_III),
     w(0x3048, "sc", 0xfc00_0002, 0x4400_0002, Shape::Level, Effect::Trap, CSI),
-    w(0x3049, "scv", 0xfc00_0003, 0x4400_0001, Shape::Level, Effect::Trap, CSI_MEMORY),
+    w(0x3049, "scv", 0xfc00_0003, 0x4400_0001, Shape::Level, Effect::Trap, CSI_TEXT),
     kernel(w(0x3050, "rfid", WORD, 0x4c00_0024, Shape::None, Effect::ExceptionReturn, CSI)),
-    kernel(w(0x3051, "hrfid", WORD, 0x4c00_0224, Shape::None, Effect::ExceptionReturn, CSI_MEMORY)),
+    kernel(w(0x3051, "hrfid", WORD, 0x4c00_0224, Shape::None, Effect::ExceptionReturn, CSI_TEXT)),
     kernel(w(0x3052, "rfi", WORD, 0x4c00_0064, Shape::None, Effect::ExceptionReturn, CSI)),
-    kernel(w(0x3053, "rfscv", WORD, 0x4c00_00a4, Shape::None, Effect::ExceptionReturn, CSI_MEMORY)),
-    kernel(w(0x3054, "urfid", WORD, 0x4c00_0264, Shape::None, Effect::ExceptionReturn, CSI_MEMORY)),
+    kernel(w(0x3053, "rfscv", WORD, 0x4c00_00a4, Shape::None, Effect::ExceptionReturn, CSI_TEXT)),
+    kernel(w(0x3054, "urfid", WORD, 0x4c00_0264, Shape::None, Effect::ExceptionReturn, CSI_TEXT)),
     // Branches. LK is bit 0, AA bit 1.
     patch_class(branch(0x3060, "b", 0xfc00_0003, 0x4800_0000, Shape::BranchI)),
     patch_class(branch(0x3061, "bl", 0xfc00_0003, 0x4800_0001, Shape::BranchI)),
@@ -165,14 +168,14 @@ pub(super) const ROWS: &[Row] = &[
         ..w(0, "pnop", 0, 0, Shape::None, Effect::Nop, BOOK_I)
     },
     w(0x307b, "wait", 0xff9c_ffff, x31(30), Shape::None, Effect::Wait, BOOK_II),
-    kernel(w(0x307c, "stop", WORD, 0x4c00_02e4, Shape::None, Effect::Wait, BOOK_III)),
+    kernel(w(0x307c, "stop", WORD, 0x4c00_02e4, Shape::None, Effect::Wait, SLB)),
     // Machine state and translation control.
-    form(kernel(w(0x3080, "mtmsrd", 0xfc01_07fe, x31(178), Shape::Rs, CONTEXT, CSI_MEMORY)), "L=0"),
+    form(kernel(w(0x3080, "mtmsrd", 0xfc01_07fe, x31(178), Shape::Rs, CONTEXT, CSI_TEXT)), "L=0"),
     form(kernel(w(0x3081, "mtmsrd", 0xfc01_07fe, x31(178) | 1 << 16, Shape::Rs, Effect::Control,
-        CSI_MEMORY)), "L=1"),
-    form(kernel(w(0x3082, "mtmsr", 0xfc01_07fe, x31(146), Shape::Rs, CONTEXT, CSI_MEMORY)), "L=0"),
+        CSI_TEXT)), "L=1"),
+    form(kernel(w(0x3082, "mtmsr", 0xfc01_07fe, x31(146), Shape::Rs, CONTEXT, CSI_TEXT)), "L=0"),
     form(kernel(w(0x3083, "mtmsr", 0xfc01_07fe, x31(146) | 1 << 16, Shape::Rs, Effect::Control,
-        CSI_MEMORY)), "L=1"),
+        CSI_TEXT)), "L=1"),
     mtspr(0x3088, "mtspr pid", 48, Effect::SpaceSwitch),
     mtspr(0x3089, "mtspr lpidr", 319, Effect::SpaceSwitch),
     mtspr(0x308a, "mtspr lpcr", 318, Effect::Control),

@@ -12,7 +12,9 @@ use super::row::{
 use crate::cite::Cite;
 use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
 
-const VOL2: Cite = Cite::memory("Intel SDM vol 2, page of the instruction");
+const VOL2: Cite = Cite::read("Intel SDM vol 2, page of the instruction");
+const NO_PAGE: Cite = Cite::memory("APM vol 3 or Intel SDM vol 2; the page was not found");
+const LMSW: Cite = Cite::read("Intel SDM 2A LMSW; not in SDM 3A 8.3 nor APM vol 2 7.6.4");
 const SERIAL: Cite = Cite::read("SDM 3A 8.3 (325384-059); APM vol 2 7.6.4 (24593 rev 3.44)");
 const SERIAL_INTEL: Cite = Cite::read("SDM 3A 8.3 (325384-059), 10.3; not in APM vol 2 7.6.4");
 const SERIALIZE: Cite = Cite::read("SDM 2B SERIALIZE, 3A 10.3; not in APM vol 2 7.6.4");
@@ -191,7 +193,7 @@ pub(super) const ROWS: &[Row] = &[
     serial_kernel(x(0x100d, "ltr", with(of(0x00), AnyExt(3)), X86Rm, SYNC, SERIAL)),
     serial_kernel(x(0x100e, "wrmsr", prefix(of(0x30), NO_REPEAT), X86None, Effect::Control,
         SERIAL)),
-    kernel(x(0x100f, "wrmsrns", fixed(0x01, 0xc6), X86None, Effect::Control, VOL2)),
+    kernel(x(0x100f, "wrmsrns", fixed(0x01, 0xc6), X86None, Effect::Control, NO_PAGE)),
     // Control registers. CR8 (the task priority) is an exception in Intel's list alone.
     serial_kernel(x(0x1010, "mov cr0", with(of(0x22), ForcedRegisterExt(0)), X86SysReg,
         Effect::Control, SERIAL)),
@@ -204,7 +206,8 @@ pub(super) const ROWS: &[Row] = &[
     kernel(serial(x(0x1014, "mov cr8", with(of(0x22), ForcedRegisterExt(8)), X86SysReg,
         Effect::Control, SERIAL), Serialising::AMD)),
     serial_kernel(x(0x1015, "mov dr", with(of(0x23), ForcedRegister), X86SysReg, SYNC, SERIAL)),
-    kernel(x(0x1016, "lmsw", with(of(0x01), AnyExt(6)), X86Rm, Effect::Control, VOL2)),
+    kernel(serial(x(0x1016, "lmsw", with(of(0x01), AnyExt(6)), X86Rm, Effect::Control, LMSW),
+        Serialising::INTEL)),
     // Translations.
     serial_kernel(x(0x1020, "invlpg", with(of(0x01), MemoryExt(7)), X86Rm, INVLPG, SERIAL)),
     kernel(serial(x(0x1021, "invpcid", with(prefix(op(OpcodeMap::Of38, 0x82), Mandatory::P66),
@@ -244,11 +247,11 @@ pub(super) const ROWS: &[Row] = &[
     x(0x1046, "syscall", of(0x05), X86None, Effect::Trap, VOL2),
     x(0x1047, "sysenter", of(0x34), X86None, Effect::Trap, VOL2),
     x(0x1048, "vmcall", fixed(0x01, 0xc1), X86None, Effect::Trap, VOL2),
-    x(0x1049, "vmmcall", prefix(fixed(0x01, 0xd9), NO_REPEAT), X86None, Effect::Trap, VOL2),
+    x(0x1049, "vmmcall", prefix(fixed(0x01, 0xd9), NO_REPEAT), X86None, Effect::Trap, NO_PAGE),
     kernel(x(0x104a, "vmlaunch", fixed(0x01, 0xc2), X86None, Effect::Trap, VOL2)),
     kernel(x(0x104b, "vmresume", fixed(0x01, 0xc3), X86None, Effect::Trap, VOL2)),
     kernel(x(0x104c, "vmrun", prefix(fixed(0x01, 0xd8), Mandatory::Any), X86None, Effect::Trap,
-        VOL2)),
+        NO_PAGE)),
     // Returns that do not serialise, and those of FRED, of which nothing was found.
     kernel(form(x(0x1050, "sysret", wide(of(0x07), true), X86None, Effect::ExceptionReturn,
         NOT_SERIAL), "64-bit")),
@@ -271,8 +274,8 @@ pub(super) const ROWS: &[Row] = &[
     kernel(x(0x1063, "hlt", one(0xf4), X86None, Effect::Wait, VOL2)),
     kernel(x(0x1064, "monitor", fixed(0x01, 0xc8), X86None, Effect::Wait, VOL2)),
     kernel(x(0x1065, "mwait", fixed(0x01, 0xc9), X86None, Effect::Wait, VOL2)),
-    x(0x1066, "monitorx", fixed(0x01, 0xfa), X86None, Effect::Wait, VOL2),
-    x(0x1067, "mwaitx", fixed(0x01, 0xfb), X86None, Effect::Wait, VOL2),
+    x(0x1066, "monitorx", fixed(0x01, 0xfa), X86None, Effect::Wait, NO_PAGE),
+    x(0x1067, "mwaitx", fixed(0x01, 0xfb), X86None, Effect::Wait, NO_PAGE),
     x(0x1068, "endbr64", with(prefix(of(0x1e), Mandatory::Pf3), ModRm::Fixed(0xfa)), X86None,
         Effect::Nop, VOL2),
     // Branches.

@@ -106,6 +106,7 @@ const SERIAL_INTEL: &[&str] = &[
     "mov cr4",
     "mov dr",
     "invlpg",
+    "lmsw",
     "wrmsr",
     "wbinvd",
     "invd",

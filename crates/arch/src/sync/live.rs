@@ -178,6 +178,14 @@ pub fn live_rows(arch: Arch, features: Features) -> impl Iterator<Item = &'stati
     LIVE_ROWS.iter().filter(move |r| r.rule.scope.holds(arch, features))
 }
 
+/// Bytes of an aligned unit that a CPU fetches as one, so that a store of it is seen whole or not
+/// at all: the widest that a row promises.
+#[must_use]
+pub fn unit_bytes(arch: Arch, features: Features) -> u64 {
+    let promised = live_rows(arch, features).filter(|r| r.sees != Sees::Unpredictable);
+    promised.map(|r| r.within_bytes).max().unwrap_or(1)
+}
+
 /// The instructions that may be patched live on `arch`: on arm64 those of the list as of
 /// `revision`, on powerpc the patch class, none on x86-64.
 pub fn patch_list(arch: Arch, revision: CmodxRevision) -> impl Iterator<Item = &'static Row> {

@@ -24,7 +24,7 @@ pub(crate) mod verify;
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
-use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
+use textbed_arch::{CpuId, PhysAddr, VirtAddr};
 use textbed_event::{CallRef, Flags, NameId};
 
 use crate::live::{Live, Now};
@@ -61,16 +61,6 @@ pub(crate) struct Patching {
     pub(crate) pads: landing::Pads,
     /// CR0.WP by CPU, where it was written.
     pub(crate) write_protect: FxHashMap<CpuId, (bool, Mark)>,
-}
-
-/// Bytes that a CPU fetches as one, so that a store of them is seen whole or not at all.
-pub(crate) fn unit_bytes(arch: Arch, features: Features) -> u64 {
-    match arch {
-        // Intel promises nothing for more than one byte, AMD an aligned quadword.
-        Arch::X86_64 if features.contains(Features::X86_AMD) => 8,
-        Arch::X86_64 => 1,
-        _ => 4,
-    }
 }
 
 impl Live {

@@ -5,7 +5,6 @@ use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
 use textbed_event::{Access, CallRef, View};
 
 use super::open::Site;
-use super::unit_bytes;
 use crate::book::Draft;
 use crate::fetch::versions::Version;
 use crate::finding::Blame;
@@ -14,6 +13,7 @@ use crate::mark::Mark;
 use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
+use textbed_arch::sync::live::unit_bytes;
 
 /// What is known about a trap at some place.
 #[derive(Clone, Copy, Debug)]

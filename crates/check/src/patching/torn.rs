@@ -17,7 +17,7 @@ use crate::mark::Mark;
 use crate::rules::RuleId;
 use crate::span::Span;
 
-use super::unit_bytes;
+use textbed_arch::sync::live::unit_bytes;
 
 /// How far around a fetch the extent of a store is looked for.
 const REACH: u64 = 64;

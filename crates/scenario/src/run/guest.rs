@@ -208,6 +208,14 @@ fn run(
                     format!("{}: guest trap: {name} (vector {vector}) at {virt}", call.written);
                 return Err(Stop::Died(text));
             }
+            Step::Unpredictable { virt } => {
+                let text = format!(
+                    "{}: unpredictable at {virt}: another CPU replaced the instruction meanwhile, \
+                     and neither the old one nor the new one is promised",
+                    call.written
+                );
+                return Err(Stop::Died(text));
+            }
             Step::Limit => break,
         }
     }
