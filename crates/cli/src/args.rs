@@ -144,6 +144,10 @@ pub(crate) struct MachineArgs {
     /// A CPU feature, for example `idc=1` or `arm64.dic=0`; may be repeated.
     #[arg(long = "cpu", value_name = "FEATURE=WORD")]
     pub(crate) cpu: Vec<String>,
+
+    /// Most instructions of one `call()`, and most statements; beyond it the run is given up.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) max_steps: u64,
 }
 
 #[derive(Args, Debug)]

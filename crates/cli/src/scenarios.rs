@@ -24,9 +24,6 @@ use crate::status::Status;
 use crate::watch::Watch;
 use crate::{inputs, options, results};
 
-/// Guest instructions that one call may take.
-const MAX_STEPS: u64 = 1_000_000;
-
 /// `textbed run`.
 pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     let formats = output::formats(&args.output.format)?;
@@ -81,6 +78,7 @@ pub(crate) struct Machines {
     archs: Option<Vec<Arch>>,
     kernel: Option<Version>,
     features: Vec<(String, String)>,
+    max_steps: u64,
     given: Vec<String>,
 }
 
@@ -94,6 +92,7 @@ impl Machines {
             archs: options::archs(&args.arch)?,
             kernel: args.kernel.as_deref().map(options::kernel).transpose()?,
             features: options::features(&args.cpu)?,
+            max_steps: args.max_steps,
             given,
         })
     }
@@ -101,7 +100,7 @@ impl Machines {
     /// How to run on one of them.
     fn run_options(&self, arch: Arch, kernel: Version, policy: PolicyChoice) -> RunOptions {
         let features = self.features.clone();
-        RunOptions { arch, kernel, features, policy, max_steps: MAX_STEPS, left_out: None }
+        RunOptions { arch, kernel, features, policy, max_steps: self.max_steps, left_out: None }
     }
 
     /// The features that options name.

@@ -57,6 +57,12 @@ pub enum Step {
         /// Its address.
         virt: VirtAddr,
     },
+    /// It waits for an interrupt, and none is there: the instruction at this address halted it.
+    /// Nothing happens until one is sent, however often it is stepped.
+    Waits {
+        /// Its address.
+        virt: VirtAddr,
+    },
     /// A limit of the CPU itself was reached.
     Limit,
 }

@@ -2,8 +2,10 @@
 //!
 //! Modelled: the interrupt as context synchronisation where the architecture has it so, CPUs that
 //! poll while idle and pick the call up without an interrupt (a choice), a sender that waits or
-//! not. Not modelled: delivery later than the send: each receiver serves it before the sender goes
-//! on, in CPU order, whether or not the sender waits.
+//! not. A CPU with interrupts off takes nothing: what was sent to it stays pending, in order, until
+//! it takes it ([`Machine::serve_ipis`], or a CPU that runs code and has handlers of its own).
+//! [`Machine::ipi`] has each receiver serve it at once, in CPU order, before the sender goes on,
+//! whether or not the sender waits. Not modelled: priorities, coalescing of equal calls.
 
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Context, CpuState, OpId, View};
@@ -15,13 +17,28 @@ use crate::{CpuMask, Machine, MachineError};
 /// What a receiver runs.
 pub type Handler<'a> = dyn FnMut(&mut Machine, CpuId) -> Result<(), MachineError> + 'a;
 
+/// A cross-call that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipi {
+    number: u32,
+    from: CpuId,
+}
+
+/// A cross-call that a CPU is serving.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving {
+    ipi: Ipi,
+    before: (Context, bool),
+}
+
 impl Machine {
     /// Has `handler` run on every CPU of `targets` that exists; the sender runs it too if it is
     /// among them, without an interrupt and last.
     ///
     /// # Errors
-    /// `WrongContext`: the sender waits with interrupts off (a deadlock on hardware), or a receiver
-    /// has them off and cannot take it. What the handler returns ends the call.
+    /// `WrongContext`: the sender waits with interrupts off (a deadlock on hardware), or for a
+    /// receiver that has them off and would never take it here. What the handler returns ends the
+    /// call. Without waiting, the call stays pending for receivers with interrupts off.
     pub fn ipi(
         &mut self,
         from: CpuId,
@@ -30,70 +47,145 @@ impl Machine {
         wait: bool,
         handler: &mut Handler<'_>,
     ) -> Result<(), MachineError> {
-        self.cpu(from)?;
-        self.perform_all(from);
-        let all = self.all_cpus().filter(|cpu| targets.has(*cpu));
-        let others: Vec<CpuId> = all.filter(|cpu| *cpu != from).collect();
-        if !others.is_empty() {
-            let mut off = std::iter::once(from).filter(|_| wait).chain(others.iter().copied());
+        let all = self.all_cpus().filter(|cpu| targets.has(*cpu) && *cpu != from);
+        let others: Vec<CpuId> = all.collect();
+        if wait && !others.is_empty() {
+            let mut off = std::iter::once(from).chain(others.iter().copied());
             if let Some(cpu) = off.find(|cpu| !self.irqs_on(*cpu)) {
                 return Err(MachineError::WrongContext { cpu });
             }
-            if self.left_out(from, || SyncKind::Ipi(function.to_owned())) {
-                return if targets.has(from) { handler(self, from) } else { Ok(()) };
-            }
-            self.next_ipi += 1;
-            let ipi = self.next_ipi;
-            let mask: CpuMask = others.iter().copied().collect();
-            let name = self.recorder.name(function);
-            self.advance();
-            let view = View::IpiSent { ipi, function: name, targets: mask.event_bits() };
-            self.emit(from, view);
+        }
+        if let Some(ipi) = self.send_ipi(from, targets, function)? {
             let serving = self.serves_for(Some(from));
             for cpu in others {
-                self.serve(cpu, ipi, handler)?;
+                self.serve_ipis(cpu, handler)?;
             }
             self.serves_for(serving);
             if wait {
-                self.learned(from);
-                self.emit(from, View::IpiDone { ipi, waited: true });
+                self.join_ipi(ipi);
             }
         }
         if targets.has(from) { handler(self, from) } else { Ok(()) }
     }
 
-    /// One receiver serves a cross-call.
-    fn serve(
+    /// Sends a cross-call to those CPUs of `targets` that exist, without the sender; it is pending
+    /// there. `None`: there is no such CPU, or the interrupt is left out.
+    ///
+    /// # Errors
+    /// There is no such sender.
+    pub fn send_ipi(
+        &mut self,
+        from: CpuId,
+        targets: CpuMask,
+        function: &str,
+    ) -> Result<Option<Ipi>, MachineError> {
+        self.cpu(from)?;
+        self.perform_all(from);
+        let all = self.all_cpus().filter(|cpu| targets.has(*cpu));
+        let others: CpuMask = all.filter(|cpu| *cpu != from).collect();
+        if others.iter().next().is_none()
+            || self.left_out(from, || SyncKind::Ipi(function.to_owned()))
+        {
+            return Ok(None);
+        }
+        self.next_ipi += 1;
+        let ipi = Ipi { number: self.next_ipi, from };
+        let name = self.recorder.name(function);
+        self.advance();
+        let targets = others.event_bits();
+        self.emit(from, View::IpiSent { ipi: ipi.number, function: name, targets });
+        for cpu in others.iter() {
+            self.cpu_mut(cpu)?.ipis.push(ipi);
+        }
+        Ok(Some(ipi))
+    }
+
+    /// Cross-calls that were sent to a CPU and that it has not taken.
+    #[must_use]
+    pub fn pending_ipis(&self, cpu: CpuId) -> usize {
+        self.cpus.get(cpu.index()).map_or(0, |c| c.ipis.len())
+    }
+
+    /// Whether every receiver has served a cross-call.
+    #[must_use]
+    pub fn ipi_is_served(&self, ipi: Ipi) -> bool {
+        self.cpus.iter().all(|c| !c.ipis.contains(&ipi) && !c.serving.contains(&ipi))
+    }
+
+    /// The sender saw that every receiver has served it, if that is so.
+    pub fn join_ipi(&mut self, ipi: Ipi) -> bool {
+        let served = self.ipi_is_served(ipi);
+        if served {
+            self.learned(ipi.from);
+            self.emit(ipi.from, View::IpiDone { ipi: ipi.number, waited: true });
+        }
+        served
+    }
+
+    /// A CPU serves what is pending there, if it can take it; how many.
+    ///
+    /// # Errors
+    /// What the handler returns.
+    pub fn serve_ipis(
         &mut self,
         cpu: CpuId,
-        ipi: u32,
         handler: &mut Handler<'_>,
-    ) -> Result<(), MachineError> {
-        let polls = self.cpu(cpu)?.state == CpuState::PollingIdle;
-        let by_interrupt = !(polls && self.choices.yes(Choice::IpiByPoll { cpu }));
-        let before = {
-            let c = self.cpu_mut(cpu)?;
-            let before = (c.context, c.irqs_on);
+    ) -> Result<usize, MachineError> {
+        let mut served = 0;
+        while self.irqs_on(cpu) && self.pending_ipis(cpu) > 0 {
+            let polls = self.cpu(cpu)?.state == CpuState::PollingIdle;
+            let by_interrupt = !(polls && self.choices.yes(Choice::IpiByPoll { cpu }));
+            let Some(serving) = self.accept(cpu, by_interrupt, by_interrupt) else { break };
+            let result = handler(self, cpu);
+            self.emit(cpu, View::IpiDone { ipi: serving.ipi.number, waited: false });
             if by_interrupt {
-                c.context = Context::Irq;
+                let iret = self.arch() == Arch::X86_64;
+                self.exception_return(cpu, iret, OpId::NONE);
             }
-            c.irqs_on = false;
-            before
-        };
+            self.restore(cpu, serving);
+            result?;
+            served += 1;
+        }
+        Ok(served)
+    }
+
+    /// A CPU that runs code has entered its handler for the oldest cross-call that is pending; it
+    /// has entered the exception itself, and says when it is done ([`Machine::finish_ipi`]).
+    pub fn accept_ipi(&mut self, cpu: CpuId) -> Option<Serving> {
+        self.accept(cpu, true, false)
+    }
+
+    /// A CPU that runs code has returned from its handler.
+    pub fn finish_ipi(&mut self, cpu: CpuId, serving: Serving) {
+        self.emit(cpu, View::IpiDone { ipi: serving.ipi.number, waited: false });
+        self.restore(cpu, serving);
+    }
+
+    fn accept(&mut self, cpu: CpuId, by_interrupt: bool, enters: bool) -> Option<Serving> {
+        let c = self.cpus.get_mut(cpu.index())?;
+        if c.ipis.is_empty() {
+            return None;
+        }
+        let ipi = c.ipis.remove(0);
+        let before = (c.context, c.irqs_on);
         if by_interrupt {
+            c.context = Context::Irq;
+        }
+        c.irqs_on = false;
+        c.serving.push(ipi);
+        if enters {
             self.exception_entry(cpu);
         }
         self.advance();
         self.learned(cpu);
-        self.emit(cpu, View::IpiTaken { ipi, by_interrupt });
-        let result = handler(self, cpu);
-        self.emit(cpu, View::IpiDone { ipi, waited: false });
-        if by_interrupt {
-            let iret = self.arch() == Arch::X86_64;
-            self.exception_return(cpu, iret, OpId::NONE);
+        self.emit(cpu, View::IpiTaken { ipi: ipi.number, by_interrupt });
+        Some(Serving { ipi, before })
+    }
+
+    fn restore(&mut self, cpu: CpuId, serving: Serving) {
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            (c.context, c.irqs_on) = serving.before;
+            c.serving.retain(|ipi| *ipi != serving.ipi);
         }
-        let c = self.cpu_mut(cpu)?;
-        (c.context, c.irqs_on) = before;
-        result
     }
 }

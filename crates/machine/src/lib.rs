@@ -53,7 +53,7 @@ pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
 pub use fetch::Fetched;
 pub use icache::InstructionCache;
-pub use ipi::Handler;
+pub use ipi::{Handler, Ipi, Serving};
 pub use leave_out::{SyncKind, SyncSeen, SyncSite};
 pub use machine::{Machine, MachineConfig};
 pub use mask::{CpuMask, MAX_CPUS};

@@ -12,6 +12,7 @@ use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
 use crate::icache::{Icache, InstructionCache};
+use crate::ipi::Ipi;
 use crate::iside::Ahead;
 use crate::leave_out::Watch;
 use crate::lines::Lines;
@@ -96,6 +97,9 @@ pub(crate) struct PerCpu {
     pub(crate) icache: Option<Icache>,
     pub(crate) pending: Pending,
     pub(crate) data: DataSide,
+    /// Cross-calls that it has not taken, and those that it is serving.
+    pub(crate) ipis: Vec<Ipi>,
+    pub(crate) serving: Vec<Ipi>,
     /// Number of the granule that it has reserved.
     pub(crate) reserved: Option<u64>,
 }
@@ -326,6 +330,8 @@ impl PerCpu {
             icache,
             pending: Pending::default(),
             data: DataSide::default(),
+            ipis: Vec::new(),
+            serving: Vec::new(),
             reserved: None,
         }
     }

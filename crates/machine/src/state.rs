@@ -181,6 +181,7 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
     if let Some(icache) = &c.icache {
         icache.visit(take);
     }
+    take(Part::Value((c.ipis.len() as u64) << 32 | c.serving.len() as u64));
     take(Part::Value(c.reserved.unwrap_or(u64::MAX)));
     c.pending.visit(take);
     c.data.visit(take);

@@ -7,11 +7,13 @@ mod common;
 
 use common::{KERNEL, P0, P1, P2, Rig};
 use textbed_arch::effect::SyncCause;
-use textbed_arch::{Arch, Features, Perm, Pfn, VirtAddr};
+use textbed_arch::{Arch, CpuId, Features, Perm, Pfn, VirtAddr};
 use textbed_event::{
     Batch, CallRef, Context, CpuState, Event, Flags, Kind, MemOrder, NameTable, Need, View,
 };
-use textbed_machine::{CpuMask, MachineError, Newest, OpError, Policy, Random, Scripted, Stalest};
+use textbed_machine::{
+    CpuMask, Machine, MachineError, Newest, OpError, Policy, Random, Scripted, Stalest,
+};
 
 fn rig(policy: Box<dyn Policy>) -> Rig {
     let mut r = Rig::arm(Features::empty(), policy);
@@ -193,6 +195,43 @@ fn cross_calls_and_locks_in_wrong_contexts() {
     r.m.unlock(P0, "text_mutex").unwrap();
     r.m.lock(P1, "text_mutex").unwrap();
     assert_eq!(r.m.lock_holder("text_mutex"), Some(P1));
+}
+
+#[test]
+fn a_cross_call_is_pending_until_interrupts_are_on_and_synchronises_only_then() {
+    let mut r = rig(Box::new(Stalest));
+    r.fetch(P1, 0);
+    r.str(P0, 0, 1);
+    r.ops(P0, &["dc cvau", "dsb ish", "ic ivau", "dsb ish"], 0);
+    r.m.set_irqs(P1, false);
+    let mut order = Vec::new();
+    for name in ["first", "second"] {
+        r.m.ipi(P0, CpuMask::one(P1), name, false, &mut |_, _| panic!("not yet")).unwrap();
+    }
+    let ipi = r.m.send_ipi(P0, CpuMask::one(P1), "third").unwrap().unwrap();
+    assert_eq!(
+        (r.m.pending_ipis(P1), r.m.ipi_is_served(ipi), r.m.join_ipi(ipi)),
+        (3, false, false)
+    );
+    let serve = |m: &mut Machine, order: &mut Vec<CpuId>| {
+        m.serve_ipis(P1, &mut |m, cpu| {
+            assert!(!m.irqs_on(cpu));
+            order.push(cpu);
+            Ok(())
+        })
+    };
+    assert_eq!(serve(&mut r.m, &mut order), Ok(0));
+    assert_eq!(r.fetch(P1, 0), 0, "nothing has synchronised it");
+    r.m.set_irqs(P1, true);
+    r.m.take_batch();
+    assert_eq!(serve(&mut r.m, &mut order), Ok(3));
+    assert_eq!((order, r.fetch(P1, 0)), (vec![P1; 3], 1));
+    let kinds = kinds(&r.m.take_batch());
+    let taken = kinds.iter().filter(|k| matches!(k, Kind::IpiTaken | Kind::IpiDone));
+    assert_eq!(taken.copied().collect::<Vec<_>>(), [Kind::IpiTaken, Kind::IpiDone].repeat(3));
+    assert!(r.m.ipi_is_served(ipi) && r.m.join_ipi(ipi));
+    // Nobody to send to.
+    assert_eq!(r.m.send_ipi(P0, CpuMask::one(P0), "f"), Ok(None));
 }
 
 #[test]

@@ -622,6 +622,22 @@ mod with_cpus {
     }
 
     #[test]
+    fn code_that_runs_away_is_given_up_and_says_where_it_is() {
+        for arch in MAIN {
+            let text = "cpu 0 { p = execmem_alloc(EXECMEM_BPF, 4096)\nmemcpy(p, code(spin))\n\
+                        flush_icache_range(p, p + 4096)\ntry set_memory_rox(p, 1 pages)\n\
+                        kick_all_cpus_sync()\nr = call(p) }\n";
+            let options = RunOptions { max_steps: 700, ..options(arch, "6.12") };
+            let ran = try_run(&loaded(text), &options).unwrap();
+            let Outcome::Limit(what) = &ran.end.outcome else { panic!("{:?}", ran.end) };
+            let (said, at) = what.split_once(" and is at ").unwrap();
+            assert_eq!(said, "call(p) on cpu 0 did not return in 700 instructions", "{arch}");
+            assert!(at.starts_with("0xffff") || at.starts_with("0xc00"), "{arch}: {at}");
+            assert!(at.ends_with("(`--max-steps` sets the limit)"), "{arch}: {at}");
+        }
+    }
+
+    #[test]
     fn a_guest_fault_ends_one_program() {
         for arch in MAIN {
             let ran = run_on(

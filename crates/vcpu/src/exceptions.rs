@@ -13,15 +13,19 @@
 //!   and RI cleared. An interrupt is taken if MSR.EE is set.
 //!
 //! An interrupt that cannot be taken waits until it can. On x86-64 that is one instruction after
-//! `sti` (its shadow), elsewhere at once.
+//! `sti` (its shadow), elsewhere at once. With [`Vcpu::set_ipi_vector`] the machine's cross-calls
+//! are such interrupts: taken when the handler is entered, done when it has returned.
+//!
+//! `hlt`, `wfi` and `stop` halt the CPU ([`Step::Waits`]) until an interrupt is there: on x86-64
+//! one that can be taken, elsewhere any. A loop around them goes round once for each interrupt.
 //!
 //! Not modelled: interrupt stacks, gates to other segments, SP_EL0, other privilege, priorities
 //! among interrupts (they are taken in the order of their arrival), NMIs, machine checks. Registers
 //! that the engine's interface has no name for are set by an instruction of the guest's own kind.
 
 use textbed_arch::{Arch, VirtAddr};
-use textbed_event::{Access, FaultReason, Flags, MemOrder};
-use textbed_machine::{CpuError, Fault, Machine, Step};
+use textbed_event::{Access, CpuState, FaultReason, Flags, MemOrder};
+use textbed_machine::{CpuError, Fault, Machine, Serving, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::vcpu::Vcpu;
@@ -59,6 +63,14 @@ pub(crate) struct Interrupts {
     pending: Vec<u16>,
     /// The instruction after `sti` runs first.
     pub(crate) shadow: bool,
+    /// What the machine's cross-calls come as.
+    ipi_vector: Option<u16>,
+    /// Handlers that were entered and not left.
+    depth: usize,
+    /// Cross-calls that are being served, with the depth of their handlers.
+    serving: Vec<(usize, Serving)>,
+    /// The instruction that halted the CPU.
+    halted: Option<u64>,
 }
 
 impl Vcpu {
@@ -72,6 +84,12 @@ impl Vcpu {
     /// an IRQ whatever the number. It is taken by the first step that can take it.
     pub fn interrupt(&mut self, vector: u16) {
         self.interrupts.pending.push(vector);
+    }
+
+    /// What the machine's cross-calls come as: a number as [`Vcpu::interrupt`] takes it. `None`, as
+    /// it is in the beginning: whoever runs the CPU serves them.
+    pub fn set_ipi_vector(&mut self, vector: Option<u16>) {
+        self.interrupts.ipi_vector = vector;
     }
 
     /// Interrupts that were sent and not taken.
@@ -124,11 +142,20 @@ impl Vcpu {
         m: &mut Machine,
         pc: u64,
     ) -> Result<Option<Step>, CpuError> {
-        if self.interrupts.pending.is_empty() || self.interrupts.vectors.is_none() {
+        let ipi = self.interrupts.ipi_vector.filter(|_| m.pending_ipis(self.id) > 0);
+        let none = ipi.is_none() && self.interrupts.pending.is_empty();
+        if none || self.interrupts.vectors.is_none() {
             return Ok(None);
         }
         if std::mem::take(&mut self.interrupts.shadow) || !self.interrupts_enabled()? {
             return Ok(None);
+        }
+        if let Some(vector) = ipi {
+            let step = self.take(m, Taken::Interrupt(vector, pc))?;
+            let depth = self.interrupts.depth;
+            let serving = m.accept_ipi(self.id).map(|serving| (depth, serving));
+            self.interrupts.serving.extend(serving);
+            return Ok(Some(step));
         }
         let vector = self.interrupts.pending.remove(0);
         self.take(m, Taken::Interrupt(vector, pc)).map(Some)
@@ -140,11 +167,53 @@ impl Vcpu {
             return Err(CpuError::NotModelled("an exception without handlers".to_owned()));
         };
         m.exception_entry(self.id);
-        match self.arch {
+        let step = match self.arch {
             Arch::X86_64 => self.take_x86(m, base, what),
             Arch::Arm64 => self.take_arm64(base, what),
             _ => self.take_power(base, what),
+        }?;
+        self.interrupts.depth += 1;
+        Ok(step)
+    }
+
+    /// An exception return was executed: a cross-call whose handler this ends is done.
+    pub(crate) fn left_handler(&mut self, m: &mut Machine) {
+        let interrupts = &mut self.interrupts;
+        if interrupts.serving.last().is_some_and(|(depth, _)| *depth == interrupts.depth)
+            && let Some((_, serving)) = interrupts.serving.pop()
+        {
+            m.finish_ipi(self.id, serving);
         }
+        interrupts.depth = interrupts.depth.saturating_sub(1);
+    }
+
+    /// The instruction at `pc` halts the CPU, unless an interrupt is there.
+    pub(crate) fn halt(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
+        if self.is_woken(m)? {
+            return Ok(Step::Ran);
+        }
+        self.interrupts.halted = Some(pc);
+        m.set_cpu_state(self.id, CpuState::Idle)?;
+        Ok(Step::Waits { virt: VirtAddr(pc) })
+    }
+
+    /// Whether the CPU runs: if it is halted and an interrupt is there, it does again. Otherwise
+    /// the address of the instruction that halted it.
+    pub(crate) fn goes_on(&mut self, m: &mut Machine) -> Result<Option<VirtAddr>, CpuError> {
+        match self.interrupts.halted {
+            Some(pc) if !self.is_woken(m)? => Ok(Some(VirtAddr(pc))),
+            Some(_) => {
+                self.interrupts.halted = None;
+                m.set_cpu_state(self.id, CpuState::Running)?;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn is_woken(&self, m: &Machine) -> Result<bool, CpuError> {
+        let there = !self.interrupts.pending.is_empty() || m.pending_ipis(self.id) > 0;
+        Ok(there && (self.arch != Arch::X86_64 || self.interrupts_enabled()?))
     }
 
     fn take_x86(&mut self, m: &mut Machine, idt: VirtAddr, what: Taken) -> Result<Step, CpuError> {

@@ -88,6 +88,10 @@ impl Vcpu {
             Plan::Machine { first } => return self.by_machine(m, site, first),
             Plan::Trap(trap) => return self.trap(m, site, trap),
             Plan::Hint => self.engine.set_pc(site.next)?,
+            Plan::Halt => {
+                self.engine.set_pc(site.next)?;
+                return self.halt(m, site.pc);
+            }
             Plan::ZeroBlock(size) => {
                 let address = VirtAddr(self.zero_block_address(site.bytes)? & !(size - 1));
                 let zeros = vec![0; size as usize];
@@ -256,7 +260,10 @@ impl Vcpu {
         let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
         match self.operate(m, insn, &[])? {
             Some(fault) => self.faulted(m, fault),
-            None => self.after(),
+            None => {
+                self.left_handler(m);
+                self.after()
+            }
         }
     }
 

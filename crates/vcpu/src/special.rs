@@ -26,6 +26,8 @@ pub(crate) enum Plan {
     Trap(Trap),
     /// A hint: nothing happens but that the program counter moves on.
     Hint,
+    /// It halts the CPU until an interrupt.
+    Halt,
     /// The machine stores zeros over the block of this many bytes that holds the address.
     ZeroBlock(u64),
     /// arm64 `mrs xN, ctr_el0`: the modelled caches decide the value.
@@ -89,6 +91,8 @@ pub(crate) fn plan(arch: Arch, insn: &Insn, bytes: &[u8]) -> Plan {
             "eret" | "rfid" => Plan::EngineReturn,
             _ => Plan::NotModelled,
         },
+        // What may also go on by itself (`mwait`, `wfe`, `pause`) does.
+        Effect::Wait if matches!(row.name, "hlt" | "wfi" | "stop") => Plan::Halt,
         Effect::Wait => Plan::Hint,
         Effect::Exclusive => Plan::Engine(exclusive(arch, row, bytes)),
         Effect::Atomic => Plan::Engine(atomic(bytes)),

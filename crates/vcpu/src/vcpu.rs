@@ -196,15 +196,25 @@ impl Cpu for Vcpu {
         if !self.running {
             return Err(CpuError::NotStarted);
         }
+        if let Some(virt) = self.goes_on(machine)? {
+            return Ok(Step::Waits { virt });
+        }
         match &mut self.budget {
             Some(0) => return Ok(Step::Limit),
             Some(left) => *left -= 1,
             None => {}
         }
         let pc = self.engine.pc()?;
-        if let Some(taken) = self.take_interrupt(machine, pc)? {
-            return Ok(taken);
+        let before = self.interrupts_enabled()?;
+        let step = match self.take_interrupt(machine, pc)? {
+            Some(taken) => taken,
+            None => self.step_at(machine, pc)?,
+        };
+        // What the guest lets in, the machine may send; what it does not, has to wait there, too.
+        let after = self.interrupts_enabled()?;
+        if after != before {
+            machine.set_irqs(self.id, after);
         }
-        self.step_at(machine, pc)
+        Ok(step)
     }
 }

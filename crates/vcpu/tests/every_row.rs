@@ -344,6 +344,10 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
                 "no branch",
             )
         }
+        // Halted: nothing is there that would wake it.
+        Effect::Wait if matches!(ran.step, Ok(Step::Waits { virt }) if virt.0 == ran.at) => {
+            must(ran.pc == ran.at + ran.len, "not behind it")
+        }
         Effect::Wait | Effect::Nop => must(went_on && quiet, "not nothing"),
         Effect::Exclusive if row.name == "clrex" => must(went_on && quiet, "not nothing"),
         Effect::Exclusive => must(went_on && (loads || stores), "no access"),

@@ -178,6 +178,7 @@ fn run(
     call: &GuestCall<'_>,
     until: Option<VirtAddr>,
 ) -> Result<Ran, Stop> {
+    use textbed_event::Access;
     use textbed_machine::{Cpu, Step};
 
     for _ in 0..call.max_steps {
@@ -188,7 +189,12 @@ fn run(
             Step::Ran => {}
             Step::Returned(value) => return Ok(Ran::To(value)),
             Step::Faulted(fault) => {
-                return Err(Stop::Died(format!("{}: guest fault: {fault}", call.written)));
+                let by = match fault.access {
+                    // Then the address says it.
+                    Access::Exec => String::new(),
+                    _ => format!(", by the instruction at {}", cpu.pc().map_err(refused)?),
+                };
+                return Err(Stop::Died(format!("{}: guest fault: {fault}{by}", call.written)));
             }
             Step::Trapped { name, virt, vector } => {
                 if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
@@ -216,11 +222,21 @@ fn run(
                 );
                 return Err(Stop::Died(text));
             }
+            Step::Waits { virt } => {
+                let text = format!(
+                    "{}: waits at {virt} for an interrupt, and none is sent while it runs",
+                    call.written
+                );
+                return Err(Stop::Died(text));
+            }
             Step::Limit => break,
         }
     }
-    let steps = call.max_steps;
-    Err(Stop::Limit(format!("{} did not return in {steps} steps", call.written)))
+    let (steps, at) = (call.max_steps, cpu.pc().map_err(refused)?);
+    Err(Stop::Limit(format!(
+        "{} on {} did not return in {steps} instructions and is at {at} (`--max-steps` sets the limit)",
+        call.written, call.cpu
+    )))
 }
 
 /// Carries out what the kernel's handler of a trap decided, and returns from it.
