@@ -198,6 +198,9 @@ impl Machine {
         if !reached && self.lines.is_empty() {
             return Ok(true);
         }
+        if !self.lines.unified {
+            self.clean_before_store(cpu, phys.0, len);
+        }
         let floors = self.fetch_floors();
         let shift = self.lines.shift();
         let size = 1u64 << shift;

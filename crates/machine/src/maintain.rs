@@ -306,6 +306,21 @@ impl Machine {
         }
     }
 
+    /// A CPU is about to store: its own cleans of these lines come before that, without a barrier.
+    pub(crate) fn clean_before_store(&mut self, cpu: CpuId, phys: u64, len: u64) {
+        let pending = self.cpus.get(cpu.index()).map_or(&[][..], |c| &c.pending.cleans);
+        let cleans: Vec<PendingClean> =
+            pending.iter().copied().filter(|c| c.covers(phys, len)).collect();
+        for clean in cleans {
+            for number in self.lines.in_range(Some((phys, len))) {
+                let (shift, first) = (self.lines.shift(), number << self.lines.shift());
+                if clean.covers(first, 1 << shift) {
+                    self.complete_clean(cpu, number, &clean);
+                }
+            }
+        }
+    }
+
     /// One line of a clean: at the latest when it was issued, at the earliest after what is ordered
     /// before it. Stores of other CPUs in between may be missed.
     fn complete_clean(&mut self, cpu: CpuId, number: u64, clean: &PendingClean) {

@@ -457,6 +457,23 @@ fn nothing_below_the_low_end_with_sets_and_ways() {
     }
 }
 
+/// Found by the random programs: a clean is before the next store to its line by program order
+/// alone, so who knows of that store knows of the clean.
+#[test]
+fn a_clean_comes_before_the_next_store_to_its_line() {
+    use Act::{Clean, Dsb, Fetch, Invalidate, Isb, Observe, Publish, Store};
+    let writer = [Store(2), Clean(2), Store(2), Publish(0)].map(|act| (0, act));
+    let reader = [Observe(0), Invalidate(2), Dsb, Isb, Fetch(2)].map(|act| (2, act));
+    let program = [&writer[..], &reader[..]].concat();
+    for icache in [InstructionCache::Adversarial, InstructionCache::Sets { sets: 1, ways: 1 }] {
+        let run = |policy| {
+            run(Features::empty(), icache, policy, &program, &mut Count::default()).unwrap();
+        };
+        run(Box::new(Stalest));
+        (0..50).for_each(|seed| run(Box::new(Random::new(seed))));
+    }
+}
+
 #[test]
 fn the_second_computation_knows_the_protocol() {
     let p0 = usize::from(P0.0);
