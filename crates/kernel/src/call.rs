@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
 use textbed_event::{Flags, Need, View};
+use textbed_machine::MachineError;
 
 use crate::area::Frames;
 use crate::calls::{CALLS, CallNeed, CallSpec, NOT_MODELLED, ParamKind, find_call};
@@ -269,10 +270,20 @@ impl Kernel {
                     self.under_way.entry(cpu).or_default().push(under);
                     return Ok(None);
                 }
-                Err(stop) => return Err(stop.of(spec.name)),
+                Err(stop) => return Err(self.error(stop, spec.name)),
             }
         }
         Ok(Some(self.close(cpu, &under)))
+    }
+
+    /// The error of a call. What the machine refuses where a stray store went over page tables is
+    /// what that store left there: no call is to blame, and Linux would do anything.
+    pub(crate) fn error(&self, stop: Stop, call: &str) -> CallError {
+        let refused = matches!(&stop, Stop::Machine(MachineError::Map(_)));
+        match refused && self.machine.tables_overwritten() {
+            true => Stop::not_modelled("page tables that were overwritten").of(call),
+            false => stop.of(call),
+        }
     }
 
     /// Leaves a call: what it promises, and its result.

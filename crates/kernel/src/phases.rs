@@ -184,7 +184,7 @@ impl Kernel {
             top.armed = std::mem::replace(&mut self.armed, outer);
             let mut more = std::mem::replace(&mut self.staged, staged);
             top.value = std::mem::replace(&mut self.value, value).unwrap_or(0);
-            let turn = turn.map_err(|stop| stop.of(name))?;
+            let turn = turn.map_err(|stop| self.error(stop, name))?;
             let waits = match turn {
                 Turn::Wait(wait) => {
                     more.push_back(step);

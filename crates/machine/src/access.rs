@@ -367,9 +367,17 @@ impl Machine {
         if !self.frames.is_table(last.pfn()) {
             return;
         }
+        self.tables_overwritten = true;
         let now = self.tick;
         for c in &mut self.cpus {
             c.tlb.distrust(now);
         }
+    }
+
+    /// Whether a store that went another way than the calls that change tables ever changed a frame
+    /// of page tables: what they hold may then be anything.
+    #[must_use]
+    pub fn tables_overwritten(&self) -> bool {
+        self.tables_overwritten
     }
 }

@@ -122,6 +122,8 @@ pub struct Machine {
     pub(crate) next_ipi: u32,
     /// Counts what happened; every change of state has a moment of its own.
     pub(crate) tick: u64,
+    /// A store changed frames of page tables.
+    pub(crate) tables_overwritten: bool,
     /// Data accesses may be seen out of order.
     pub(crate) reorders: bool,
     /// Some CPU may have a reservation.
@@ -194,6 +196,7 @@ impl Machine {
             slots: BTreeMap::new(),
             next_ipi: 0,
             tick: 0,
+            tables_overwritten: false,
             reorders,
             reservations: false,
             syncs: None,
