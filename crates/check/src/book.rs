@@ -1,5 +1,5 @@
-//! The book of findings: drafts become findings with level, confidence and fingerprint, and equal
-//! ones are counted.
+//! The book of findings: drafts become findings with level, confidence and fingerprint, and those
+//! that are one are joined.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use textbed_event::Kind;
 
 use crate::finding::{Blame, ChainStep, Finding, Site, Window};
 use crate::fingerprint::Fingerprint;
+use crate::joining::{Group, Target};
 use crate::rules::RuleId;
 
 /// Distinct findings kept; the rest is counted only.
@@ -23,6 +24,10 @@ pub(crate) struct Draft {
     pub(crate) message: String,
     pub(crate) at: Site,
     pub(crate) because: Option<Site>,
+    /// The event that is the cause, where it is none that `because` shows.
+    pub(crate) cause: Option<u64>,
+    /// How many bytes were fetched, where fetches are what is wrong.
+    pub(crate) fetched: u64,
     pub(crate) missing: Vec<String>,
     pub(crate) window: Window,
     pub(crate) chain: Vec<ChainStep>,
@@ -41,6 +46,8 @@ impl Draft {
             message,
             at,
             because: None,
+            cause: None,
+            fetched: 1,
             missing: Vec::new(),
             window: Window::Other,
             chain: Vec::new(),
@@ -50,23 +57,35 @@ impl Draft {
         }
     }
 
-    /// Hash of what stays the same from run to run. In a recorded log that is less than in a
-    /// scenario, which says itself what each CPU does: no number of a CPU, no order number.
+    /// What was fetched, if a fetch is what is wrong and its cause is known. `text` writes an
+    /// address as messages have it.
+    pub(crate) fn target(&self, text: impl Fn(u64) -> String) -> Option<Target> {
+        let cause = self.cause.or(self.because.as_ref().map(|b| b.seq))?;
+        let virt = self.at.virt.filter(|_| self.at.kind == Kind::Fetch)?;
+        let span = crate::span::Span::of(virt.0, self.fetched.max(1))?;
+        Some(Target { span, cause, text: text(virt.0) })
+    }
+
+    /// Hash of what stays the same from run to run: rule, architecture, and of each site the place,
+    /// the calls around it and the kind of event; and the missing operations. No address, no time,
+    /// nothing of the input's text. In a recorded log that is less than in a scenario, which says
+    /// itself what each CPU does: no number of a CPU.
     pub(crate) fn fingerprint(&self, arch: &str, recorded: bool) -> String {
+        let fetches = self.target(|_| String::new()).is_some();
         let mut hash = Fingerprint::new();
         hash.field(self.rule.name());
         hash.field(arch);
         for site in std::iter::once(&self.at).chain(&self.because) {
-            let symbol = site.symbol.as_deref().unwrap_or("");
-            // Instructions of one routine that are stale for one reason are one finding: where a
-            // fetch window is wrong, the store tells the code apart, not the instruction.
-            let why = self.because.is_some() || self.rule == RuleId::MissingContextSync;
-            let fetched = site.kind == Kind::Fetch && why;
-            hash.field(match symbol.rsplit_once('+') {
-                Some((region, _)) if fetched => region,
-                _ if recorded => unnumbered(symbol),
-                _ => symbol,
-            });
+            let (region, offset) = match &site.place {
+                Some(place) => (place.region.as_str(), place.offset),
+                None => ("", None),
+            };
+            hash.field(region);
+            // Of a routine that is one finding nobody can say which instruction it is.
+            match offset.filter(|_| !fetches) {
+                Some(offset) => hash.field(&format!("+{offset:#x}")),
+                None => hash.field(""),
+            }
             site.calls.iter().for_each(|c| hash.field(c));
             hash.field(&format!("{:?}", site.kind));
         }
@@ -76,14 +95,15 @@ impl Draft {
         }
         hash.finish()
     }
-}
 
-/// `bpf` for `bpf #16+0x6e`: what is numbered in order of appearance has no name of its own, and
-/// the place in it is that of another one next time.
-fn unnumbered(symbol: &str) -> &str {
-    match symbol.split_once(" #") {
-        Some((owner, rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => owner,
-        _ => symbol,
+    /// What tells findings of one fingerprint apart within a run: where sites lie in regions of
+    /// which another run may have another part there.
+    pub(crate) fn apart(&self) -> Vec<u64> {
+        if self.target(|_| String::new()).is_some() {
+            return Vec::new();
+        }
+        let sites = std::iter::once(&self.at).chain(&self.because);
+        sites.map(|s| s.place.as_ref().and_then(|p| p.moving).unwrap_or(u64::MAX)).collect()
     }
 }
 
@@ -123,38 +143,74 @@ fn without_addresses(text: &str) -> String {
 /// The findings so far.
 #[derive(Default, Debug)]
 pub(crate) struct Book {
-    findings: Vec<Finding>,
-    index: BTreeMap<String, usize>,
+    groups: Vec<Option<Group>>,
+    /// By fingerprint and what tells apart.
+    index: BTreeMap<(String, Vec<u64>), Vec<usize>>,
     pub(crate) left_off: u64,
 }
 
 impl Book {
-    /// Enters a finding, or counts it if an equal one is there. The surer one sets the confidence.
-    pub(crate) fn enter(&mut self, finding: Finding) {
-        if let Some(known) = self.index.get(&finding.fingerprint)
-            && let Some(known) = self.findings.get_mut(*known)
-        {
-            known.count = known.count.saturating_add(finding.count);
-            known.confidence = known.confidence.max(finding.confidence);
-            known.level = known.level.max(finding.level);
-        } else if self.findings.len() < MAX_FINDINGS {
-            self.index.insert(finding.fingerprint.clone(), self.findings.len());
-            self.findings.push(finding);
-        } else {
-            self.left_off = self.left_off.saturating_add(1);
+    /// Enters a finding, or joins it with those that it is one with.
+    pub(crate) fn enter(&mut self, finding: Finding, target: Option<Target>, apart: Vec<u64>) {
+        let key = (finding.fingerprint.clone(), apart);
+        let mut group = Group::new(finding, target);
+        let places = self.index.entry(key).or_default();
+        let mut first = None;
+        places.retain(|at| {
+            let Some(known) = self.groups.get_mut(*at) else { return false };
+            let Some(met) = known.take_if(|known| known.meets(&group)) else { return true };
+            group.absorb(met);
+            let keep = first.is_none();
+            first.get_or_insert(*at);
+            keep
+        });
+        match first {
+            Some(at) => {
+                if let Some(slot) = self.groups.get_mut(at) {
+                    *slot = Some(group);
+                }
+            }
+            None if self.groups.len() < MAX_FINDINGS => {
+                places.push(self.groups.len());
+                self.groups.push(Some(group));
+            }
+            None => self.left_off = self.left_off.saturating_add(1),
         }
     }
 
-    pub(crate) fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    /// The findings in order of their first event.
-    pub(crate) fn finish(mut self) -> (Vec<Finding>, u64) {
-        self.findings.sort_by(|a, b| {
+    /// The findings as they are now, in order of their first event.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let groups = self.groups.iter().flatten().cloned();
+        let mut findings: Vec<Finding> = groups.map(Group::into_finding).collect();
+        findings.sort_by(|a, b| {
             (a.at.seq, a.rule, &a.fingerprint).cmp(&(b.at.seq, b.rule, &b.fingerprint))
         });
-        (self.findings, self.left_off)
+        number(&mut findings);
+        findings
+    }
+}
+
+/// Findings that nothing tells apart but addresses get fingerprints of their own by their order in
+/// the input's text: that stays when lines or addresses move, and when a policy lets things happen
+/// in another order.
+fn number(findings: &mut [Finding]) {
+    let mut alike: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (n, finding) in findings.iter().enumerate() {
+        alike.entry(finding.fingerprint.clone()).or_default().push(n);
+    }
+    for (fingerprint, mut of) in alike.into_iter().filter(|(_, of)| of.len() > 1) {
+        let text = |site: &Site| site.origin.map(|o| (o.file, o.offset));
+        of.sort_by_key(|n| {
+            findings.get(*n).map(|f| (text(&f.at), f.because.as_ref().map(text), f.at.seq))
+        });
+        for (nth, at) in of.into_iter().enumerate().skip(1) {
+            let mut hash = Fingerprint::new();
+            hash.field(&fingerprint);
+            hash.field(&nth.to_string());
+            if let Some(finding) = findings.get_mut(at) {
+                finding.fingerprint = hash.finish();
+            }
+        }
     }
 }
 
@@ -174,8 +230,5 @@ mod tests {
         assert_eq!(without_cpus("invlpg for cpus 0, 2, ... at once"), "invlpg for cpus at once");
         assert_eq!(without_cpus("invlpg for every cpu"), "invlpg for cpus");
         assert_eq!(without_cpus("every byte of cpuset 4"), "every byte of cpuset 4");
-        assert_eq!(unnumbered("bpf #16+0x6e"), "bpf");
-        assert_eq!(unnumbered("module xfs+0x2000"), "module xfs+0x2000");
-        assert_eq!(unnumbered("a #b+0x1"), "a #b+0x1");
     }
 }

@@ -7,7 +7,7 @@ use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, Wind
 
 use crate::calls::Refusal;
 use crate::coverage::Occasions;
-use crate::finding::{Finding, Report};
+use crate::finding::Report;
 use crate::live::{Live, Now};
 use crate::options::Options;
 use crate::rules::{RuleId, calls, translations};
@@ -33,12 +33,6 @@ impl Checker {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self { options, live: None, events: 0, headless: 0, invalid: 0, next: 0 }
-    }
-
-    /// The findings so far. W+X windows outside calls are reported when they close, or at the end.
-    #[must_use]
-    pub fn findings_so_far(&self) -> &[Finding] {
-        self.live.as_ref().map_or(&[], |live| live.book.findings())
     }
 
     /// The verdict over what was read.
@@ -67,7 +61,8 @@ impl Checker {
             notes.push(format!("{} events were damaged and skipped", self.invalid));
         }
         let coverage = live.occasions.finish(Some(&live.header));
-        let (findings, left_off) = std::mem::take(&mut live.book).finish();
+        let book = std::mem::take(&mut live.book);
+        let (findings, left_off) = (book.findings(), book.left_off);
         Report {
             findings,
             windows,
@@ -239,7 +234,9 @@ impl Live {
                     self.review_frames(frames, &mark);
                 }
             }
-            View::Region { virt, len, owner, name } => self.symbols.add(virt.0, len, owner, name),
+            View::Region { virt, len, owner, name } => {
+                self.symbols.add((virt.0, len), owner, name, now.event.flags);
+            }
             View::AreaMade { virt, len, .. } => self.area_made(virt.0, len),
             View::AreaRemoved { virt, len } => {
                 self.watch.given_back(Span::of(virt.0, len), None);

@@ -34,6 +34,18 @@ pub enum Blame {
     Callee,
 }
 
+/// Where an address lies, as far as another run of the same has the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// `owner name` of the innermost region; the owner alone, if the name is an order number.
+    pub region: String,
+    /// Offset in the region, where that means the same in another run.
+    pub offset: Option<u64>,
+    /// Offset in a region in which others get their places: it tells places of one run apart, and
+    /// another run may have something else there.
+    pub moving: Option<u64>,
+}
+
 /// One event of a finding, with what a person needs to find it again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Site {
@@ -49,6 +61,8 @@ pub struct Site {
     pub virt: Option<VirtAddr>,
     /// `owner name+0x..`, as far as regions tell.
     pub symbol: Option<String>,
+    /// What of the address another run has too.
+    pub place: Option<Place>,
     /// Where in the scenario or log.
     pub origin: Option<Origin>,
     /// Calls around it, outermost first.
@@ -158,9 +172,10 @@ pub struct Finding {
     pub help: Option<String>,
     /// Which texts say so.
     pub cites: Vec<Cite>,
-    /// How many times it was seen with the same fingerprint.
+    /// How many times it was seen: that is how many pieces were joined.
     pub count: u64,
-    /// Hash of rule, architecture, symbol-relative sites and missing operations, as 16 hex digits.
+    /// Hash of rule, architecture, places and calls of the sites, and missing operations, as 16 hex
+    /// digits.
     pub fingerprint: String,
 }
 

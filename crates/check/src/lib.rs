@@ -6,7 +6,7 @@
 
 pub use checker::Checker;
 pub use finding::{
-    Blame, ChainStep, Confidence, Coverage, Finding, Level, Report, Site, StepState, Window,
+    Blame, ChainStep, Confidence, Coverage, Finding, Level, Place, Report, Site, StepState, Window,
     WindowStatus, WxWindow,
 };
 pub use options::{Levels, Mode, Options, Reading, UnknownName};
@@ -21,6 +21,7 @@ mod fetch;
 pub mod finding;
 mod fingerprint;
 mod frames;
+mod joining;
 mod live;
 mod mappings;
 mod mark;

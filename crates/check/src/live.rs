@@ -190,6 +190,7 @@ impl Live {
             cpu: mark.cpu,
             virt: mark.virt,
             symbol: mark.virt.and_then(|v| self.symbols.symbol(v.0, &self.names)),
+            place: mark.virt.and_then(|v| self.symbols.place(v.0, &self.names)),
             origin: mark.origin,
             calls: self.calls.chains.names(mark.chain).into_iter().map(name).collect(),
             label: label.into(),
@@ -217,7 +218,10 @@ impl Live {
     }
 
     /// Makes a finding of a draft.
-    pub(crate) fn report(&mut self, draft: Draft) {
+    pub(crate) fn report(&mut self, mut draft: Draft) {
+        // An instruction has at least so many bytes.
+        draft.fetched = draft.fetched.max(if self.arch() == Arch::X86_64 { 1 } else { 4 });
+        let (target, apart) = (draft.target(|virt| self.address(virt)), draft.apart());
         let recorded = self.header.source == Source::Log;
         let fingerprint = draft.fingerprint(self.header.arch.name(), recorded);
         let row = draft.rule.row();
@@ -232,7 +236,7 @@ impl Live {
         if gap {
             notes.push("events that bear on this were lost before it".to_owned());
         }
-        self.book.enter(Finding {
+        let finding = Finding {
             rule: draft.rule,
             level: self.options.levels.get(draft.rule).unwrap_or(level),
             confidence,
@@ -254,7 +258,8 @@ impl Live {
             },
             count: 1,
             fingerprint,
-        });
+        };
+        self.book.enter(finding, target, apart);
     }
 }
 

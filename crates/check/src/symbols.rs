@@ -1,7 +1,8 @@
 //! Whose memory is whose: regions as the stream names them, for messages and fingerprints.
 
-use textbed_event::{NameId, NameTable};
+use textbed_event::{Flags, NameId, NameTable};
 
+use crate::finding::Place;
 use crate::span::{Span, SpanMap};
 
 /// One region.
@@ -10,6 +11,10 @@ struct Region {
     owner: NameId,
     name: NameId,
     span: Span,
+    /// The name is an order number of this recording.
+    numbered: bool,
+    /// Others get their places in it.
+    zone: bool,
 }
 
 /// The regions over one range, the one told last on top.
@@ -29,9 +34,10 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    pub(crate) fn add(&mut self, virt: u64, len: u64, owner: NameId, name: NameId) {
+    pub(crate) fn add(&mut self, (virt, len): (u64, u64), owner: NameId, name: NameId, of: Flags) {
         let Some(span) = Span::of(virt, len) else { return };
-        let region = Region { owner, name, span };
+        let (numbered, zone) = (of.has(Flags::NUMBERED), of.has(Flags::ZONE));
+        let region = Region { owner, name, span, numbered, zone };
         self.regions.update(span, |_, stack| {
             let mut stack = stack.cloned().unwrap_or_default();
             stack.0.retain(|r| *r != region);
@@ -51,6 +57,19 @@ impl Symbols {
             stack.0.retain(|r| r.span.meet(span) != Some(r.span));
             (!stack.0.is_empty()).then_some(stack)
         });
+    }
+
+    /// What of the symbol another run has too.
+    pub(crate) fn place(&self, virt: u64, names: &NameTable) -> Option<Place> {
+        let top = self.top(virt)?;
+        let region = match top.numbered {
+            true => names.get(top.owner).to_owned(),
+            false => Self::title(top, names),
+        };
+        let known = !top.zone && !top.numbered;
+        let offset = known.then_some(virt - top.span.first);
+        let moving = top.zone.then_some(virt - top.span.first);
+        Some(Place { region, offset, moving })
     }
 
     fn top(&self, virt: u64) -> Option<&Region> {
@@ -94,8 +113,8 @@ mod tests {
         let list = ["bpf".to_owned(), "prog".to_owned()].to_vec();
         names.absorb(&Batch { name_base: 1, names: list, ..Batch::default() });
         let mut symbols = Symbols::default();
-        symbols.add(0x1000, 0x3000, NameId(1), NameId(2));
-        symbols.add(0x2000, 0x1000, NameId(1), NameId::NONE);
+        symbols.add((0x1000, 0x3000), NameId(1), NameId(2), Flags::default());
+        symbols.add((0x2000, 0x1000), NameId(1), NameId::NONE, Flags::default());
         assert_eq!(symbols.symbol(0x3010, &names).as_deref(), Some("bpf prog+0x2010"));
         assert_eq!(symbols.symbol(0x2004, &names).as_deref(), Some("bpf+0x4"));
         assert_eq!(symbols.symbol(0x4000, &names), None);
@@ -104,5 +123,21 @@ mod tests {
         assert_eq!(symbols.symbol(0x2004, &names).as_deref(), Some("bpf prog+0x1004"));
         symbols.forget(0x1000, 0x3000);
         assert_eq!(symbols.symbol(0x3010, &names), None);
+    }
+
+    #[test]
+    fn places_say_what_another_run_has_too() {
+        let mut names = NameTable::default();
+        let list = ["bpf".to_owned(), "#3".to_owned(), "areas".to_owned()].to_vec();
+        names.absorb(&Batch { name_base: 1, names: list, ..Batch::default() });
+        let mut symbols = Symbols::default();
+        let place =
+            |s: &Symbols, virt| s.place(virt, &names).map(|p| (p.region, p.offset, p.moving));
+        symbols.add((0x1000, 0x9000), NameId(3), NameId::NONE, Flags::ZONE);
+        assert_eq!(place(&symbols, 0x2040), Some(("areas".to_owned(), None, Some(0x1040))));
+        symbols.add((0x2000, 0x100), NameId(1), NameId(2), Flags::NUMBERED);
+        assert_eq!(place(&symbols, 0x2040), Some(("bpf".to_owned(), None, None)));
+        symbols.add((0x2000, 0x100), NameId(1), NameId(3), Flags::default());
+        assert_eq!(place(&symbols, 0x2040), Some(("bpf areas".to_owned(), Some(0x40), None)));
     }
 }

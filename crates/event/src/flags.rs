@@ -59,6 +59,12 @@ impl Flags {
     pub const FROM_MEMORY: Flags = Flags(1 << 13);
     /// Before the secondary CPUs were started.
     pub const BOOT: Flags = Flags(1 << 14);
+    /// The name of a region is an order number of this recording: in another one it is somebody
+    /// else's.
+    pub const NUMBERED: Flags = Flags(1 << 15);
+    /// A region is a stretch in which others get their places: where something lies in it says
+    /// nothing in another run.
+    pub const ZONE: Flags = Flags(1 << 16);
 
     /// Both sets.
     #[must_use]

@@ -257,10 +257,10 @@ impl Kernel {
     fn name_regions(&mut self, cpu: CpuId) {
         let layout = self.layout;
         self.region(cpu, layout.text.start, layout.text.len, "kernel", "text");
-        self.region(cpu, layout.direct_map.start, layout.direct_map.len, "direct map", "");
-        self.region(cpu, layout.vmalloc.start, layout.vmalloc.len, "vmalloc", "");
+        self.zone(cpu, layout.direct_map.start, layout.direct_map.len, "direct map", "");
+        self.zone(cpu, layout.vmalloc.start, layout.vmalloc.len, "vmalloc", "");
         if layout.modules != layout.vmalloc {
-            self.region(cpu, layout.modules.start, layout.modules.len, "modules", "");
+            self.zone(cpu, layout.modules.start, layout.modules.len, "modules", "");
         }
     }
 

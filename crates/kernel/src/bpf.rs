@@ -255,9 +255,25 @@ impl Kernel {
 
     /// Names a range, for people.
     pub(crate) fn region(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
+        self.region_of(cpu, (virt, len), owner, name, Flags::default());
+    }
+
+    /// Names a range in which others get their places.
+    pub(crate) fn zone(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
+        self.region_of(cpu, (virt, len), owner, name, Flags::ZONE);
+    }
+
+    fn region_of(
+        &mut self,
+        cpu: CpuId,
+        (virt, len): (VirtAddr, u64),
+        owner: &str,
+        name: &str,
+        flags: Flags,
+    ) {
         let owner = self.machine.recorder().name(owner);
         let name = self.machine.recorder().name(name);
-        self.emit(cpu, Flags::default(), View::Region { virt, len, owner, name });
+        self.emit(cpu, flags, View::Region { virt, len, owner, name });
     }
 
     /// The size of a pack; up to 5.19 found out at first use by trying.
@@ -285,7 +301,7 @@ impl Kernel {
         if ptr == 0 {
             return Ok(0);
         }
-        self.region(cpu, VirtAddr(ptr), size, "bpf", "pack");
+        self.zone(cpu, VirtAddr(ptr), size, "bpf", "pack");
         if self.caps.yes(Fact::PackFilled) && self.packs.zeros {
             self.fill_plain(cpu, VirtAddr(ptr), size, &[0])?;
         } else if self.caps.yes(Fact::PackFilled) {

@@ -145,7 +145,7 @@ impl Kernel {
             return Ok(false);
         }
         let len = request.size;
-        self.region(cpu, VirtAddr(start), len, "execmem", "cache");
+        self.zone(cpu, VirtAddr(start), len, "execmem", "cache");
         self.fill_plain(cpu, VirtAddr(start), len, &[0xcc])?;
         if self.restore_rox(cpu, start, len)? != 0 {
             self.inner(cpu, "vfree", &Args::of(&[start]))?;

@@ -108,7 +108,7 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
         return Ok(0);
     }
     let Some(area) = k.areas.hide(VirtAddr(start)) else { return Ok(0) };
-    k.region(cpu, VirtAddr(start), len, "vmalloc_exec", "text");
+    k.zone(cpu, VirtAddr(start), len, "vmalloc_exec", "text");
     k.fill_plain(cpu, VirtAddr(start), len, &[0])?;
     for call in ["set_memory_ro", "set_memory_x"] {
         let done = k.inner(cpu, call, &Args::of(&[start, len / FRAME_BYTES]))?;

@@ -189,7 +189,8 @@ impl Live {
         if let Some((at, broken)) = found {
             let mark = self.mark(now).about(at);
             if self.checkable(broken.rule) {
-                let draft = fetch::broken(self, &mark, &broken);
+                let mut draft = fetch::broken(self, &mark, &broken);
+                draft.fetched = span.len() - at.wrapping_sub(virt).min(span.len() - 1);
                 self.report(draft);
             }
             let frame = span.first.wrapping_add(at.wrapping_sub(virt));

@@ -194,6 +194,7 @@ pub(crate) fn remapped(live: &Live, mark: &Mark, _space: SpaceId, until: u64) ->
     let mut draft = Draft::new(RuleId::MissingContextSync, message, site);
     // That the bytes differ was not looked at, and that a mapping counts is a deduction.
     draft.sure = false;
+    draft.cause = Some(until);
     draft.missing.push(format!("{} on {p}", words::context_sync(live.arch())));
     draft.window =
         Window::Fetch { cpu: p, virt: mark.virt.unwrap_or(VirtAddr(0)), low: 0, high: 1 };

@@ -191,7 +191,7 @@ impl Kernel {
         if page == 0 {
             return Ok(0);
         }
-        self.region(cpu, VirtAddr(page), FRAME_BYTES, "kprobes", "slots");
+        self.zone(cpu, VirtAddr(page), FRAME_BYTES, "kprobes", "slots");
         // powerpc changes nothing without strict module permissions: it is executable already.
         let strict = self.config.on("STRICT_MODULE_RWX") && self.config.rodata_enabled();
         let range = Args::of(&[page, 1]);

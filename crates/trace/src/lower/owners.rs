@@ -15,7 +15,7 @@ use crate::side::SideFiles;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_arch::VirtAddr;
-use textbed_event::{Provenance, View};
+use textbed_event::{Flags, Provenance, View};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
@@ -74,7 +74,7 @@ impl Lower<'_> {
         if let Some(owner) = owner {
             let nameless = if owner == Owner::Module { "loaded before the log" } else { "" };
             let name = self.short(module.unwrap_or(nameless)).to_owned();
-            self.region(virt, len, owner, &name);
+            self.region(virt, len, owner, &name, Flags::default());
         }
     }
 
@@ -91,7 +91,13 @@ impl Lower<'_> {
         }
         if text_end > module.base {
             let name = self.short(&module.name).to_owned();
-            self.region(module.base, text_end - module.base, Owner::Module, &name);
+            self.region(
+                module.base,
+                text_end - module.base,
+                Owner::Module,
+                &name,
+                Flags::default(),
+            );
         }
         text_end > module.base
     }
@@ -125,7 +131,7 @@ impl Lower<'_> {
         let Some(pieces) = self.owners.nameless.remove(&self.now.stack) else { return Some(()) };
         self.owners.waiting -= pieces.len();
         for (virt, len) in pieces {
-            self.region(virt, len, Owner::Module, &name);
+            self.region(virt, len, Owner::Module, &name, Flags::default());
         }
         Some(())
     }
@@ -184,14 +190,14 @@ impl Lower<'_> {
         *number += 1;
         // The owner stands before the name wherever both are shown.
         let name = format!("#{number}");
-        self.region(address, len, owner, &name);
+        self.region(address, len, owner, &name, Flags::NUMBERED);
     }
 
-    fn region(&mut self, virt: u64, len: u64, owner: Owner, name: &str) {
+    fn region(&mut self, virt: u64, len: u64, owner: Owner, name: &str, of: Flags) {
         let id = self.name(owner.text());
         let name_id = self.name(name);
         let view = View::Region { virt: VirtAddr(virt), len, owner: id, name: name_id };
-        self.emit(view, Provenance::Recorded);
+        self.emit_flagged(view, Provenance::Recorded, of);
         // Numbered pieces are counted together.
         let name = if owner == Owner::Module { name } else { "" };
         let key = (owner.text().to_string(), name.to_string());
