@@ -123,6 +123,14 @@ pub const CALIBRATION: &[CalibrationRow] = &[
         Proof::Near("scenarios/rules/exec-after-free/bad.tb"),
     ),
     row(
+        "code that was needed once, freed later by another CPU",
+        ALL,
+        "nobody has its address after a grace period, and it is flushed before its frames go back",
+        Cite::read("Linux 6.12 kernel/module/main.c: a work item frees what init sections lay in"),
+        Shown::Scenario("scenarios/calibration/init-text-freed-later.tb"),
+        Proof::Near("scenarios/rules/exec-after-free/bad.tb"),
+    ),
+    row(
         "a no-operation that becomes a branch, seen late by a CPU that runs there",
         WEAK,
         "both are in the list of what may be modified while it is executed: old or new, never torn",

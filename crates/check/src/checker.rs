@@ -346,7 +346,7 @@ impl Live {
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
             // Not looked at: for people (Marker, Warned), for rules not built (ReadSide,
-            // TableFreed), and what only tests may read (Observed).
+            // TableFreed: LIMITS.md), and what only tests may read (Observed).
             View::Marker { .. }
             | View::Warned { .. }
             | View::TableFreed { .. }

@@ -32,8 +32,9 @@ const ARM_LIVE: Cite =
     Cite::read("Arm ARM DDI 0487 B2.2.5 Concurrent modification and execution of instructions");
 const ATOMICITY: Cite =
     Cite::read("Linux commits 2dc419613805, aec86b052df6, 8547649981e6 (messages)");
-const POWER_PREFIX: Cite =
-    Cite::memory("Power ISA 3.1 Book I 1.6: prefixed instructions do not cross 64 bytes");
+const POWER_PREFIX: Cite = Cite::read(
+    "Linux 6.12 powerpc reg.h (SRR1_BOUNDARY), uprobes.c: prefixed instructions and 64 bytes",
+);
 const LOCKS: Cite = Cite::read("Linux commits 9f255b632bf1, 2aebf5ee43bf (messages)");
 const SELF: Cite =
     Cite::read("Linux commits 49b39ec248af, 5b48ba2fbd77, d35652a5fc99, 429388682dc2 (messages)");
