@@ -21,6 +21,7 @@ pub mod functions;
 mod limits;
 mod lower;
 pub mod mappings;
+mod memo;
 pub mod merge;
 mod model;
 pub mod modules;

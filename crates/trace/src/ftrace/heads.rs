@@ -1,33 +1,19 @@
 //! Columns before the time that were read before.
 //!
 //! A few tasks make most lines of a log, and what stands before the time in their lines is printed
-//! the same each time: task, PID, CPU, flags. What follows from those bytes alone is kept under
-//! them; the rest of the line is read anew.
+//! the same each time: task, PID, CPU, flags. The rest of the line is read anew.
 
 use super::columns::{self, Head};
 use super::{Parsed, parse};
+use crate::memo::{self, Memo};
 
-/// Heads that are kept: a new one takes the slot of another.
-const SLOTS: usize = 256;
-/// Bytes that a head has at least (a task, a dash, columns for PID and CPU) and at most.
-const BYTES: std::ops::RangeInclusive<usize> = 32..=48;
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    text: [u8; *BYTES.end()],
-    head: Head,
-}
+/// Bytes that a head has at least: a task, a dash, columns for PID and CPU. The hash looks at them.
+const LEAST: usize = 32;
 
 /// See the module's header.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Heads {
-    slots: Vec<Option<Slot>>,
-}
-
-impl Default for Heads {
-    fn default() -> Self {
-        Self { slots: vec![None; SLOTS] }
-    }
+    known: Memo<Head>,
 }
 
 /// The slot of a line: by the end of the task's name, the PID, the CPU and the flags.
@@ -38,41 +24,30 @@ fn slot(line: &[u8]) -> Option<usize> {
         u64::from_le_bytes(bytes)
     };
     let last = u64::from(u32::from_le_bytes(*behind.first_chunk()?));
-    let mixed = (word(0) ^ word(8).rotate_left(17) ^ word(16).rotate_left(34) ^ last << 9)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Some((mixed >> (u64::BITS - SLOTS.ilog2())) as usize)
+    Some(memo::hash(word(0) ^ word(8).rotate_left(17) ^ word(16).rotate_left(34) ^ last << 9))
 }
 
 impl Heads {
     /// As [`parse`].
     #[inline]
     pub(crate) fn parse<'a>(&mut self, line: &'a [u8]) -> Parsed<'a> {
-        let slot = slot(line).and_then(|slot| self.slots.get_mut(slot));
-        match slot {
-            Some(Some(Slot { text, head }))
-                if line.get(..head.length) == text.get(..head.length) =>
-            {
-                columns::behind(head, line).map_or_else(|| parse(line), Parsed::Event)
-            }
-            Some(slot) => Self::read(slot, line),
-            None => parse(line),
+        let Some(slot) = slot(line) else { return parse(line) };
+        match self.known.prefix(slot, line) {
+            Some(head) => columns::behind(&head, line).map_or_else(|| parse(line), Parsed::Event),
+            None => self.read(slot, line),
         }
     }
 
-    /// Reads a line whose head is not in its slot, and puts it there.
-    fn read<'a>(slot: &mut Option<Slot>, line: &'a [u8]) -> Parsed<'a> {
+    /// Reads a line whose head is not known, and keeps it.
+    fn read<'a>(&mut self, slot: usize, line: &'a [u8]) -> Parsed<'a> {
         let parsed = parse(line);
         if matches!(parsed, Parsed::Event(_))
             && let Some(head) = columns::head(line)
             && head.flags.is_some()
-            && BYTES.contains(&head.length)
-            && let Some(bytes) = line.get(..head.length)
+            && head.length >= LEAST
+            && let Some(text) = line.get(..head.length)
         {
-            let mut text = [0; *BYTES.end()];
-            if let Some(text) = text.get_mut(..head.length) {
-                text.copy_from_slice(bytes);
-            }
-            *slot = Some(Slot { text, head });
+            self.known.keep(slot, text, head);
         }
         parsed
     }

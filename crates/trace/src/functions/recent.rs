@@ -1,64 +1,51 @@
-//! Places of probes that were looked up before.
+//! Places of probes, and pointers to functions, that were looked up before.
 //!
-//! A log has a few dozen of them, each some thousand times, printed the same: what a place says is
-//! kept under its text. Only what follows from the text alone is kept, a function of the table with
-//! an offset; what symbols or the event's name tell is asked anew.
+//! Only what follows from the text alone is kept, a function of the table with an offset; what
+//! symbols or the event's name tell is asked anew.
 
-use super::{Hit, Symbols, at, by_name, classify, symbol};
+use super::{Function, Hit, Symbols, at, by_name, classify, symbol};
 use crate::ftrace::{Event, Location};
-
-/// Places that are kept: a new one takes the slot of another.
-const SLOTS: usize = 256;
-/// Bytes of a place that is kept, at least and at most.
-const BYTES: std::ops::RangeInclusive<usize> = 8..=56;
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    text: [u8; *BYTES.end()],
-    length: usize,
-    hit: Hit,
-}
+use crate::memo::{self, Memo};
 
 /// See the module's header.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Recent {
-    slots: Vec<Slot>,
+    places: Memo<Hit>,
+    pointers: Memo<Option<&'static Function>>,
 }
 
-impl Default for Recent {
-    fn default() -> Self {
-        let none = Slot { text: [0; *BYTES.end()], length: 0, hit: Hit::Unknown };
-        Self { slots: vec![none; SLOTS] }
-    }
-}
-
-/// The slot of a place: by its ends and its length.
-fn slot(place: &[u8]) -> Option<usize> {
-    let (first, last) = (place.first_chunk()?, place.last_chunk()?);
+/// The slot of a text: by its ends and its length.
+fn slot(text: &[u8]) -> Option<usize> {
+    let (first, last) = (text.first_chunk()?, text.last_chunk()?);
     let word = u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23);
-    let mixed = (word ^ place.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Some((mixed >> (u64::BITS - SLOTS.ilog2())) as usize)
+    Some(memo::hash(word ^ text.len() as u64))
 }
 
 impl Recent {
     /// As [`classify`].
     pub(crate) fn classify(&mut self, event: &Event<'_>, symbols: &Symbols) -> Hit {
         let Some(Location::At(place)) = event.location() else { return classify(event, symbols) };
-        let known = slot(place).filter(|_| BYTES.contains(&place.len()));
-        let Some(known) = known.and_then(|slot| self.slots.get_mut(slot)) else {
-            return classify(event, symbols);
-        };
-        if known.text.get(..known.length) == Some(place) {
-            return known.hit;
+        let Some(slot) = slot(place) else { return classify(event, symbols) };
+        if let Some(hit) = self.places.whole(slot, place) {
+            return hit;
         }
         let (name, offset) = symbol(place);
         let Some(function) = by_name(name) else { return classify(event, symbols) };
         let hit = at(function, offset);
-        if let Some(text) = known.text.get_mut(..place.len()) {
-            text.copy_from_slice(place);
-            (known.length, known.hit) = (place.len(), hit);
-        }
+        self.places.keep(slot, place, hit);
         hit
+    }
+
+    /// The function of the table that a printed pointer (`do_sync_core+0x0/0x30`) names.
+    pub(crate) fn pointer(&mut self, text: &[u8]) -> Option<&'static Function> {
+        let find = || by_name(symbol(text).0);
+        let Some(slot) = slot(text) else { return find() };
+        if let Some(known) = self.pointers.whole(slot, text) {
+            return known;
+        }
+        let found = find();
+        self.pointers.keep(slot, text, found);
+        found
     }
 }
 
@@ -67,6 +54,22 @@ mod tests {
     use super::*;
     use crate::ftrace::{Parsed, parse};
     use crate::functions::all;
+
+    #[test]
+    fn whatever_came_before_a_pointer_names_the_same() {
+        let mut recent = Recent::default();
+        let names: Vec<_> = all().map(|f| f.name).chain(["nobody", "a.part.0", ""]).collect();
+        for round in 0..3 {
+            for name in &names {
+                for rest in ["", "+0x0/0x30", "+0x40/0x90 [m]"] {
+                    let text = format!("{name}{rest}");
+                    let wanted = by_name(symbol(text.as_bytes()).0).map(|f| f.name);
+                    let found = recent.pointer(text.as_bytes()).map(|f| f.name);
+                    assert_eq!(found, wanted, "{round}: {text}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn whatever_came_before_a_place_says_the_same() {

@@ -14,7 +14,7 @@ use super::text::Open;
 use crate::accounting::{Class, Reason};
 use crate::bounds::Bound;
 use crate::ftrace::{Fields, number};
-use crate::functions::{self, Function, Meaning, Runs};
+use crate::functions::{Function, Meaning, Runs};
 use std::collections::VecDeque;
 use textbed_arch::effect::{Reach, SyncCause, TlbScope};
 use textbed_arch::{Arch, CpuId, VirtAddr};
@@ -38,27 +38,6 @@ pub(super) struct State {
     sent: u32,
     /// The inner half of a cross-call whose outer half was just seen: sender and function.
     outer: Option<(CpuId, &'static str)>,
-    /// What the last one ran.
-    run: Run,
-}
-
-/// What a cross-call runs is mostly what the last one ran, printed the same.
-#[derive(Debug, Clone, Default)]
-struct Run {
-    text: Vec<u8>,
-    function: Option<&'static Function>,
-}
-
-impl Run {
-    /// The function that a pointer names.
-    fn find(&mut self, text: &[u8]) -> Option<&'static Function> {
-        if self.text != text {
-            self.text.clear();
-            self.text.extend_from_slice(text);
-            self.function = functions::by_name(functions::pointer_symbol(text));
-        }
-        self.function
-    }
 }
 
 impl State {
@@ -108,7 +87,7 @@ impl Lower<'_> {
 
     fn cross_call(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
         let Some(func) = e.arg(b"func") else { return Class::NotUnderstood(Reason::BadArguments) };
-        let target = self.sync.run.find(func);
+        let target = self.recent.pointer(func);
         let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
             return Class::NotNeeded;
         };
@@ -187,7 +166,7 @@ impl Lower<'_> {
         if self.seen.cross_call {
             return Class::NotNeeded;
         }
-        let target = e.arg(b"callback").map(functions::pointer_symbol).and_then(functions::by_name);
+        let target = e.arg(b"callback").and_then(|text| self.recent.pointer(text));
         let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
             return Class::NotNeeded;
         };
