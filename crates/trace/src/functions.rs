@@ -173,6 +173,11 @@ pub enum Meaning {
     PatchTrap,
     /// x86: stores to live code and the synchronisation behind them happen inside of it.
     PatchBatch,
+    /// x86: a call inside of one that patches, which says nothing more.
+    PatchStep,
+    /// A call inside of one that gives pages back, which says nothing more (Linux 6.12
+    /// mm/vmalloc.c `vm_reset_perms`).
+    FreeStep,
     /// Code is copied by a patcher whose inner functions no probe sees: `dst`, `len`.
     TextCopy,
     /// Other CPUs are asked to run `func`.
@@ -306,11 +311,6 @@ fn symbol(place: &[u8]) -> (&[u8], u64) {
     let offset = rest.strip_prefix(b"+").unwrap_or_default();
     let end = scan::either(offset, b'/', b' ').unwrap_or(offset.len());
     (name, offset.get(..end).and_then(crate::ftrace::number).unwrap_or(0))
-}
-
-/// The symbol of a printed function pointer (`do_sync_core+0x0/0x30`).
-pub fn pointer_symbol(text: &[u8]) -> &[u8] {
-    symbol(text).0
 }
 
 /// Finds the function behind an event: by the symbol in its place, by the address there, by the

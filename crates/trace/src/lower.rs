@@ -391,6 +391,8 @@ impl<'s> Lower<'s> {
             | Meaning::ExecPiece(_)
             | Meaning::ExecPage(_)
             | Meaning::Call
+            | Meaning::PatchStep
+            | Meaning::FreeStep
             | Meaning::Marker
             | Meaning::NotNeeded => Some(()),
         };

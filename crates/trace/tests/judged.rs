@@ -64,6 +64,31 @@ fn find(lines: &[String], from: usize, word: &str) -> usize {
     from + lines[from..].iter().position(|l| l.contains(word)).unwrap()
 }
 
+/// The functions that synchronise have probes of their own in some recordings: they end no patch.
+#[test]
+fn what_a_patch_calls_does_not_end_it() {
+    let name = "amd64-6.12";
+    let plain = lines(name, 4000);
+    let (report, summary) = judge(name, &plain);
+    for step in ["text_poke_sync", "text_poke", "smp_text_poke_sync_each_cpu"] {
+        let mut more = Vec::new();
+        for line in &plain {
+            if let Some((head, _)) = line.split_once(": on_each_cpu_cond_mask: ")
+                && line.contains("func=do_sync_core")
+            {
+                more.push(format!("{head}: {step}: ({step}+0x4/0x20)"));
+            }
+            more.push(line.clone());
+        }
+        assert!(more.len() > plain.len() + 100);
+        let (with_steps, counts) = judge(name, &more);
+        assert!(with_steps.findings.is_empty(), "{step}: {:?}", with_steps.findings);
+        assert_eq!(counts.counts.patches_judged, summary.counts.patches_judged, "{step}");
+        let rule = RuleId::BrokenPromise;
+        assert_eq!(checked(&with_steps, rule), checked(&report, rule), "{step}");
+    }
+}
+
 #[test]
 fn a_patch_behind_which_not_every_cpu_synchronises_is_found() {
     let name = "amd64-6.12";

@@ -38,8 +38,8 @@ pub(super) const ROWS: &[Function] = &[
     row("vunmap", On::All, Call, &[], Ret::Void, VMALLOC),
     row("vfree", On::All, GiveBack, &["addr"], Ret::Void, VMALLOC),
     row("vfree_atomic", On::All, GiveBack, &["addr"], Ret::Void, VMALLOC),
-    row("vm_unmap_aliases", On::All, Call, &[], Ret::Void, VMALLOC),
-    row("_vm_unmap_aliases", On::All, Call, &[], Ret::Void, VMALLOC),
+    row("vm_unmap_aliases", On::All, FreeStep, &[], Ret::Void, VMALLOC),
+    row("_vm_unmap_aliases", On::All, FreeStep, &[], Ret::Void, VMALLOC),
     // A probe of the function and a tracepoint bear this name; the area is known by then.
     row("free_vmap_area_noflush", On::All, NotNeeded, &[], Ret::Void, VMALLOC_EVENTS),
     row("mm_page_free", On::All, PagesFreed, &["pfn", "order"], Ret::Void, KMEM_EVENTS),

@@ -27,11 +27,6 @@ const MAX_ORDER: u64 = 14;
 /// Bytes of the frames that events count.
 const FRAME_BYTES: u64 = 4096;
 
-/// Calls inside of a removal that mean nothing else here (Linux 6.12 mm/vmalloc.c
-/// `vm_reset_perms`).
-const INSIDE: &[&str] =
-    &["vm_unmap_aliases", "_vm_unmap_aliases", "flush_tlb_all", "flush_tlb_kernel_range"];
-
 /// A run of pages: first address, bytes, and frame where it is known.
 type Pages = (u64, u64, Option<u64>);
 
@@ -82,13 +77,27 @@ impl Lower<'_> {
             return;
         }
         let inside = match hit {
-            Hit::Entry(f) => match f.meaning {
-                UnmapPages | PurgeCall | Purged | DirectMap(_) | CpaCall | CpaWalk | CpaFlush
-                | ChangeMemoryApply | ChangeMemoryCall | CrossCall | IpiSend | Remote(_)
-                | LocalFlushAll | LocalFlushOne | BroadcastFlush | PagesFreed | NotNeeded => true,
-                Call => INSIDE.contains(&f.name),
-                _ => false,
-            },
+            Hit::Entry(f) => matches!(
+                f.meaning,
+                UnmapPages
+                    | PurgeCall
+                    | Purged
+                    | DirectMap(_)
+                    | CpaCall
+                    | CpaWalk
+                    | CpaFlush
+                    | ChangeMemoryApply
+                    | ChangeMemoryCall
+                    | CrossCall
+                    | IpiSend
+                    | Remote(_)
+                    | LocalFlushAll
+                    | LocalFlushOne
+                    | BroadcastFlush
+                    | PagesFreed
+                    | FreeStep
+                    | NotNeeded
+            ),
             // The returns of what is inside; that of the function itself ends it.
             Hit::Return(f) => f.meaning != GiveBack,
             Hit::Inside(_) | Hit::Unknown => true,

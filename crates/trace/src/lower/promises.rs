@@ -28,9 +28,6 @@ use textbed_arch::{Arch, Perm, PhysAddr, VirtAddr};
 use textbed_event::{CallRef, Flags, LeafChange, Promise, Provenance, View};
 use textbed_kernel::promises_of;
 
-/// Calls inside of a patch that mean nothing else here.
-const INSIDE: &[&str] = &["text_poke", "text_poke_sync", "smp_text_poke_sync_each_cpu"];
-
 /// A call that patches.
 #[derive(Debug, Clone)]
 struct Patch {
@@ -129,15 +126,15 @@ impl Lower<'_> {
             return;
         }
         let inside = match hit {
-            Hit::Entry(f) => match f.meaning {
+            Hit::Entry(f) => matches!(
+                f.meaning,
                 Meaning::TextPoke
-                | Meaning::CrossCall
-                | Meaning::IpiSend
-                | Meaning::Remote(Runs::SyncCore)
-                | Meaning::NotNeeded => true,
-                Meaning::Call => INSIDE.contains(&f.name),
-                _ => false,
-            },
+                    | Meaning::CrossCall
+                    | Meaning::IpiSend
+                    | Meaning::Remote(Runs::SyncCore)
+                    | Meaning::PatchStep
+                    | Meaning::NotNeeded
+            ),
             Hit::Return(f) => f.meaning != Meaning::PatchBatch,
             Hit::Inside(_) | Hit::Unknown => true,
         };

@@ -99,7 +99,7 @@ impl Purpose {
             IcacheRange => Self::InstructionCache,
             CrossCall | IpiSend | Remote(_) | StopMachine => Self::Order,
             ExecAlloc(_) | ExecmemAlloc | ExecPiece(_) | ExecPage(_) | ModuleStep => Self::Owners,
-            Marker | Call | NotNeeded => Self::Context,
+            Marker | Call | PatchStep | FreeStep | NotNeeded => Self::Context,
         }
     }
 }
