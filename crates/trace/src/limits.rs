@@ -39,7 +39,7 @@ pub(crate) fn of_side_files(side: &SideFiles) -> Vec<String> {
             side.modules_hidden
         ));
     }
-    let named = |virt: &u64| side.modules.iter().any(|m| m.base == *virt);
+    let named = |virt: &u64| side.modules.binary_search_by_key(virt, |m| m.base).is_ok();
     let hidden = side
         .areas
         .iter()

@@ -46,7 +46,7 @@ pub struct SideFiles {
     pub areas: Vec<(u64, u64, String)>,
     /// Lines of it without addresses: under `kptr_restrict` they are hashes.
     pub areas_hashed: u64,
-    /// Modules of `modules`, by address.
+    /// Modules of `modules`, by address, each once.
     pub modules: Vec<Module>,
     /// Lines of it without addresses: only root is shown them.
     pub modules_hidden: u64,
@@ -218,7 +218,9 @@ impl SideFiles {
             modules::Said::Hidden => self.modules_hidden += 1,
             modules::Said::Nothing => {}
         })?;
+        // One address is one module's, whatever the file says.
         self.modules.sort_by_key(|m| m.base);
+        self.modules.dedup_by_key(|m| m.base);
         Ok(())
     }
 

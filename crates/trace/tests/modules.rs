@@ -43,6 +43,19 @@ fn beside(files: &[(&str, &str)]) -> SideFiles {
     SideFiles::beside(&dir.path().join("trace.txt")).unwrap()
 }
 
+/// Page tables of a 6.12 kernel at the moment of [`AREAS`].
+fn side_tables() -> Option<PathBuf> {
+    let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/logs");
+    Some(logs.join("amd64-6.12/ptpages.pre.bin.zst"))
+}
+
+/// A file of many modules at one address costs no more than its lines.
+#[test]
+fn an_address_is_one_modules() {
+    let side = beside(&[("modules", &MODULES.repeat(3))]);
+    assert_eq!(side.modules.len(), 1);
+}
+
 fn says(not_seen: &[String], what: &str) -> bool {
     not_seen.iter().any(|s| s.contains(what))
 }
@@ -72,13 +85,18 @@ fn a_module_is_known_where_vmallocinfo_has_a_return_probe_for_its_caller() {
 
 #[test]
 fn page_tables_say_where_a_module_ends_that_no_list_of_areas_has() {
-    let tables: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/logs/amd64-6.12/ptpages.pre.bin.zst");
-    let side = SideFiles { tables: Some(tables), ..beside(&[("modules", MODULES)]) };
+    let side = SideFiles { tables: side_tables(), ..beside(&[("modules", MODULES)]) };
     let (regions, not_seen) = before(side);
     // The executable part alone, as the list of areas has it.
     assert_eq!(regions, [(BASE, 0x3000, "module virtio_blk".to_owned())]);
     assert!(!says(&not_seen, "modules from before the log whose"), "{not_seen:?}");
+    // What lies right behind it and is not executable is no text: the kernel's own, which the
+    // tables have up to `_etext`, stands in for a module here.
+    let image =
+        MODULES.replace("ffffffffc0201000", "ffffffff81000000").replace("32768", "33554432");
+    let side = SideFiles { tables: side_tables(), ..beside(&[("modules", &image)]) };
+    let text = (0xffff_ffff_8100_0000, 0x100_0000, "module virtio_blk".to_owned());
+    assert_eq!(before(side).0, [text]);
     // With neither of them nothing is guessed, and that is said.
     let (regions, not_seen) = before(beside(&[("modules", MODULES)]));
     assert!(regions.is_empty());
