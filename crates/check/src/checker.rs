@@ -11,6 +11,7 @@ use crate::finding::Report;
 use crate::live::{Live, Now};
 use crate::options::Options;
 use crate::rules::{RuleId, calls, translations};
+use crate::shortcuts::{Shortcut, open};
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
 
@@ -228,7 +229,7 @@ impl Live {
             View::WindowClosed { window } => {
                 // Whom it permitted is in a window, if there is a pair of grants at all.
                 if let Some(frames) = self.authorised.close(window)
-                    && self.in_window(frames)
+                    && (self.in_window(frames) || !open(Shortcut::NoWindow))
                 {
                     let mark = self.mark(now);
                     self.review_frames(frames, &mark);

@@ -320,7 +320,7 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 edges.ipi_sent(ipi, machine.release(p, seq))
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
@@ -335,7 +335,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 if let Some(sent) = edges.ipi_taken(ipi) {
                     machine.acquire(p, sent);
                 }
@@ -356,7 +356,7 @@ impl Live {
         }
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 if !waited {
                     let done = machine.release(p, seq);
                     edges.ipi_served(ipi, &done);
@@ -381,7 +381,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 if let Some(from) = edges.lock_acquired(lock) {
                     machine.acquire(p, from);
                 }
@@ -399,7 +399,7 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 edges.lock_released(lock, machine.release(p, seq))
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
@@ -413,7 +413,7 @@ impl Live {
         let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 edges.published(slot, value, machine.release(p, seq))
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
@@ -428,7 +428,7 @@ impl Live {
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
-            Model::X86 { machine, edges: Some(edges) } => {
+            Model::X86 { machine, edges } if machine.by_edges => {
                 if let Some(from) = edges.observed(slot, value) {
                     machine.acquire(p, from);
                 }

@@ -61,8 +61,7 @@ pub(crate) enum Model {
     Off,
     X86 {
         machine: X86,
-        /// By real edges, if they are recorded and asked for.
-        edges: Option<Edges<Clock>>,
+        edges: Edges<Clock>,
     },
     Weak {
         observed: Box<Observed>,
@@ -184,7 +183,7 @@ impl Fetches {
             Model::Off
         } else if header.arch == Arch::X86_64 {
             let amd = header.features.contains(Features::X86_AMD);
-            Model::X86 { machine: X86::new(amd, predicted), edges: predicted.then(Edges::default) }
+            Model::X86 { machine: X86::new(amd, predicted), edges: Edges::default() }
         } else {
             let caches = Caches::of(header);
             Model::Weak {
@@ -282,7 +281,7 @@ impl Fetches {
     pub(crate) fn meet(&mut self, now: u64) {
         let everybody = (0..self.cpus).map(CpuId);
         match &mut self.model {
-            Model::X86 { machine, edges: Some(_) } => machine.meet(everybody, now),
+            Model::X86 { machine, .. } if machine.by_edges => machine.meet(everybody, now),
             Model::Weak { predicted: Some(weak), .. } => weak.meet(everybody),
             _ => {}
         }

@@ -66,7 +66,7 @@ struct Synced {
 pub(crate) struct X86 {
     pub(crate) amd: bool,
     /// Real edges count: who knew of what is kept. Else the order of the stream is all there is.
-    by_edges: bool,
+    pub(crate) by_edges: bool,
     clocks: PerCpu<Knowledge>,
     /// What is before a CPU's stores by coherence: known to itself once they are drained.
     stored: PerCpu<Clock>,

@@ -98,3 +98,67 @@ impl Sites {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::ChainId;
+    use textbed_event::Kind;
+
+    fn site(seq: u64, cause: CallRef) -> Site {
+        let virt = Span::of(seq * 16, 5).unwrap();
+        let mark = Mark {
+            seq,
+            at_ns: 0,
+            virt: None,
+            origin: None,
+            cause,
+            chain: ChainId::EMPTY,
+            cpu: CpuId(0),
+            kind: Kind::PatchSite,
+            sure: true,
+        };
+        Site {
+            cpu: CpuId(0),
+            virt,
+            frames: None,
+            cause,
+            mark,
+            stored: Vec::new(),
+            last_store: None,
+            trapped: false,
+            ran: None,
+        }
+    }
+
+    fn numbers<'s>(sites: impl Iterator<Item = &'s Site>) -> Vec<u64> {
+        sites.map(|s| s.mark.seq).collect()
+    }
+
+    #[test]
+    fn a_call_closes_its_sites_and_no_others() {
+        let mut sites = Sites::default();
+        for (seq, call) in [(1, 7), (2, CallRef::NONE.0), (3, 8), (4, 7)] {
+            sites.open(site(seq, CallRef(call)));
+        }
+        assert_eq!(numbers(sites.in_calls()), [1, 3, 4]);
+        sites.close(CallRef(7));
+        assert_eq!((numbers(sites.iter()), numbers(sites.in_calls())), (vec![2, 3], vec![3]));
+        sites.close(CallRef::NONE);
+        sites.close(CallRef(8));
+        assert_eq!((numbers(sites.iter()), numbers(sites.in_calls())), (vec![2], vec![]));
+    }
+
+    #[test]
+    fn the_oldest_goes_and_is_not_counted_any_more() {
+        let mut sites = Sites::default();
+        let most = MAX_SITES as u64;
+        sites.open(site(0, CallRef(7)));
+        (1..most).for_each(|seq| sites.open(site(seq, CallRef::NONE)));
+        assert_eq!(numbers(sites.in_calls()), [0]);
+        sites.open(site(most, CallRef::NONE));
+        assert_eq!((sites.iter().count(), sites.in_calls), (MAX_SITES, 0));
+        sites.open(site(most + 1, CallRef(9)));
+        assert_eq!(numbers(sites.in_calls()), [most + 1]);
+    }
+}

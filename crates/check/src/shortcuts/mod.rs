@@ -1,7 +1,8 @@
 //! Shortcuts that tests can close, to see that what they skip would have said the same.
 //!
 //! A version out of reach is forgotten and most stores are kept as notes
-//! ([`crate::fetch::versions`]). Outside of tests [`open`] is always true and costs nothing. Not
+//! ([`crate::fetch::versions`]); what a permit was about is not looked at again when it closes,
+//! unless it is in a window. Outside of tests [`open`] is always true and costs nothing. Not
 //! here: blocks that are known ([`crate::fetch::looks`]), for which the test of elision stands.
 
 /// A shortcut.
@@ -12,6 +13,13 @@ pub(crate) enum Shortcut {
     Settled,
     /// Stores are kept as notes.
     Noted,
+    /// A permit that closes around no window changes none.
+    NoWindow,
+}
+
+#[cfg(test)]
+impl Shortcut {
+    const ALL: [Self; 3] = [Self::Settled, Self::Noted, Self::NoWindow];
 }
 
 /// Whether it may be taken.
@@ -22,13 +30,13 @@ pub(crate) const fn open(_: Shortcut) -> bool {
 
 #[cfg(test)]
 thread_local! {
-    static CLOSED: std::cell::Cell<[bool; 2]> = const { std::cell::Cell::new([false; 2]) };
+    static CLOSED: std::cell::Cell<Option<Shortcut>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether it may be taken.
 #[cfg(test)]
 pub(crate) fn open(shortcut: Shortcut) -> bool {
-    !CLOSED.get()[shortcut as usize]
+    CLOSED.get() != Some(shortcut)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use textbed_arch::{
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
 };
 use textbed_event::{
-    Batch, Event, Flags, Header, LeafChange, MemOrder, NameId, Recorder, Sink, View,
+    Batch, Event, Flags, Header, LeafChange, MemOrder, NameId, Recorder, Sink, View, WindowPurpose,
 };
 
 use super::{CLOSED, Shortcut};
@@ -45,7 +45,7 @@ fn anything(mix: &mut Mix, rec: &mut Recorder, arch: Arch, page: u64, slot: Name
     let at = page + mix.of(&[0, 4, 8, 12, 16, 60, 64, 4088, 4094]);
     let (virt, alias, phys) = (VirtAddr(CODE + at), VirtAddr(ALIAS + at), PhysAddr(PHYS + at));
     let (scope, reach) = (CacheScope::Line, Reach::Broadcast);
-    match mix.below(70) {
+    match mix.below(76) {
         0..24 => {
             let at = page + mix.below(6) * 8;
             let (virt, phys) = (VirtAddr(CODE + at), PhysAddr(PHYS + at));
@@ -85,6 +85,16 @@ fn anything(mix: &mut Mix, rec: &mut Recorder, arch: Arch, page: u64, slot: Name
         }
         67 => View::FrameFree { pfn: Pfn((PHYS + page) >> 12), count: 1 },
         68 => View::FrameAlloc { pfn: Pfn((PHYS + page) >> 12), count: 1, zeroed: false },
+        69..73 => {
+            let purpose = mix.of(&[
+                WindowPurpose::Platform,
+                WindowPurpose::PatchPrivate,
+                WindowPurpose::PatchShared,
+            ]);
+            let (window, len) = (mix.below(3) as u32, mix.of(&[5, 4096]));
+            View::WindowOpened { window, purpose, phys, len }
+        }
+        73..75 => View::WindowClosed { window: mix.below(3) as u32 },
         _ => View::StoreLate { virt: alias, phys, len: mix.of(&[4, 8, 4096]) },
     }
 }
@@ -131,12 +141,10 @@ fn compare(arch: Arch, amd: bool, seed: u64) -> Result<usize, TestCaseError> {
             let open = report(&stream, &options);
             found += open.findings.len();
             let open = said(open);
-            for shortcut in [Shortcut::Settled, Shortcut::Noted] {
-                let mut closed = [false; 2];
-                closed[shortcut as usize] = true;
-                CLOSED.set(closed);
+            for shortcut in Shortcut::ALL {
+                CLOSED.set(Some(shortcut));
                 let slow = said(report(&stream, &options));
-                CLOSED.set([false; 2]);
+                CLOSED.set(None);
                 prop_assert_eq!(&open, &slow, "{:?} {} {:?} {:?}", shortcut, arch, mode, reading);
             }
         }

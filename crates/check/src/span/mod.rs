@@ -462,6 +462,14 @@ mod tests {
                 for (at, cell) in cells.iter().enumerate() {
                     prop_assert_eq!(map.get(at as u64).map(|(_, v)| *v), *cell);
                 }
+                // Whatever is asked for, there is the part of it that each cell has.
+                let asked = Span::of(first, len.min(64 - first)).unwrap();
+                let parts: Vec<_> = map.parts(asked).collect();
+                prop_assert!(parts.is_sorted_by(|(a, _), (b, _)| a.last < b.first));
+                for at in asked.first..=asked.last {
+                    let part = parts.iter().find(|(part, _)| (part.first..=part.last).contains(&at));
+                    prop_assert_eq!(part.map(|(_, v)| **v), cells[at as usize]);
+                }
                 // Equal neighbours are one entry.
                 let runs = cells.chunk_by(|a, b| a == b).filter(|run| run[0].is_some()).count();
                 prop_assert_eq!(map.entries(), runs);
