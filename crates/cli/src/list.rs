@@ -1,7 +1,7 @@
 //! `textbed list` and `textbed explain`.
 
 use anyhow::Result;
-use textbed_arch::cite::Evidence;
+use textbed_arch::cite::{Evidence, Text};
 use textbed_arch::{Arch, Cite, features, insn};
 use textbed_check::{calibration, rules};
 use textbed_kernel::{CALLS, KERNELS, OPTIONS, ParamKind, Returns};
@@ -55,29 +55,17 @@ fn rule_table() -> Table {
 
 /// What a rule rests on: manuals, kernels, models, each with how far it was checked.
 fn sources(cites: &[Cite]) -> String {
-    let kinds = ["manual", "kernel", "model"];
-    let of = |kind: &str| {
+    let of = |kind: Text| {
         let evidence: Vec<Evidence> = [Evidence::Read, Evidence::Deduced, Evidence::Memory]
             .into_iter()
-            .filter(|e| cites.iter().any(|c| c.evidence == *e && maker(c) == kind))
+            .filter(|e| cites.iter().any(|c| c.evidence == *e && c.text() == Some(kind)))
             .collect();
         (!evidence.is_empty()).then(|| {
             let words: Vec<String> = evidence.iter().map(ToString::to_string).collect();
             format!("{kind} ({})", words.join(", "))
         })
     };
-    kinds.into_iter().filter_map(of).collect::<Vec<_>>().join(", ")
-}
-
-/// What kind of text a source is, by how sources are named; one that names several counts by the
-/// first.
-fn maker(cite: &Cite) -> &'static str {
-    let kernel = ["Linux", "linuxppc-dev", "the source that the promise carries"];
-    match cite.source {
-        s if kernel.iter().any(|k| s.starts_with(k)) => "kernel",
-        s if s.starts_with("herdtools7") => "model",
-        _ => "manual",
-    }
+    Text::ALL.into_iter().filter_map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn scenario_table() -> Result<Table> {

@@ -208,7 +208,7 @@ pub static RULES: &[RuleRow] = &[
         needs: KindSet::of(&[Kind::Leaf, Kind::Promised]),
         facts: Facts::empty(),
         sure: Facts::empty(),
-        cites: &[Cite::read("the source that the promise carries (kernel tables)")],
+        cites: &[Cite::read("Linux, by call and version: the source that the promise carries")],
         explain: include_str!("pages/broken-promise.md"),
     },
     RuleRow {
