@@ -10,6 +10,7 @@ use crate::finding::{Blame, ChainStep, Finding, Site, Window};
 use crate::fingerprint::Fingerprint;
 use crate::joining::{Group, Target};
 use crate::rules::RuleId;
+use crate::span::Span;
 
 /// Distinct findings kept; the rest is counted only.
 const MAX_FINDINGS: usize = 4096;
@@ -60,10 +61,14 @@ impl Draft {
     /// What was fetched, if a fetch is what is wrong and its cause is known. `text` writes an
     /// address as messages have it.
     pub(crate) fn target(&self, text: impl Fn(u64) -> String) -> Option<Target> {
+        let (span, cause) = self.fetch()?;
+        Some(Target { span, cause, text: text(span.first) })
+    }
+
+    fn fetch(&self) -> Option<(Span, u64)> {
         let cause = self.cause.or(self.because.as_ref().map(|b| b.seq))?;
         let virt = self.at.virt.filter(|_| self.at.kind == Kind::Fetch)?;
-        let span = crate::span::Span::of(virt.0, self.fetched.max(1))?;
-        Some(Target { span, cause, text: text(virt.0) })
+        Some((Span::of(virt.0, self.fetched.max(1))?, cause))
     }
 
     /// Hash of what stays the same from run to run: rule, architecture, and of each site the place,
@@ -71,7 +76,7 @@ impl Draft {
     /// nothing of the input's text. In a recorded log that is less than in a scenario, which says
     /// itself what each CPU does: no number of a CPU.
     pub(crate) fn fingerprint(&self, arch: &str, recorded: bool) -> String {
-        let fetches = self.target(|_| String::new()).is_some();
+        let fetches = self.fetch().is_some();
         let mut hash = Fingerprint::new();
         hash.field(self.rule.name());
         hash.field(arch);
@@ -99,7 +104,7 @@ impl Draft {
     /// What tells findings of one fingerprint apart within a run: where sites lie in regions of
     /// which another run may have another part there.
     pub(crate) fn apart(&self) -> Vec<u64> {
-        if self.target(|_| String::new()).is_some() {
+        if self.fetch().is_some() {
             return Vec::new();
         }
         let sites = std::iter::once(&self.at).chain(&self.because);
