@@ -5,7 +5,7 @@ use textbed_arch::Arch;
 use textbed_check::{Confidence, Level};
 use textbed_kernel::Version;
 use textbed_report::tested::{
-    Came, Case, Difference, DifferenceKind, Ending, Expected, Found, Tested, text,
+    Came, Case, Difference, DifferenceKind, Ending, Expected, FileVerdict, Found, Tested, text,
 };
 use textbed_report::text::Problem;
 use textbed_report::{Outcome, Run};
@@ -41,7 +41,7 @@ pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
             if live {
                 show(&tested, out)?;
             }
-            if tested.unusable.is_empty() && !tested.agrees() {
+            if tested.verdict() == FileVerdict::Differs {
                 status = status.and(Status::Findings);
             }
             all.push(tested);
@@ -56,7 +56,7 @@ pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
 
 /// What is on the terminal of one file; what makes it unusable is there already.
 fn show(tested: &Tested, out: &mut Out) -> Result<()> {
-    if !tested.unusable.is_empty() {
+    if tested.verdict() == FileVerdict::Unusable {
         return Ok(());
     }
     out.text(&text::line(tested))?;

@@ -21,7 +21,12 @@ pub fn document(runs: &[Run]) -> Result<String, serde_json::Error> {
     let runs = runs.iter().map(run).collect();
     let document =
         Document { schema: "textbed-report/1", version: env!("CARGO_PKG_VERSION"), runs };
-    let mut text = serde_json::to_string_pretty(&document)?;
+    pretty(&document)
+}
+
+/// Any document as this crate writes JSON: indented, with a final newline.
+pub(crate) fn pretty(document: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
     Ok(text)
 }

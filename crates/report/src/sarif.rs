@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use textbed_check::{Coverage, Finding, Level, Site, rules};
 
+use crate::json::pretty;
 use crate::run::{Outcome, Run};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
@@ -50,7 +51,7 @@ pub(crate) struct Log {
 impl Log {
     /// The log as text, indented, with a final newline.
     pub(crate) fn text(self) -> Result<String, serde_json::Error> {
-        let log = json!({
+        pretty(&json!({
             "$schema": SCHEMA,
             "version": "2.1.0",
             "runs": [{
@@ -66,10 +67,7 @@ impl Log {
                 }],
                 "results": self.results,
             }],
-        });
-        let mut text = serde_json::to_string_pretty(&log)?;
-        text.push('\n');
-        Ok(text)
+        }))
     }
 }
 

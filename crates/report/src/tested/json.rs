@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use super::{Case, Difference, Ending, Expected, Found, Tested};
+use super::{Case, Difference, Expected, Found, Tested};
+use crate::json::pretty;
 
 /// The schema, as JSON text.
 pub const SCHEMA: &str = include_str!("../../schema/textbed-test-1.schema.json");
@@ -19,9 +20,7 @@ pub fn document(all: &[Tested]) -> Result<String, serde_json::Error> {
         version: env!("CARGO_PKG_VERSION"),
         files: all.iter().map(file).collect(),
     };
-    let mut text = serde_json::to_string_pretty(&document)?;
-    text.push('\n');
-    Ok(text)
+    pretty(&document)
 }
 
 #[derive(Serialize)]
@@ -91,11 +90,7 @@ fn file(tested: &Tested) -> FileJson<'_> {
         path: &tested.path,
         name: &tested.name,
         sha256: &tested.sha256,
-        verdict: match (tested.unusable.is_empty(), tested.agrees()) {
-            (false, _) => "unusable",
-            (_, true) => "agrees",
-            (_, false) => "differs",
-        },
+        verdict: tested.verdict().name(),
         unusable: tested.unusable.iter().map(|p| p.message.as_str()).collect(),
         cases: tested.cases.iter().map(case).collect(),
     }
@@ -111,7 +106,7 @@ fn case(case: &Case) -> CaseJson<'_> {
         verdict: case.verdict().name(),
         expected: case.expected.as_ref().map(expected),
         came: case.came.as_ref().map(|came| CameJson {
-            end: Ending::name(came.end),
+            end: came.end.name(),
             reason: came.reason.as_deref(),
             found: came.found.iter().map(found).collect(),
         }),

@@ -3,7 +3,7 @@
 //! What was expected, what came and what differs stand before a run's line as diagnostics. A run of
 //! which nothing is expected is skipped; a file that cannot be used is `not ok` without subtests.
 
-use super::{Tested, Verdict};
+use super::{FileVerdict, Tested, Verdict};
 use crate::ktap::{Subtest, Test, write};
 
 /// The results as one KTAP document.
@@ -11,7 +11,7 @@ use crate::ktap::{Subtest, Test, write};
 pub fn document(all: &[Tested]) -> String {
     let tests = all.iter().map(|tested| Test {
         name: &tested.path,
-        ok: tested.agrees(),
+        ok: tested.verdict() == FileVerdict::Agrees,
         said: tested.unusable.iter().map(|p| p.message.clone()).collect(),
         subtests: tested.cases.iter().map(subtest).collect(),
     });

@@ -144,11 +144,28 @@ pub enum Verdict {
     NotRun,
 }
 
+/// What became of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileVerdict {
+    /// It could be used and no case differs.
+    Agrees,
+    /// A case differs.
+    Differs,
+    /// It could not be used.
+    Unusable,
+}
+
 impl Tested {
-    /// Whether it could be used and no case differs.
+    /// What became of it.
     #[must_use]
-    pub fn agrees(&self) -> bool {
-        self.unusable.is_empty() && self.cases.iter().all(|c| c.differences.is_empty())
+    pub fn verdict(&self) -> FileVerdict {
+        if !self.unusable.is_empty() {
+            FileVerdict::Unusable
+        } else if self.cases.iter().all(|c| c.differences.is_empty()) {
+            FileVerdict::Agrees
+        } else {
+            FileVerdict::Differs
+        }
     }
 
     /// The differences, each with the cases that have it: those that differ in policy and seed
@@ -284,6 +301,18 @@ impl DifferenceKind {
                 ("assertion", "Nothing was found, and an assertion of the scenario failed.")
             }
             DifferenceKind::NotRun => ("not-run", "The scenario cannot be run so."),
+        }
+    }
+}
+
+impl FileVerdict {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            FileVerdict::Agrees => "agrees",
+            FileVerdict::Differs => "differs",
+            FileVerdict::Unusable => "unusable",
         }
     }
 }

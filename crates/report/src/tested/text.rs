@@ -2,7 +2,7 @@
 
 use crate::text::{Style, problem};
 
-use super::Tested;
+use super::{FileVerdict, Tested};
 
 /// The results as text, each difference under its file.
 #[must_use]
@@ -25,10 +25,10 @@ pub fn document(all: &[Tested], style: Style) -> String {
 /// The line of one file.
 #[must_use]
 pub fn line(tested: &Tested) -> String {
-    let verdict = match (tested.unusable.is_empty(), tested.agrees()) {
-        (false, _) => return format!("UNUSED  {}\n", tested.path),
-        (_, true) => "ok",
-        (_, false) => "DIFFERS",
+    let verdict = match tested.verdict() {
+        FileVerdict::Unusable => return format!("UNUSED  {}\n", tested.path),
+        FileVerdict::Agrees => "ok",
+        FileVerdict::Differs => "DIFFERS",
     };
     format!("{verdict:8}{} ({} runs)\n", tested.path, tested.cases.len())
 }
@@ -36,10 +36,9 @@ pub fn line(tested: &Tested) -> String {
 /// The last line.
 #[must_use]
 pub fn total(all: &[Tested]) -> String {
-    let unusable = all.iter().filter(|t| !t.unusable.is_empty()).count();
-    let passed = all.iter().filter(|t| t.agrees()).count();
-    let failed = all.len() - passed - unusable;
-    let unusable = match unusable {
+    let count = |verdict| all.iter().filter(|t| t.verdict() == verdict).count();
+    let (passed, failed) = (count(FileVerdict::Agrees), count(FileVerdict::Differs));
+    let unusable = match count(FileVerdict::Unusable) {
         0 => String::new(),
         n => format!(", {n} unusable"),
     };
