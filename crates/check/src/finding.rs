@@ -172,8 +172,10 @@ pub struct Finding {
     pub help: Option<String>,
     /// Which texts say so.
     pub cites: Vec<Cite>,
-    /// How many times it was seen: that is how many pieces were joined.
+    /// How many times it was seen with this confidence: that is how many pieces were joined.
     pub count: u64,
+    /// How many pieces more there are that are less sure; a note says so too.
+    pub less_sure: u64,
     /// Hash of rule, architecture, places and calls of the sites, and missing operations, as 16 hex
     /// digits.
     pub fingerprint: String,

@@ -148,9 +148,11 @@ impl Group {
     /// The finding as its surest pieces tell it.
     pub(crate) fn into_finding(self) -> Finding {
         let mut finding = self.best.into_finding();
-        if let Some(less) = self.less {
-            let (n, are) = (less.count, if less.count == 1 { "is" } else { "are" });
-            finding.notes.push(format!("{n} more of the kind {are} possible, not certain"));
+        finding.less_sure = self.less.map_or(0, |less| less.count);
+        match finding.less_sure {
+            0 => {}
+            1 => finding.notes.push("1 more of the kind is possible, not certain".to_owned()),
+            n => finding.notes.push(format!("{n} more of the kind are possible, not certain")),
         }
         finding
     }
@@ -199,6 +201,7 @@ mod tests {
             help: None,
             cites: Vec::new(),
             count: 1,
+            less_sure: 0,
             fingerprint: "0".repeat(16),
         }
     }
@@ -263,7 +266,7 @@ mod tests {
             let [one] = found.as_slice() else { panic!("{order:?}: {found:?}") };
             assert_eq!((one.confidence, one.level), (Confidence::Certain, Level::Deny));
             // What is only possible is neither in the count nor in the range.
-            assert_eq!((one.count, one.at.seq), (2, 2));
+            assert_eq!((one.count, one.less_sure, one.at.seq), (2, 2, 2));
             assert_eq!(one.message, "executes 0x44 (f, 12 bytes) late");
             assert_eq!(one.notes, ["2 more of the kind are possible, not certain"]);
         }

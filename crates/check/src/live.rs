@@ -257,6 +257,7 @@ impl Live {
                 draft.cites
             },
             count: 1,
+            less_sure: 0,
             fingerprint,
         };
         self.book.enter(finding, target, apart);

@@ -82,15 +82,12 @@ proptest! {
         let observed = s.run_with(options(Mode::Observed));
         let predicted = t.run_with(options(Mode::Predicted));
         // Equal findings are merged under the first event: count all of them, also those that are
-        // less sure than the others of their finding, which a note has. What is said of a window
-        // may differ (a race is no maintenance beside the store), so windows alone count.
+        // less sure than the others of their finding. What is said of a window may differ (a race
+        // is no maintenance beside the store), so windows alone count.
         let side = |f: &&Finding| f.rule.row().family == Family::InstructionSide;
-        let all = |f: &Finding| {
-            let less_sure = f.notes.iter().filter_map(|n| n.split_once(" more of the kind "));
-            f.count + less_sure.map(|(n, _)| n.parse::<u64>().unwrap()).sum::<u64>()
+        let count = |r: &textbed_check::Report| {
+            r.findings.iter().filter(side).map(|f| f.count + f.less_sure).sum::<u64>()
         };
-        let count =
-            |r: &textbed_check::Report| r.findings.iter().filter(side).map(all).sum::<u64>();
         if at_the_end(&observed) {
             prop_assert!(count(&predicted) > 0, "{:#?}", observed.findings);
         }

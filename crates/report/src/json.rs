@@ -96,6 +96,7 @@ struct FindingJson<'a> {
     help: Option<&'a str>,
     cite: Vec<CiteJson>,
     count: u64,
+    less_sure: u64,
     events: Vec<SiteJson<'a>>,
 }
 
@@ -223,6 +224,7 @@ fn finding<'a>(names: &NameTable, f: &'a Finding) -> FindingJson<'a> {
         help: f.help.as_deref(),
         cite: f.cites.iter().map(cite).collect(),
         count: f.count,
+        less_sure: f.less_sure,
         events: [&f.at].into_iter().chain(&f.because).map(|s| site(names, s)).collect(),
     }
 }

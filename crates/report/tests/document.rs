@@ -27,11 +27,12 @@ fn the_document_follows_the_schema() {
 fn the_schema_refuses_what_the_contract_forbids() {
     let good: serde_json::Value = serde_json::from_str(&json::document(&[run()]).unwrap()).unwrap();
     let validator = validator();
-    let spoil: [(&str, serde_json::Value); 6] = [
+    let spoil: [(&str, serde_json::Value); 7] = [
         ("/runs/0/outcome", "fine".into()),
         ("/runs/0/findings/0/window/virt", 64.into()),
         ("/runs/0/findings/0/fingerprint", "0x12".into()),
         ("/runs/0/findings/0/cite", serde_json::json!([])),
+        ("/runs/0/findings/0/less_sure", "some".into()),
         ("/runs/0/coverage/0/state", "ok".into()),
         ("/schema", "textbed-report/2".into()),
     ];
