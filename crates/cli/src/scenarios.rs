@@ -98,14 +98,14 @@ impl Machines {
     }
 
     /// How to run on one of them.
-    fn run_options(&self, arch: Arch, kernel: Version, policy: PolicyChoice) -> RunOptions {
+    pub(crate) fn run_options(
+        &self,
+        arch: Arch,
+        kernel: Version,
+        policy: PolicyChoice,
+    ) -> RunOptions {
         let features = self.features.clone();
         RunOptions { arch, kernel, features, policy, max_steps: self.max_steps, left_out: None }
-    }
-
-    /// The features that options name.
-    pub(crate) fn features(&self) -> Vec<(String, String)> {
-        self.features.clone()
     }
 
     /// The machines on which to run a scenario: its own, unless options say otherwise.

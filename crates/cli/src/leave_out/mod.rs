@@ -10,7 +10,7 @@ use textbed_arch::Arch;
 use textbed_check::Confidence;
 use textbed_kernel::Version;
 use textbed_report::text::Table;
-use textbed_scenario::SyncSite;
+use textbed_scenario::{PolicyChoice, SyncSite};
 
 use crate::args::LeaveOutArgs;
 use crate::output::Out;
@@ -37,9 +37,10 @@ pub(crate) fn leave_out(args: &LeaveOutArgs, out: &mut Out) -> Result<Status> {
     for input in &args.inputs {
         for loaded in scenarios::load_all(input, out, &mut status) {
             let mut rows = Vec::new();
-            for on in machine.of(&loaded) {
+            for (arch, kernel) in machine.of(&loaded) {
                 let check = check.with(scenarios::allowed(&loaded));
-                match Story::new(&loaded, on, machine.features(), check) {
+                let how = machine.run_options(arch, kernel, PolicyChoice::Newest);
+                match Story::new(&loaded, how, check) {
                     Ok(story) => add_rows(&story, &mut rows),
                     Err(error) => {
                         scenarios::failed(error, &loaded).iter().for_each(|p| out.problem(p));
@@ -106,7 +107,7 @@ fn add_rows(story: &Story<'_>, rows: &mut Vec<(Row, Vec<u32>)>) {
         if site.cpu.0 != 0 {
             what.push_str(&format!(" ({})", site.cpu));
         }
-        let (arch, kernel) = (story.arch, story.kernel);
+        let (arch, kernel) = (story.how.arch, story.how.kernel);
         let row = Row { arch, kernel, inside: inside(site), what, verdict };
         match rows.iter_mut().find(|(known, _)| *known == row) {
             Some((_, lines)) if lines.contains(&site.line) => {}

@@ -105,7 +105,7 @@ pub(crate) fn reason(
 ) -> Option<String> {
     let cpu = site.cpu;
     let row = match &site.kind {
-        SyncKind::Op(name) => insn::by_name(story.arch, name),
+        SyncKind::Op(name) => insn::by_name(story.how.arch, name),
         _ => None,
     };
     match &site.kind {
@@ -145,7 +145,7 @@ fn of_instruction(
 ) -> Option<String> {
     let needed = |action: Action| {
         let features = story.events.header.as_ref().map(|h| h.features)?;
-        let chain = sync::chain(story.arch, features);
+        let chain = sync::chain(story.how.arch, features);
         (!chain.iter().any(|r| r.action == action))
             .then(|| format!("this machine asks for no such step ({})", action.text()))
     };
@@ -162,7 +162,7 @@ fn of_instruction(
 /// What the run suggests where nothing was found that does the same.
 pub(crate) fn guess(story: &Story<'_>, events: &Events, site: &SyncSite, seq: u64) -> String {
     let row = match &site.kind {
-        SyncKind::Op(name) => insn::by_name(story.arch, name),
+        SyncKind::Op(name) => insn::by_name(story.how.arch, name),
         _ => None,
     };
     let text = match row.map(|row| row.effect) {

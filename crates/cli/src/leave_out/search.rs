@@ -10,10 +10,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use textbed_arch::Arch;
 use textbed_check::{Confidence, Level, Options};
 use textbed_event::{Collect, Tee};
-use textbed_kernel::Version;
 use textbed_scenario::{
     Loaded, Outcome, PolicyChoice, RunError, RunOptions, SyncSeen, SyncSite, run,
 };
@@ -62,9 +60,8 @@ impl Without {
 /// A scenario on a machine.
 pub(crate) struct Story<'a> {
     pub(crate) loaded: &'a Loaded,
-    pub(crate) arch: Arch,
-    pub(crate) kernel: Version,
-    features: Vec<(String, String)>,
+    /// How it is run; policy and pieces left out are put in for each run.
+    pub(crate) how: RunOptions,
     options: Options,
     /// Findings of the whole scenario, by fingerprint, and whether an assertion fails in it.
     usual: (BTreeSet<String>, bool),
@@ -106,15 +103,12 @@ impl<'a> Story<'a> {
     /// It cannot be run so.
     pub(crate) fn new(
         loaded: &'a Loaded,
-        (arch, kernel): (Arch, Version),
-        features: Vec<(String, String)>,
+        how: RunOptions,
         options: Options,
     ) -> Result<Self, RunError> {
         let mut story = Self {
             loaded,
-            arch,
-            kernel,
-            features,
+            how,
             options,
             usual: (BTreeSet::new(), false),
             usual_notes: BTreeSet::new(),
@@ -141,12 +135,7 @@ impl<'a> Story<'a> {
         policy: PolicyChoice,
         events: Option<&mut Collect>,
     ) -> Result<Ran, RunError> {
-        let options = RunOptions {
-            features: self.features.clone(),
-            policy,
-            left_out: Some(without.to_vec()),
-            ..RunOptions::new(self.arch, self.kernel)
-        };
+        let options = RunOptions { policy, left_out: Some(without.to_vec()), ..self.how.clone() };
         let mut watch = Watch::new(self.options.clone());
         let end = match events {
             Some(events) => run(self.loaded, &options, &mut Tee(&mut watch, events)),
