@@ -15,6 +15,7 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
 use textbed_event::{Flags, View, WarnReason};
 
 use crate::call::Args;
+use crate::calls::find_call;
 use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
@@ -253,29 +254,6 @@ impl Kernel {
         Ok(u64::from(size))
     }
 
-    /// Names a range, for people.
-    pub(crate) fn region(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
-        self.region_of(cpu, (virt, len), owner, name, Flags::default());
-    }
-
-    /// Names a range in which others get their places.
-    pub(crate) fn zone(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
-        self.region_of(cpu, (virt, len), owner, name, Flags::ZONE);
-    }
-
-    fn region_of(
-        &mut self,
-        cpu: CpuId,
-        (virt, len): (VirtAddr, u64),
-        owner: &str,
-        name: &str,
-        flags: Flags,
-    ) {
-        let owner = self.machine.recorder().name(owner);
-        let name = self.machine.recorder().name(name);
-        self.emit(cpu, flags, View::Region { virt, len, owner, name });
-    }
-
     /// The size of a pack; up to 5.19 found out at first use by trying.
     fn pack_size(&mut self, cpu: CpuId) -> Result<u64, Stop> {
         if let Some(size) = self.packs.size {
@@ -317,11 +295,9 @@ impl Kernel {
             }
             return Ok(ptr);
         }
-        let calls: &[&str] = if self.version >= crate::facts::V6_2 {
-            &["set_memory_rox"]
-        } else {
-            &["set_memory_ro", "set_memory_x"]
-        };
+        let both = find_call("set_memory_rox", self.version, self.arch).is_ok();
+        let calls: &[&str] =
+            if both { &["set_memory_rox"] } else { &["set_memory_ro", "set_memory_x"] };
         for name in calls {
             let done = self.inner(cpu, name, &range)?;
             self.dropped(cpu, done);

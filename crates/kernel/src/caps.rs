@@ -141,6 +141,10 @@ facts! {
     VmapNodes = "vmap-nodes",
     /// arm64: vmalloc maps groups of 16 pages by contiguous entries (the bit is not modelled).
     ContPte = "vmalloc-contiguous-entries",
+    /// arm64: KFENCE alone has the direct map mapped by pages, as far as can_set_direct_map says.
+    KfenceByPages = "kfence-by-pages",
+    /// x86: EXECMEM_KPROBES has attributes of its own (read-only and executable).
+    ExecmemKprobes = "execmem-kprobes",
     /// arm64: permission changes split live block mappings.
     SplitsLive = "splits-live-blocks",
     /// How a module's memory is divided.

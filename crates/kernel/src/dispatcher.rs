@@ -52,10 +52,11 @@ pub(crate) fn change_prog(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64
     }
     let before = it.progs.len();
     let changed = it.remove(from) | it.add(to);
-    let steps =
-        if changed { k.dispatcher_update(cpu, key, &mut it, before > 0)? } else { Vec::new() };
+    let mut steps = Vec::new();
+    if changed {
+        steps = k.dispatcher_update(cpu, key, &mut it, before > 0)?;
+    }
     k.users.dispatchers.insert(key, it);
-    let mut steps = steps;
     steps.push(step(|k, cpu| k.unlock(cpu, "bpf_dispatcher.mutex")));
     k.with_steps(steps)
 }

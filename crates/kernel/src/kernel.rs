@@ -16,7 +16,6 @@ use crate::call::Failure;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::Stop;
-use crate::facts::V6_1;
 use crate::layout::{Layout, Range};
 use crate::phases::{Step, UnderWay};
 use crate::rox_cache::RoxCache;
@@ -164,7 +163,7 @@ impl Kernel {
         match self.arch {
             Arch::X86_64 => true,
             Arch::Arm64 => {
-                let kfence = self.config.on("kfence") && self.version >= V6_1;
+                let kfence = self.config.on("kfence") && self.caps.yes(Fact::KfenceByPages);
                 self.config.rodata_full() || self.config.on("debug_pagealloc") || kfence
             }
             _ => false,
@@ -183,6 +182,29 @@ impl Kernel {
     /// Emits an event of the kernel's own, about kernel space.
     pub(crate) fn emit(&mut self, cpu: CpuId, flags: Flags, view: View) {
         self.machine.emit_in(cpu, SpaceId::KERNEL, flags, textbed_event::OpId::NONE, view);
+    }
+
+    /// Names a range, for people.
+    pub(crate) fn region(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
+        self.region_of(cpu, (virt, len), owner, name, Flags::default());
+    }
+
+    /// Names a range in which others get their places.
+    pub(crate) fn zone(&mut self, cpu: CpuId, virt: VirtAddr, len: u64, owner: &str, name: &str) {
+        self.region_of(cpu, (virt, len), owner, name, Flags::ZONE);
+    }
+
+    fn region_of(
+        &mut self,
+        cpu: CpuId,
+        (virt, len): (VirtAddr, u64),
+        owner: &str,
+        name: &str,
+        flags: Flags,
+    ) {
+        let owner = self.machine.recorder().name(owner);
+        let name = self.machine.recorder().name(name);
+        self.emit(cpu, flags, View::Region { virt, len, owner, name });
     }
 
     /// WARN_ON_ONCE: complains the first time that `site` is reached.

@@ -97,8 +97,7 @@ impl Kernel {
         let (modules, vmalloc) = (self.layout.module_window, self.layout.vmalloc);
         let text = self.module_perm();
         let (range, perm) = match (self.arch, kind) {
-            // Before 6.13 x86 has one range for everything.
-            (Arch::X86_64, "EXECMEM_KPROBES") if self.version >= crate::facts::V6_13 => {
+            (Arch::X86_64, "EXECMEM_KPROBES") if self.caps.yes(Fact::ExecmemKprobes) => {
                 (modules, Perm::KERNEL_ROX)
             }
             (Arch::X86_64, _) => (modules, Perm::KERNEL_RW),

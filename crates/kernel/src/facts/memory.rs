@@ -15,6 +15,11 @@ const COLLAPSE: Cite = Cite::read(
 );
 const ROX_OFF: Cite = Cite::read("a9bbe3413331 x86: Disable EXECMEM_ROX support; Linux 6.14");
 const ROX_ON: Cite = Cite::read("64f6a4e10c05 (6.15) switched it on again; Linux 6.18.2, 7.0");
+const KFENCE: Cite = Cite::read(
+    "arm64/mm: fold check for KFENCE into can_set_direct_map() (pull request of arm64 for 6.1-rc1)",
+);
+const EXECMEM_X86: Cite =
+    Cite::deduced("Linux 6.12, 6.18.2 arch/x86/mm/init.c execmem_arch_setup()");
 const OPT_IN_CITE: Cite = Cite::read(
     "559089e0a93d vmalloc: replace VM_NO_HUGE_VMAP with VM_ALLOW_HUGE_VMAP; push log of master \
      2022-04-20: b2d229d4ddb1 (5.18-rc3) to 559089e0a93d",
@@ -135,6 +140,12 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::AliasFollows, X86, None, None, Yes, CPA),
     row(Fact::AliasFollows, ARM64, None, None, Word("if-rodata-full"), ARM_PAGEATTR),
     row(Fact::AliasFollows, POWER, None, None, No, PPC_PAGEATTR),
+    row(Fact::KfenceByPages, ARM64, None, Some(V6_1), No, KFENCE),
+    row(Fact::KfenceByPages, ARM64, Some(V6_1), None, Yes, KFENCE),
+    row(Fact::KfenceByPages, NOT_ARM64, None, None, No, KFENCE),
+    row(Fact::ExecmemKprobes, X86, None, Some(V6_13), No, EXECMEM_X86),
+    row(Fact::ExecmemKprobes, X86, Some(V6_13), None, Yes, EXECMEM_X86),
+    row(Fact::ExecmemKprobes, NOT_X86, None, None, No, EXECMEM_X86),
     row(Fact::AliasSkipsNx, X86, None, Some(V6_2), Yes, CPA),
     row(Fact::AliasSkipsNx, X86, Some(V6_2), None, No, CPA),
     row(Fact::AliasSkipsNx, ARM64, None, None, Yes, ARM_PAGEATTR),
