@@ -5,8 +5,9 @@
 
 mod common;
 
-use common::{Bed, boot};
+use common::{Bed, boot, values};
 use textbed_arch::Arch;
+use textbed_kernel::CallError;
 
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 
@@ -116,6 +117,29 @@ fn an_entry_that_is_neither_empty_nor_present_is_complained_of_when_it_goes() {
         bed.trace();
         bed.call("vfree", &[a]);
         assert_eq!(odd(&mut bed), usize::from(arch == Arch::Arm64), "{arch}");
+    }
+}
+
+/// From 6.19 on arm64 looks up the alias of each page that is asked for, where writing changes
+/// (rodata=full); the guard page has none, and what is read instead is not modelled.
+#[test]
+fn the_alias_of_a_guard_page_is_not_modelled() {
+    for (version, rodata, call, modelled) in [
+        ("6.18", "full", "set_memory_ro", true),
+        ("7.0", "on", "set_memory_ro", true),
+        ("7.0", "full", "set_memory_nx", true),
+        ("7.0", "full", "set_memory_ro", false),
+    ] {
+        let mut bed = boot(version, Arch::Arm64, &[("rodata", rodata)]);
+        let a = bed.area("a", "vmalloc", 2 << 12);
+        assert_eq!(bed.call(call, &[a, 2]), 0, "{version} {rodata} {call}");
+        match bed.try_call(call, &values(&[a, 3])) {
+            Ok(value) => assert!(modelled && value.value == 0, "{version} {rodata} {call}"),
+            Err(CallError::NotModelled { what, .. }) => {
+                assert!(!modelled && what.contains("guard page"), "{version} {rodata}: {what}");
+            }
+            Err(other) => panic!("{version} {rodata} {call}: {other}"),
+        }
     }
 }
 

@@ -6,11 +6,11 @@
 //! Linux 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled:
 //! tables that the walker makes for holes (before 6.18), the entry behind the end of the array of
 //! pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI), lost updates
-//! of concurrent callers. What 6.18 does in place of the walker is in `split`.
+//! of concurrent callers. How 6.18 splits blocks first is in `split`.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
-use textbed_machine::Span;
+use textbed_machine::{Mapping, Span};
 
 use crate::area::{Frames, vm_flags};
 use crate::caps::Fact;
@@ -111,9 +111,10 @@ impl Kernel {
         Ok(first)
     }
 
-    /// `apply_to_page_range` with a change of bits: page entries only, a block is refused where it
-    /// is met, what lies before it stays changed.
-    pub(super) fn arm64_walk(
+    /// `apply_to_page_range` with a change of bits, from 6.18 on `update_range_prot`: 0, or an
+    /// error with what lies before its cause changed. A block is refused where it is met: any up to
+    /// 6.17, one that the range covers in part later.
+    fn arm64_update_range(
         &mut self,
         cpu: CpuId,
         start: VirtAddr,
@@ -121,21 +122,31 @@ impl Kernel {
         set: Perm,
         clear: Perm,
     ) -> Result<i64, Stop> {
-        let block =
-            self.machine.leaves(SpaceId::KERNEL, start, bytes).find_map(|span| match span {
-                Span::Mapped(m) if m.shift > FRAME_SHIFT => Some(m.virt.max(start)),
-                _ => None,
-            });
-        let end = block.map_or(start.0 + bytes, |b| b.0);
-        if end > start.0 {
-            let len = end - start.0;
+        let end = VirtAddr(start.0 + bytes);
+        let error = self.arm64_split_ends(cpu, start, end)?;
+        if error != 0 {
+            self.warn_once(cpu, "pageattr: split", WarnReason::Other, start);
+            return Ok(error);
+        }
+        let whole = self.arm64_splits();
+        let refuses = |leaf: &Mapping| {
+            let last = leaf.virt.0.saturating_add((1 << leaf.shift) - 1);
+            leaf.shift > FRAME_SHIFT && !(whole && leaf.virt >= start && last < end.0)
+        };
+        let mut leaves = self.machine.leaves(SpaceId::KERNEL, start, bytes);
+        let block = leaves.find_map(|span| match span {
+            Span::Mapped(leaf) if refuses(&leaf) => Some(leaf.virt.max(start)),
+            _ => None,
+        });
+        let len = block.unwrap_or(end).0 - start.0;
+        if len > 0 {
             self.machine.protect(cpu, SpaceId::KERNEL, start, len, set, clear)?;
             // The walker does not look whether an entry was empty.
             self.machine.stain(cpu, SpaceId::KERNEL, start, len, set, clear)?;
             self.arm64_after_set_pte(cpu)?;
         }
         if let Some(at) = block {
-            self.warn_once(cpu, "mm: block in the walk", WarnReason::HugeMapping, at);
+            self.warn_once(cpu, "pageattr: block", WarnReason::HugeMapping, at);
             return Ok(-EINVAL);
         }
         Ok(0)

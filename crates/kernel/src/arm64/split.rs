@@ -1,19 +1,18 @@
-//! arm64 page attributes from 6.18 on: live blocks are split, whole ones changed in place.
+//! arm64 from 6.18 on: live blocks are split at the ends of a range of which attributes change.
 //!
 //! Modelled: when a split is possible (BBML2_NOABORT, and not everything mapped by pages), at which
 //! of the two ends of a range, one table a step with the barrier before the entry that points to
-//! it, no invalidation, the mutex; the walk over what is left, which refuses a block that the range
-//! covers in part. From: Linux 6.18.2 arch/arm64/mm/mmu.c split_kernel_leaf_mapping(),
-//! arch/arm64/mm/pageattr.c update_range_prot(). Not modelled: contiguous entries (a block goes to
-//! pages at once, where Linux goes by groups of 16), KFENCE's pool, realms, CPUs without
-//! BBML2_NOABORT that come up later.
+//! it, no invalidation, the mutex. From: Linux 6.18.2 arch/arm64/mm/mmu.c
+//! split_kernel_leaf_mapping(). Not modelled: contiguous entries (a block goes to pages at once,
+//! where Linux goes by groups of 16), KFENCE's pool, realms, CPUs without BBML2_NOABORT that come
+//! up later.
 
-use textbed_arch::{CpuId, FRAME_SHIFT, Features, Perm, SpaceId, VirtAddr};
-use textbed_event::{Need, WarnReason};
-use textbed_machine::{MapError, Mapping, Span};
+use textbed_arch::{CpuId, FRAME_SHIFT, Features, SpaceId, VirtAddr};
+use textbed_event::Need;
+use textbed_machine::MapError;
 
 use crate::caps::Fact;
-use crate::errno::{EINVAL, ENOMEM};
+use crate::errno::ENOMEM;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 
@@ -31,59 +30,23 @@ impl Kernel {
         if !self.arm64_splits() {
             return self.can_set_direct_map();
         }
-        let bbml2 = self.features.contains(Features::ARM_BBML2_NOABORT);
-        self.config.on("debug_pagealloc") || !bbml2 && self.can_set_direct_map()
+        let splits = self.splits_while_in_use();
+        self.config.on("debug_pagealloc") || !splits && self.can_set_direct_map()
     }
 
-    /// `update_range_prot`: 0, or an error with what lies before its cause changed.
-    pub(super) fn arm64_update_range(
-        &mut self,
-        cpu: CpuId,
-        start: VirtAddr,
-        bytes: u64,
-        set: Perm,
-        clear: Perm,
-    ) -> Result<i64, Stop> {
-        if !self.arm64_splits() {
-            return self.arm64_walk(cpu, start, bytes, set, clear);
-        }
-        let end = start.0 + bytes;
-        let error = self.split_leaf_mapping(cpu, start, VirtAddr(end))?;
-        if error != 0 {
-            self.warn_once(cpu, "pageattr: split", WarnReason::Other, start);
-            return Ok(error);
-        }
-        let part = |leaf: &Mapping| {
-            let last = leaf.virt.0.saturating_add((1 << leaf.shift) - 1);
-            leaf.shift > FRAME_SHIFT && (leaf.virt < start || last >= end)
-        };
-        let leaves = self.machine.leaves(SpaceId::KERNEL, start, bytes);
-        let refused = leaves.into_iter().find_map(|span| match span {
-            Span::Mapped(leaf) if part(&leaf) => Some(leaf.virt.max(start)),
-            _ => None,
-        });
-        let len = refused.map_or(end, |at| at.0) - start.0;
-        if len > 0 {
-            self.machine.protect(cpu, SpaceId::KERNEL, start, len, set, clear)?;
-            self.machine.stain(cpu, SpaceId::KERNEL, start, len, set, clear)?;
-            self.arm64_after_set_pte(cpu)?;
-        }
-        if let Some(at) = refused {
-            self.warn_once(cpu, "pageattr: part of a block", WarnReason::HugeMapping, at);
-            return Ok(-EINVAL);
-        }
-        Ok(0)
+    /// Whether the CPUs allow another size of what is in use.
+    fn splits_while_in_use(&self) -> bool {
+        self.features.contains(Features::ARM_BBML2_NOABORT)
     }
 
     /// `split_kernel_leaf_mapping`: 0, or -ENOMEM.
-    fn split_leaf_mapping(
+    pub(super) fn arm64_split_ends(
         &mut self,
         cpu: CpuId,
         start: VirtAddr,
         end: VirtAddr,
     ) -> Result<i64, Stop> {
-        let bbml2 = self.features.contains(Features::ARM_BBML2_NOABORT);
-        if !bbml2 || self.arm64_by_pages() {
+        if !self.arm64_splits() || !self.splits_while_in_use() || self.arm64_by_pages() {
             return Ok(0);
         }
         self.machine.needs(cpu, Need::MaySleep);
