@@ -21,12 +21,12 @@ use crate::layout::Range;
 
 /// `log2` of the one large leaf that vmalloc chooses (PMD).
 pub(crate) const PMD_SHIFT: u32 = 21;
-/// Most nodes of vmalloc (6.9 on), one for each CPU.
-const MOST_NODES: u16 = 128;
+/// Its bytes.
+pub(crate) const PMD_BYTES: u64 = 1 << PMD_SHIFT;
 /// `log2` of arm64's group of contiguous entries (`CONT_PTE_SHIFT`).
 const CONT_SHIFT: u32 = 16;
-/// Bytes of a PMD leaf.
-pub(crate) const PMD_BYTES: u64 = 1 << PMD_SHIFT;
+/// Most nodes of vmalloc (6.9 on), one for each CPU.
+const MOST_NODES: u16 = 128;
 
 /// What an area is to be.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +131,8 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
         return Ok(0);
     }
     let size = len + FRAME_BYTES;
-    let (place, node) = k.place_for(cpu, k.layout.vmalloc, size, FRAME_BYTES);
-    let Some(start) = place else { return Ok(0) };
+    let place = k.place_for(cpu, k.layout.vmalloc, size, FRAME_BYTES)?;
+    let Some((start, node)) = place else { return Ok(0) };
     if k.allocation_fails() {
         return Ok(0);
     }
@@ -239,13 +239,8 @@ impl Kernel {
     ) -> Result<Option<VirtAddr>, Stop> {
         let guard = if request.flags & vm_flags::VM_NO_GUARD == 0 { FRAME_BYTES } else { 0 };
         let Some(total) = size.checked_add(guard) else { return Ok(None) };
-        let (mut place, node) = self.place_for(cpu, request.range, total, align);
-        if place.is_none() {
-            // Address space is exhausted: what was freed is flushed and used again, pools too.
-            self.purge_all(cpu)?;
-            place = self.areas.fit(request.range, total, align);
-        }
-        let Some(start) = place else { return Ok(None) };
+        let place = self.place_for(cpu, request.range, total, align)?;
+        let Some((start, node)) = place else { return Ok(None) };
         // What describes the area, then the array of its pages with the pages.
         if self.allocation_fails() || self.allocation_fails() {
             return Ok(None);
@@ -288,20 +283,26 @@ impl Kernel {
         Ok(Some(start))
     }
 
-    /// `alloc_vmap_area`'s place: one from the pool of this CPU's node, else the lowest that fits;
-    /// and the node that gets it back, if there are any and the range is vmalloc's own.
+    /// `alloc_vmap_area`'s place: one from the pool of this CPU's node, else the lowest that fits,
+    /// if need be after what was freed is flushed and pools are emptied; and the node that gets it
+    /// back, if there are any and the range is vmalloc's own.
     fn place_for(
         &mut self,
         cpu: CpuId,
         range: Range,
         size: u64,
         align: u64,
-    ) -> (Option<VirtAddr>, Option<u16>) {
+    ) -> Result<Option<(VirtAddr, Option<u16>)>, Stop> {
         let nodes = self.cpus.clamp(1, MOST_NODES);
         let own = self.caps.yes(Fact::VmapNodes) && nodes > 1 && range == self.layout.vmalloc;
         let node = own.then_some(cpu.0 % nodes);
         let pooled = node.and_then(|node| self.areas.pooled(node, size, align));
-        (pooled.or_else(|| self.areas.fit(range, size, align)), node)
+        let mut place = pooled.or_else(|| self.areas.fit(range, size, align));
+        if place.is_none() {
+            self.purge_all(cpu)?;
+            place = self.areas.fit(range, size, align);
+        }
+        Ok(place.map(|start| (start, node)))
     }
 
     /// Gives an area back whose mapping failed for want of a table at `reached`.

@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Bed, boot};
-use textbed_arch::{Arch, SpaceId, VirtAddr};
+use common::{Bed, boot, values};
+use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
+use textbed_kernel::Arg;
 
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 
@@ -22,7 +23,7 @@ fn a_second_mapping_has_the_same_frames_and_arm64_refuses_to_change_it() {
         let b = bed.call("vmap", &[a, 2]) as u64;
         bed.call("memset", &[a + 0x1000, 0x5a, 4]);
         let mut seen = [0; 4];
-        let cpu = textbed_arch::CpuId(0);
+        let cpu = CpuId(0);
         bed.kernel.machine_mut().load(cpu, VirtAddr(b + 0x1000), &mut seen).unwrap();
         assert_eq!(seen, [0x5a; 4], "{arch}");
         assert_eq!(bed.call("set_memory_ro", &[b, 1]), changed, "{arch}");
@@ -80,8 +81,6 @@ fn memory_that_is_writable_and_executable_at_once() {
 /// for areas of its size; before 6.9, and where another range is asked for, it is simply free.
 #[test]
 fn purged_addresses_stay_with_their_node() {
-    use textbed_arch::CpuId;
-    use textbed_kernel::Arg;
     for (version, pools) in [("6.6", false), ("6.12", true)] {
         let mut bed = boot(version, Arch::Arm64, &[]);
         let on = |bed: &mut Bed, cpu, size| {
@@ -106,4 +105,17 @@ fn purged_addresses_stay_with_their_node() {
         }
         assert!(on(&mut bed, 0, 0x2000) == low || !pools, "{version}");
     }
+}
+
+/// `alloc_vmap_area`: where no address is left in the range, the pools of all nodes are emptied
+/// too.
+#[test]
+fn pools_are_emptied_where_addresses_are_short() {
+    let mut bed = boot("6.12", Arch::Arm64, &[]);
+    let low = bed.call("vmalloc", &[0x2000]) as u64;
+    bed.call("vfree", &[low]);
+    bed.call("vm_unmap_aliases", &[]);
+    let mut args = values(&[0x2000, 0x1000, low, low + 0x3000]);
+    args.extend([Arg::Flags(vec!["PAGE_KERNEL".to_owned()]), Arg::Value(0)]);
+    assert_eq!(bed.try_call("__vmalloc_node_range", &args).unwrap().value as u64, low);
 }
