@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{Bed, boot_with};
-use textbed_arch::{Arch, CpuId, Features};
+use common::{Bed, boot};
+use textbed_arch::{Arch, CpuId};
 use textbed_kernel::Arg;
 
 use Then::{Fails, Gives, Keeps};
@@ -36,6 +36,16 @@ struct Row {
     then: &'static [Then],
 }
 
+const fn row(
+    call: &'static str,
+    version: &'static str,
+    archs: &'static [Arch],
+    args: fn(&mut Bed) -> Vec<Arg>,
+    then: &'static [Then],
+) -> Row {
+    Row { call, version, archs, args, then }
+}
+
 fn size(bytes: u64) -> Vec<Arg> {
     vec![Arg::Value(bytes)]
 }
@@ -58,147 +68,72 @@ fn code(bed: &mut Bed) -> Vec<Arg> {
 
 const ROWS: &[Row] = &[
     // mm/vmalloc.c: what describes the area, its pages, its tables.
-    Row {
-        call: "vmalloc",
-        version: "6.12",
-        archs: ALL,
-        args: |_| size(8192),
-        then: &[Fails, Fails, Fails],
-    },
+    row("vmalloc", "6.12", ALL, |_| size(8192), &[Fails, Fails, Fails]),
     // The second try is one by small pages.
-    Row {
-        call: "vmalloc_huge",
-        version: "6.12",
-        archs: ALL,
-        args: |_| size(2 << 20),
-        then: &[Gives, Gives, Gives],
-    },
-    Row {
-        call: "vmalloc_huge",
-        version: "6.18",
-        archs: &[Arch::Arm64],
-        args: |_| size(0x1_0000),
-        then: &[Gives, Gives, Gives],
-    },
-    Row {
-        call: "vmap",
-        version: "6.12",
-        archs: ALL,
-        args: |bed| pages(bed, "vmalloc", 4096),
-        then: &[Fails, Fails],
-    },
-    Row {
-        call: "module_alloc",
-        version: "6.6",
-        archs: ALL,
-        args: |_| size(4096),
-        then: &[Fails, Fails, Fails],
-    },
+    row("vmalloc_huge", "6.12", ALL, |_| size(2 << 20), &[Gives, Gives, Gives]),
+    row("vmalloc_huge", "6.18", &[Arch::Arm64], |_| size(0x1_0000), &[Gives, Gives, Gives]),
+    row("vmap", "6.12", ALL, |bed| pages(bed, "vmalloc", 4096), &[Fails, Fails]),
+    row("module_alloc", "6.6", ALL, |_| size(4096), &[Fails, Fails, Fails]),
     // arch/x86/mm/pat/set_memory.c: a table for each leaf that is split, the direct map's too.
-    Row {
-        call: "set_memory_ro",
-        version: "6.12",
-        archs: X86,
-        args: |bed| pages(bed, "vmalloc", 4096),
-        then: &[Fails],
-    },
-    Row {
-        call: "set_memory_rox",
-        version: "7.0",
-        archs: X86,
-        args: |bed| pages(bed, "vmalloc_huge", 2 << 20),
-        then: &[Fails, Fails],
-    },
-    Row {
-        call: "set_memory_nx",
-        version: "6.12",
-        archs: X86,
-        args: |bed| pages(bed, "vmalloc", 4096),
-        then: &[],
-    },
-    Row {
-        call: "set_memory_4k",
-        version: "6.12",
-        archs: X86,
-        args: |bed| pages(bed, "vmalloc_huge", 2 << 20),
-        then: &[Fails],
-    },
-    Row {
-        call: "set_direct_map_invalid_noflush",
-        version: "6.12",
-        archs: X86,
-        args: |bed| size(area(bed, "vmalloc", 4096)),
-        then: &[Fails],
-    },
-    Row {
-        call: "set_memory_ro",
-        version: "6.12",
-        archs: OTHERS,
-        args: |bed| pages(bed, "vmalloc", 4096),
-        then: &[],
-    },
+    row("set_memory_ro", "6.12", X86, |bed| pages(bed, "vmalloc", 4096), &[Fails]),
+    row("set_memory_rox", "7.0", X86, |bed| pages(bed, "vmalloc_huge", 2 << 20), &[Fails, Fails]),
+    row("set_memory_nx", "6.12", X86, |bed| pages(bed, "vmalloc", 4096), &[]),
+    row("set_memory_4k", "6.12", X86, |bed| pages(bed, "vmalloc_huge", 2 << 20), &[Fails]),
+    row(
+        "set_direct_map_invalid_noflush",
+        "6.12",
+        X86,
+        |bed| size(area(bed, "vmalloc", 4096)),
+        &[Fails],
+    ),
+    row("set_memory_ro", "6.12", OTHERS, |bed| pages(bed, "vmalloc", 4096), &[]),
     // mm/vmalloc.c vm_reset_perms() ignores what the direct map's change returns.
-    Row {
-        call: "vfree",
-        version: "6.12",
-        archs: X86,
-        args: |bed| {
+    row(
+        "vfree",
+        "6.12",
+        X86,
+        |bed| {
             let area = area(bed, "vmalloc", 4096);
             bed.call("set_vm_flush_reset_perms", &[area]);
             size(area)
         },
-        then: &[Gives],
-    },
+        &[Gives],
+    ),
     // mm/execmem.c: vmalloc's, or those of the cache (blocks by large leaves, then by small ones),
     // whose trees have nodes: one for what is added, one for what is busy, one for the rest.
-    Row {
-        call: "execmem_alloc",
-        version: "6.12",
-        archs: ALL,
-        args: |_| typed("EXECMEM_BPF", 4096),
-        then: &[Fails, Fails, Fails],
-    },
-    Row {
-        call: "execmem_alloc",
-        version: "7.0",
-        archs: X86,
-        args: |_| typed("EXECMEM_MODULE_TEXT", 4096),
-        then: &[Gives, Gives, Gives, Fails, Keeps, Keeps],
-    },
-    Row {
-        call: "execmem_free",
-        version: "7.0",
-        archs: X86,
-        args: |bed| {
+    row("execmem_alloc", "6.12", ALL, |_| typed("EXECMEM_BPF", 4096), &[Fails, Fails, Fails]),
+    row(
+        "execmem_alloc",
+        "7.0",
+        X86,
+        |_| typed("EXECMEM_MODULE_TEXT", 4096),
+        &[Gives, Gives, Gives, Fails, Keeps, Keeps],
+    ),
+    row(
+        "execmem_free",
+        "7.0",
+        X86,
+        |bed| {
             let args = typed("EXECMEM_MODULE_TEXT", 4096);
             size(bed.try_call("execmem_alloc", &args).unwrap().value as u64)
         },
-        then: &[Gives],
-    },
+        &[Gives],
+    ),
     // kernel/bpf/core.c: the pack's record, the writable twin.
-    Row {
-        call: "bpf_prog_pack_alloc",
-        version: "6.12",
-        archs: ALL,
-        args: |_| size(64),
-        then: &[Fails],
-    },
-    Row {
-        call: "bpf_jit_binary_pack_alloc",
-        version: "6.12",
-        archs: ALL,
-        args: |_| size(64),
-        then: &[Fails],
-    },
+    row("bpf_prog_pack_alloc", "6.12", ALL, |_| size(64), &[Fails]),
+    row("bpf_jit_binary_pack_alloc", "6.12", ALL, |_| size(64), &[Fails]),
     // Text patching allocates when it is set up, not when it patches.
-    Row { call: "text_poke_copy", version: "6.12", archs: X86, args: code, then: &[] },
-    Row { call: "bpf_arch_text_copy", version: "6.12", archs: ALL, args: code, then: &[] },
+    row("text_poke_copy", "6.12", X86, code, &[]),
+    row("bpf_arch_text_copy", "6.12", ALL, code, &[]),
 ];
 
-fn bed(row: &Row, arch: Arch) -> (Bed, Vec<Arg>) {
-    let mut bed = boot_with(row.version, arch, &[], Features::default_for(arch), 2);
+/// A kernel, the call's arguments, and how often a call of that name was made for them.
+fn bed(row: &Row, arch: Arch) -> (Bed, Vec<Arg>, u32) {
+    let mut bed = boot(row.version, arch, &[]);
     let args = (row.args)(&mut bed);
-    (bed, args)
+    let name = format!("call {}", row.call);
+    let calls = bed.trace().iter().filter(|l| l[2..] == name).count() as u32;
+    (bed, args, calls)
 }
 
 #[test]
@@ -207,9 +142,8 @@ fn every_allocation_can_fail_and_the_list_is_complete() {
     for row in ROWS {
         for arch in row.archs {
             for n in 1..=row.then.len() + 1 {
-                let (mut bed, args) = bed(row, *arch);
-                let nth = calls_so_far(row, *arch) + 1;
-                bed.kernel.fail_allocation(row.call, nth, n as u32).unwrap();
+                let (mut bed, args, calls) = bed(row, *arch);
+                bed.kernel.fail_allocation(row.call, calls + 1, n as u32).unwrap();
                 let areas = bed.kernel.areas().len();
                 let value = bed.kernel.call(CpuId(0), row.call, &args).unwrap();
                 let met = bed.kernel.unused_failures().is_empty();
@@ -232,17 +166,9 @@ fn every_allocation_can_fail_and_the_list_is_complete() {
     assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
-/// How often a call of that name was made while its arguments were.
-fn calls_so_far(row: &Row, arch: Arch) -> u32 {
-    let mut bed = boot_with(row.version, arch, &[], Features::default_for(arch), 2);
-    (row.args)(&mut bed);
-    let name = format!("call {}", row.call);
-    bed.trace().iter().filter(|l| l[2..] == name).count() as u32
-}
-
 #[test]
 fn what_is_no_allocation_is_refused() {
-    let (mut bed, _) = bed(&ROWS[0], Arch::X86_64);
+    let (mut bed, ..) = bed(&ROWS[0], Arch::X86_64);
     let zero = bed.kernel.fail_allocation("vmalloc", 1, 0).unwrap_err();
     assert!(zero.to_string().contains("counted from 1"), "{zero}");
     assert!(bed.kernel.fail_allocation("vmalloc", 0, 1).is_err());
