@@ -1,49 +1,20 @@
 //! Patchers that a scenario writes out, and tasks that are preempted in the code that they patch.
 #![allow(clippy::unwrap_used)] // tests may
 
+mod common;
+
+use common::run_on;
 use textbed_arch::Arch;
-use textbed_event::{Collect, Event, NameTable, View};
-use textbed_scenario::{Loaded, Outcome, RunEnd, RunOptions, Version, load, run};
-
-fn loaded(lines: &str) -> Loaded {
-    load("test.tb", format!("scenario \"test\"\n{lines}"), &[]).unwrap().0
-}
-
-struct Ran {
-    end: RunEnd,
-    seen: Collect,
-}
-
-impl Ran {
-    fn events(&self) -> impl Iterator<Item = &Event> {
-        self.seen.batches.iter().flat_map(|b| &b.events)
-    }
-
-    fn names(&self) -> NameTable {
-        let mut names = NameTable::default();
-        self.seen.batches.iter().for_each(|b| names.absorb(b));
-        names
-    }
-
-    fn notes(&self) -> Vec<&str> {
-        self.end.notes.iter().map(|n| n.text.as_str()).collect()
-    }
-}
-
-fn run_on(arch: Arch, lines: &str) -> Ran {
-    let mut seen = Collect::default();
-    let options = RunOptions::new(arch, Version::parse("6.12").unwrap());
-    let end = run(&loaded(lines), &options, &mut seen).unwrap();
-    Ran { end, seen }
-}
+use textbed_event::{Event, View};
+use textbed_scenario::Outcome;
 
 #[test]
 fn a_patcher_written_out_names_its_site() {
     let lines = "cpu 0 { p = vmalloc(4096)\nwith patch(p + 4, 8) { memset(p + 4, 0, 8) }\n}\n";
-    let ran = run_on(Arch::Arm64, lines);
+    let ran = run_on(Arch::Arm64, "6.12", lines);
     let names = ran.names();
     let mut calls = Vec::new();
-    let site = ran.events().find_map(|event| match event.view() {
+    let site = ran.events().find_map(|(event, _)| match event.view() {
         View::CallEntered { call, name, .. } => {
             calls.push((call, names.get(name).to_owned()));
             None
@@ -57,9 +28,9 @@ fn a_patcher_written_out_names_its_site() {
     assert_eq!(site, patch.map(|call| (call, 4, 8, false)));
     let closed =
         |e: &Event| matches!(e.view(), View::CallReturned { call, .. } if Some(call) == patch);
-    assert!(ran.events().any(closed));
+    assert!(ran.events().any(|(event, _)| closed(event)));
     let long = "cpu 0 { p = vmalloc(4096)\nwith patch(p, 1M) { }\n}\n";
-    let ran = run_on(Arch::Arm64, long);
+    let ran = run_on(Arch::Arm64, "6.12", long);
     assert!(matches!(ran.end.outcome, Outcome::NotModelled(_)), "{:?}", ran.end.outcome);
 }
 
@@ -71,21 +42,21 @@ fn a_preempted_task_stands_where_it_was_and_goes_on_there() {
          set_memory_rox(p, 1)\n preempt(p, p + 8)\n r = call(p + 64)\n assert r == 42\n \
          s = resume()\n assert s == 1\n}\n";
     for arch in [Arch::Arm64, Arch::Ppc64le] {
-        let ran = run_on(arch, lines);
+        let ran = run_on(arch, "6.12", lines);
         assert_eq!(ran.end.asserts_failed, 0, "{arch} {:?}", ran.notes());
         assert!(ran.notes().contains(&"cpu 0: resume() returned 1"), "{:?}", ran.notes());
         let stays: Vec<(u64, bool)> = ran
             .events()
-            .filter_map(|e| match e.view() {
+            .filter_map(|(event, _)| match event.view() {
                 View::TaskStands { virt, stands, .. } => Some((virt.0 & 0xfff, stands)),
                 _ => None,
             })
             .collect();
         assert_eq!(stays, [(8, true), (8, false)], "{arch}");
     }
-    let lost = run_on(Arch::Arm64, "cpu 0 { r = resume() }\n");
+    let lost = run_on(Arch::Arm64, "6.12", "cpu 0 { r = resume() }\n");
     assert!(lost.notes()[0].contains("no task was preempted"), "{:?}", lost.notes());
     let never = lines.replace("p + 8", "p + 16");
-    let never = run_on(Arch::Arm64, &never);
+    let never = run_on(Arch::Arm64, "6.12", &never);
     assert!(never.notes()[0].contains("never came to"), "{:?}", never.notes());
 }
