@@ -119,9 +119,7 @@ impl Format {
         who: Privilege,
         controls: &Controls,
     ) -> Perm {
-        if let Some(indirection) =
-            controls.arm_indirection.filter(|_| self.arch == crate::isa::Arch::Arm64)
-        {
+        if let Some(indirection) = controls.in_force(self.arch).arm_indirection {
             let mut perm = indirection.granted(raw, who, controls.arm_hd);
             let user = indirection.granted(raw, Privilege::User, controls.arm_hd);
             if who == Privilege::Kernel && controls.arm_pan && !user.is_empty() {

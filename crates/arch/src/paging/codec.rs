@@ -207,7 +207,7 @@ impl Format {
         }
         let address = PhysAddr(s.phys(raw & !self.encryption(controls)));
         if leaf {
-            let perm = leaf_perm(s, raw, controls);
+            let perm = self.leaf_perm(s, raw, controls);
             return Entry::Leaf { phys: address, shift: l.index_shift, perm, raw };
         }
         let Some(next) = self.levels.get(level + 1) else {
@@ -249,7 +249,7 @@ impl Format {
     pub fn entry_perm(&self, level: usize, raw: u64, controls: &Controls) -> Perm {
         let leaf = self.is_leaf_shaped(level, raw);
         let Some(s) = self.shape(level, leaf) else { return Perm::empty() };
-        let mut perm = if leaf { leaf_perm(s, raw, controls) } else { table_limits(s, raw) };
+        let mut perm = if leaf { self.leaf_perm(s, raw, controls) } else { table_limits(s, raw) };
         perm.set(Perm::PRESENT, raw & s.valid != 0);
         perm
     }
@@ -312,7 +312,7 @@ impl Format {
             DirtyRule::Never => false,
         };
         raw = put(raw, s.dirty, dirty);
-        let nearest = leaf_perm(s, raw, &Controls::LINUX);
+        let nearest = self.leaf_perm(s, raw, &Controls::LINUX);
         let unsaid = Perm::GLOBAL.difference(self.expressible());
         if perm.difference(unsaid) != nearest {
             return Err(EncodeError::Permission { format: self.name, perm, nearest });
@@ -452,6 +452,28 @@ impl Format {
         Some((at(from)?, at(to)?))
     }
 
+    /// What a leaf grants by itself.
+    fn leaf_perm(&self, s: &Shape, raw: u64, controls: &Controls) -> Perm {
+        let (mut granted, mut denied, mut by_hardware) = (s.base, Perm::empty(), Perm::empty());
+        for right in s.rights() {
+            if raw & right.mask != 0 {
+                match right.sense {
+                    Sense::Grant => granted |= right.perm,
+                    Sense::Deny => denied |= right.perm,
+                    Sense::GrantIfHardwareDirty if controls.arm_hd => by_hardware |= right.perm,
+                    Sense::GrantIfHardwareDirty => {}
+                }
+            }
+        }
+        let perm = granted.difference(denied).union(by_hardware);
+        match controls.in_force(self.arch).arm_indirection {
+            Some(indirection) => {
+                (perm & (Perm::PRESENT | Perm::GLOBAL)) | indirection.perm(raw, controls.arm_hd)
+            }
+            None => perm,
+        }
+    }
+
     fn kind_not_allowed(&self, level: usize, kind: &'static str) -> EncodeError {
         EncodeError::KindNotAllowed { format: self.name, level, kind }
     }
@@ -459,28 +481,6 @@ impl Format {
 
 fn put(raw: u64, mask: u64, on: bool) -> u64 {
     if on { raw | mask } else { raw & !mask }
-}
-
-/// What a leaf grants by itself.
-pub(super) fn leaf_perm(s: &Shape, raw: u64, controls: &Controls) -> Perm {
-    let (mut granted, mut denied, mut by_hardware) = (s.base, Perm::empty(), Perm::empty());
-    for right in s.rights() {
-        if raw & right.mask != 0 {
-            match right.sense {
-                Sense::Grant => granted |= right.perm,
-                Sense::Deny => denied |= right.perm,
-                Sense::GrantIfHardwareDirty if controls.arm_hd => by_hardware |= right.perm,
-                Sense::GrantIfHardwareDirty => {}
-            }
-        }
-    }
-    let perm = granted.difference(denied).union(by_hardware);
-    match controls.arm_indirection.filter(|_| s.is_indirect) {
-        Some(indirection) => {
-            (perm & (Perm::PRESENT | Perm::GLOBAL)) | indirection.perm(raw, controls.arm_hd)
-        }
-        None => perm,
-    }
 }
 
 /// What a table entry leaves possible below.

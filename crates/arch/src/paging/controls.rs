@@ -5,6 +5,7 @@
 //! keys of the supervisor, MBEC, and TCR_ELx.TBI.
 
 use super::Indirection;
+use crate::isa::Arch;
 
 /// Control register bits. [`Controls::LINUX`] is how Linux sets them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,8 +35,7 @@ pub struct Controls {
     pub arm_ha: bool,
     /// arm64 TCR_EL1.HPDn: permission bits of table entries are ignored.
     pub arm_hpd: bool,
-    /// arm64 TCR2_EL1.PIE: leaves have the number of a permission (takes hierarchical permissions
-    /// and WXN out of force).
+    /// arm64 TCR2_EL1.PIE: leaves have the number of a permission.
     pub arm_indirection: Option<Indirection>,
     /// powerpc: IAMR key 0 set so that the kernel does not execute user pages (KUEP).
     pub ppc_kuep: bool,
@@ -44,6 +44,20 @@ pub struct Controls {
 }
 
 impl Controls {
+    /// What of these has effect in a format of `arch`: the indirection is arm64's, and takes
+    /// hierarchical permissions and WXN out of force.
+    #[inline]
+    pub(super) fn in_force(&self, arch: Arch) -> Controls {
+        let arm_indirection = self.arm_indirection.filter(|_| arch == Arch::Arm64);
+        let indirect = arm_indirection.is_some();
+        Controls {
+            arm_indirection,
+            arm_wxn: self.arm_wxn && !indirect,
+            arm_hpd: self.arm_hpd || indirect,
+            ..*self
+        }
+    }
+
     /// As Linux runs: WP, NXE, SMEP and KUEP on, hardware dirty and access flags taken where the
     /// CPU has them (so a page with DBM counts as writable), WXN off, hierarchical permissions on;
     /// without memory encryption, and without permission indirection, which grants the same.

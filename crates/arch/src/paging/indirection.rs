@@ -129,6 +129,21 @@ mod tests {
     }
 
     #[test]
+    fn other_architectures_have_none() {
+        for format in crate::paging::FORMATS.iter().filter(|f| f.arch != crate::isa::Arch::Arm64) {
+            let level = format.last_level();
+            let raw = format.encode_leaf(level, crate::addr::PhysAddr(0), Perm::KERNEL_RWX);
+            let perm = |controls| format.entry_perm(level, raw.unwrap(), controls);
+            assert_eq!(perm(&INDIRECT), perm(&Controls::LINUX), "{}", format.name);
+            let granted = |controls| {
+                let perm = Perm::KERNEL_RWX;
+                format.granted(level, raw.unwrap(), perm, Privilege::Kernel, controls)
+            };
+            assert_eq!((granted(&INDIRECT), granted(&Controls::LINUX)), (RWX, RWX));
+        }
+    }
+
+    #[test]
     fn only_the_registers_count() {
         let swapped = Indirection { pir: 0xe << (4 * 0xe), pire0: 0 };
         let controls = Controls { arm_indirection: Some(swapped), arm_wxn: true, ..INDIRECT };

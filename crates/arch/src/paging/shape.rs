@@ -52,8 +52,6 @@ pub(super) struct Shape {
     pub(super) contiguous: u64,
     pub(super) next_level_bits: u64,
     pub(super) valid: u64,
-    /// Permission indirection is about leaves of this sort: those that have a dirty bit modifier.
-    pub(super) is_indirect: bool,
     /// Granted unless a field denies it.
     pub(super) base: Perm,
     rights: [Right; MAX_RIGHTS],
@@ -112,7 +110,6 @@ const EMPTY: Shape = Shape {
     contiguous: 0,
     next_level_bits: 0,
     valid: 0,
-    is_indirect: false,
     base: Perm::empty(),
     rights: [NO_RIGHT; MAX_RIGHTS],
     n_rights: 0,
@@ -155,7 +152,6 @@ const fn shape(fields: &[Field], level: usize, leaf: bool) -> Shape {
                 s = with_right(s, mask, p, Sense::Deny);
             }
             Role::GrantIfHardwareDirty(p) => {
-                s.is_indirect = true;
                 s = with_right(s, mask, p, Sense::GrantIfHardwareDirty);
             }
             Role::MemoryType | Role::Attribute | Role::Software | Role::Ignored => {}

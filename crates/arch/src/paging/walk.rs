@@ -200,10 +200,10 @@ impl Format {
     pub fn effective(&self, va: VirtAddr, leaf: Perm, limits: Perm, controls: &Controls) -> Perm {
         let rights = self.rights(va, leaf, limits, controls);
         let rwx = Perm::READ | Perm::WRITE | Perm::EXEC;
-        // No leaf: keys are not part of what a mapping is said to grant, and numbers of
-        // permissions, which leave WXN without effect, were looked up in the leaf.
-        let wxn = controls.arm_wxn && controls.arm_indirection.is_none();
-        let no_keys = Controls { x86_pkru: None, arm_indirection: None, arm_wxn: wxn, ..*controls };
+        // No leaf: keys are not part of what a mapping is said to grant, and numbers of permissions
+        // were looked up in the leaf.
+        let in_force = controls.in_force(self.arch);
+        let no_keys = Controls { x86_pkru: None, arm_indirection: None, ..in_force };
         let level = self.last_level();
         let kernel = self.granted(level, 0, rights, Privilege::Kernel, &no_keys);
         let user = self.granted(level, 0, rights, Privilege::User, &no_keys);
@@ -214,8 +214,7 @@ impl Format {
 
     /// What all levels together grant, before control bits.
     fn rights(&self, va: VirtAddr, leaf: Perm, limits: Perm, controls: &Controls) -> Perm {
-        let without = controls.arm_hpd || controls.arm_indirection.is_some();
-        let hierarchical = self.arch != Arch::Arm64 || !without;
+        let hierarchical = self.arch != Arch::Arm64 || !controls.in_force(self.arch).arm_hpd;
         let mut rights = if hierarchical { leaf & limits } else { leaf };
         if self.arch.is_powerpc() {
             rights.set(Perm::GLOBAL, va.0 >> 62 == 3);
