@@ -12,6 +12,7 @@ use textbed_event::{Context, CpuState, OpId, View};
 
 use crate::choice::Choice;
 use crate::leave_out::SyncKind;
+use crate::state::{Part, Take};
 use crate::{CpuMask, Machine, MachineError};
 
 /// What a receiver runs.
@@ -24,11 +25,24 @@ pub struct Ipi {
     from: CpuId,
 }
 
-/// A cross-call that a CPU is serving.
+/// A cross-call that a CPU is serving, and what the CPU goes back to.
 #[derive(Clone, Copy, Debug)]
-pub struct Serving {
+pub(crate) struct Serving {
     ipi: Ipi,
     before: (Context, bool),
+}
+
+impl Ipi {
+    pub(crate) fn visit(self, take: Take<'_>) {
+        take(Part::Value(u64::from(self.number) << 16 | u64::from(self.from.0)));
+    }
+}
+
+impl Serving {
+    pub(crate) fn visit(self, take: Take<'_>) {
+        self.ipi.visit(take);
+        take(Part::Value((self.before.0 as u64) << 1 | u64::from(self.before.1)));
+    }
 }
 
 impl Machine {
@@ -37,8 +51,9 @@ impl Machine {
     ///
     /// # Errors
     /// `WrongContext`: the sender waits with interrupts off (a deadlock on hardware), or for a
-    /// receiver that has them off and would never take it here. What the handler returns ends the
-    /// call. Without waiting, the call stays pending for receivers with interrupts off.
+    /// receiver that has them off and would never take it here, or that would take earlier calls
+    /// first, of which nobody here knows what they run. What the handler returns ends the call.
+    /// Without waiting, the call stays pending for such receivers.
     pub fn ipi(
         &mut self,
         from: CpuId,
@@ -50,15 +65,18 @@ impl Machine {
         let all = self.all_cpus().filter(|cpu| targets.has(*cpu) && *cpu != from);
         let others: Vec<CpuId> = all.collect();
         if wait && !others.is_empty() {
-            let mut off = std::iter::once(from).chain(others.iter().copied());
-            if let Some(cpu) = off.find(|cpu| !self.irqs_on(*cpu)) {
+            let off = Some(from).filter(|cpu| !self.irqs_on(*cpu));
+            let takes = |cpu: CpuId| self.irqs_on(cpu) && self.pending_ipis(cpu) == 0;
+            if let Some(cpu) = off.or_else(|| others.iter().copied().find(|cpu| !takes(*cpu))) {
                 return Err(MachineError::WrongContext { cpu });
             }
         }
         if let Some(ipi) = self.send_ipi(from, targets, function)? {
             let serving = self.serves_for(Some(from));
             for cpu in others {
-                self.serve_ipis(cpu, handler)?;
+                if self.pending_ipis(cpu) == 1 {
+                    self.serve_ipis(cpu, handler)?;
+                }
             }
             self.serves_for(serving);
             if wait {
@@ -109,7 +127,8 @@ impl Machine {
     /// Whether every receiver has served a cross-call.
     #[must_use]
     pub fn ipi_is_served(&self, ipi: Ipi) -> bool {
-        self.cpus.iter().all(|c| !c.ipis.contains(&ipi) && !c.serving.contains(&ipi))
+        let serves = |serving: &Serving| serving.ipi == ipi;
+        self.cpus.iter().all(|c| !c.ipis.contains(&ipi) && !c.serving.iter().any(serves))
     }
 
     /// The sender saw that every receiver has served it, if that is so.
@@ -135,14 +154,11 @@ impl Machine {
         while self.irqs_on(cpu) && self.pending_ipis(cpu) > 0 {
             let polls = self.cpu(cpu)?.state == CpuState::PollingIdle;
             let by_interrupt = !(polls && self.choices.yes(Choice::IpiByPoll { cpu }));
-            let Some(serving) = self.accept(cpu, by_interrupt, by_interrupt) else { break };
-            let result = handler(self, cpu);
-            self.emit(cpu, View::IpiDone { ipi: serving.ipi.number, waited: false });
-            if by_interrupt {
-                let iret = self.arch() == Arch::X86_64;
-                self.exception_return(cpu, iret, OpId::NONE);
+            if !self.accept(cpu, by_interrupt, by_interrupt) {
+                break;
             }
-            self.restore(cpu, serving);
+            let result = handler(self, cpu);
+            self.finish(cpu, by_interrupt);
             result?;
             served += 1;
         }
@@ -151,41 +167,47 @@ impl Machine {
 
     /// A CPU that runs code has entered its handler for the oldest cross-call that is pending; it
     /// has entered the exception itself, and says when it is done ([`Machine::finish_ipi`]).
-    pub fn accept_ipi(&mut self, cpu: CpuId) -> Option<Serving> {
+    /// Whether there was one.
+    pub fn accept_ipi(&mut self, cpu: CpuId) -> bool {
         self.accept(cpu, true, false)
     }
 
-    /// A CPU that runs code has returned from its handler.
-    pub fn finish_ipi(&mut self, cpu: CpuId, serving: Serving) {
-        self.emit(cpu, View::IpiDone { ipi: serving.ipi.number, waited: false });
-        self.restore(cpu, serving);
+    /// A CPU that runs code has returned from its handler for the cross-call that it accepted last.
+    pub fn finish_ipi(&mut self, cpu: CpuId) {
+        self.finish(cpu, false);
     }
 
-    fn accept(&mut self, cpu: CpuId, by_interrupt: bool, enters: bool) -> Option<Serving> {
-        let c = self.cpus.get_mut(cpu.index())?;
-        if c.ipis.is_empty() {
-            return None;
-        }
+    fn accept(&mut self, cpu: CpuId, by_interrupt: bool, enters: bool) -> bool {
+        let Some(c) = self.cpus.get_mut(cpu.index()).filter(|c| !c.ipis.is_empty()) else {
+            return false;
+        };
         let ipi = c.ipis.remove(0);
         let before = (c.context, c.irqs_on);
         if by_interrupt {
             c.context = Context::Irq;
         }
         c.irqs_on = false;
-        c.serving.push(ipi);
+        c.serving.push(Serving { ipi, before });
         if enters {
             self.exception_entry(cpu);
         }
         self.advance();
         self.learned(cpu);
         self.emit(cpu, View::IpiTaken { ipi: ipi.number, by_interrupt });
-        Some(Serving { ipi, before })
+        true
     }
 
-    fn restore(&mut self, cpu: CpuId, serving: Serving) {
+    fn finish(&mut self, cpu: CpuId, returns: bool) {
+        let last = self.cpus.get(cpu.index()).and_then(|c| c.serving.last().copied());
+        let Some(serving) = last else { return };
+        self.emit(cpu, View::IpiDone { ipi: serving.ipi.number, waited: false });
+        if returns {
+            let iret = self.arch() == Arch::X86_64;
+            self.exception_return(cpu, iret, OpId::NONE);
+        }
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             (c.context, c.irqs_on) = serving.before;
-            c.serving.retain(|ipi| *ipi != serving.ipi);
+            c.serving.pop();
         }
     }
 }

@@ -12,8 +12,8 @@
 //! unification; maintenance that takes effect somewhere between its issue and its barrier.
 //!
 //! Not modelled: load buffering, storage that is not multi-copy-atomic, invalid entries that stay
-//! unseen after a mapping was made, TLB conflict aborts and amalgamated entries, accessed and dirty
-//! bits set by hardware, memory types, user privilege, caches of data as such, second-stage
+//! unseen after a mapping was made, amalgamated entries, accessed and dirty bits set by hardware,
+//! memory types, user privilege, caches of data as such, second-stage
 //! translation. Nothing about Linux is here.
 
 mod access;
@@ -53,7 +53,7 @@ pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
 pub use fetch::Fetched;
 pub use icache::InstructionCache;
-pub use ipi::{Handler, Ipi, Serving};
+pub use ipi::{Handler, Ipi};
 pub use leave_out::{SyncKind, SyncSeen, SyncSite};
 pub use machine::{Machine, MachineConfig};
 pub use mask::{CpuMask, MAX_CPUS};

@@ -12,7 +12,7 @@ use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
 use crate::icache::{Icache, InstructionCache};
-use crate::ipi::Ipi;
+use crate::ipi::{Ipi, Serving};
 use crate::iside::Ahead;
 use crate::leave_out::Watch;
 use crate::lines::Lines;
@@ -99,7 +99,7 @@ pub(crate) struct PerCpu {
     pub(crate) data: DataSide,
     /// Cross-calls that it has not taken, and those that it is serving.
     pub(crate) ipis: Vec<Ipi>,
-    pub(crate) serving: Vec<Ipi>,
+    pub(crate) serving: Vec<Serving>,
     /// Number of the granule that it has reserved.
     pub(crate) reserved: Option<u64>,
 }

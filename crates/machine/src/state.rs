@@ -182,6 +182,8 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
         icache.visit(take);
     }
     take(Part::Value((c.ipis.len() as u64) << 32 | c.serving.len() as u64));
+    c.ipis.iter().for_each(|ipi| ipi.visit(take));
+    c.serving.iter().for_each(|serving| serving.visit(take));
     take(Part::Value(c.reserved.unwrap_or(u64::MAX)));
     c.pending.visit(take);
     c.data.visit(take);

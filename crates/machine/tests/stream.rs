@@ -12,7 +12,8 @@ use textbed_event::{
     Batch, CallRef, Context, CpuState, Event, Flags, Kind, MemOrder, NameTable, Need, View,
 };
 use textbed_machine::{
-    CpuMask, Machine, MachineError, Newest, OpError, Policy, Random, Scripted, Stalest,
+    CpuMask, DataOrder, Machine, MachineConfig, MachineError, Newest, OpError, Policy, Random,
+    Scripted, Stalest,
 };
 
 fn rig(policy: Box<dyn Policy>) -> Rig {
@@ -226,12 +227,84 @@ fn a_cross_call_is_pending_until_interrupts_are_on_and_synchronises_only_then() 
     r.m.take_batch();
     assert_eq!(serve(&mut r.m, &mut order), Ok(3));
     assert_eq!((order, r.fetch(P1, 0)), (vec![P1; 3], 1));
-    let kinds = kinds(&r.m.take_batch());
+    let batch = r.m.take_batch();
+    let kinds = kinds(&batch);
     let taken = kinds.iter().filter(|k| matches!(k, Kind::IpiTaken | Kind::IpiDone));
     assert_eq!(taken.copied().collect::<Vec<_>>(), [Kind::IpiTaken, Kind::IpiDone].repeat(3));
+    let numbers = batch.events.iter().filter_map(|e| match e.view() {
+        View::IpiTaken { ipi, .. } => Some(ipi),
+        _ => None,
+    });
+    let numbers: Vec<u32> = numbers.collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in the order of sending: {numbers:?}");
     assert!(r.m.ipi_is_served(ipi) && r.m.join_ipi(ipi));
     // Nobody to send to.
     assert_eq!(r.m.send_ipi(P0, CpuMask::one(P0), "f"), Ok(None));
+}
+
+#[test]
+fn a_cross_call_tells_what_the_other_side_did() {
+    let mut r = rig(Box::new(Stalest));
+    let invalidate = ["ic ivau", "dsb ish", "isb"];
+    assert_eq!((r.fetch(P1, 0), r.fetch(P0, 128)), (0, 0));
+    r.str(P0, 0, 1);
+    r.ops(P0, &["dc cvau", "dsb ish"], 0);
+    let ipi = r.m.send_ipi(P0, CpuMask::one(P1), "function").unwrap().unwrap();
+    assert!(r.m.accept_ipi(P1));
+    // An invalidation is ordered after what its CPU knows of.
+    r.ops(P1, &invalidate, 0);
+    assert_eq!(r.fetch(P1, 0), 1, "the receiver knows of the sender's store");
+    r.str(P1, 128, 1);
+    r.ops(P1, &["dc cvau", "dsb ish"], 128);
+    assert!(!r.m.join_ipi(ipi), "it is being served");
+    r.m.finish_ipi(P1);
+    assert!(r.m.join_ipi(ipi));
+    r.ops(P0, &invalidate, 128);
+    assert_eq!(r.fetch(P0, 128), 1, "the sender knows of the receiver's");
+}
+
+#[test]
+fn stores_are_performed_before_a_cross_call_is_sent() {
+    let data_order = DataOrder::Architecture;
+    let config = MachineConfig { data_order, ..MachineConfig::new(Arch::Arm64) };
+    let loaded = |sends: bool| {
+        let mut r = Rig::of(Machine::new(config.clone(), Box::new(Stalest)).unwrap());
+        r.fetch(P1, 0);
+        // A store to code: it waits as long as it may.
+        r.str(P0, 0, 1);
+        if sends {
+            r.m.send_ipi(P0, CpuMask::one(P1), "function").unwrap().unwrap();
+            assert!(r.m.accept_ipi(P1));
+        }
+        r.load(P1, 0)
+    };
+    assert_eq!([loaded(false), loaded(true)], [0, 1]);
+}
+
+#[test]
+fn a_handler_serves_its_own_call_alone() {
+    let mut r = rig(Box::new(Newest));
+    let to = CpuMask::one(P1);
+    r.m.set_irqs(P1, false);
+    r.m.ipi(P0, to, "first", false, &mut |_, _| panic!("not yet")).unwrap();
+    r.m.set_irqs(P1, true);
+    // The first one is taken before a second one, and it is not the second one's handler that runs.
+    let mut wrong = |_: &mut Machine, _| panic!("another call's handler");
+    let refused = r.m.ipi(P0, to, "second", true, &mut wrong);
+    assert_eq!(refused, Err(MachineError::WrongContext { cpu: P1 }));
+    assert_eq!(r.m.ipi(P0, to, "second", false, &mut wrong), Ok(()));
+    assert_eq!((r.m.pending_ipis(P1), r.m.serve_ipis(P1, &mut |_, _| Ok(()))), (2, Ok(2)));
+    let mut ran = 0;
+    let mut own = |_: &mut Machine, _| {
+        ran += 1;
+        Ok(())
+    };
+    assert_eq!(r.m.ipi(P0, to, "third", true, &mut own), Ok(()));
+    assert_eq!(ran, 1);
+    r.m.take_batch();
+    r.fetch(P1, 0);
+    let context = r.m.take_batch().events[0].flags.context();
+    assert_eq!(context, Context::Task, "it goes back to what it was doing");
 }
 
 #[test]

@@ -25,7 +25,7 @@
 
 use textbed_arch::{Arch, VirtAddr};
 use textbed_event::{Access, CpuState, FaultReason, Flags, MemOrder};
-use textbed_machine::{CpuError, Fault, Machine, Serving, Step};
+use textbed_machine::{CpuError, Fault, Machine, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::vcpu::Vcpu;
@@ -67,8 +67,8 @@ pub(crate) struct Interrupts {
     ipi_vector: Option<u16>,
     /// Handlers that were entered and not left.
     depth: usize,
-    /// Cross-calls that are being served, with the depth of their handlers.
-    serving: Vec<(usize, Serving)>,
+    /// Depths of the handlers that serve cross-calls.
+    serving: Vec<usize>,
     /// The instruction that halted the CPU.
     halted: Option<u64>,
 }
@@ -152,9 +152,9 @@ impl Vcpu {
         }
         if let Some(vector) = ipi {
             let step = self.take(m, Taken::Interrupt(vector, pc))?;
-            let depth = self.interrupts.depth;
-            let serving = m.accept_ipi(self.id).map(|serving| (depth, serving));
-            self.interrupts.serving.extend(serving);
+            if m.accept_ipi(self.id) {
+                self.interrupts.serving.push(self.interrupts.depth);
+            }
             return Ok(Some(step));
         }
         let vector = self.interrupts.pending.remove(0);
@@ -179,10 +179,8 @@ impl Vcpu {
     /// An exception return was executed: a cross-call whose handler this ends is done.
     pub(crate) fn left_handler(&mut self, m: &mut Machine) {
         let interrupts = &mut self.interrupts;
-        if interrupts.serving.last().is_some_and(|(depth, _)| *depth == interrupts.depth)
-            && let Some((_, serving)) = interrupts.serving.pop()
-        {
-            m.finish_ipi(self.id, serving);
+        if interrupts.serving.pop_if(|depth| *depth == interrupts.depth).is_some() {
+            m.finish_ipi(self.id);
         }
         interrupts.depth = interrupts.depth.saturating_sub(1);
     }
