@@ -55,8 +55,8 @@ impl Machine {
     }
 
     /// Fetches an instruction whose length only its bytes tell: `length` is asked with what was
-    /// fetched so far (whole lines, at most 64 bytes beyond need), and returns the instruction's
-    /// length once it knows. Events speak of that many bytes.
+    /// fetched so far (whole lines, at most 64 bytes beyond need) or could be, and returns the
+    /// instruction's length once it knows. Events speak of that many bytes.
     ///
     /// # Errors
     /// The fault, which was also emitted; then nothing was fetched. If 16 lines do not suffice,
@@ -95,7 +95,11 @@ impl Machine {
             let Some(chosen) = found.get(n) else {
                 return refuse(self, at, FaultReason::NotPresent);
             };
-            let got = self.tear(cpu, at, &found, need.map(|need| need - bytes.len()));
+            let mut own = |piece: &[u8]| {
+                let end = length(&[&bytes[..], piece].concat());
+                end.map_or(piece.len(), |end| end.saturating_sub(bytes.len()).min(piece.len()))
+            };
+            let got = self.tear(cpu, at, &found, &mut own);
             let (piece, behind, worst) = match &got {
                 Got::Torn(mixture) => {
                     let of = mixture.of.iter().filter_map(|n| found.get(*n));

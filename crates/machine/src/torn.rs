@@ -28,8 +28,6 @@ use crate::iside::Candidate;
 
 /// Most mixtures that a fetch chooses from.
 const MOST: usize = 16;
-/// Bytes of the longest instruction, on x86.
-const LONGEST: usize = 15;
 
 /// Whether a fetch got what was there at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -58,14 +56,14 @@ pub(crate) enum Got {
 }
 
 impl Machine {
-    /// Whether a piece that has several versions is got whole. `left` is how many bytes of it the
-    /// instruction has at most.
+    /// Whether a piece that has several versions is got whole. `own` says how many bytes of a
+    /// version of it are the instruction's: what stands behind that has no part in it.
     pub(crate) fn tear(
         &mut self,
         cpu: CpuId,
         virt: VirtAddr,
         found: &[Candidate],
-        left: Option<usize>,
+        own: &mut dyn FnMut(&[u8]) -> usize,
     ) -> Got {
         if found.len() < 2 {
             return Got::Whole;
@@ -77,19 +75,19 @@ impl Machine {
         let mut unpredictable = false;
         for (n, pair) in pairs {
             let (newer, older) = (&pair[0].bytes, &pair[1].bytes);
-            let window = left.unwrap_or(LONGEST).min(newer.len()).min(older.len());
+            let window = own(newer).max(own(older));
             self.cuts(virt, (newer, older), window, n, &mut mixtures);
             if self.arch() != Arch::X86_64 {
                 unpredictable |= self.beyond_the_list((newer, older), window, n, &mut mixtures);
             }
         }
-        let window = left.unwrap_or(LONGEST);
-        let visible = |bytes: &[u8]| bytes.get(..window.min(bytes.len())).unwrap_or(&[]).to_vec();
+        let mut visible = |bytes: &[u8]| bytes[..own(bytes)].to_vec();
         let mut seen: Vec<Vec<u8>> = found.iter().map(|c| visible(&c.bytes)).collect();
         mixtures.retain(|m| {
-            let new = !seen.contains(&visible(&m.bytes));
+            let bytes = visible(&m.bytes);
+            let new = !seen.contains(&bytes);
             if new {
-                seen.push(visible(&m.bytes));
+                seen.push(bytes);
             }
             new
         });

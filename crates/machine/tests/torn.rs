@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use common::{P0, P1, Rig};
 use textbed_arch::{Arch, Features};
-use textbed_event::MemOrder;
+use textbed_event::{Kind, MemOrder};
 use textbed_machine::{Integrity, Newest, Policy, Random, Stalest};
 
 type Outcome = (Vec<u8>, Integrity);
@@ -118,6 +118,32 @@ fn who_synchronised_or_knows_of_the_store_gets_no_mixture() {
     assert_eq!(all(intel(), change, &loaded), whole([&OLD, &NEW]));
 }
 
+#[test]
+fn a_torn_fetch_is_told_as_old_and_knows_of_the_new() {
+    // Torn; old, and what was stored before is old, too.
+    let mut seen = (0, 0);
+    for seed in 0..SEEDS {
+        let mut r = Rig::new(amd().0, amd().1, Box::new(Random::new(seed)));
+        let other = 0x200;
+        r.m.store(P0, r.alias.offset(0x46), &OLD, MemOrder::Plain).unwrap();
+        settle(&mut r, 0x46);
+        r.m.store(P0, r.alias.offset(other), &[0xcc], MemOrder::Plain).unwrap();
+        r.m.store(P0, r.alias.offset(0x46), &NEW, MemOrder::Plain).unwrap();
+        r.m.take_batch();
+        let got = r.m.fetch(P1, r.code.offset(0x46), 5).unwrap();
+        let events = r.m.take_batch().events;
+        let told = events.iter().any(|e| e.kind == Kind::Observed);
+        assert_eq!(told, got.bytes != NEW, "seed {seed}");
+        assert_eq!(got.behind > 0, told, "seed {seed}");
+        let then = r.m.fetch(P1, r.code.offset(other), 1).unwrap().bytes;
+        // Fetches are in order here.
+        assert!(got.bytes == OLD || then == [0xcc], "seed {seed}");
+        seen.0 += u32::from(got.integrity == Integrity::Torn);
+        seen.1 += u32::from(then != [0xcc]);
+    }
+    assert!(seen.0 > 50 && seen.1 > 10, "{seen:?}");
+}
+
 fn arm() -> (Arch, Features) {
     (Arch::Arm64, Features::ARM_EIS | Features::ARM_EOS)
 }
@@ -144,9 +170,9 @@ fn arm64_promises_what_is_in_its_list() {
         got.sort_by_key(|(word, _)| *word != old);
         assert_eq!((got, open), (both(old, new), false), "{old:#x} {new:#x}");
     }
-    // `mov x0, #1` is not: anything, in one direction and the other.
-    let mov = 0xd280_0020;
-    for (old, new) in [(mov, b), (nop, mov), (mov, mov + 0x20)] {
+    // `mov x0, #1` and `ret` are not: anything, in one direction and the other.
+    let (mov, ret) = (0xd280_0020, 0xd65f_03c0);
+    for (old, new) in [(mov, b), (nop, mov), (mov, mov + 0x20), (nop, ret), (ret, b)] {
         let (mut got, open) = words(arm(), old, new);
         got.sort_by_key(|(word, _)| *word != old);
         assert_eq!((got, open), (both(old, new), true), "{old:#x} {new:#x}");
@@ -184,9 +210,10 @@ fn power_promises_the_patch_class_and_no_two_words() {
         for coherent in [true, false] {
             let mut features = Features::default_for(arch);
             features.set(Features::PPC_COHERENT_ICACHE, coherent);
-            let (nop, b, li) = (0x6000_0000, 0x4800_0010, 0x3860_0001);
+            let (nop, b, li, blr) = (0x6000_0000, 0x4800_0010, 0x3860_0001, 0x4e80_0020);
             assert!(!words((arch, features), nop, b).1);
             assert!(words((arch, features), nop, li).1);
+            assert!(words((arch, features), nop, blr).1);
             // A prefixed instruction is got word by word: `pli r3, 1`, and another prefix and word.
             let pair = |a: u32, b: u32| {
                 let word = |w: u32| {
@@ -204,6 +231,34 @@ fn power_promises_the_patch_class_and_no_two_words() {
             let expected = [pair(0x0600_0000, 0x3860_0002), pair(0x0600_0001, 0x3860_0001)];
             assert_eq!(torn, expected.into(), "{arch} {coherent}");
             assert!(got.iter().any(|(_, i)| *i == Integrity::Unpredictable));
+        }
+    }
+}
+
+/// What is fetched together with an instruction, and is none of it, has no part in what it gets.
+#[test]
+fn what_stands_behind_an_instruction_does_not_tear_it() {
+    // Power: a word that stays, and another one's change beside it, outside the patch class.
+    let nop = 0x6000_0000u32.to_le_bytes();
+    let with = |behind: u32| [nop, behind.to_le_bytes()].concat();
+    let (old, new) = (with(0x6000_0000), with(0x3860_0001));
+    // x86-64: a NOP of one byte before a CALL that comes or goes.
+    let (short, call) = ([0x90, 0x90, 0x90, 0x90, 0x90, 0x90], [0x90, 0xe8, 1, 2, 3, 4]);
+    let power = (Arch::Ppc64le, Features::default_for(Arch::Ppc64le));
+    let cases: [(_, &[u8], &[u8], usize); 2] =
+        [(power, &old, &new, 4), (intel(), &short, &call, 1)];
+    for (hardware, old, new, len) in cases {
+        for seed in 0..SEEDS {
+            let mut r = Rig::new(hardware.0, hardware.1, Box::new(Random::new(seed)));
+            let (alias, code) = (r.alias.offset(0x40), r.code.offset(0x40));
+            r.m.store(P0, alias, old, MemOrder::Plain).unwrap();
+            settle(&mut r, 0x40);
+            r.m.store(P0, alias, new, MemOrder::Plain).unwrap();
+            // As a CPU does that learns the length from the bytes.
+            let mut length = |bytes: &[u8]| (bytes.len() >= len).then_some(len);
+            let got = r.m.fetch_with(P1, code, &mut length).unwrap();
+            assert_eq!(got.integrity, Integrity::Whole, "{hardware:?}, seed {seed}");
+            assert_eq!(got.bytes, old[..len]);
         }
     }
 }
