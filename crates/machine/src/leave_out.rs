@@ -181,8 +181,8 @@ impl Machine {
     pub(crate) fn leaves_out_event(&mut self, cpu: CpuId, view: View) -> bool {
         match view {
             View::GracePeriod { .. } => self.left_out(cpu, || SyncKind::GracePeriod),
-            View::StopMachine { begin: true } => self.begins_untold(cpu, SyncKind::StopMachine),
-            View::StopMachine { begin: false } => self.ends_untold(&SyncKind::StopMachine),
+            View::StopMachine { begin: true } => self.begins_untold(cpu, || SyncKind::StopMachine),
+            View::StopMachine { begin: false } => self.ends_untold(|| SyncKind::StopMachine),
             _ => false,
         }
     }
@@ -193,16 +193,16 @@ impl Machine {
     }
 
     /// Something begins that has an end (a lock, a stop); whether it is left out.
-    pub(crate) fn begins_untold(&mut self, cpu: CpuId, kind: SyncKind) -> bool {
-        let skip = self.left_out(cpu, || kind.clone());
+    pub(crate) fn begins_untold(&mut self, cpu: CpuId, kind: impl Fn() -> SyncKind) -> bool {
+        let skip = self.left_out(cpu, &kind);
         if skip && let Some(watch) = self.syncs.as_mut() {
-            watch.untold.insert(kind);
+            watch.untold.insert(kind());
         }
         skip
     }
 
     /// Whether what ends now began left out.
-    pub(crate) fn ends_untold(&mut self, kind: &SyncKind) -> bool {
-        self.syncs.as_mut().is_some_and(|watch| watch.untold.remove(kind))
+    pub(crate) fn ends_untold(&mut self, kind: impl Fn() -> SyncKind) -> bool {
+        self.syncs.as_mut().is_some_and(|watch| watch.untold.remove(&kind()))
     }
 }

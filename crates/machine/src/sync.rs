@@ -22,7 +22,7 @@ impl Machine {
             return Err(MachineError::LockHeld { name: name.to_owned(), by: *by });
         }
         self.locks.insert(name.to_owned(), cpu);
-        if self.syncs.is_some() && self.begins_untold(cpu, SyncKind::Lock(name.to_owned())) {
+        if self.begins_untold(cpu, || SyncKind::Lock(name.to_owned())) {
             return Ok(());
         }
         self.learned(cpu);
@@ -40,7 +40,7 @@ impl Machine {
         if self.locks.get(name) != Some(&cpu) {
             return Err(MachineError::LockNotHeld { name: name.to_owned(), cpu });
         }
-        if self.syncs.is_some() && self.ends_untold(&SyncKind::Lock(name.to_owned())) {
+        if self.ends_untold(|| SyncKind::Lock(name.to_owned())) {
             self.locks.remove(name);
             return Ok(());
         }
