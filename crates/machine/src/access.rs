@@ -363,6 +363,7 @@ impl Machine {
     /// A store hit frames of page tables (by an alias of theirs): held translations may now differ
     /// from what the tables say, so that accesses have to walk again. No leaf event is made of it.
     fn tables_stored(&mut self, phys: PhysAddr, len: u64) {
+        // Tables are at the top of memory: if any frame of the range is one, the last is.
         let last = phys.offset(len.saturating_sub(1));
         if !self.frames.is_table(last.pfn()) {
             return;

@@ -114,8 +114,6 @@ pub(crate) struct Lines {
     shift: u32,
     dline: u32,
     iline: u32,
-    /// Instruction lines of CPUs whose own are larger than the smallest.
-    larger: Vec<(CpuId, u32)>,
     /// Stores reach the point of unification at once.
     pub(crate) unified: bool,
     /// Instruction caches follow stores by themselves.
@@ -137,15 +135,12 @@ impl Lines {
         let all = || (0..config.cpus).map(|n| config.geometry_of(CpuId(n)));
         let dline = all().map(|g| g.dline_bytes).min().unwrap_or(4);
         let iline = all().map(|g| g.iline_bytes).min().unwrap_or(4);
-        let own = all().enumerate().map(|(n, g)| (CpuId(n as u16), g.iline_bytes));
-        let larger = own.filter(|(_, bytes)| *bytes > iline).collect();
         Self {
             map: FxHashMap::default(),
             // Sizes are powers of two; a larger line is several of these.
             shift: u32::ilog2(dline.min(iline).max(4)),
             dline,
             iline,
-            larger,
             unified,
             coherent,
             sweep_at: SWEEP,
@@ -155,12 +150,6 @@ impl Lines {
     /// The smallest data and instruction line of a CPU, in bytes.
     pub(crate) fn geometry(&self) -> (u32, u32) {
         (self.dline, self.iline)
-    }
-
-    /// The instruction line of one CPU, in bytes.
-    pub(crate) fn iline_of(&self, cpu: CpuId) -> u32 {
-        let own = self.larger.iter().find(|(c, _)| *c == cpu);
-        own.map_or(self.iline, |(_, bytes)| *bytes)
     }
 
     /// `log2` of the line in bytes.

@@ -141,7 +141,7 @@ impl Machine {
         phys: PhysAddr,
         op: OpId,
     ) {
-        let range = self.scope_range(scope, phys, self.lines.geometry().0);
+        let range = line_of(address_of(scope, phys), self.lines.geometry().0);
         let issued = self.advance();
         if let Some(c) = self.cpus.get(cpu.index()) {
             let p = &c.pending;
@@ -180,10 +180,7 @@ impl Machine {
         op: OpId,
     ) {
         self.advance();
-        let at = match scope {
-            CacheScope::Line => Some(phys.0),
-            CacheScope::All => None,
-        };
+        let at = address_of(scope, phys);
         let unified = self.lines.unified;
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             let p = &mut c.pending;
@@ -195,14 +192,6 @@ impl Machine {
         let space = self.space_of(cpu);
         let view = View::IcacheInvalidate { scope, reach, virt, phys };
         self.emit_in(cpu, space, Flags::default(), op, view);
-    }
-
-    fn scope_range(&self, scope: CacheScope, phys: PhysAddr, line: u32) -> Option<(u64, u64)> {
-        let line = u64::from(line);
-        match scope {
-            CacheScope::Line => Some((phys.0 & !(line - 1), line)),
-            CacheScope::All => None,
-        }
     }
 
     /// Invalidates translations. On x86 a local one is done at once.
@@ -368,8 +357,7 @@ impl Machine {
     }
 
     fn complete_invalidate(&mut self, by: CpuId, cpu: CpuId, i: &PendingInvalidate) {
-        let line = u64::from(self.lines.iline_of(cpu));
-        let range = i.at.map(|at| (at & !(line - 1), line));
+        let range = line_of(i.at, self.config.geometry_of(cpu).iline_bytes);
         let numbers = self.lines.in_range(range);
         let versions = || {
             let lines = numbers.iter().filter_map(|n| self.lines.get(*n));
@@ -411,4 +399,18 @@ impl Machine {
             c.pending.completed = done.iter().filter(|t| !t.again).map(|t| t.target).collect();
         }
     }
+}
+
+/// The address that maintenance names; `None` = it is about everything.
+fn address_of(scope: CacheScope, phys: PhysAddr) -> Option<u64> {
+    match scope {
+        CacheScope::Line => Some(phys.0),
+        CacheScope::All => None,
+    }
+}
+
+/// The line of `bytes` around an address.
+fn line_of(at: Option<u64>, bytes: u32) -> Option<(u64, u64)> {
+    let bytes = u64::from(bytes);
+    at.map(|at| (at & !(bytes - 1), bytes))
 }

@@ -65,7 +65,7 @@ impl Machine {
         let mut runs = Runs::default();
         let mut at = virt.0;
         loop {
-            let (table, limits) = self.make_table(cpu, owner, VirtAddr(at), level)?;
+            let (table, limits) = self.make_table(owner, VirtAddr(at), level)?;
             // All leaves of this table in one store.
             let l = self
                 .format
@@ -130,7 +130,6 @@ impl Machine {
     /// leave possible.
     fn make_table(
         &mut self,
-        cpu: CpuId,
         space: SpaceId,
         virt: VirtAddr,
         level: usize,
@@ -159,7 +158,6 @@ impl Machine {
                 _ => return Err(malformed),
             }
         }
-        let _ = cpu;
         Ok((table, limits))
     }
 
@@ -193,9 +191,7 @@ impl Machine {
         virt: VirtAddr,
         len: u64,
     ) -> Result<(), MapError> {
-        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
-        let found = self.collect(owner, virt.0, last)?;
-        self.whole(&found, virt.0, last)?;
+        let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
         let mut runs = Runs::default();
         for f in &found {
             let m = self.mapping(f);
@@ -222,9 +218,7 @@ impl Machine {
         set: Perm,
         clear: Perm,
     ) -> Result<u64, MapError> {
-        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
-        let found = self.collect(owner, virt.0, last)?;
-        self.whole(&found, virt.0, last)?;
+        let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
         let mut runs = Runs::default();
         let mut count = 0;
         for f in &found {
@@ -295,9 +289,7 @@ impl Machine {
         perm: Perm,
     ) -> Result<(), MapError> {
         let level = self.leaf_level(leaf_shift)?;
-        let (owner, last) = self.range(Some(cpu), space, virt, 1u64 << leaf_shift)?;
-        let found = self.collect(owner, virt.0, last)?;
-        self.whole(&found, virt.0, last)?;
+        let (owner, found) = self.whole_leaves(cpu, space, virt, 1u64 << leaf_shift)?;
         self.memory.check(phys, 1 << leaf_shift).map_err(|_| MapError::OutsideMemory { phys })?;
         let raw = self.encode(level, phys, perm)?;
         let [f] = found.as_slice() else { return Err(MapError::NotMapped { virt }) };

@@ -193,16 +193,24 @@ impl Machine {
         }
     }
 
-    /// Refuses a range that covers the first or last leaf in part.
-    pub(super) fn whole(&self, found: &[Found], virt: u64, last: u64) -> Result<(), MapError> {
+    /// Every entry that is not empty in a range that covers none in part; whose tables they are.
+    pub(super) fn whole_leaves(
+        &self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        len: u64,
+    ) -> Result<(SpaceId, Vec<Found>), MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let found = self.collect(owner, virt.0, last)?;
         for f in [found.first(), found.last()].into_iter().flatten() {
             let m = self.mapping(f);
             let f_last = f.virt + ((1u64 << m.shift) - 1);
-            if f.virt < virt || f_last > last {
+            if f.virt < virt.0 || f_last > last {
                 return Err(MapError::PartlyCovered { virt: m.virt, shift: m.shift });
             }
         }
-        Ok(())
+        Ok((owner, found))
     }
 
     /// What the tables say now for one address.
