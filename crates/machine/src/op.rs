@@ -88,13 +88,14 @@ impl Machine {
                 return Ok(());
             }
             Effect::SpaceSwitch => return self.space_switch(cpu, row, arg(0)),
-            Effect::Control if row.name == "wrmsr" => {
+            Effect::Control if matches!(row.name, "wrmsr" | "wrmsrns") => {
                 // Whether it serialises depends on the register's number.
                 let msr = arg(0) as u32;
                 if msr == MSR_EFER {
                     self.write_control(cpu, ControlRegister::Efer, arg(1), op);
                 }
-                let serialises = insn::msr_write_serialises(self.has(Features::X86_AMD), msr);
+                let serialises = row.serialises(self.features())
+                    && insn::msr_write_serialises(self.has(Features::X86_AMD), msr);
                 if serialises && !self.left_out(cpu, || SyncKind::Aside(row.name)) {
                     self.context_sync(cpu, SyncCause::Serialising, op);
                 }

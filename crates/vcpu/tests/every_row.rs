@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use bed::{ARCHES, Bed, CPU0, DATA, newest};
 use textbed_arch::effect::{Effect, SyncCause};
-use textbed_arch::insn::{self, Row};
+use textbed_arch::insn::{self, Row, Shape};
 use textbed_arch::{Arch, Features, SpaceId};
 use textbed_event::{Flags, MemOrder, View};
 use textbed_machine::{Cpu, CpuError, Step};
@@ -122,6 +122,11 @@ fn example_word(arch: Arch, row: &Row) -> u32 {
 fn code_of(arch: Arch, row: &Row) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = row.example(arch);
     if arch == Arch::X86_64 {
+        if row.shape == Shape::X86Rel {
+            // Not to the next instruction: 16 bytes on, by the lowest byte of rel8 or rel32.
+            let at = bytes.len() - if bytes.len() == 2 { 1 } else { 4 };
+            bytes[at] = 16;
+        }
         let last = bytes.last_mut().unwrap();
         let before: &[u8] = match (row.name, row.form) {
             // RCX is the type; RAX points to the descriptor. A bit's number in RCX.
@@ -265,6 +270,18 @@ fn prepare(bed: &mut Bed, row: &Row, data: u64, target: u64) {
     }
 }
 
+/// Whether a branch has no condition, or one that the example's operands make true.
+fn is_always_taken(arch: Arch, row: &Row) -> bool {
+    match arch {
+        Arch::X86_64 => ["jmp", "call", "ret"].contains(&row.name),
+        Arch::Arm64 => !matches!(
+            row.shape,
+            Shape::CondBranch | Shape::CompareBranch | Shape::TestBranch | Shape::CompareRegBranch
+        ),
+        _ => true,
+    }
+}
+
 /// What is wrong with what a row did.
 fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
     let features = Features::default_for(arch);
@@ -291,6 +308,7 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
         ),
         Effect::IcacheInvalidate(scope, reach) => must(
             went_on
+                && beside
                 && there(&|v| {
                     matches!(v, View::IcacheInvalidate { scope: s, reach: r, .. }
                         if (*s, *r) == (scope, reach))
@@ -310,7 +328,7 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
             went_on
                 && beside
                 && there(&|v| *v == View::Barrier { barrier, domain })
-                && (!row.name.starts_with("lock ") || stored(MemOrder::Full) || !stores),
+                && (!row.name.starts_with("lock ") || stored(MemOrder::Full)),
             "no barrier",
         ),
         Effect::ContextSync(cause) => must(
@@ -321,11 +339,13 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
             went_on && beside && there(&|v| matches!(v, View::SpaceLoaded { .. })),
             "no switch",
         ),
-        // A write to a register that is not modelled, or to an MSR, has no event of its own.
-        Effect::Control => must(
-            went_on && (quiet || synced || there(&|v| matches!(v, View::Control { .. }))),
-            "no write",
-        ),
+        // Of MSRs only EFER has an event, and this is another.
+        Effect::Control if row.name.starts_with("wrmsr") => {
+            must(went_on && if serialises { synced } else { quiet }, "no write")
+        }
+        Effect::Control => {
+            must(went_on && beside && there(&|v| matches!(v, View::Control { .. })), "no write")
+        }
         Effect::ExceptionReturn => {
             must(ran.step == Ok(Step::Ran) && syncs(SyncCause::ExceptionReturn), "no return")
         }
@@ -339,10 +359,8 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
                 &|v| matches!(v, View::Branch { from, to, .. } if from.0 == ran.at && to.0 == ran.pc),
             );
             let to_caller = matches!(ran.step, Ok(Step::Returned(_))) && taken;
-            must(
-                to_caller || ran.step == Ok(Step::Ran) && (taken || ran.pc == ran.at + ran.len),
-                "no branch",
-            )
+            let behind = !is_always_taken(arch, row) && ran.pc == ran.at + ran.len;
+            must(to_caller || ran.step == Ok(Step::Ran) && (taken || behind), "no branch")
         }
         // Halted: nothing is there that would wake it.
         Effect::Wait if matches!(ran.step, Ok(Step::Waits { virt }) if virt.0 == ran.at) => {
@@ -350,7 +368,13 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
         }
         Effect::Wait | Effect::Nop => must(went_on && quiet, "not nothing"),
         Effect::Exclusive if row.name == "clrex" => must(went_on && quiet, "not nothing"),
-        Effect::Exclusive => must(went_on && (loads || stores), "no access"),
+        Effect::Exclusive => must(
+            went_on
+                && (loads || stores)
+                && (!row.name.starts_with("ldax") || loaded(MemOrder::Acquire))
+                && (!row.name.starts_with("stlx") || stored(MemOrder::Release)),
+            "no access",
+        ),
         Effect::Atomic => must(went_on && loads && stores, "no access"),
         Effect::LoadAcquire => must(went_on && loaded(MemOrder::Acquire), "no acquire"),
         Effect::StoreRelease => must(went_on && stored(MemOrder::Release), "no release"),
