@@ -51,7 +51,7 @@ impl Vcpu {
         self.execute(m, &Site { pc, next, bytes: &bytes, insn })
     }
 
-    /// The instruction at `pc`, as the modelled instruction side gives them.
+    /// The instruction at `pc`, as the modelled instruction side gives it.
     fn fetch(&self, m: &mut Machine, pc: u64) -> Result<Fetched, Fault> {
         let virt = VirtAddr(pc);
         let arch = self.arch;

@@ -54,7 +54,7 @@ fn a_store_event_has_address_and_bytes_of_the_store() {
         let target = VirtAddr(bed.at(DATA, 0x40));
         bed.start(CPU0, f, &[target.0, 0x1122_3344]);
         bed.forget_events();
-        while bed.step(CPU0) == Step::Ran {}
+        bed.step_on(CPU0);
         let events = bed.events();
         let stores = of_kind(&events, Kind::Store);
         let [store] = stores.as_slice() else { panic!("{arch}: {}", stores.len()) };
@@ -79,7 +79,7 @@ fn stores_carry_the_order_of_their_instruction() {
         let target = bed.at(DATA, 0x40);
         bed.start(CPU0, f, &[target, args[1]]);
         bed.forget_events();
-        while bed.step(CPU0) == Step::Ran {}
+        bed.step_on(CPU0);
         let events = bed.events();
         let views: Vec<MemOrder> = views(&events, CPU0)
             .iter()

@@ -82,10 +82,7 @@ fn a_trap_goes_to_its_handler_and_the_code_goes_on_behind_it() {
         prepare(&mut bed);
         bed.start(CPU0, f, &[]);
         bed.forget_events();
-        let mut end = bed.step(CPU0);
-        while end == Step::Ran {
-            end = bed.step(CPU0);
-        }
+        let (end, _) = bed.step_on(CPU0);
         assert_eq!(end, Step::Returned(7), "{arch}");
         assert_eq!(count(&mut bed), 1, "{arch}");
         let events = bed.events();
@@ -149,10 +146,7 @@ fn a_masked_interrupt_waits_and_handlers_are_not_interrupted() {
         assert!(!bed.cpus[0].interrupts_enabled().unwrap(), "{arch}: masked in the handler");
         assert_eq!(bed.step(CPU0), Step::Ran);
         assert_eq!(bed.cpus[0].pending_interrupts(), 1, "{arch}");
-        let mut end = Step::Ran;
-        while end == Step::Ran {
-            end = bed.step(CPU0);
-        }
+        let (end, _) = bed.step_on(CPU0);
         assert_eq!((end, count(&mut bed)), (Step::Returned(2), 2), "{arch}");
     }
 }
@@ -250,10 +244,7 @@ fn a_cross_call_waits_until_the_guest_lets_it_in() {
         let at = |kind: Kind| events.iter().position(|e| e.cpu == CPU1 && e.kind == kind).unwrap();
         let handled = events.get(at(Kind::IpiTaken)..at(Kind::IpiDone)).unwrap();
         assert!(handled.iter().any(|e| e.cpu == CPU1 && e.kind == Kind::Store), "{arch}");
-        let mut end = Step::Ran;
-        while end == Step::Ran {
-            end = bed.step(CPU1);
-        }
+        let (end, _) = bed.step_on(CPU1);
         assert_eq!((end, count(&mut bed)), (Step::Returned(5), 1), "{arch}");
     }
 }
@@ -303,11 +294,8 @@ fn an_idle_loop_goes_round_once_for_each_interrupt() {
         bed.start(CPU1, idle, &[]);
         let waits = Step::Waits { virt: VirtAddr(idle) };
         for round in 1..=5 {
-            let mut steps = 0;
-            while bed.step(CPU1) == Step::Ran {
-                steps += 1;
-            }
-            assert!(steps <= 6, "{arch}: {steps}");
+            let (end, steps) = bed.step_on(CPU1);
+            assert!(end == waits && steps <= 6, "{arch}: {end:?} after {steps}");
             // However often it is stepped: no step of the budget, no event.
             bed.forget_events();
             assert!((0..1000).all(|_| bed.step(CPU1) == waits), "{arch}");

@@ -402,7 +402,7 @@ fn non_temporal_stores_say_so() {
         let target = bed.at(DATA, 0x40);
         bed.start(CPU0, f, &[target, 5]);
         bed.forget_events();
-        while bed.step(CPU0) == Step::Ran {}
+        bed.step_on(CPU0);
         let events = bed.events();
         let store = events.events.iter().find(|e| e.kind == Kind::Store).unwrap();
         assert_eq!(store.flags.has(Flags::NONTEMPORAL), non_temporal);

@@ -116,7 +116,7 @@ fn a_flag_published_by_one_cpu_is_seen_by_the_other() {
                     };
                 }
             }
-            while bed.step(CPU0) == Step::Ran {}
+            bed.step_on(CPU0);
             while end.is_none() {
                 end = match bed.step(CPU1) {
                     Step::Ran => None,

@@ -157,6 +157,17 @@ impl Bed {
         self.cpus[cpu.index()].step(&mut self.m).unwrap()
     }
 
+    /// Steps a CPU until a step is not simply done: that one, and how many were.
+    pub(crate) fn step_on(&mut self, cpu: CpuId) -> (Step, usize) {
+        for steps in 0..10_000 {
+            match self.step(cpu) {
+                Step::Ran => {}
+                end => return (end, steps),
+            }
+        }
+        panic!("{}: it goes on and on", self.arch());
+    }
+
     /// A 32-bit word of memory in the guest's byte order.
     pub(crate) fn word(&mut self, virt: u64) -> u32 {
         let mut bytes = [0; 4];
