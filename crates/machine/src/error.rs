@@ -64,10 +64,10 @@ pub enum MachineError {
         len: u64,
     },
     /// Called in a context in which it cannot be: a waited cross-call with interrupts off, or one
-    /// to a CPU that has them off and would never take it here.
-    #[error("{cpu} has interrupts off")]
+    /// to a CPU that would not take it here: it has them off, or earlier calls to take first.
+    #[error("{cpu} has interrupts off or earlier cross-calls to take")]
     WrongContext {
-        /// The CPU with interrupts off.
+        /// The CPU.
         cpu: CpuId,
     },
     /// The lock is held.
