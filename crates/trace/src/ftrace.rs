@@ -89,9 +89,17 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event of which only the name and what stands behind it are known.
     pub(crate) fn new(name: &'a [u8], body: &'a [u8]) -> Self {
-        let place = args::location(body);
+        Self { place: args::location(body), ..Self::bare(name, body) }
+    }
+
+    /// The same of which the place is known, too.
+    fn placed(name: &'a [u8], body: &'a [u8], place: (Location<'a>, &'a [u8])) -> Self {
+        Self { place: Some(place), ..Self::bare(name, body) }
+    }
+
+    fn bare(name: &'a [u8], body: &'a [u8]) -> Self {
         let (flags, time) = (None, Time::Ticks(0));
-        Self { task: b"", pid: 0, tgid: None, cpu: 0, flags, time, name, body, place }
+        Self { task: b"", pid: 0, tgid: None, cpu: 0, flags, time, name, body, place: None }
     }
 
     /// Where the probe sits, if this is a kprobe's or a kretprobe's event.

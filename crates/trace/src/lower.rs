@@ -24,7 +24,7 @@ mod unseen;
 use crate::accounting::{Accounting, Class, Reason};
 use crate::areas::Areas;
 use crate::bounds::{Bound, Dropped};
-use crate::calls::{Calls, Frame, MAX_ARGS, Stack};
+use crate::calls::{Calls, Frame, Stack};
 use crate::conflicts::Conflicts;
 use crate::coverage::{Probed, Seen};
 use crate::detect::Kernel;
@@ -343,7 +343,7 @@ impl<'s> Lower<'s> {
         if f.meaning == Meaning::Marker {
             return self.marker(e);
         }
-        let e = &if f.args.is_empty() { Fields::asked(e) } else { Fields::of(e) };
+        let e = &Fields::of(e, f.args);
         if e.location().is_some() {
             self.enter(f, e);
         }
@@ -405,13 +405,8 @@ impl<'s> Lower<'s> {
             self.calls.seen(f);
             return;
         };
-        let mut args = [None; MAX_ARGS];
-        let mut words = [[0; 8]; MAX_ARGS];
-        let given = f.args.iter().zip(args.iter_mut().zip(&mut words));
-        for (key, (arg, word)) in given {
-            *arg = e.number(key.as_bytes());
-            *word = arg.unwrap_or(u64::MAX).to_le_bytes();
-        }
+        let args = e.numbers();
+        let words = args.map(|arg| arg.unwrap_or(u64::MAX).to_le_bytes());
         let call = self.rec.new_call();
         let name = if known == NameId::NONE {
             let name = self.name(f.name);

@@ -153,7 +153,7 @@ impl Mappings {
 
     /// What is mapped in `[start, end)`, cut to it.
     pub fn runs_in(&self, start: u64, end: u64) -> impl Iterator<Item = Mapped> {
-        let first = self.runs.range(..=start).next_back().map_or(start, |(virt, _)| *virt);
+        let first = self.before(start).map_or(start, |(virt, _)| virt);
         let runs = self.runs.range(first..end.max(first)).filter(move |(_, run)| run.end > start);
         runs.map(move |(virt, run)| {
             let from = start.max(*virt);
@@ -187,20 +187,25 @@ impl Mappings {
         out
     }
 
+    /// The last run that begins at an address or before it.
+    fn before(&self, virt: u64) -> Option<(u64, Run)> {
+        self.runs.range(..=virt).next_back().map(|(start, run)| (*start, *run))
+    }
+
     /// The run that holds an address.
     pub fn at(&self, virt: u64) -> Option<Mapped> {
-        let (start, run) = self.runs.range(..=virt).next_back()?;
-        (virt < run.end).then(|| self.mapped(*start, run))
+        let (start, run) = self.before(virt)?;
+        (virt < run.end).then(|| self.mapped(start, &run))
     }
 
     /// Whether anything is mapped at an address.
     pub fn holds(&self, virt: u64) -> bool {
-        self.runs.range(..=virt).next_back().is_some_and(|(_, run)| virt < run.end)
+        self.before(virt).is_some_and(|(_, run)| virt < run.end)
     }
 
     /// Physical address of a range, if all of it is known and ascends.
     pub fn phys(&self, virt: u64, len: u64) -> Option<u64> {
-        let (first, run) = self.runs.range(..=virt).next_back()?;
+        let (first, run) = self.before(virt)?;
         let end = virt.checked_add(len.max(1))?;
         let phys = run.phys?.checked_add(virt - first)?;
         (end <= run.end).then_some(phys)
@@ -403,7 +408,15 @@ impl Mappings {
     fn pieces_into(&self, start: u64, end: u64, most: usize, out: &mut Vec<Piece>) {
         out.clear();
         let mut at = start;
-        let first = self.runs.range(..=start).next_back().map(|(k, _)| *k).unwrap_or(start);
+        let first = match self.before(start) {
+            // Mostly it lies in one run.
+            Some((virt, run)) if start < end && end <= run.end && most > 0 => {
+                let phys = run.phys.and_then(|p| p.checked_add(start - virt));
+                out.push((start, end, Some(Run { end, phys, ..run })));
+                return;
+            }
+            before => before.map_or(start, |(virt, _)| virt),
+        };
         for (virt, run) in self.runs.range(first..end.max(first)) {
             if run.end <= at {
                 continue;
@@ -427,18 +440,10 @@ impl Mappings {
 
     /// Takes `[start, end)` out of the runs.
     fn cut(&mut self, start: u64, end: u64) {
-        if self.runs.range(..end).next_back().is_none_or(|(_, run)| run.end <= start) {
-            return;
-        }
-        let first = self.runs.range(..=start).next_back().map(|(k, _)| *k).unwrap_or(start);
-        let hit: Vec<u64> = self
-            .runs
-            .range(first..end.max(first))
-            .filter(|(_, r)| r.end > start)
-            .map(|(k, _)| *k)
-            .collect();
-        for virt in hit {
-            let Some(run) = self.runs.remove(&virt) else { continue };
+        while let Some((&virt, &run)) = self.runs.range(..end).next_back()
+            && run.end > start
+        {
+            self.runs.remove(&virt);
             if virt < start {
                 self.runs.insert(virt, Run { end: start, ..run });
             }

@@ -7,7 +7,7 @@
 /// Slots of a memo, as a power of two.
 const SLOT_BITS: u32 = 8;
 /// The longest text that is kept, in bytes.
-pub(crate) const MOST: usize = 56;
+pub(crate) const MOST: usize = 80;
 
 #[derive(Debug, Clone, Copy)]
 struct Slot<T> {

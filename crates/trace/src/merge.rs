@@ -65,7 +65,15 @@ impl Lines {
     ///
     /// # Errors
     /// Those of [`LineReader::next_line`]; [`ReadError::Unmergeable`].
+    #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+        if let Self::One(reader, None, _) = self {
+            return reader.next_line();
+        }
+        self.next_of_any()
+    }
+
+    fn next_of_any(&mut self) -> Result<Option<Line<'_>>, ReadError> {
         if let Self::Fresh(reader) = self {
             let Some(mut reader) = reader.take() else { return Ok(None) };
             let Some(line) = reader.next_line()? else { return Ok(None) };

@@ -335,57 +335,26 @@ impl LineReader {
     ///
     /// # Errors
     /// All of [`ReadError`] but `Open`. After an error the reader is at its end.
+    #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
-        // How much of buf[start..end] was searched for a newline before.
-        let mut searched = 0;
-        let (length, terminated) = loop {
-            let from = self.start.saturating_add(searched);
-            let unread = self.buf.get(from..self.end).unwrap_or_default();
-            if let Some(at) = memchr::memchr(b'\n', unread) {
-                break (searched + at, true);
-            }
-            searched = self.end - self.start;
-            if searched > MAX_LINE_BYTES {
-                self.at_end = true;
-                return Err(ReadError::LineTooLong {
-                    input: self.input.clone(),
-                    line: self.lines + 1,
-                    offset: self.offset,
-                    limit: MAX_LINE_BYTES,
-                });
-            }
-            if self.at_end || !self.fill()? {
-                if searched == 0 {
-                    return match self.lines {
-                        0 => Err(ReadError::Empty {
-                            input: self.input.clone(),
-                            compression: self.compression,
-                        }),
-                        _ => Ok(None),
-                    };
-                }
-                break (searched, false);
-            }
+        let unread = self.buf.get(self.start..self.end).unwrap_or_default();
+        // Most lines are in the buffer.
+        let (length, terminated) = match memchr::memchr(b'\n', unread) {
+            Some(length) => (length, true),
+            None => match self.more()? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
         };
-        let begin = self.start;
+        if self.nul.is_some() {
+            self.refuse_nul(length)?;
+        }
         let offset = self.offset;
         let taken = length + usize::from(terminated);
+        let mut bytes = self.buf.get(self.start..self.start + length).unwrap_or_default();
         self.start += taken;
         self.offset += taken as u64;
         self.lines += 1;
-        let text = begin..begin + length;
-        if let Some(column) = self.nul.filter(|at| *at < text.end).map(|at| at - begin) {
-            self.at_end = true;
-            self.start = self.end;
-            return Err(ReadError::Binary {
-                input: self.input.clone(),
-                line: self.lines,
-                column: column as u64 + 1,
-                offset: offset + column as u64,
-                byte: 0,
-            });
-        }
-        let mut bytes = self.buf.get(text).unwrap_or_default();
         if let Some((b'\r', rest)) = bytes.split_last() {
             bytes = rest;
         }
@@ -397,6 +366,57 @@ impl LineReader {
             taken: taken as u64,
             terminated,
         }))
+    }
+
+    /// The length of a line of which the buffer has no end yet, and whether one was found.
+    fn more(&mut self) -> Result<Option<(usize, bool)>, ReadError> {
+        loop {
+            // Searched for a newline already.
+            let searched = self.end - self.start;
+            if searched > MAX_LINE_BYTES {
+                self.at_end = true;
+                return Err(ReadError::LineTooLong {
+                    input: self.input.clone(),
+                    line: self.lines + 1,
+                    offset: self.offset,
+                    limit: MAX_LINE_BYTES,
+                });
+            }
+            if self.at_end || !self.fill()? {
+                return match (searched, self.lines) {
+                    (0, 0) => Err(ReadError::Empty {
+                        input: self.input.clone(),
+                        compression: self.compression,
+                    }),
+                    (0, _) => Ok(None),
+                    _ => Ok(Some((searched, false))),
+                };
+            }
+            let from = self.start.saturating_add(searched);
+            let new = self.buf.get(from..self.end).unwrap_or_default();
+            if let Some(at) = memchr::memchr(b'\n', new) {
+                return Ok(Some((searched + at, true)));
+            }
+        }
+    }
+
+    /// An error if the line at hand, of that length, has a NUL.
+    #[cold]
+    fn refuse_nul(&mut self, length: usize) -> Result<(), ReadError> {
+        let begin = self.start;
+        let Some(column) = self.nul.filter(|at| *at < begin + length).map(|at| at - begin) else {
+            return Ok(());
+        };
+        self.at_end = true;
+        self.start = self.end;
+        self.lines += 1;
+        Err(ReadError::Binary {
+            input: self.input.clone(),
+            line: self.lines,
+            column: column as u64 + 1,
+            offset: self.offset + column as u64,
+            byte: 0,
+        })
     }
 
     /// Reads more text behind `end`. `false` at the end of the stream.

@@ -4,6 +4,7 @@
 //! free text (`tracing_mark_write`, `trace_printk`); it yields whatever looks like an argument.
 
 use super::scan;
+use crate::calls::MAX_ARGS;
 
 /// Where a kprobe event was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,39 @@ impl<'a> Args<'a> {
     pub(super) fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
+
+    /// The next one, if it is `key=value` behind one space; otherwise nothing is taken.
+    #[inline]
+    fn named(&mut self, key: &[u8]) -> Option<Arg<'a>> {
+        let (b' ', text) = self.rest.split_first()? else { return None };
+        let (key, after) = (text.get(..key.len()).filter(|k| *k == key)?, text.get(key.len()..)?);
+        let (b'=', after) = after.split_first()? else { return None };
+        self.valued(key, after)
+    }
+
+    /// The argument of which `after` is what stands behind the `=`.
+    #[inline]
+    fn valued(&mut self, key: &'a [u8], after: &'a [u8]) -> Option<Arg<'a>> {
+        let (value, taken) = match after.first() {
+            Some(b'"') => {
+                let inner = after.get(1..)?;
+                match memchr::memchr(b'"', inner) {
+                    Some(end) => (inner.get(..end)?, end + 2),
+                    None => (inner, after.len()),
+                }
+            }
+            Some(b'{') => {
+                let end = memchr::memchr(b'}', after).map_or(after.len(), |e| e + 1);
+                (after.get(..end)?, end)
+            }
+            _ => {
+                let end = scan::byte(after, b' ').unwrap_or(after.len());
+                (after.get(..end)?, end)
+            }
+        };
+        self.rest = after.get(taken..)?;
+        Some(Arg { key, value })
+    }
 }
 
 impl<'a> Iterator for Args<'a> {
@@ -96,70 +130,66 @@ impl<'a> Iterator for Args<'a> {
                 self.rest = self.rest.get(word..)?;
                 return Some(Arg { key, value });
             };
-            let (value, taken) = match after.first() {
-                Some(b'"') => {
-                    let inner = after.get(1..)?;
-                    match memchr::memchr(b'"', inner) {
-                        Some(end) => (inner.get(..end)?, end + 2),
-                        None => (inner, after.len()),
-                    }
-                }
-                Some(b'{') => {
-                    let end = memchr::memchr(b'}', after).map_or(after.len(), |e| e + 1);
-                    (after.get(..end)?, end)
-                }
-                _ => {
-                    let end = scan::byte(after, b' ').unwrap_or(after.len());
-                    (after.get(..end)?, end)
-                }
-            };
-            self.rest = after.get(taken..)?;
-            return Some(Arg { key, value });
+            return self.valued(key, after);
         }
     }
 }
 
-/// Arguments that [`Fields`] keeps; those behind them are searched each time.
-const KEPT: usize = 8;
-
-/// An event whose arguments are told apart once, for those who ask for several of them.
+/// An event with the arguments that its function is known for, each looked for once.
+///
+/// They stand in their order, nearly always: each is looked for where the last one ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'a> {
     event: &'a super::Event<'a>,
-    args: [Arg<'a>; KEPT],
-    count: usize,
+    wanted: &'static [&'static str],
+    values: [Option<&'a [u8]>; MAX_ARGS],
 }
 
 impl<'a> Fields<'a> {
-    /// Of that event.
-    pub(crate) fn of(event: &'a super::Event<'a>) -> Self {
-        let mut kept = Self { count: 0, ..Self::asked(event) };
+    /// Of that event, whose function has arguments called `wanted`, at most [`MAX_ARGS`].
+    pub(crate) fn of(event: &'a super::Event<'a>, wanted: &'static [&'static str]) -> Self {
+        let mut fields = Self { event, wanted, values: [None; MAX_ARGS] };
         let mut args = event.args();
-        while let Some(slot) = kept.args.get_mut(kept.count)
-            && let Some(arg) = args.next()
-        {
-            *slot = arg;
-            kept.count += 1;
+        let mut rest = wanted;
+        let mut in_order = true;
+        for slot in &mut fields.values {
+            let Some((key, later)) = rest.split_first() else { break };
+            rest = later;
+            let key = key.as_bytes();
+            *slot = loop {
+                if !in_order {
+                    break event.arg(key);
+                }
+                if let Some(arg) = args.named(key) {
+                    break Some(arg.value);
+                }
+                let Some(arg) = args.next() else { break None };
+                if arg.key == key {
+                    break Some(arg.value);
+                }
+                // One that is passed over may be the first of its name.
+                in_order = !later.iter().any(|wanted| wanted.as_bytes() == arg.key);
+            };
         }
-        kept
+        fields
     }
 
-    /// The same for those who will hardly ask: nothing is kept.
-    pub(crate) fn asked(event: &'a super::Event<'a>) -> Self {
-        Self { event, args: [Arg { key: b"", value: b"" }; KEPT], count: KEPT }
+    /// The numbers among the arguments, in the order in which the function's are called.
+    pub(crate) fn numbers(&self) -> [Option<u64>; MAX_ARGS] {
+        self.values.map(|value| value.and_then(number))
     }
 
     /// As [`super::Event::arg`].
+    #[inline]
     pub(crate) fn arg(&self, key: &[u8]) -> Option<&'a [u8]> {
-        let kept = self.args.get(..self.count).unwrap_or_default();
-        match kept.iter().find(|arg| arg.key == key) {
-            Some(arg) => Some(arg.value),
-            None if self.count < KEPT => None,
+        match self.wanted.iter().zip(self.values).find(|(wanted, _)| wanted.as_bytes() == key) {
+            Some((_, value)) => value,
             None => self.event.arg(key),
         }
     }
 
     /// As [`super::Event::number`].
+    #[inline]
     pub(crate) fn number(&self, key: &[u8]) -> Option<u64> {
         self.arg(key).and_then(number)
     }

@@ -115,19 +115,28 @@ pub(super) fn head(line: &[u8]) -> Option<Head> {
     Some(Head { padding: padding as usize, pid, cpu, flags, length: line.len() - rest.len() })
 }
 
-/// The event of a line that begins so.
+/// The event of a line that begins so; `told` makes one of what stands behind the time.
 #[inline]
-pub(super) fn behind<'a>(head: &Head, line: &'a [u8]) -> Option<Event<'a>> {
+pub(super) fn behind<'a>(
+    head: &Head,
+    line: &'a [u8],
+    told: impl FnOnce(&'a [u8]) -> Event<'a>,
+) -> Option<Event<'a>> {
     let (time, text) = time(line.get(head.length..)?)?;
     let task = line.get(head.padding..TASK_COLUMNS)?.trim_ascii_start();
-    let (name, body) = name_and_body(text);
     let Head { pid, cpu, flags, .. } = *head;
-    Some(Event { task, pid, cpu, flags, time, ..Event::new(name, body) })
+    Some(Event { task, pid, cpu, flags, time, ..told(text) })
+}
+
+/// An event of which only its text is known.
+pub(super) fn told(text: &[u8]) -> Event<'_> {
+    let (name, body) = name_and_body(text);
+    Event::new(name, body)
 }
 
 /// What nearly every line is.
 fn usual(line: &[u8]) -> Option<Event<'_>> {
-    behind(&head(line)?, line)
+    behind(&head(line)?, line, told)
 }
 
 /// `TASK-PID (TGID) [CPU] FLAGS TIME: TEXT`, with the dash at a given place or anywhere.
@@ -228,9 +237,18 @@ const NANOS: [u64; 10] =
     [1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
 /// `SECONDS.FRACTION: TEXT` or `COUNT: TEXT`.
+#[inline]
 fn time(rest: &[u8]) -> Option<(Time, &[u8])> {
     let (whole, rest) = digits(rest);
     let whole = whole?;
+    // Microseconds are what the tracer prints.
+    if let Some((word, text)) = rest.split_first_chunk()
+        && let Some(micros) = scan::six_decimals(*word)
+        && let Some(text) = text.strip_prefix(b" ")
+    {
+        let nanos = whole.checked_mul(1_000_000_000)?.checked_add(micros * 1000)?;
+        return Some((Time::Nanos(nanos), text));
+    }
     let (time, rest) = match rest.strip_prefix(b".") {
         None => (Time::Ticks(whole), rest),
         Some(fraction) => {
@@ -301,7 +319,10 @@ fn flags(word: &[u8]) -> Option<Flags> {
 
 /// Splits `NAME: BODY`. trace-cmd and perf write `SYSTEM:NAME:`; the system is left out.
 fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
-    let text = scan::trimmed(text);
+    let text = match text.first() {
+        Some(c) if c.is_ascii_graphic() => text,
+        _ => scan::trimmed(text),
+    };
     // Nearly always the first colon ends the name.
     if let Some(at) = scan::either(text, b':', b' ')
         && let (name, [b':', body @ ..]) = text.split_at(at)

@@ -1,20 +1,34 @@
-//! Columns before the time that were read before.
+//! Parts of a line that were read before: the columns before the time, and a probe's name and
+//! place.
 //!
 //! A few tasks make most lines of a log, and what stands before the time in their lines is printed
-//! the same each time: task, PID, CPU, flags. The rest of the line is read anew.
+//! the same each time: task, PID, CPU, flags. A few dozen probes make most events, and each prints
+//! its name and its place the same. The rest of the line is read anew.
 
 use super::columns::{self, Head};
-use super::{Parsed, parse};
+use super::{Event, Location, Parsed, parse};
 use crate::memo::{self, Memo};
 
 /// Bytes that a head has at least: a task, a dash, columns for PID and CPU. The hash looks at them.
 const LEAST: usize = 32;
 
+/// `NAME: (PLACE)`, which a space or nothing follows.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    name: usize,
+    length: usize,
+}
+
 /// See the module's header.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heads {
     known: Memo<Head>,
+    probes: Probes,
 }
+
+/// The names and places that were read.
+#[derive(Debug, Clone, Default)]
+struct Probes(Memo<Probe>);
 
 /// The slot of a line: by the end of the task's name, the PID, the CPU and the flags.
 fn slot(line: &[u8]) -> Option<usize> {
@@ -33,7 +47,8 @@ impl Heads {
     pub(crate) fn parse<'a>(&mut self, line: &'a [u8]) -> Parsed<'a> {
         let Some(slot) = slot(line) else { return parse(line) };
         match self.known.prefix(slot, line) {
-            Some(head) => columns::behind(&head, line).map_or_else(|| parse(line), Parsed::Event),
+            Some(head) => columns::behind(&head, line, |text| self.probes.told(text))
+                .map_or_else(|| parse(line), Parsed::Event),
             None => self.read(slot, line),
         }
     }
@@ -50,6 +65,35 @@ impl Heads {
             self.known.keep(slot, text, head);
         }
         parsed
+    }
+}
+
+impl Probes {
+    /// As [`columns::told`].
+    #[inline]
+    fn told<'a>(&mut self, text: &'a [u8]) -> Event<'a> {
+        // Names differ in their first characters, or at least in these.
+        let Some(first) = text.first_chunk::<16>() else { return columns::told(text) };
+        let words = u128::from_le_bytes(*first);
+        let slot = memo::hash(words as u64 ^ ((words >> 64) as u64).rotate_left(23));
+        if let Some(probe) = self.0.prefix(slot, text)
+            && let Some((known, rest)) = text.split_at_checked(probe.length)
+            && matches!(rest, [] | [b' ', ..])
+            && let Some((name, [b':', b' ', body @ ..])) = text.split_at_checked(probe.name)
+            && let Some(place) = known.get(probe.name + 3..probe.length - 1)
+        {
+            return Event::placed(name, body, (Location::At(place), rest));
+        }
+        let event = columns::told(text);
+        if let Some((Location::At(_), rest)) = event.place
+            && let name = event.name.len()
+            && text.get(..name) == Some(event.name)
+            && text.get(name..).is_some_and(|behind| behind.starts_with(b": ("))
+        {
+            let length = text.len() - rest.len();
+            self.0.keep(slot, text.get(..length).unwrap_or_default(), Probe { name, length });
+        }
+        event
     }
 }
 
@@ -99,7 +143,32 @@ mod tests {
         (task, cpu, flags, time, text).prop_map(|(a, b, c, d, e)| format!("{a}{b}{c}{d}{e}"))
     }
 
+    /// What stands behind the time, of events that differ little.
+    fn told() -> impl Strategy<Value = String> {
+        let name = prop::sample::select(vec!["vfree: ", "vfree:", " vfree: ", "sys:vfree: ", ""]);
+        let place = prop::sample::select(vec![
+            "(vfree+0x4/0x90)",
+            "(vfree+0x4/0x90 <- b)",
+            " (vfree+0x4/0x90)",
+            "(vfree+0x4/0x9)0)",
+            "(vfree+0x4/0x90",
+        ]);
+        let rest = prop::sample::select(vec!["", " ", " addr=0x1", "addr=0x1", ")", ") a=1"]);
+        (name, place, rest).prop_map(|(a, b, c)| format!("{a}{b}{c}"))
+    }
+
     proptest! {
+        #[test]
+        fn whatever_came_before_a_probe_reads_the_same(
+            texts in prop::collection::vec(told(), 1..20),
+        ) {
+            let mut probes = Probes::default();
+            for text in &texts {
+                let (found, wanted) = (probes.told(text.as_bytes()), columns::told(text.as_bytes()));
+                prop_assert_eq!(found, wanted, "{:?}", text);
+            }
+        }
+
         #[test]
         fn whatever_came_before_a_line_reads_the_same(
             lines in prop::collection::vec(line(), 1..80),

@@ -79,6 +79,17 @@ pub(crate) fn digits(text: &[u8]) -> (Option<u64>, &[u8]) {
     (value.filter(|_| length > 0), rest)
 }
 
+/// Of `.` with six digits and `:`, the number of the digits.
+#[inline]
+pub(crate) fn six_decimals(text: [u8; WORD]) -> Option<u64> {
+    let [b'.', .., b':'] = text else { return None };
+    // The digits alone, and two zeros before them.
+    let digits = (u64::from_le_bytes(text) ^ all(b'0')) >> 8 << 16;
+    // As in `digits`.
+    let others = (digits | digits.wrapping_add(all(0x76))) & all(0x80);
+    (others == 0).then(|| eight_digits(digits))
+}
+
 /// The number of eight digits, the first in the lowest byte: pairs, fours, all.
 const fn eight_digits(digits: u64) -> u64 {
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
@@ -139,6 +150,22 @@ mod tests {
             let wanted = digits.collect::<Option<Vec<_>>>();
             let wanted = wanted.map(|all| all.iter().fold(0, |v, d| v << 4 | u64::from(*d)));
             prop_assert_eq!(hexadecimal(u64::from_le_bytes(text)), wanted);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn six_decimals_as_byte_by_byte(
+            digits in "[0-9]{6}", other in any::<u8>(), at in 0usize..8,
+        ) {
+            let mut text: [u8; 8] = format!(".{digits}:").into_bytes().try_into().unwrap();
+            prop_assert_eq!(six_decimals(text), digits.parse().ok());
+            text[at] = other;
+            let wanted = std::str::from_utf8(&text).ok().and_then(|text| {
+                let digits = text.strip_prefix('.')?.strip_suffix(':')?;
+                digits.bytes().all(|c| c.is_ascii_digit()).then(|| digits.parse().ok())?
+            });
+            prop_assert_eq!(six_decimals(text), wanted);
         }
     }
 

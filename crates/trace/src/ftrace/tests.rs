@@ -275,6 +275,46 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn arguments_found_once_are_those_of_the_event(
+        texts in prop::collection::vec(
+            prop::sample::select(vec![
+                " a=0x1", " a=2", " b=0xffff888000000000", " b=", " c=\"x a=3\"", " c={1,2}", " =7",
+                " a: 4", " b:5", "  d=-6", " c", "a=8", " d=\"", " \tb=9", " a=1=2", " bb=3", " c=7",
+            ]),
+            0..12,
+        ),
+        wanted in prop::sample::select(vec![&["a", "b", "c"][..], &["b", "a"], &["d", "c"], &[]]),
+    ) {
+        let line = format!("  sh-1 [001] ..... 1.000000: f: (f+0x4/0x10){}", texts.concat());
+        let Parsed::Event(e) = parse(line.as_bytes()) else { panic!("{line}") };
+        let fields = Fields::of(&e, wanted);
+        for key in ["a", "b", "c", "d", "bb", "", "e"] {
+            let key = key.as_bytes();
+            prop_assert_eq!(fields.arg(key), e.arg(key), "{:?} in {}", key, line);
+        }
+    }
+}
+
+#[test]
+fn times_of_any_precision() {
+    let at = |time: &str| match parse(format!("  sh-1 [001] ..... {time} f: x").as_bytes()) {
+        Parsed::Event(e) => Some(e.time),
+        _ => None,
+    };
+    assert_eq!(at("7.250000:"), Some(Time::Nanos(7_250_000_000)));
+    assert_eq!(at("7.000001:"), Some(Time::Nanos(7_000_001_000)));
+    assert_eq!(at("7.25:"), Some(Time::Nanos(7_250_000_000)));
+    assert_eq!(at("7.250000001:"), Some(Time::Nanos(7_250_000_001)));
+    assert_eq!(at("7:"), Some(Time::Ticks(7)));
+    for none in
+        ["7.25000:x:", "7.250000:x:", "7.25x000:", "7.2500000000:", "99999999999999.250000:"]
+    {
+        assert_eq!(at(none), None, "{none}");
+    }
+}
+
 #[test]
 fn trace_cmds_latency_format_has_seconds() {
     let line = b"tc:       sh-107     1.....    68.000936: vfree: (ffffffff812f0730) addr=0x0";

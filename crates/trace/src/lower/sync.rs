@@ -54,10 +54,13 @@ impl Lower<'_> {
             Meaning::CrossCall => self.cross_call(f, e),
             Meaning::IpiSend => self.ipi_send(e),
             Meaning::Remote(runs) => {
-                let range = e.number(b"start").zip(e.number(b"end"));
-                if runs == Runs::FlushRange && range.is_none() {
-                    return bad;
-                }
+                let range = match runs {
+                    Runs::FlushRange => match e.number(b"start").zip(e.number(b"end")) {
+                        None => return bad,
+                        range => range,
+                    },
+                    _ => None,
+                };
                 self.remote(f, runs, range);
                 Class::Used
             }
