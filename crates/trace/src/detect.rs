@@ -369,6 +369,14 @@ fn read_version(what: &'static str, text: &str) -> Result<(Version, String), Det
     Ok((version, text.trim_start_matches('v').to_string()))
 }
 
+/// Pages of `1 << shift` bytes, for people.
+fn pages(shift: u8) -> String {
+    match 1u64.checked_shl(shift.into()).unwrap_or(0) {
+        bytes @ 0..1024 => format!("pages of {bytes} bytes"),
+        bytes => format!("pages of {} KiB", bytes >> 10),
+    }
+}
+
 fn page_shift(
     options: &Options,
     side: &SideFiles,
@@ -377,7 +385,7 @@ fn page_shift(
     because: &mut Vec<String>,
 ) -> u8 {
     if let Some(shift) = options.page_shift {
-        because.push(format!("pages of 1 << {shift} bytes: as given"));
+        because.push(format!("{}: as given", pages(shift)));
         return shift;
     }
     const OPTIONS: &[(&str, u8)] = &[
@@ -392,16 +400,16 @@ fn page_shift(
     ];
     let by_config = OPTIONS.iter().find(|(o, _)| side.config_pages.iter().any(|c| c == o));
     if let Some((option, shift)) = by_config {
-        because.push(format!("pages of 1 << {shift} bytes: {option}"));
+        because.push(format!("{}: {option}", pages(*shift)));
         return *shift;
     }
     // Powerpc comes in both: enough ranges that are all multiples of 64 KiB decide.
     let (ranges, odd) = evidence.ranges;
     if arch.is_powerpc() && ranges >= 16 && odd == 0 {
-        because.push(format!("pages of 64 KiB: {ranges} addresses are multiples of it"));
+        because.push(format!("{}: {ranges} addresses are multiples of it", pages(16)));
         return 16;
     }
-    because.push("pages of 4 KiB: nothing says otherwise".to_string());
+    because.push(format!("{}: nothing says otherwise", pages(12)));
     12
 }
 
