@@ -130,9 +130,10 @@ impl Machine {
             let Ok(from) = self.see(cpu, at, p.phys, part, order, newest) else {
                 return Err(self.fault(cpu, at, Access::Read, FaultReason::NoMemory));
             };
+            self.users.note(cpu, p.phys.0, p.len, false);
             let now = if self.reorders() { self.last_load(cpu).0 } else { self.tick };
             for number in self.lines.in_range(Some((p.phys.0, p.len))) {
-                if let Some(line) = self.lines.get_mut(number) {
+                if let Some(line) = self.lines.note_mut(number) {
                     line.touch(cpu, now);
                 }
             }
@@ -309,6 +310,7 @@ impl Machine {
             return Ok(false);
         }
         self.lose_reservations(cpu, phys.0, bytes.len() as u64);
+        self.users.note(cpu, phys.0, bytes.len() as u64, true);
         let changes = self.before_store(cpu, virt, phys, bytes)?;
         if changes {
             self.will_replace(cpu, phys, bytes.len() as u64);
@@ -332,6 +334,7 @@ impl Machine {
             self.perform_overlapping(cpu, phys.0, len);
         }
         self.lose_reservations(cpu, phys.0, len);
+        self.users.note(cpu, phys.0, len, true);
         let mut changes = false;
         let mut done = 0;
         while done < len {
@@ -357,7 +360,7 @@ impl Machine {
     /// The range is outside memory.
     pub fn load_image(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
         self.past.overwritten(phys.0, bytes.len() as u64, self.tick);
-        self.memory.write(phys, bytes)
+        self.set_bytes(phys, bytes)
     }
 
     /// A store hit frames of page tables (by an alias of theirs): held translations may now differ

@@ -180,6 +180,11 @@ pub trait Policy {
     fn always_newest(&self) -> bool {
         false
     }
+
+    /// Whether equal choices get equal answers, however often they are asked.
+    fn is_steady(&self) -> bool {
+        false
+    }
 }
 
 /// Everything is as new as it can be.
@@ -192,6 +197,10 @@ impl Policy for Newest {
     }
 
     fn always_newest(&self) -> bool {
+        true
+    }
+
+    fn is_steady(&self) -> bool {
         true
     }
 }
@@ -208,6 +217,10 @@ impl Policy for Stalest {
             Choice::Torn { .. } => 0,
             _ => choice.options() - 1,
         }
+    }
+
+    fn is_steady(&self) -> bool {
+        true
     }
 }
 
@@ -283,6 +296,11 @@ impl Choices {
     #[must_use]
     pub fn new(policy: Box<dyn Policy>) -> Self {
         Self { policy, taken: Vec::new() }
+    }
+
+    /// Whether equal choices get equal answers.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.policy.is_steady()
     }
 
     /// Asks the policy, unless there is but one option, and notes the answer.

@@ -19,6 +19,8 @@ pub(crate) struct ExecRun {
 pub(crate) struct ExecMap {
     /// By first virtual address; runs do not overlap. The end of the last one may be 2^64.
     runs: BTreeMap<u64, ExecRun>,
+    /// Counts edits.
+    changes: u64,
 }
 
 impl ExecMap {
@@ -26,6 +28,7 @@ impl ExecMap {
     /// Where that was so before, `since` stays.
     pub(crate) fn set(&mut self, virt: u64, len: u64, phys: Option<u64>, now: u64) {
         let Some(last) = len.checked_sub(1).and_then(|n| virt.checked_add(n)) else { return };
+        self.changes += 1;
         let mut kept = Vec::new();
         let first = self.runs.range(..=virt).next_back().map_or(virt, |(v, _)| *v);
         let touched: Vec<u64> = self
@@ -111,6 +114,11 @@ impl ExecMap {
         let (start, run) = self.runs.range(..=virt).next_back()?;
         let offset = virt - start;
         (offset < run.len).then(|| (run.phys + offset, run.since))
+    }
+
+    /// Changes with every edit.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// An executable address that leads into `len` bytes from `phys`.

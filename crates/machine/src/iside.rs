@@ -124,7 +124,13 @@ impl Machine {
     /// An address at which a CPU can have fetched from a physical range until now: by its tables,
     /// by what its TLB holds, or by a translation that went away since its last synchronisation.
     /// `kernel` is what the kernel's tables, which all share, have for it.
-    fn reaches(&self, cpu: CpuId, phys: u64, len: u64, kernel: Option<u64>) -> Option<VirtAddr> {
+    pub(crate) fn reaches(
+        &self,
+        cpu: CpuId,
+        phys: u64,
+        len: u64,
+        kernel: Option<u64>,
+    ) -> Option<VirtAddr> {
         let c = self.cpus.get(cpu.index())?;
         let own = self.spaces.get(c.space.0 as usize).filter(|_| c.space != SpaceId::KERNEL);
         let tables = kernel.or_else(|| own.and_then(|s| s.exec.reaching(phys, len)));
@@ -420,7 +426,7 @@ impl Machine {
     /// were performed.
     pub(crate) fn fetched(&mut self, cpu: CpuId, phys: PhysAddr, candidate: &Candidate) {
         let start = candidate.start;
-        if let Some(line) = self.lines.get_mut(phys.0 >> self.lines.shift()) {
+        if let Some(line) = self.lines.note_mut(phys.0 >> self.lines.shift()) {
             let version = line.versions.iter_mut().find(|v| Some(v.ended) == candidate.ended);
             for h in version.into_iter().flat_map(|v| &mut v.held).filter(|h| h.cpu == cpu) {
                 h.got = h.got.max(start);

@@ -17,6 +17,7 @@
 //! translation. Nothing about Linux is here.
 
 mod access;
+mod alone;
 mod choice;
 mod controls;
 mod cpu;
@@ -47,6 +48,7 @@ mod translate;
 mod upper;
 
 pub use access::MAX_ACCESS_BYTES;
+pub use alone::{Side, Stamped};
 pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Taken};
 pub use cpu::{CallEnd, Cpu, CpuError, Step, call};
 pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};

@@ -119,6 +119,11 @@ pub(crate) struct Lines {
     /// Instruction caches follow stores by themselves.
     pub(crate) coherent: bool,
     sweep_at: usize,
+    /// Lines that changed in what fetches may get of them, and the last such change.
+    stamps: FxHashMap<u64, u64>,
+    /// What lines have that are not in there.
+    stamp: u64,
+    changes: u64,
 }
 
 impl Lines {
@@ -144,6 +149,9 @@ impl Lines {
             unified,
             coherent,
             sweep_at: SWEEP,
+            stamps: FxHashMap::default(),
+            stamp: 0,
+            changes: 0,
         }
     }
 
@@ -161,12 +169,57 @@ impl Lines {
         self.map.get(&number)
     }
 
+    /// A line, to change what fetches may get of it.
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Line> {
+        if self.map.contains_key(&number) {
+            self.stamp_line(number);
+        }
+        self.map.get_mut(&number)
+    }
+
+    /// A line, to note something that no fetch depends on.
+    pub(crate) fn note_mut(&mut self, number: u64) -> Option<&mut Line> {
         self.map.get_mut(&number)
     }
 
     pub(crate) fn entry(&mut self, number: u64) -> &mut Line {
+        self.stamp_line(number);
         self.map.entry(number).or_default()
+    }
+
+    /// Grows whenever a line of a range changes in what fetches may get of it.
+    pub(crate) fn stamp(&self, phys: u64, len: u64) -> u64 {
+        let lines = phys >> self.shift..=(phys + len.max(1) - 1) >> self.shift;
+        let stamps = lines.filter_map(|number| self.stamps.get(&number).copied());
+        stamps.fold(self.stamp, u64::max)
+    }
+
+    /// Grows whenever any stamp does.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The bytes of a range changed.
+    pub(crate) fn stamp_range(&mut self, phys: u64, len: u64) {
+        let (first, last) = (phys >> self.shift, (phys + len.max(1) - 1) >> self.shift);
+        if last - first > SWEEP as u64 {
+            return self.stamp_all();
+        }
+        (first..=last).for_each(|number| self.stamp_line(number));
+    }
+
+    fn stamp_line(&mut self, number: u64) {
+        if self.stamps.len() > 4 * SWEEP {
+            self.stamp_all();
+        }
+        self.changes += 1;
+        self.stamps.insert(number, self.changes);
+    }
+
+    fn stamp_all(&mut self) {
+        self.changes += 1;
+        self.stamp = self.changes;
+        self.stamps.clear();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -199,6 +252,7 @@ impl Lines {
             !line.is_idle(&floors)
         });
         self.sweep_at = SWEEP.max(self.map.len() * 2);
+        self.stamp_all();
     }
 
     /// Numbers of the lines with a past in a physical range, in order; of all, without a range.

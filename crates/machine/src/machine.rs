@@ -7,6 +7,7 @@ use textbed_arch::paging::{Controls, Format};
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, PhysAddr, SpaceId};
 use textbed_event::{CallRef, Context, CpuState, Facts, Header, KindSet, Recorder, Source};
 
+use crate::alone::Users;
 use crate::choice::{Choices, Policy};
 use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
@@ -113,6 +114,8 @@ pub struct Machine {
     pub(crate) spaces: Vec<Space>,
     pub(crate) cpus: Vec<PerCpu>,
     pub(crate) lines: Lines,
+    /// Who used which frame for data.
+    pub(crate) users: Users,
     /// Data that loads may still see.
     pub(crate) past: Past,
     pub(crate) choices: Choices,
@@ -189,6 +192,7 @@ impl Machine {
             spaces: Vec::new(),
             cpus,
             lines,
+            users: Users::default(),
             past: Past::default(),
             choices: Choices::new(policy),
             recorder: Recorder::new(),
@@ -305,7 +309,17 @@ impl Machine {
     /// # Errors
     /// Bytes outside memory.
     pub fn preload(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
-        self.memory.write(phys, bytes)
+        self.set_bytes(phys, bytes)
+    }
+
+    /// Writes bytes that no CPU stored.
+    pub(crate) fn set_bytes(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
+        self.memory.write(phys, bytes)?;
+        if let Some(last) = (bytes.len() as u64).checked_sub(1).map(|n| phys.offset(n).pfn()) {
+            self.users.forget(phys.pfn(), last.0 - phys.pfn().0 + 1);
+            self.lines.stamp_range(phys.0, bytes.len() as u64);
+        }
+        Ok(())
     }
 
     /// Size of physical memory in bytes.

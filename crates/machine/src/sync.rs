@@ -149,6 +149,7 @@ impl Machine {
     pub fn free_frames(&mut self, cpu: CpuId, pfn: Pfn, count: u64) -> Result<(), MachineError> {
         self.cpu(cpu)?;
         self.frames.free(pfn, count)?;
+        self.users.forget(pfn, count);
         self.emit(cpu, View::FrameFree { pfn, count });
         Ok(())
     }

@@ -97,6 +97,8 @@ pub(crate) struct Tlb {
     entries: Vec<TlbEntry>,
     /// Where the last hit was: code runs on in one page.
     hint: usize,
+    /// Counts what may change how an address is translated that an entry served.
+    changes: u64,
 }
 
 impl Tlb {
@@ -105,9 +107,18 @@ impl Tlb {
         &self.entries
     }
 
+    /// Changes whenever an address that one entry served may be translated otherwise.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(crate) fn insert(&mut self, entry: TlbEntry) {
+        let beside = |e: &TlbEntry| overlap(e.virt, e.len, entry.virt, entry.len).is_some();
         if self.entries.len() >= CAPACITY {
+            self.changes += 1;
             self.entries.remove(0);
+        } else if self.entries.iter().any(beside) {
+            self.changes += 1;
         }
         self.hint = self.entries.len();
         self.entries.push(entry);
@@ -153,6 +164,7 @@ impl Tlb {
 
     /// Marks everything as perhaps no longer said by the tables.
     pub(crate) fn distrust(&mut self, now: u64) {
+        self.changes += 1;
         for e in &mut self.entries {
             e.replaced.get_or_insert(now);
         }
@@ -160,6 +172,7 @@ impl Tlb {
 
     /// Drops every entry of an identifier (x86 MOV to CR3).
     pub(crate) fn drop_space(&mut self, asid: u16) {
+        self.changes += 1;
         self.entries.retain(|e| e.tag != Some(asid));
     }
 
@@ -209,6 +222,7 @@ impl Tlb {
         if !self.entries.iter().any(|e| select(e).is_some()) {
             return;
         }
+        self.changes += 1;
         let mut out = Vec::with_capacity(self.entries.len() + 2);
         for e in self.entries.drain(..) {
             let Some((first, last)) = select(&e) else {

@@ -55,7 +55,7 @@ pub enum EngineError {
 }
 
 /// Gives a call into the engine a name for its error.
-fn did<T>(what: &'static str, result: Result<T, uc_error>) -> Result<T, EngineError> {
+pub(crate) fn did<T>(what: &'static str, result: Result<T, uc_error>) -> Result<T, EngineError> {
     result.map_err(|error| EngineError::Call { what, error })
 }
 
@@ -91,26 +91,10 @@ pub(crate) struct Engine {
 impl Engine {
     /// A CPU in its kernel's mode with everything else zero.
     pub(crate) fn new(arch: Arch) -> Result<Self, EngineError> {
-        let (uc_arch, mode, pc_register) = match arch {
-            Arch::X86_64 => (UcArch::X86, Mode::MODE_64, RegisterX86::RIP as i32),
-            Arch::Arm64 => (UcArch::ARM64, Mode::LITTLE_ENDIAN, RegisterARM64::PC as i32),
-            // Little-endian instances are refused; MSR.LE makes one of a big-endian instance.
-            Arch::Ppc64le | Arch::Ppc64 => {
-                (UcArch::PPC, Mode::PPC64 | Mode::BIG_ENDIAN, RegisterPPC::PC as i32)
-            }
-            Arch::Ppc32 => return Err(EngineError::NotModelled(arch)),
-        };
-        let mut uc = did("open", Unicorn::new_with_data(uc_arch, mode, Hooked::default()))?;
-        shrink_code_buffer(&uc)?;
-        if arch == Arch::Arm64 {
-            // The model with every feature; without a page size of its own the unit is 1 KiB.
-            did("set CPU model", uc.ctl_set_cpu_model(ARM64_MAX))?;
-            did("set page size", uc.ctl_set_page_size(PAGE as u32))?;
-        }
+        let (mut uc, pc_register) = open(arch, Hooked::default())?;
         did("map exec view", uc.mem_map(EXEC_BASE, SLOTS as u64 * PAGE, Prot::ALL))?;
         let data = Prot::READ | Prot::WRITE;
         did("map windows", uc.mem_map(DATA_BASE, WINDOWS as u64 * PAGE, data))?;
-        did("set TLB type", uc.ctl_set_tlb_type(TlbType::VIRTUAL))?;
         add_hooks(&mut uc)?;
         initial_registers(arch, &mut uc)?;
         let saved = did("allocate context", uc.context_alloc())?;
@@ -145,6 +129,16 @@ impl Engine {
     /// Goes back to the registers noted last.
     pub(crate) fn restore(&mut self) -> Result<(), EngineError> {
         did("restore context", self.uc.context_restore(&self.saved))
+    }
+
+    /// The registers noted last.
+    pub(crate) fn saved(&self) -> &Context {
+        &self.saved
+    }
+
+    /// Takes over the registers of another instance of the architecture.
+    pub(crate) fn take_over(&mut self, registers: &Context) -> Result<(), EngineError> {
+        did("restore context", self.uc.context_restore(registers))
     }
 
     /// Makes `bytes` what a fetch at `pc` gets, and forgets translations of other bytes there.
@@ -252,12 +246,35 @@ impl Engine {
     }
 }
 
+/// A bare instance of an architecture with the virtual TLB, and its register of the program
+/// counter.
+pub(crate) fn open<D>(arch: Arch, data: D) -> Result<(Unicorn<'static, D>, i32), EngineError> {
+    let (uc_arch, mode, pc_register) = match arch {
+        Arch::X86_64 => (UcArch::X86, Mode::MODE_64, RegisterX86::RIP as i32),
+        Arch::Arm64 => (UcArch::ARM64, Mode::LITTLE_ENDIAN, RegisterARM64::PC as i32),
+        // Little-endian instances are refused; MSR.LE makes one of a big-endian instance.
+        Arch::Ppc64le | Arch::Ppc64 => {
+            (UcArch::PPC, Mode::PPC64 | Mode::BIG_ENDIAN, RegisterPPC::PC as i32)
+        }
+        Arch::Ppc32 => return Err(EngineError::NotModelled(arch)),
+    };
+    let mut uc = did("open", Unicorn::new_with_data(uc_arch, mode, data))?;
+    shrink_code_buffer(&uc)?;
+    if arch == Arch::Arm64 {
+        // The model with every feature; without a page size of its own the unit is 1 KiB.
+        did("set CPU model", uc.ctl_set_cpu_model(ARM64_MAX))?;
+        did("set page size", uc.ctl_set_page_size(PAGE as u32))?;
+    }
+    did("set TLB type", uc.ctl_set_tlb_type(TlbType::VIRTUAL))?;
+    Ok((uc, pc_register))
+}
+
 /// Number of the arm64 CPU model with every feature.
 const ARM64_MAX: i32 = 3;
 
 /// Sets the size of the code buffer. It must be the first use of an instance.
 #[allow(unsafe_code)]
-fn shrink_code_buffer(uc: &Unicorn<'static, Hooked>) -> Result<(), EngineError> {
+fn shrink_code_buffer<D>(uc: &Unicorn<'static, D>) -> Result<(), EngineError> {
     let control = ControlType(ControlType::TCG_BUFFER_SIZE.0 | ControlType::IO_WRITE.0);
     // SAFETY: the handle is that of a live instance, and this control takes one 32-bit argument.
     let error = unsafe { uc_ctl(uc.get_handle(), control, CODE_BUFFER_BYTES) };

@@ -136,6 +136,13 @@ impl Vcpu {
         }
     }
 
+    /// Whether an interrupt is there and can be taken.
+    pub(crate) fn is_interrupted(&self, m: &Machine) -> Result<bool, CpuError> {
+        let ipi = self.interrupts.ipi_vector.is_some() && m.pending_ipis(self.id) > 0;
+        let any = ipi || !self.interrupts.pending.is_empty();
+        Ok(any && self.interrupts.vectors.is_some() && self.interrupts_enabled()?)
+    }
+
     /// Takes the oldest interrupt, if there is one and it can be taken now.
     pub(crate) fn take_interrupt(
         &mut self,

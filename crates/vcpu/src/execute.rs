@@ -46,6 +46,9 @@ impl Vcpu {
             Ok(got) => got.bytes,
             Err(fault) => return self.faulted(m, fault),
         };
+        if self.free.is_some() {
+            self.note_fetched(m, pc, &bytes);
+        }
         let next = pc.wrapping_add(bytes.len() as u64);
         let insn = insn::decode(self.arch, &bytes);
         self.execute(m, &Site { pc, next, bytes: &bytes, insn })
@@ -79,6 +82,9 @@ impl Vcpu {
         match plan {
             Plan::Engine(order) => match self.native(m, site.pc, site.bytes, order)? {
                 Native::Done => {
+                    if order == Order::PLAIN {
+                        self.note_plain(site.insn.as_ref());
+                    }
                     // The instruction after STI runs before an interrupt is taken (SDM 2B, STI).
                     self.interrupts.shadow = self.arch == Arch::X86_64 && site.bytes == [0xfb];
                     self.branched(m, site)?;

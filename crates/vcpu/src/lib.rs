@@ -4,7 +4,9 @@
 //! time on Unicorn. What it executes is what the machine's instruction side gives, stale or not;
 //! what it loads and stores goes through the machine's TLB; maintenance, barriers, invalidations,
 //! traps and returns are recognised in the instruction table and act on the machine. Unicorn
-//! supplies arithmetic, not memory: its own caches of code and translations decide nothing.
+//! supplies arithmetic, not memory: its own caches of code and translations decide nothing. Running
+//! freely ([`Vcpu::run_free`]) it does so over many instructions, as far as that cannot be told
+//! from single steps.
 //!
 //! Not modelled: ppc32, user privilege, and what [`vcpu`] names.
 
@@ -12,6 +14,7 @@ mod engine;
 mod exceptions;
 mod exec_view;
 mod execute;
+mod free;
 mod native;
 mod operate;
 mod registers;

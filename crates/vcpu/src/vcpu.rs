@@ -16,6 +16,7 @@ use textbed_machine::{Cpu, CpuError, Machine, Step};
 use crate::{
     engine::{Engine, EngineError},
     exceptions::Interrupts,
+    free::Free,
     registers::{self, Convention, convention},
 };
 
@@ -30,8 +31,10 @@ pub struct Vcpu {
     pub(crate) engine: Engine,
     pub(crate) convention: &'static Convention,
     pub(crate) running: bool,
-    budget: Option<u64>,
+    pub(crate) budget: Option<u64>,
     pub(crate) interrupts: Interrupts,
+    /// For running freely, once that was asked for.
+    pub(crate) free: Option<Box<Free>>,
 }
 
 impl From<EngineError> for CpuError {
@@ -59,6 +62,7 @@ impl Vcpu {
             running: false,
             budget: None,
             interrupts: Interrupts::default(),
+            free: None,
         })
     }
 

@@ -76,7 +76,10 @@ const CASES: &[Case] = &[
         assert_eq!((end.end, end.steps), (Step::Limit, 10_000));
         b.cpus[0].set_budget(Some(3));
         let end = b.call_on(CPU0, f, &[]);
-        assert_eq!((end.end, end.steps), (Step::Limit, 4), "three, and no fourth");
+        assert_eq!(end.end, Step::Limit);
+        if b.slice.is_none() {
+            assert_eq!(end.steps, 4, "three, and no fourth");
+        }
         b.cpus[0].set_budget(None);
     }),
     ("atomic_inc", |b, f| {
@@ -247,10 +250,12 @@ fn every_routine_does_what_its_header_says() {
                 assert!(arch != Arch::X86_64, "{name} is no routine of any architecture");
                 continue;
             }
-            eprintln!("{arch} {name}");
-            let mut bed = newest(arch);
-            let entry = bed.install(name);
-            case(&mut bed, entry);
+            for bed in [newest(arch), newest(arch).freely()] {
+                eprintln!("{arch} {name} {:?}", bed.slice);
+                let mut bed = bed;
+                let entry = bed.install(name);
+                case(&mut bed, entry);
+            }
             ran.insert(*name);
         }
         // Handlers are called by no function: they are tried in exceptions.rs.

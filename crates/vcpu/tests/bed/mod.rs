@@ -35,6 +35,8 @@ pub(crate) struct Bed {
     next: u64,
     /// Physical address of the code area.
     pub(crate) code: PhysAddr,
+    /// Calls run freely, in slices of so many instructions.
+    pub(crate) slice: Option<u64>,
 }
 
 pub(crate) fn newest(arch: Arch) -> Bed {
@@ -70,7 +72,7 @@ impl Bed {
         }
         area(READ_ONLY, None, Perm::KERNEL_RO);
         let cpus = (0..m.cpus()).map(|n| Vcpu::new(arch, CpuId(n)).unwrap()).collect();
-        Self { m, cpus, base, next: 0, code }
+        Self { m, cpus, base, next: 0, code, slice: None }
     }
 
     pub(crate) fn arch(&self) -> Arch {
@@ -133,8 +135,24 @@ impl Bed {
         VirtAddr(self.at(STACK, PAGE * (u64::from(cpu.0) + 1)))
     }
 
-    /// Calls on a CPU, up to 10 000 instructions.
+    /// The same bed, in which calls run freely.
+    pub(crate) fn freely(self) -> Self {
+        Self { slice: Some(1000), ..self }
+    }
+
+    /// Calls on a CPU, up to 10 000 instructions; how many they were is not known of a call that
+    /// runs freely.
     pub(crate) fn call_on(&mut self, cpu: CpuId, entry: u64, args: &[u64]) -> CallEnd {
+        if let Some(slice) = self.slice {
+            self.start(cpu, entry, args);
+            for _ in 0..10_000u64.div_ceil(slice) {
+                match self.run_free(cpu, slice) {
+                    Step::Ran => {}
+                    end => return CallEnd { end, steps: 0 },
+                }
+            }
+            return CallEnd { end: Step::Limit, steps: 10_000 };
+        }
         let stack = self.stack(cpu);
         let vcpu = &mut self.cpus[cpu.index()];
         call(vcpu, &mut self.m, VirtAddr(entry), stack, args, 10_000).unwrap()
@@ -166,6 +184,10 @@ impl Bed {
             }
         }
         panic!("{}: it goes on and on", self.arch());
+    }
+
+    pub(crate) fn run_free(&mut self, cpu: CpuId, slice: u64) -> Step {
+        self.cpus[cpu.index()].run_free(&mut self.m, slice).unwrap()
     }
 
     /// A 32-bit word of memory in the guest's byte order.
