@@ -29,7 +29,8 @@ use crate::finding::StepState;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::options::Reading;
-use crate::rules::{RuleId, fetch, translations};
+use crate::rules::translations::{self, After};
+use crate::rules::{RuleId, fetch};
 use crate::span::Span;
 use crate::translation::Old;
 
@@ -71,13 +72,13 @@ impl Live {
             && self.checkable(RuleId::ExecAfterFree)
         {
             let mark = self.mark(now);
-            translations::executed_after_free(self, virt.0, &freed, true, &mark);
+            translations::executed_after_free(self, virt.0, &freed, After::FrameFree, &mark);
             clean = false;
         } else if let Some(gone) = self.given_back(self.cpus.space_of(p), virt.0)
             && self.checkable(RuleId::ExecAfterFree)
         {
             let mark = self.mark(now);
-            translations::executed_after_free(self, virt.0, &gone, false, &mark);
+            translations::executed_after_free(self, virt.0, &gone, After::Free, &mark);
             clean = false;
         }
         clean &= self.judge_translation(now, virt.0, phys);

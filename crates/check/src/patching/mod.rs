@@ -48,6 +48,8 @@ pub(crate) struct Patching {
     pub(crate) sites: open::Sites,
     /// Ranges of addresses that were given back and not handed out again.
     pub(crate) gone: SpanMap<Gone>,
+    /// Those that were handed out again since.
+    pub(crate) reused: SpanMap<Gone>,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

@@ -4,14 +4,16 @@
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
 use textbed_event::{Access, CallRef, View};
 
+use super::Patching;
 use super::open::Site;
 use crate::book::Draft;
 use crate::fetch::versions::Version;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
-use crate::rules::{RuleId, translations};
-use crate::span::Span;
+use crate::rules::RuleId;
+use crate::rules::translations::{self, After};
+use crate::span::{Span, SpanMap};
 use crate::tables::UNKNOWN_PHYS;
 use textbed_arch::sync::live::unit_bytes;
 
@@ -254,9 +256,10 @@ impl Live {
         let Some(span) = Span::of(virt, len) else { return };
         let mark = self.mark(now);
         if self.patching.gone.entries() >= MAX_GONE {
-            self.patching.gone = crate::span::SpanMap::default();
+            self.patching.gone = SpanMap::default();
         }
         self.patching.gone.insert(span, super::Gone(mark));
+        self.patching.reused.remove(span);
         // Blocks that were looked at there are looked at again.
         self.fetches.looks.remapped(span);
     }
@@ -266,21 +269,37 @@ impl Live {
         if !self.patching.gone.is_empty()
             && let Some(span) = Span::of(virt, len)
         {
-            self.patching.gone.remove(span);
+            let Patching { gone, reused, .. } = &mut self.patching;
+            if reused.entries() >= MAX_GONE {
+                *reused = SpanMap::default();
+            }
+            for (part, old) in gone.within(span) {
+                reused.insert(part, old);
+            }
+            gone.remove(span);
         }
     }
 
     /// A fetch was refused: whoever ran there, was the code given back?
     pub(crate) fn run_fault(&mut self, now: Now<'_>, virt: VirtAddr, access: Access) {
-        if access != Access::Exec || self.patching.gone.is_empty() {
+        if access != Access::Exec || !self.checkable(RuleId::ExecAfterFree) {
             return;
         }
-        if let Some(gone) = self.given_back(self.cpus.space_of(now.cpu()), virt.0)
-            && self.checkable(RuleId::ExecAfterFree)
-        {
-            let mark = self.mark(now).about(virt.0);
-            translations::executed_after_free(self, virt.0, &gone, false, &mark);
-        }
+        let space = self.cpus.space_of(now.cpu());
+        let (gone, what) = match self.given_back(space, virt.0) {
+            Some(gone) => (gone, After::Free),
+            None => {
+                let Some((_, gone)) = self.patching.reused.get(virt.0) else { return };
+                // Where the tables allow it the fault is spurious: the CPU had an old answer.
+                let mapped = self.tables.lookup(space, virt.0);
+                if mapped.is_some_and(|(_, mapping)| mapping.perm.executable()) {
+                    return;
+                }
+                (gone.0, After::Reuse)
+            }
+        };
+        let mark = self.mark(now).about(virt.0);
+        translations::executed_after_free(self, virt.0, &gone, what, &mark);
     }
 
     /// The event that gave the memory at `virt` back, unless it was handed out or mapped since.

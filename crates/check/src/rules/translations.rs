@@ -190,25 +190,40 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
     }
 }
 
-/// Code was executed in a frame that is free.
-/// `frame`: the page allocator has its frame again; else its range of addresses alone was given
-/// back.
+/// What became of memory before code in it was executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum After {
+    /// The page allocator has its frame again.
+    FrameFree,
+    /// Its range of addresses was given back.
+    Free,
+    /// That, and handed out again: to whom it is no code, since the fetch was refused.
+    Reuse,
+}
+
+/// Code was executed, or was to be, in memory that is free.
 pub(crate) fn executed_after_free(
     live: &mut Live,
     virt: u64,
     freed: &Mark,
-    frame: bool,
+    after: After,
     mark: &Mark,
 ) {
     let at = live.address(virt);
-    let message = match frame {
-        true => format!("code at {at} is executed in a frame that went back to the page allocator"),
-        false => format!("code at {at} is executed after its memory was given back"),
+    let message = match after {
+        After::FrameFree => {
+            format!("code at {at} is executed in a frame that went back to the page allocator")
+        }
+        After::Free => format!("code at {at} is executed after its memory was given back"),
+        After::Reuse => format!(
+            "code at {at} is to be executed after its memory was given back and handed out again"
+        ),
     };
     let site = live.site(mark, "executed here");
     let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
     draft.because = Some(live.site(freed, "given back here"));
-    draft.sure = freed.sure && mark.sure;
+    // Whether what was there before was code is not known any more.
+    draft.sure = freed.sure && mark.sure && after != After::Reuse;
     draft.blame = Blame::Caller;
     draft.missing.push("wait until no CPU runs the code before its frames go back".to_owned());
     draft.help = Some(
