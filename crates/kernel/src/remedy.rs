@@ -37,7 +37,7 @@ const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
 const V5_2: Version = Version::candidate(5, 2, 1);
-const V5_14: Version = Version::candidate(5, 14, 1);
+const V5_13: Version = Version::candidate(5, 13, 8);
 const V5_19: Version = Version::candidate(5, 19, 1);
 const V6_2: Version = Version::candidate(6, 2, 1);
 const V6_8: Version = Version::candidate(6, 8, 1);
@@ -78,7 +78,7 @@ pub const REMEDIES: &[Remedy] = &[
     row("missing-publication-order", ALL, ALWAYS,
         "smp_store_release() after the last step, smp_load_acquire() before the call",
         "orders what comes before the store for whoever sees it",
-        Cite::memory("Linux Documentation/memory-barriers.txt")),
+        Cite::read("Linux Documentation/memory-barriers.txt: implications of RELEASE, ACQUIRE")),
     row("wx-mapping", ALL, (None, Some(V6_2)),
         "set_memory_ro(addr, numpages), then set_memory_x(addr, numpages)",
         "takes the write permission away before it grants execution",
@@ -109,9 +109,9 @@ pub const REMEDIES: &[Remedy] = &[
     row("wx-stale-translation", ALL, ALWAYS, "flush_tlb_kernel_range(start, end)",
         "invalidates the range on every CPU, and waits",
         Cite::read("Linux 5.19 to 7.0: x86 mm/tlb.c, arm64 asm/tlbflush.h, powerpc radix_tlb.c")),
-    row("huge-mapping-refused", ALL, (Some(V5_14), None), "vmalloc_no_huge(size)",
+    row("huge-mapping-refused", ALL, (Some(V5_13), None), "vmalloc_no_huge(size)",
         "maps by base pages, so that permissions can change later",
-        Cite::memory("Linux 5.14 and later, mm/vmalloc.c")),
+        Cite::read("15a64f5a8870 mm/vmalloc: add vmalloc_no_huge; among the fixes of 5.13-rc8")),
     row("unlocked-patch", ALL, ALWAYS, "mutex_lock(&text_mutex)",
         "keeps other patchers of text away",
         Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c, kernel/kprobes.c")),
@@ -126,7 +126,7 @@ pub const REMEDIES: &[Remedy] = &[
         Cite::read("Linux 5.19 to 7.0, arch/arm64/kernel/patching.c")),
     row("no-quiescence", ALL, ALWAYS, "synchronize_rcu_tasks()",
         "waits until no task is preempted inside the old code",
-        Cite::memory("Linux Documentation/RCU, tasks flavour")),
+        Cite::read("Linux kernel/rcu/tasks.h: what synchronize_rcu_tasks() says of itself")),
 ];
 
 /// The rows that mend what `rule` found on this architecture in this version.

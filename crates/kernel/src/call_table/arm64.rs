@@ -61,7 +61,10 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Errno,
             ARM64,
             "writes eight bytes of data in text, without any maintenance",
-            Cite::memory("with the call operations of ftrace, 6.3"),
+            Cite::read(
+                "arm64: patching: Add aarch64_insn_write_literal_u64(); pull request of arm64 for \
+                 6.3 (2023-02-21)",
+            ),
             arm64::patching::write_literal,
         ),
         Some(V6_3),

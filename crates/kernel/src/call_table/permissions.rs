@@ -167,7 +167,10 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Bool,
             ALL,
             "as debug_checkwx; 1 if nothing was found",
-            Cite::memory("a5e8131a0329 (6.9) gave it a result; Linux 6.12 mm/ptdump.c"),
+            Cite::read(
+                "6cdc82db0c04 mm: ptdump: have ptdump_check_wx() return bool (mails of \
+                 2024-01-30); include/linux/ptdump.h",
+            ),
             ptdump::ptdump_check_wx,
         ),
         Some(V6_9),

@@ -11,6 +11,13 @@ const FILL_CITE: Cite = Cite::read(
     "d88bb5eed04c, fe736565efb7: in bpf-next on 2022-05-23, after the release of 5.18; Linux 5.19 \
      kernel/bpf/core.c",
 );
+const ARM64_POKE: Cite = Cite::read(
+    "b2ad54e1533e bpf, arm64: Implement bpf_arch_text_poke() for arm64; pull request of bpf-next \
+     of 2022-07-22, for 6.0",
+);
+const POWER_POKE: Cite = Cite::read(
+    "d243b62b7bd3 powerpc64/bpf: Add support for bpf trampolines; its fixes go to 6.13 and later",
+);
 const CORE: Cite = Cite::read("Linux 5.19, 6.4, 6.12 kernel/bpf/core.c");
 
 /// The rows.
@@ -104,8 +111,8 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::TextInvalidate, POWER, None, Some(V6_7), No, Cite::read("Linux 6.6")),
     row(Fact::TextInvalidate, POWER, Some(V6_7), None, Yes, Cite::read("Linux 6.8, 6.12")),
     row(Fact::TextPoke, X86, None, None, Yes, Cite::read("Linux 5.19 arch/x86/net")),
-    row(Fact::TextPoke, ARM64, None, Some(V6_0), No, Cite::deduced("6.1 has it, 5.19 not")),
-    row(Fact::TextPoke, ARM64, Some(V6_0), None, Yes, Cite::memory("Linux 6.1; since 6.0")),
-    row(Fact::TextPoke, POWER, None, Some(V6_13), No, Cite::deduced("Linux 6.12 has none")),
-    row(Fact::TextPoke, POWER, Some(V6_13), None, Yes, Cite::memory("Linux 6.14; since 6.13")),
+    row(Fact::TextPoke, ARM64, None, Some(V6_0), No, ARM64_POKE),
+    row(Fact::TextPoke, ARM64, Some(V6_0), None, Yes, ARM64_POKE),
+    row(Fact::TextPoke, POWER, None, Some(V6_13), No, POWER_POKE),
+    row(Fact::TextPoke, POWER, Some(V6_13), None, Yes, POWER_POKE),
 ];

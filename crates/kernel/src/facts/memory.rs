@@ -45,7 +45,10 @@ pub(super) const ROWS: &[FactRow] = &[
         None,
         Some(Version::candidate(5, 18, 1)),
         No,
-        Cite::memory("x86 selected HAVE_ARCH_HUGE_VMALLOC in the 5.18 merge window"),
+        Cite::read(
+            "fac54e2bfb5b x86/Kconfig: Select HAVE_ARCH_HUGE_VMALLOC with HAVE_ARCH_HUGE_VMAP; \
+             mails of 2022-02-04 (bpf-next) to 2022-04-20",
+        ),
     ),
     row(
         Fact::HugeVmalloc,
@@ -166,7 +169,10 @@ pub(super) const ROWS: &[FactRow] = &[
         Some(V6_16),
         None,
         Word("silent-by-flag"),
-        Cite::memory("absent in Linux 6.14, present in a tree of the 6.18 merge window"),
+        Cite::read(
+            "fcf8dda8cc48 arm64: pageattr: Explicitly bail out when changing permissions for \
+             vmalloc_huge mappings; applied for 6.16 (2025-04-29)",
+        ),
     ),
     row(Fact::HugeRefusal, POWER, None, None, Word("warns-by-order"), PPC_PAGEATTR),
     row(Fact::SetMemoryPurges, NOT_POWER, None, None, Yes, CPA),

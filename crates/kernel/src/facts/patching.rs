@@ -6,8 +6,9 @@ use super::{ARM64, NOT_ARM64, NOT_POWER, NOT_X86, POWER, V6_2, V6_3, V6_10, V6_1
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
 
-const KICKS: Cite = Cite::memory(
-    "cfb00a357864 arm64: jump_label: patched jump_labels visible to all CPUs; since 6.11",
+const KICKS: Cite = Cite::read(
+    "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs; pull \
+     request of arm64's fixes to 6.11-rc1 (2024-08-02)",
 );
 const PPC_PATCH: Cite = Cite::read("Linux 6.1, 6.4, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
 
@@ -41,7 +42,10 @@ pub(super) const ROWS: &[FactRow] = &[
         None,
         Some(V6_3),
         No,
-        Cite::memory("ac0ee0a9560c came in the 6.3 merge window"),
+        Cite::read(
+            "ac0ee0a9560c x86/alternatives: Teach text_poke_bp() to patch Jcc.d32 (2023-01-23); \
+             asked for as a backport to 6.2",
+        ),
     ),
     row(
         Fact::PokesConditional,
