@@ -238,7 +238,8 @@ impl Kernel {
         }
         for row in needs_of(spec.name, self.arch, self.version) {
             // x86's broadcast flush interrupts nobody.
-            if row.need != Need::IrqsOn || self.arch != Arch::X86_64 || !self.uses_invlpgb() {
+            if row.need != Need::IrqsOn || self.arch != Arch::X86_64 || self.flushes_by_interrupt()
+            {
                 self.machine.needs(cpu, row.need);
             }
         }

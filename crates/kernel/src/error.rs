@@ -7,6 +7,7 @@ use textbed_machine::{MachineError, MapError, OpError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::phases::Wait;
 use crate::suggest::did_you_mean;
 use crate::version::Version;
 
@@ -79,6 +80,14 @@ pub enum CallError {
         /// What is not.
         what: String,
     },
+    /// It waits in its middle, where others cannot run in the model.
+    #[error("{call}: not modelled: waiting for {wait}, in the middle of the call")]
+    Waits {
+        /// The call.
+        call: String,
+        /// For what.
+        wait: Wait,
+    },
     /// The kernel oopses or stops in a BUG there: the calling task is gone.
     #[error("{call}: the kernel dies: {how} at {virt}")]
     Died {
@@ -104,6 +113,8 @@ pub enum CallError {
 pub(crate) enum Stop {
     /// Not modelled.
     NotModelled(String),
+    /// A wait in the middle of a call.
+    Waits(Wait),
     /// Oops or BUG.
     Died {
         /// How.
@@ -135,6 +146,7 @@ impl Stop {
         let call = call.to_owned();
         match self {
             Self::NotModelled(what) => CallError::NotModelled { call, what },
+            Self::Waits(wait) => CallError::Waits { call, wait },
             Self::Died { how, virt } => CallError::Died { call, how, virt },
             Self::Machine(error) => CallError::Machine { call, error: Box::new(error) },
             Self::Later => CallError::NotModelled { call, what: "steps inside a step".to_owned() },

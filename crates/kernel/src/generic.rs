@@ -1,12 +1,11 @@
 //! Calls that are the same everywhere, or that only choose the architecture's code.
 //!
-//! Modelled: cross-calls as an interrupt to every other CPU and then the function on this one,
-//! grace periods as events. From: Linux 6.12 kernel/smp.c. Not modelled: what a grace period waits
-//! for; callbacks; cross-calls with interrupts off (they may deadlock).
+//! Modelled: flushes and cache maintenance by architecture, grace periods as events. Not modelled:
+//! what a grace period waits for; callbacks.
 
-use textbed_arch::{Arch, CpuId, VirtAddr, insn};
-use textbed_event::{Flags, RcuFlavour, View, WarnReason};
-use textbed_machine::{CpuMask, Machine, MachineError, OpError};
+use textbed_arch::{Arch, CpuId, insn};
+use textbed_event::{Flags, RcuFlavour, View};
+use textbed_machine::OpError;
 
 use crate::call::Args;
 use crate::error::Stop;
@@ -16,9 +15,6 @@ use crate::kernel::Kernel;
 pub(crate) fn instruction(arch: Arch, name: &str) -> Result<&'static insn::Row, OpError> {
     insn::by_name(arch, name).ok_or_else(|| OpError::Unknown { name: name.to_owned(), arch })
 }
-
-/// What runs on each CPU of a cross-call.
-pub(crate) type OnCpu<'a> = &'a mut dyn FnMut(&mut Machine, CpuId) -> Result<(), MachineError>;
 
 /// `flush_tlb_kernel_range(start, end)`.
 pub(crate) fn flush_tlb_kernel_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
@@ -116,39 +112,5 @@ impl Kernel {
             _ => self.machine.op_named(cpu, "sync", 0)?,
         }
         self.on_other_cpus(cpu, "do_nothing", &mut |_, _| Ok(()))
-    }
-
-    /// `on_each_cpu(function, wait)`.
-    pub(crate) fn on_each_cpu(
-        &mut self,
-        cpu: CpuId,
-        function: &str,
-        handler: OnCpu<'_>,
-    ) -> Result<(), Stop> {
-        self.on_other_cpus(cpu, function, handler)?;
-        Ok(handler(&mut self.machine, cpu)?)
-    }
-
-    /// `smp_call_function(function, wait)`.
-    pub(crate) fn on_other_cpus(
-        &mut self,
-        cpu: CpuId,
-        function: &str,
-        handler: OnCpu<'_>,
-    ) -> Result<(), Stop> {
-        let targets = CpuMask::first(self.cpus).without(cpu);
-        if targets == CpuMask::EMPTY {
-            return Ok(());
-        }
-        if !self.machine.irqs_on(cpu) {
-            self.warn_once(cpu, "smp: irqs off", WarnReason::WrongContext, VirtAddr(0));
-            return Err(Stop::not_modelled("a cross-call with interrupts off: it may deadlock"));
-        }
-        match self.machine.ipi(cpu, targets, function, true, handler) {
-            Err(MachineError::WrongContext { cpu }) => Err(Stop::not_modelled(format!(
-                "a cross-call to {cpu}, which has interrupts off: it would wait until they are on"
-            ))),
-            done => Ok(done?),
-        }
     }
 }

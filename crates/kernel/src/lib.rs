@@ -25,6 +25,7 @@ mod call_table;
 mod calls;
 mod caps;
 mod config;
+mod cross_calls;
 mod dispatcher;
 pub mod errno;
 mod error;

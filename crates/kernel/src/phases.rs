@@ -7,6 +7,7 @@
 //! than one call under way on a CPU (other than nested ones).
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use textbed_arch::CpuId;
 use textbed_event::CallRef;
@@ -25,6 +26,18 @@ pub enum Wait {
     Cpus(Vec<CpuId>),
 }
 
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::Lock(name) => f.write_str(name),
+            Wait::Cpus(cpus) => {
+                let names: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+                write!(f, "{}, with interrupts off there", names.join(", "))
+            }
+        }
+    }
+}
+
 /// How far a call got.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Progress {
@@ -33,7 +46,7 @@ pub enum Progress {
     /// It is under way; other CPUs may run before [`Kernel::resume`].
     More,
     /// It cannot go on before this is over. Where nothing of it was done yet (a lock at its
-    /// beginning) it has to be begun again; else it is resumed.
+    /// beginning, CPUs that it may interrupt) it has to be begun again; else it is resumed.
     Waits(Wait),
 }
 
@@ -109,6 +122,30 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::call`].
     pub fn begin(&mut self, cpu: CpuId, name: &str, args: &[Arg]) -> Result<Progress, CallError> {
+        self.start(cpu, name, args, false)
+    }
+
+    /// As [`Kernel::begin`], but without waiting first for CPUs that take no interrupts: where
+    /// nobody else can run, this shows whether the call has to wait for them.
+    ///
+    /// # Errors
+    /// As [`Kernel::call`]; `Waits` where it has to, and so for ever.
+    pub fn begin_anyway(
+        &mut self,
+        cpu: CpuId,
+        name: &str,
+        args: &[Arg],
+    ) -> Result<Progress, CallError> {
+        self.start(cpu, name, args, true)
+    }
+
+    fn start(
+        &mut self,
+        cpu: CpuId,
+        name: &str,
+        args: &[Arg],
+        anyway: bool,
+    ) -> Result<Progress, CallError> {
         let spec = find_call(name, self.version, self.arch)?;
         self.check_cpu(cpu, spec)?;
         let checked = check_args(spec, self.arch, args)?;
@@ -119,6 +156,9 @@ impl Kernel {
         let held = |lock: &&&str| self.machine.lock_holder(lock).is_some_and(|by| by != cpu);
         if let Some(lock) = spec.takes.iter().find(held) {
             return Ok(Progress::Waits(Wait::Lock((*lock).to_owned())));
+        }
+        if let Some(wait) = self.held_back(cpu, spec).filter(|_| !anyway) {
+            return Ok(Progress::Waits(wait));
         }
         match self.open(cpu, spec, &checked)? {
             Some(value) => Ok(Progress::Done(value)),
@@ -153,7 +193,7 @@ impl Kernel {
                 Progress::Waits(wait) => {
                     let name = self.under_way.get(&cpu).and_then(|c| c.last());
                     let call = name.map_or("call", |u| u.spec.name).to_owned();
-                    return Err(CallError::NotModelled { call, what: waiting(&wait) });
+                    return Err(CallError::Waits { call, wait });
                 }
             }
         }
@@ -238,16 +278,5 @@ impl Kernel {
         let others = (0..self.cpus).map(CpuId).filter(|c| *c != cpu);
         let off: Vec<CpuId> = others.filter(|c| !self.machine.irqs_on(*c)).collect();
         (!off.is_empty()).then_some(Wait::Cpus(off))
-    }
-}
-
-/// Why a call cannot go on, where nobody else can run.
-fn waiting(wait: &Wait) -> String {
-    match wait {
-        Wait::Lock(name) => format!("waiting for {name}"),
-        Wait::Cpus(cpus) => {
-            let names: Vec<String> = cpus.iter().map(ToString::to_string).collect();
-            format!("a cross-call to {}, with interrupts off there", names.join(", "))
-        }
     }
 }

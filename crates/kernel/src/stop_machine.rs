@@ -15,7 +15,6 @@ use textbed_event::View;
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::Wait;
 
 /// Bytes of a data cache line that arm64's alternatives step by.
 const LINE_BYTES: u64 = 64;
@@ -67,10 +66,8 @@ impl Kernel {
         last: Option<&str>,
         run: impl FnOnce(&mut Kernel, CpuId) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        if let Some(Wait::Cpus(off)) = self.receivers_off(cpu) {
-            let names: Vec<String> = off.iter().map(ToString::to_string).collect();
-            let who = names.join(", ");
-            return Err(Stop::not_modelled(format!("stop_machine with interrupts off on {who}")));
+        if let Some(wait) = self.receivers_off(cpu) {
+            return Err(Stop::Waits(wait));
         }
         let irqs = self.machine.irqs_on(cpu);
         let others: Vec<CpuId> = (0..self.cpus).map(CpuId).filter(|c| *c != cpu).collect();

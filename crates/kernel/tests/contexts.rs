@@ -6,7 +6,7 @@ mod common;
 
 use common::{Bed, boot, boot_with, values};
 use textbed_arch::{Arch, CpuId, Features};
-use textbed_kernel::{Arg, CallError};
+use textbed_kernel::{Arg, CallError, Progress, Wait};
 
 /// Needs of the first call of a trace.
 fn needs(bed: &mut Bed) -> Vec<String> {
@@ -44,23 +44,60 @@ fn needs_by_architecture() {
 }
 
 #[test]
-fn a_cross_call_with_interrupts_off_warns_and_goes_no_further() {
-    for (arch, call) in [
-        (Arch::X86_64, "set_memory_ro"),
-        (Arch::X86_64, "flush_tlb_kernel_range"),
-        (Arch::Arm64, "flush_icache_range"),
-    ] {
+fn a_sender_with_interrupts_off_warns_and_sends_all_the_same() {
+    for (arch, call) in
+        [(Arch::X86_64, "flush_tlb_kernel_range"), (Arch::Arm64, "flush_icache_range")]
+    {
         let mut bed = boot("6.12", arch, &[]);
         let a = bed.call("vmalloc", &[1 << 12]) as u64;
         bed.trace();
         bed.kernel.machine_mut().set_irqs(CpuId(0), false);
-        let args = if call == "set_memory_ro" { [a, 1] } else { [a, a + 4096] };
-        let done = bed.try_call(call, &values(&args));
-        assert!(
-            matches!(done, Err(CallError::NotModelled { .. } | CallError::Died { .. })),
-            "{call}: {done:?}"
-        );
+        for warned in [1, 0] {
+            bed.call(call, &[a, a + 4096]);
+            let trace = bed.trace();
+            let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+            assert_eq!((count("WARN WrongContext"), count("ipi do_")), (warned, 1), "{trace:#?}");
+        }
+        assert!(!bed.kernel.machine().irqs_on(CpuId(0)));
     }
+    let mut bed = boot("6.12", Arch::X86_64, &[]);
+    let a = bed.call("vmalloc", &[1 << 12]) as u64;
+    bed.kernel.machine_mut().set_irqs(CpuId(0), false);
+    let done = bed.try_call("set_memory_ro", &values(&[a, 1]));
+    assert!(matches!(done, Err(CallError::Died { .. })), "the BUG_ON of cpa_flush: {done:?}");
+}
+
+#[test]
+fn receivers_with_interrupts_off_are_waited_for() {
+    for (arch, call) in [
+        (Arch::X86_64, "flush_tlb_kernel_range"),
+        (Arch::X86_64, "set_memory_ro"),
+        (Arch::Arm64, "flush_icache_range"),
+        (Arch::Arm64, "stop_machine"),
+    ] {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.call("vmalloc", &[1 << 12]) as u64;
+        let args = match call {
+            "stop_machine" => Vec::new(),
+            "set_memory_ro" => values(&[a, 1]),
+            _ => values(&[a, a + 4096]),
+        };
+        bed.trace();
+        bed.kernel.machine_mut().set_irqs(CpuId(1), false);
+        let waits = Ok(Progress::Waits(Wait::Cpus(vec![CpuId(1)])));
+        assert_eq!(bed.kernel.begin(CpuId(0), call, &args), waits, "{call}");
+        assert_eq!(bed.trace(), [""; 0], "{call} did nothing yet");
+        let held = bed.kernel.begin_anyway(CpuId(0), call, &args);
+        assert!(matches!(held, Err(CallError::Waits { .. })), "{call}: {held:?}");
+    }
+    // What may interrupt others and does not is carried out where nobody else can run.
+    let mut bed = boot("6.12", Arch::X86_64, &[]);
+    let a = bed.call("vmalloc", &[1 << 12]) as u64;
+    bed.kernel.machine_mut().set_irqs(CpuId(1), false);
+    let begun = bed.kernel.begin(CpuId(0), "vfree", &values(&[a]));
+    assert!(matches!(begun, Ok(Progress::Waits(_))), "{begun:?}");
+    let done = bed.kernel.begin_anyway(CpuId(0), "vfree", &values(&[a]));
+    assert!(matches!(done, Ok(Progress::Done(_))), "{done:?}");
 }
 
 #[test]
@@ -94,9 +131,6 @@ fn stop_machine_orders_everybody_and_synchronises_nobody() {
         let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
         assert_eq!((count("Publish"), count("Observe"), count("StopMachine")), (2, 2, 2), "{arch}");
         assert!(bed.kernel.machine().irqs_on(CpuId(0)) && bed.kernel.machine().irqs_on(CpuId(1)));
-        bed.kernel.machine_mut().set_irqs(CpuId(1), false);
-        let held = bed.try_call("stop_machine", &[]);
-        assert!(matches!(held, Err(CallError::NotModelled { .. })), "{held:?}");
     }
 }
 

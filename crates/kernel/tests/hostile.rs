@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::boot_with;
+use common::{Bed, boot_with};
 use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features};
 use textbed_event::{CallRef, View};
-use textbed_kernel::{Arg, CALLS, CallError, CallSpec, ParamKind, find_call};
+use textbed_kernel::{Arg, CALLS, CallError, CallSpec, CallValue, ParamKind, Progress, find_call};
 
 const ARCHS: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const VERSIONS: [&str; 7] = ["5.18-rc3", "5.18", "6.1", "6.6", "6.12", "6.18", "7.0"];
@@ -90,6 +90,25 @@ fn arguments(spec: &CallSpec, step: &Step, known: &[u64], fixed: &[u64]) -> Vec<
     spec.params.iter().enumerate().map(one).collect()
 }
 
+/// A call, and whether it was carried out in one piece.
+fn carried_out(
+    bed: &mut Bed,
+    cpu: CpuId,
+    name: &str,
+    args: &[Arg],
+) -> (Result<CallValue, CallError>, bool) {
+    let mut progress = bed.kernel.begin(cpu, name, args);
+    let whole = !matches!(progress, Ok(Progress::More));
+    loop {
+        match progress {
+            Ok(Progress::Done(value)) => return (Ok(value), whole),
+            Ok(Progress::More) => progress = bed.kernel.resume(cpu),
+            Ok(Progress::Waits(wait)) => panic!("{name} waits for {wait} alone"),
+            Err(error) => return (Err(error), whole),
+        }
+    }
+}
+
 fn run(arch: Arch, version: &str, steps: &[Step]) {
     let options = [("memory_mib", "64")];
     let mut bed = boot_with(version, arch, &options, Features::default_for(arch), 2);
@@ -115,10 +134,12 @@ fn run(arch: Arch, version: &str, steps: &[Step]) {
         let Ok(spec) = find_call(name, bed.kernel.version(), arch) else { continue };
         let args = arguments(spec, step, &known, &fixed);
         let cpu = CpuId(step.cpu);
-        let done = bed.kernel.call(cpu, name, &args);
+        let (done, whole) = carried_out(&mut bed, cpu, name, &args);
         let batch = bed.take();
         for event in &batch.events {
             assert!(event.is_valid(), "{event:?}");
+            let others = matches!(event.view(), View::IpiSent { .. } | View::StopMachine { .. });
+            assert!(!(whole && others) || bed.kernel.may_interrupt(spec), "{name} on {arch}");
             match event.view() {
                 View::CallEntered { call, .. } => open.push(call),
                 View::CallReturned { call, value, failed } => {

@@ -135,7 +135,7 @@ fn arm64_patches_while_the_others_stand_still_and_they_synchronise_last() {
     bed.kernel.machine_mut().set_irqs(CpuId(1), false);
     let args = [Arg::Value(a), Arg::Code(two.to_vec())];
     let held = bed.try_call("aarch64_insn_patch_text", &args);
-    assert!(matches!(held, Err(CallError::NotModelled { .. })), "{held:?}");
+    assert!(matches!(held, Err(CallError::Waits { .. })), "{held:?}");
 }
 
 #[test]

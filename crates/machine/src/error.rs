@@ -63,8 +63,8 @@ pub enum MachineError {
         /// Bytes.
         len: u64,
     },
-    /// Called in a context in which it cannot be: a waited cross-call with interrupts off, or one
-    /// to a CPU that would not take it here: it has them off, or earlier calls to take first.
+    /// A cross-call is waited for and goes to a CPU that would not take it here: it has interrupts
+    /// off, or earlier calls to take first.
     #[error("{cpu} has interrupts off or earlier cross-calls to take")]
     WrongContext {
         /// The CPU.

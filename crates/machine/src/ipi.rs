@@ -50,10 +50,11 @@ impl Machine {
     /// among them, without an interrupt and last.
     ///
     /// # Errors
-    /// `WrongContext`: the sender waits with interrupts off (a deadlock on hardware), or for a
-    /// receiver that has them off and would never take it here, or that would take earlier calls
-    /// first, of which nobody here knows what they run. What the handler returns ends the call.
-    /// Without waiting, the call stays pending for such receivers.
+    /// `WrongContext`: the sender waits for a receiver that has interrupts off and would never take
+    /// it here, or that would take earlier calls first, of which nobody here knows what they run.
+    /// What the handler returns ends the call. Without waiting, the call stays pending for such
+    /// receivers. A sender may have interrupts off itself: that is a deadlock only if one of the
+    /// others waits for it too.
     pub fn ipi(
         &mut self,
         from: CpuId,
@@ -64,12 +65,9 @@ impl Machine {
     ) -> Result<(), MachineError> {
         let all = self.all_cpus().filter(|cpu| targets.has(*cpu) && *cpu != from);
         let others: Vec<CpuId> = all.collect();
-        if wait && !others.is_empty() {
-            let off = Some(from).filter(|cpu| !self.irqs_on(*cpu));
-            let takes = |cpu: CpuId| self.irqs_on(cpu) && self.pending_ipis(cpu) == 0;
-            if let Some(cpu) = off.or_else(|| others.iter().copied().find(|cpu| !takes(*cpu))) {
-                return Err(MachineError::WrongContext { cpu });
-            }
+        let takes = |cpu: CpuId| self.irqs_on(cpu) && self.pending_ipis(cpu) == 0;
+        if wait && let Some(cpu) = others.iter().find(|cpu| !takes(**cpu)) {
+            return Err(MachineError::WrongContext { cpu: *cpu });
         }
         if let Some(ipi) = self.send_ipi(from, targets, function)? {
             let serving = self.serves_for(Some(from));

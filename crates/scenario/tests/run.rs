@@ -482,3 +482,76 @@ fn without_cpus_no_code_runs() {
     let outcome = Outcome::NotModelled("call(): built without CPUs".to_owned());
     assert_eq!(ran.end.outcome, outcome);
 }
+
+/// A CPU with interrupts off takes a cross-call when it has them on again, whoever sends it.
+#[test]
+fn a_call_that_interrupts_others_waits_for_who_has_interrupts_off() {
+    for (arch, call) in [
+        (Arch::X86_64, "set_memory_ro(p, 1)"),
+        (Arch::X86_64, "text_poke_sync()"),
+        (Arch::Arm64, "flush_icache_range(p, p + 4K)"),
+        (Arch::Arm64, "stop_machine()"),
+    ] {
+        let lines = format!(
+            "cpu 0 {{ p = vmalloc(4K)\npublish go = p\nawait off\n{call}\npublish sent = 1 }}\n\
+             cpu 1 {{ await go\nwith irqs_off {{ publish off = 1\nq = vmap(go, 1)\n\
+             publish last = 1 }} }}\n"
+        );
+        for seed in 0..20 {
+            let policy = PolicyChoice::Random(seed);
+            let options = RunOptions { policy, ..options(arch, "6.12") };
+            let ran = try_run(&loaded(&lines), &options).unwrap();
+            assert_eq!(ran.end.outcome, Outcome::Ended, "{arch} {call} {:?}", ran.notes());
+            let names = ran.names();
+            let at = |what: &str| {
+                ran.events().position(|(event, _)| match event.view() {
+                    View::Publish { slot, .. } => names.get(slot) == what,
+                    _ => false,
+                })
+            };
+            let stops = |e: &Event| {
+                matches!(e.view(), View::IpiTaken { .. } | View::StopMachine { begin: true })
+            };
+            let taken: Vec<usize> =
+                ran.events().enumerate().filter(|(_, (e, _))| stops(e)).map(|(n, _)| n).collect();
+            assert!(!taken.is_empty() && taken.iter().all(|n| Some(*n) > at("last")), "{call}");
+        }
+    }
+}
+
+/// Who waits for whom, if nobody can go on: the lock against the interrupt, and two senders. What
+/// only might have had to wait goes on.
+#[test]
+fn cross_calls_that_nobody_ever_takes_are_a_blocked_run() {
+    let lock = "cpu 0 { with lock l { await off\nkick_all_cpus_sync() } }\n\
+                cpu 1 { with irqs_off { publish off = 1\nwith lock l { } } }\n";
+    let both = "cpu 0 { with irqs_off { publish a = 1\nawait b\nkick_all_cpus_sync() } }\n\
+                cpu 1 { with irqs_off { publish b = 1\nawait a\nkick_all_cpus_sync() } }\n";
+    for arch in MAIN {
+        let ran = run_on(arch, "6.12", lock);
+        assert_eq!(ran.end.outcome, Outcome::Blocked, "{arch}");
+        let notes = [
+            "cpu 0 waits for cpu 1, which never takes interrupts again",
+            "cpu 1 waits for the lock `l`, which is never released",
+        ];
+        assert_eq!(ran.notes(), notes, "{arch}");
+        let ran = run_on(arch, "6.12", both);
+        assert_eq!(ran.end.outcome, Outcome::Blocked, "{arch}");
+        let ends = ran.notes().into_iter().filter(|n| n.ends_with("never takes interrupts again"));
+        assert_eq!(ends.count(), 2, "{arch} {:?}", ran.notes());
+    }
+    // Who dies with interrupts off leaves a CPU that takes them.
+    let dead = "cpu 0 { await off\nkick_all_cpus_sync() }\n\
+                cpu 1 { with irqs_off { publish off = 1\nmemset(0, 0, 8) } }\n";
+    for arch in MAIN {
+        let ran = run_on(arch, "6.12", dead);
+        assert_eq!(ran.end.outcome, Outcome::Ended, "{arch} {:?}", ran.notes());
+        assert_eq!(ran.notes().len(), 1, "{arch} {:?}", ran.notes());
+    }
+    let free = "cpu 0 { p = vmalloc(4K)\nawait off\nvfree(p)\npublish done = 1 }\n\
+                cpu 1 { with irqs_off { publish off = 1\nawait done } }\n";
+    for arch in MAIN {
+        let ran = run_on(arch, "6.12", free);
+        assert_eq!(ran.end.outcome, Outcome::Ended, "{arch} {:?}", ran.notes());
+    }
+}

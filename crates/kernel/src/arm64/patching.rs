@@ -171,10 +171,7 @@ pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
         return Err(Stop::not_modelled("a part of an instruction"));
     }
     if let Some(wait) = k.receivers_off(cpu) {
-        let crate::phases::Wait::Cpus(off) = wait else { return Ok(0) };
-        let names: Vec<String> = off.iter().map(ToString::to_string).collect();
-        let who = names.join(", ");
-        return Err(Stop::not_modelled(format!("stop_machine with interrupts off on {who}")));
+        return Err(Stop::Waits(wait));
     }
     let irqs = k.machine.irqs_on(cpu);
     k.emit(cpu, Flags::default(), View::StopMachine { begin: true });

@@ -98,6 +98,7 @@ impl<'a, W: World> Engine<'a, W> {
             Err(Stop::Input(diagnostic)) => Finish::Input(diagnostic),
             Err(Stop::NotModelled(what)) => Finish::NotModelled(what),
             Err(Stop::Limit(what)) => Finish::Limit(what),
+            Err(Stop::Hangs(_)) => Finish::Blocked,
             // A death ends one program and is noted there; none gets here.
             Err(Stop::Died(how)) => Finish::NotModelled(how),
         }
@@ -158,50 +159,21 @@ impl<'a, W: World> Engine<'a, W> {
         let mut current = None;
         loop {
             let ready = self.ready();
-            let Some(next) = self.scheduler.next(&ready, current) else { break };
+            let next = self.scheduler.next(&ready, current);
+            let Some(next) = next.or_else(|| self.held_back()) else { break };
             current = Some(next);
             let more = self.world.between();
             self.collect_notes();
             if !more {
                 return Err(Stop::Limit("whoever reads the events asked to stop".to_owned()));
             }
-            match self.step(next) {
+            match self.step(next, ready.is_empty()) {
                 Ok(()) => {}
                 Err(Stop::Died(how)) => self.died(next, how)?,
                 Err(stop) => return Err(stop),
             }
         }
-        let waiting: Vec<(String, Span)> = self.programs.iter().filter_map(waiting).collect();
-        let blocked = !waiting.is_empty();
-        for (text, place) in waiting {
-            self.note(text, place);
-        }
-        Ok(if blocked { Finish::Blocked } else { Finish::Ended })
-    }
-
-    /// The programs that can run, in the order of their CPUs.
-    fn ready(&self) -> Vec<usize> {
-        let can_run = |index: &usize| {
-            let Some(program) = self.programs.get(*index) else { return false };
-            if self.alone.is_some_and(|alone| alone != *index) {
-                return false;
-            }
-            match &program.state {
-                State::Ready => true,
-                State::Awaits(name, _) => self.published.contains_key(*name),
-                State::WantsLock(name, _) => {
-                    !self.locks.contains_key(name.as_ref()) && !self.world.holds(program.cpu, name)
-                }
-                State::WantsCpus(cpus, _) => !self.any_irqs_off(cpus, program.cpu),
-                State::Ended | State::Died => false,
-            }
-        };
-        (0..self.programs.len()).filter(can_run).collect()
-    }
-
-    fn any_irqs_off(&self, cpus: &[CpuId], but: CpuId) -> bool {
-        let off = |p: &&Program<'_>| p.irqs_off > 0 && p.cpu != but && !p.is_over();
-        self.programs.iter().filter(off).any(|p| cpus.contains(&p.cpu))
+        self.nobody_can_run()
     }
 
     /// Takes over what the world has to say.
@@ -226,8 +198,9 @@ impl<'a, W: World> Engine<'a, W> {
         Ok(())
     }
 
-    /// Runs the next statement of a program, or ends its innermost body.
-    fn step(&mut self, index: usize) -> Result<(), Stop> {
+    /// Runs the next statement of a program, or ends its innermost body. `anyway`: begins a call
+    /// that was held back, since nobody else can run.
+    fn step(&mut self, index: usize, anyway: bool) -> Result<(), Stop> {
         self.take_step()?;
         let program = self.program(index)?;
         program.state = State::Ready;
@@ -239,7 +212,7 @@ impl<'a, W: World> Engine<'a, W> {
             return self.called(index, calling, called);
         }
         match program.upcoming() {
-            Some(stmt) => self.statement(index, stmt),
+            Some(stmt) => self.statement(index, stmt, anyway),
             None => self.end_of_body(index),
         }
     }
@@ -288,7 +261,12 @@ impl<'a, W: World> Engine<'a, W> {
         Ok(())
     }
 
-    fn statement(&mut self, index: usize, stmt: &'a Spanned<Stmt>) -> Result<(), Stop> {
+    fn statement(
+        &mut self,
+        index: usize,
+        stmt: &'a Spanned<Stmt>,
+        anyway: bool,
+    ) -> Result<(), Stop> {
         let place = head(stmt);
         self.world.at(place);
         self.place = place;
@@ -299,7 +277,7 @@ impl<'a, W: World> Engine<'a, W> {
         match kind {
             StmtKind::Call { propagate, assign, call } => {
                 let (propagate, assign) = (*propagate, assign.as_ref());
-                return self.call(index, Calling { propagate, assign, call, place });
+                return self.call(index, Calling { propagate, assign, call, place }, anyway);
             }
             StmtKind::Publish { name, value } => {
                 let value = self.eval(index, value)?;
@@ -421,11 +399,11 @@ impl<'a, W: World> Engine<'a, W> {
         }
     }
 
-    fn call(&mut self, index: usize, calling: Calling<'a>) -> Result<(), Stop> {
+    fn call(&mut self, index: usize, calling: Calling<'a>, anyway: bool) -> Result<(), Stop> {
         let page_bytes = self.world.page_bytes();
         let Some(program) = self.programs.get(index) else { return Ok(()) };
         let scope = Scope { variables: &program.variables, page_bytes };
-        let called = self.world.call(program.cpu, calling.call, &scope);
+        let called = self.world.call(program.cpu, calling.call, &scope, anyway);
         self.called(index, calling, called)
     }
 
@@ -439,7 +417,13 @@ impl<'a, W: World> Engine<'a, W> {
         self.collect_notes();
         let program = self.program(index)?;
         let begun = program.calling.take().is_some();
-        let called = called?;
+        let called = match called {
+            Err(Stop::Hangs(cpus)) => {
+                program.state = State::Hangs(cpus, calling.place);
+                return Ok(());
+            }
+            called => called?,
+        };
         let returned = match called {
             Called::WantsLock { name, begun: false } => {
                 program.state = State::WantsLock(Cow::Owned(name), calling.place);
@@ -449,7 +433,11 @@ impl<'a, W: World> Engine<'a, W> {
                 program.state = State::WantsLock(Cow::Owned(name), calling.place);
                 None
             }
-            Called::WantsCpus(cpus) => {
+            Called::WantsCpus { cpus, begun: false } => {
+                program.state = State::HeldBack(cpus, calling.place);
+                return Ok(());
+            }
+            Called::WantsCpus { cpus, begun: true } => {
                 program.state = State::WantsCpus(cpus, calling.place);
                 None
             }
@@ -516,8 +504,8 @@ impl<'a, W: World> Engine<'a, W> {
         Ok(())
     }
 
-    /// A program can't go on. What it holds (locks, interrupts) it keeps, as a task that dies in
-    /// the kernel does.
+    /// A program can't go on. What locks it holds it keeps, as a task that dies in the kernel does;
+    /// its CPU takes interrupts again (`make_task_dead` in Linux 6.12 kernel/exit.c).
     fn died(&mut self, index: usize, how: String) -> Result<(), Stop> {
         let program = self.program(index)?;
         program.state = State::Died;
@@ -525,28 +513,9 @@ impl<'a, W: World> Engine<'a, W> {
         if self.alone == Some(index) {
             self.alone = None;
         }
+        self.world.leave(CpuId(cpu), Inside::IrqsOff)?;
         self.note(format!("cpu {cpu}: {how}; its program ends here"), self.place);
         Ok(())
-    }
-}
-
-/// What a program that can't run waits for.
-fn waiting(program: &Program<'_>) -> Option<(String, Span)> {
-    let cpu = program.cpu.0;
-    match &program.state {
-        State::Awaits(name, place) => {
-            Some((format!("cpu {cpu} waits for `{name}`, which nobody publishes"), *place))
-        }
-        State::WantsLock(name, place) => Some((
-            format!("cpu {cpu} waits for the lock `{name}`, which is never released"),
-            *place,
-        )),
-        State::WantsCpus(_, place) => {
-            let text = format!("cpu {cpu} waits for CPUs that never take interrupts again");
-            Some((text, *place))
-        }
-        State::Ready => Some((format!("cpu {cpu} is held still for ever"), Span::default())),
-        State::Ended | State::Died => None,
     }
 }
 
@@ -571,6 +540,7 @@ pub(crate) fn is_for(names: &[Name], arch: Arch) -> bool {
 
 mod fates;
 mod inside;
+mod waits;
 
 #[cfg(test)]
 mod tests;

@@ -238,6 +238,7 @@ impl<'a> KernelWorld<'a> {
         cpu: CpuId,
         call: &Call,
         env: &dyn Environment,
+        anyway: bool,
     ) -> Result<Called, Stop> {
         let (version, arch) = (self.kernel.version(), self.kernel.arch());
         let spec = find_call(&call.name.value, version, arch)
@@ -246,31 +247,34 @@ impl<'a> KernelWorld<'a> {
         for (i, arg) in call.args.iter().enumerate() {
             args.push(lower(spec, i, arg, env, arch)?);
         }
-        let began = self.kernel.begin(cpu, &call.name.value, &args).map_err(|error| {
-            let place = place_of_argument(spec, call, &error);
-            call_stopped(error, place)
+        let name = &call.name.value;
+        let began = if anyway {
+            self.kernel.begin_anyway(cpu, name, &args)
+        } else {
+            self.kernel.begin(cpu, name, &args)
+        };
+        let began = began.map_err(|error| match error {
+            CallError::Waits { wait: Wait::Cpus(cpus), .. } if anyway => Stop::Hangs(cpus),
+            error => {
+                let place = place_of_argument(spec, call, &error);
+                call_stopped(error, place)
+            }
         })?;
-        if let Progress::Waits(Wait::Lock(name)) = &began
-            && !self.kernel.is_under_way(cpu)
-        {
-            return Ok(Called::WantsLock { name: name.clone(), begun: false });
-        }
         Ok(self.progressed(cpu, (spec.returns, call.name.span), began))
     }
 
     /// How far a call of the kernel got, in the engine's words.
     fn progressed(&mut self, cpu: CpuId, made: (Returns, Span), progress: Progress) -> Called {
         self.under_way.remove(&cpu);
+        let begun = self.kernel.is_under_way(cpu);
+        if begun {
+            self.under_way.insert(cpu, made);
+        }
         let value = match progress {
             Progress::Done(value) => value,
-            unfinished => {
-                self.under_way.insert(cpu, made);
-                return match unfinished {
-                    Progress::Waits(Wait::Lock(name)) => Called::WantsLock { name, begun: true },
-                    Progress::Waits(Wait::Cpus(cpus)) => Called::WantsCpus(cpus),
-                    _ => Called::More,
-                };
-            }
+            Progress::More => return Called::More,
+            Progress::Waits(Wait::Lock(name)) => return Called::WantsLock { name, begun },
+            Progress::Waits(Wait::Cpus(cpus)) => return Called::WantsCpus { cpus, begun },
         };
         Called::Returned(Returned {
             value: Value::returned(value.value),
@@ -333,13 +337,19 @@ impl World for KernelWorld<'_> {
         1 << self.kernel.machine().config().page_shift
     }
 
-    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
+    fn call(
+        &mut self,
+        cpu: CpuId,
+        call: &Call,
+        env: &dyn Environment,
+        anyway: bool,
+    ) -> Result<Called, Stop> {
         let returned = match builtin::by_name(&call.name.value).map(|b| b.does) {
             Some(Does::Guest) => self.guest_call(cpu, call, env),
             Some(Does::Preempt) => self.preempt(cpu, call, env),
             Some(Does::Resume) => self.resume_task(cpu, call),
             Some(does) => self.look(cpu, does, call, env),
-            None => self.kernel_call(cpu, call, env),
+            None => self.kernel_call(cpu, call, env, anyway),
         };
         // Warnings become notes, and those stand before the note about the result.
         self.flush();
@@ -447,6 +457,12 @@ impl World for KernelWorld<'_> {
     ) -> Result<(), Stop> {
         let places = self.places;
         let mask: CpuMask = targets.iter().copied().collect();
+        if !self.kernel.machine().irqs_on(cpu) {
+            // As Linux does, which goes on all the same.
+            let (reason, virt) = (WarnReason::WrongContext, VirtAddr(0));
+            let machine = self.kernel.machine_mut();
+            machine.emit(cpu, View::Warned { call: CallRef::NONE, reason, virt });
+        }
         let mut stopped = None;
         let sent =
             self.kernel.machine_mut().ipi(cpu, mask, name, true, &mut |machine, receiver| {
@@ -459,14 +475,6 @@ impl World for KernelWorld<'_> {
         match (stopped, sent) {
             (Some(stop), _) => Err(stop),
             (None, Ok(())) => Ok(()),
-            (None, Err(MachineError::WrongContext { .. })) => {
-                // The kernel warns of a cross-call with interrupts off; the wait is not modelled.
-                let (reason, virt) = (WarnReason::WrongContext, VirtAddr(0));
-                let machine = self.kernel.machine_mut();
-                machine.emit(cpu, View::Warned { call: CallRef::NONE, reason, virt });
-                let what = "an IPI that is waited for with interrupts off";
-                Err(Stop::NotModelled(what.to_owned()))
-            }
             (None, Err(error)) => Err(machine_stopped(error)),
         }
     }
@@ -570,6 +578,7 @@ fn call_stopped(error: CallError, span: Span) -> Stop {
             Stop::NotModelled(what) => Stop::NotModelled(format!("{call}: {what}")),
             other => other,
         },
+        error @ CallError::Waits { .. } => Stop::NotModelled(error.to_string()),
         CallError::Unknown { .. } | CallError::Absent { .. } | CallError::Arguments { .. } => {
             Stop::Input(diagnostic(error.to_string(), span, "here", None))
         }

@@ -37,6 +37,10 @@ pub(crate) enum State<'a> {
     WantsLock(Cow<'a, str>, Span),
     /// It waits until these CPUs take interrupts again.
     WantsCpus(Vec<CpuId>, Span),
+    /// The call at this place may have to wait for these CPUs, and was not begun.
+    HeldBack(Vec<CpuId>, Span),
+    /// It waits for these CPUs in the middle of the call at this place, and for ever.
+    Hangs(Vec<CpuId>, Span),
     /// It came to its end, or a `try` ended it.
     Ended,
     /// It could not go on.

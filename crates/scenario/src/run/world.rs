@@ -34,8 +34,8 @@ pub(crate) enum Called {
     More,
     /// It waits for a lock. `begun`: it is under way; else it has to be called again.
     WantsLock { name: String, begun: bool },
-    /// It is under way and waits until these CPUs take interrupts.
-    WantsCpus(Vec<CpuId>),
+    /// It waits until these CPUs take interrupts. `begun` as above.
+    WantsCpus { cpus: Vec<CpuId>, begun: bool },
 }
 
 /// Why a statement did not end as usual.
@@ -49,6 +49,8 @@ pub(crate) enum Stop {
     Limit(String),
     /// This program can't go on: a fault, an oops.
     Died(String),
+    /// A call waits in its middle for CPUs that will never take an interrupt.
+    Hangs(Vec<CpuId>),
 }
 
 impl From<EvalError> for Stop {
@@ -97,8 +99,15 @@ pub(crate) trait World: Bare {
     /// The size of a base page in bytes.
     fn page_bytes(&self) -> u64;
 
-    /// Runs a call to its end, or to where others may run.
-    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop>;
+    /// Runs a call to its end, or to where others may run. `anyway`: even if it may have to wait
+    /// for CPUs that take no interrupts, because nobody else can run.
+    fn call(
+        &mut self,
+        cpu: CpuId,
+        call: &Call,
+        env: &dyn Environment,
+        anyway: bool,
+    ) -> Result<Called, Stop>;
 
     /// Goes on with the call that is under way on a CPU.
     fn resume(&mut self, cpu: CpuId) -> Result<Called, Stop> {

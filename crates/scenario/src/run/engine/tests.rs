@@ -60,7 +60,13 @@ impl World for Scribe {
         4096
     }
 
-    fn call(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
+    fn call(
+        &mut self,
+        cpu: CpuId,
+        call: &Call,
+        env: &dyn Environment,
+        _anyway: bool,
+    ) -> Result<Called, Stop> {
         let name = call.name.value.as_str();
         let args = Self::args(&call.args, env)?;
         self.calls += 1;
@@ -345,7 +351,7 @@ fn interrupts_wait_until_they_are_taken() {
     assert_eq!(both, [true; 2], "both orders happen");
     let ran = run("cpu 0 { with irqs_off { await x } }\ncpu 1 { ipi 0 h }\nhandler ipi h { }");
     assert_eq!(ran.finish, Finish::Blocked);
-    assert_eq!(texts(&ran)[1], "cpu 1 waits for CPUs that never take interrupts again");
+    assert_eq!(texts(&ran)[1], "cpu 1 waits for cpu 0, which never takes interrupts again");
 }
 
 #[test]
@@ -416,7 +422,17 @@ fn what_ends_a_program_and_what_ends_all() {
     let ran = run("cpu 0 { with stop_machine { dies()\nquiet() } }\ncpu 1 { op bad\nquiet() }\n\
         cpu 2 { quiet(2) }");
     assert_eq!(ran.finish, Finish::Ended);
-    assert_eq!(ran.log, ["0 enter StopMachine", "0 dies()", "1 op bad()", "2 quiet(2)"]);
+    assert_eq!(
+        ran.log,
+        [
+            "0 enter StopMachine",
+            "0 dies()",
+            "0 leave IrqsOff",
+            "1 op bad()",
+            "1 leave IrqsOff",
+            "2 quiet(2)"
+        ]
+    );
     assert_eq!(
         texts(&ran),
         ["cpu 0: oops; its program ends here", "cpu 1: a fault; its program ends here"]
