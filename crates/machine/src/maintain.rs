@@ -204,7 +204,8 @@ impl Machine {
             self.drop_translations(cpu, &target, now, keeps_global);
         } else if let Some(c) = self.cpus.get_mut(cpu.index()) {
             let p = &mut c.pending;
-            // x86: an earlier table store is ordered before INVLPGB (from memory).
+            // x86: an earlier table store is taken to be ordered before INVLPGB, as Linux 7.0
+            // flush_tlb_kernel_range() does, which has no fence between; no text was found.
             let base = if x86 { now } else { p.tables.max(p.learned) };
             let again = p.completed.contains(&target);
             p.tlbis.push(PendingTlbi { target, reach, base, synced: false, again });

@@ -70,7 +70,8 @@ const DATA: Perm = Perm::READ.union(Perm::WRITE);
 const USER_WRITABLE: Perm = Perm::USER.union(Perm::WRITE);
 const SDM: Cite = Cite::deduced("SDM 3A 4.6; held against QEMU 5.0.1 (tests/mmu/ORACLE.md)");
 const ARM: Cite = Cite::deduced("Arm ARM DDI 0487 D8.4; held against QEMU 5.0.1 (ORACLE.md)");
-const POWER: Cite = Cite::memory("Power ISA 3.1B Book III, AMR and IAMR; Linux kup-radix.h");
+/// Of a page that is not privileged, to the kernel: what key 0 of AMR and IAMR leaves.
+const POWER: Cite = Cite::read("QEMU 5.0.1 target/ppc/mmu-radix64.c ppc_radix64_check_prot()");
 
 /// The rows.
 #[rustfmt::skip]

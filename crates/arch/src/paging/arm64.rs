@@ -22,7 +22,8 @@ use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
 
-const ARM: Cite = Cite::memory("Arm ARM DDI 0487 D8.3 (VMSAv8-64 descriptor formats)");
+const ARM: Cite =
+    Cite::read("Arm ARM DDI 0487 D8.3.1 (VMSAv8-64 descriptor formats, tables D8-50 and D8-52)");
 const LINUX: Cite = Cite::read("Linux 7.0 arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h");
 const WIDE: Cite =
     Cite::read("Linux 7.0 arch/arm64/include/asm/pgtable-hwdef.h (PTE_ADDR_HIGH), pgtable.h");
@@ -205,7 +206,8 @@ macro_rules! fields {
             f("ATTR", 2, 3, $all, Kinds::Leaf, Role::MemoryType,
                 "index into MAIR_EL1; 0 is normal memory",
                 LINUX),
-            f("NS", 5, 1, $all, Kinds::Leaf, Role::Attribute, "non-secure", ARM),
+            f("NS", 5, 1, $all, Kinds::Leaf, Role::Attribute,
+                "non-secure; RES0 outside Secure state", ARM),
             f("USER", 6, 1, $all, Kinds::Leaf, Role::Grant(Perm::USER),
                 "AP[1]: EL0 may read and write",
                 LINUX),
@@ -230,7 +232,8 @@ macro_rules! fields {
             f("PBHA", 59, 4, $all, Kinds::Leaf, Role::Ignored,
                 "page-based hardware attributes, or ignored",
                 ARM),
-            f("IGNORED", 63, 1, $all, Kinds::Leaf, Role::Ignored, "ignored", ARM),
+            f("SOFTW", 63, 1, $all, Kinds::Leaf, Role::Software,
+                "free for software outside Secure state", ARM),
             f("IGNORED", 51, 8, $upper, Kinds::Table, Role::Ignored, "ignored", ARM),
             f("PXNTable", 59, 1, $upper, Kinds::Table, Role::Deny(Perm::EXEC),
                 "nothing below is executable at EL1", LINUX),
@@ -242,7 +245,7 @@ macro_rules! fields {
                 "nothing below is writable",
                 ARM),
             f("NSTable", 63, 1, $upper, Kinds::Table, Role::Attribute,
-                "next table is non-secure", ARM),
+                "next table is non-secure; RES0 outside Secure state", ARM),
         ]
     };
 }
@@ -280,8 +283,7 @@ macro_rules! lpa2 {
 const FIELDS: &[Field] = short!(ALL, UPPER, PTE;
     f("ADDR", 12, 36, ALL, Kinds::Table, Role::Address, "next table", ARM),
     f("ADDR", 12, 36, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ARM),
-    f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block without LPA",
-        ARM),
+    f("RESERVED", 12, 4, PUD | PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block", ARM),
     f("NT", 16, 1, PUD | PMD, Kinds::Leaf, Role::Attribute,
         "block translation entry not to be cached (FEAT_BBML1)", ARM),
     f("RESERVED", 17, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB block", ARM),
@@ -293,11 +295,11 @@ const FIELDS: &[Field] = short!(ALL, UPPER, PTE;
 /// Levels 0 to 3; blocks at level 2 only.
 #[rustfmt::skip]
 const FIELDS_16K: &[Field] = short!(ALL, UPPER, PTE;
-    f("RESERVED", 12, 2, ALL, Kinds::Table, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("RESERVED", 12, 2, ALL, Kinds::Table, Role::Reserved, "must be 0", ARM),
     f("ADDR", 14, 34, ALL, Kinds::Table, Role::Address, "next table", ARM),
-    f("RESERVED", 12, 2, PTE, Kinds::Leaf, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("RESERVED", 12, 2, PTE, Kinds::Leaf, Role::Reserved, "must be 0", ARM),
     f("ADDR", 14, 34, PTE, Kinds::Leaf, Role::Address, "16 KiB frame", ARM),
-    f("RESERVED", 12, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 without LPA2", ARM),
+    f("RESERVED", 12, 4, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a block", ARM),
     f("NT", 16, 1, PMD, Kinds::Leaf, Role::Attribute,
         "block translation entry not to be cached (FEAT_BBML1)", ARM),
     f("RESERVED", 17, 8, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 32 MiB block", ARM),

@@ -5,8 +5,9 @@
 //! `book3s/64/pgtable.h` and `radix.h`. There is no global bit: a page is common to all processes
 //! because its address is in quadrant 3, whose tables are process 0's.
 //!
-//! Not modelled: partition-scoped trees, hash tables, and reference and change faults (R and C are
-//! kept as bits; Linux sets both in kernel entries).
+//! Not modelled: partition-scoped trees, hash tables, that non-idempotent storage is not executed
+//! (ATT), and reference and change faults (R and C are kept as bits; Linux sets both in kernel
+//! entries).
 
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
@@ -16,7 +17,13 @@ use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
 
-const ISA: Cite = Cite::memory("Power ISA 3.1B Book III, radix page directory and table entries");
+const QEMU: Cite =
+    Cite::read("QEMU 5.0.1 target/ppc/mmu-radix64.h (R_PDE_NLB, R_PDE_NLS, R_PTE_RPN)");
+const ISA: Cite = Cite::deduced(
+    "Power ISA 3.0C Book III 6.7.10.1 and 6.7.10.2, as libre-soc's MMU (RTPDE, RTPTE) has them",
+);
+/// QEMU leaves these bits alone; that they must be 0 was not found.
+const ALIGNED: Cite = Cite::memory("Power ISA 3.1B Book III, RPN of a large leaf");
 const LINUX: Cite = Cite::read("Linux 7.0 arch/powerpc/include/asm/book3s/64/pgtable.h, radix.h");
 
 /// 4 KiB base pages: index bits 13, 9, 9, 9.
@@ -105,24 +112,24 @@ macro_rules! fields {
             f("PRIVILEGED", 3, 1, ALL, Kinds::Leaf, Role::Deny(USER), "kernel only", LINUX),
             f("ATT", 4, 2, ALL, Kinds::Leaf, Role::MemoryType, "SAO, non-idempotent, tolerant",
                 LINUX),
-            f("SW (ignored)", 6, 1, ALL, Kinds::Leaf, Role::Ignored, "ignored", ISA),
+            f("RSV1", 6, 1, ALL, Kinds::Leaf, Role::Ignored, "reserved", ISA),
             f("DIRTY", 7, 1, ALL, Kinds::Leaf, Role::Dirty, "C: changed", LINUX),
             f("ACCESSED", 8, 1, ALL, Kinds::Leaf, Role::Ignored, "R: referenced", LINUX),
             f("RSV4", 9, 1, ALL, Kinds::Leaf, Role::Software, "special, or soft dirty", LINUX),
             f("RSV3", 10, 1, ALL, Kinds::Leaf, Role::Software, "device map", LINUX),
             f("RSV2", 11, 1, ALL, Kinds::Leaf, Role::Software, "soft dirty, or huge", LINUX),
             f("NLS", 0, 5, UPPER, Kinds::Table, Role::NextLevelBits, "index bits of the next table",
-                ISA),
+                QEMU),
             f("RESERVED", 5, 3, UPPER, Kinds::Table, Role::Reserved, "must be 0", ISA),
             f("NLB", 8, 52, UPPER, Kinds::Table, Role::Address, "next table, 256-byte aligned",
-                ISA),
-            f("SW", 60, 2, UPPER, Kinds::Table, Role::Software, "free for software", ISA),
-            f("RPN", 21, 36, PMD, Kinds::Leaf, Role::Address, "2 MiB frame", ISA),
+                QEMU),
+            f("RESERVED", 60, 2, UPPER, Kinds::Table, Role::Reserved, "must be 0", ISA),
+            f("RPN", 21, 36, PMD, Kinds::Leaf, Role::Address, "2 MiB frame", QEMU),
             f("RESERVED", 12, 9, PMD, Kinds::Leaf, Role::Reserved, "must be 0 in a 2 MiB leaf",
-                ISA),
-            f("RPN", 30, 27, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", ISA),
+                ALIGNED),
+            f("RPN", 30, 27, PUD, Kinds::Leaf, Role::Address, "1 GiB frame", QEMU),
             f("RESERVED", 12, 18, PUD, Kinds::Leaf, Role::Reserved, "must be 0 in a 1 GiB leaf",
-                ISA),
+                ALIGNED),
             $($last,)+
             f("PKEY", 57, 2, ALL, Kinds::Leaf, Role::Attribute, "key bits 0 and 1", LINUX),
             f("PKEY", 59, 1, ALL, Kinds::Leaf, Role::Attribute, "key bit 2", LINUX),
@@ -136,10 +143,11 @@ macro_rules! fields {
 
 #[rustfmt::skip]
 const FIELDS_4K: &[Field] = fields!(
-    f("RPN", 12, 45, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", ISA)
+    f("RPN", 12, 45, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", QEMU)
 );
 #[rustfmt::skip]
 const FIELDS_64K: &[Field] = fields!(
-    f("RESERVED", 12, 4, PTE, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 KiB leaf", ISA),
-    f("RPN", 16, 41, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", ISA)
+    f("RESERVED", 12, 4, PTE, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 KiB leaf",
+        ALIGNED),
+    f("RPN", 16, 41, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", QEMU)
 );

@@ -116,6 +116,7 @@ fn malformed_entries_are_named() {
     assert_eq!(why(a, 2, 0x2_0401), Why::Reserved { bits: 0x2_0000 });
     assert_eq!(why(p, 0, 0x8000_0000_0000_100d), Why::NextLevelBits { found: 13, expected: 9 });
     assert_eq!(why(p, 0, 0x8000_0000_0000_1109), Why::TableMisaligned { next: PhysAddr(0x1100) });
+    assert_eq!(why(p, 0, 0xb000_0000_0000_1009), Why::Reserved { bits: 3 << 60 });
     assert_eq!(why(p, 3, 0x8000_0000_0000_1000), Why::TableNotAllowed);
     assert_eq!(why(p, 0, 0xc000_0000_0000_010c), Why::LeafNotAllowed);
     for f in FORMATS {

@@ -1,8 +1,9 @@
 //! x86-64 paging with 4 and 5 levels: 4 KiB, 2 MiB and 1 GiB leaves.
 //!
-//! Source: Intel SDM 3A 'Paging' tables 4-14 to 4-20 and AMD APM vol 2 chapter 5. Bits 9 to 11, 57
-//! and 58 are software's; the kernel's uses are from `pgtable_types.h`. Not
-//! modelled: the shadow-stack reading of D without R/W. The bit of memory encryption is a control
+//! Source: Intel SDM 3A 4.5 and AMD APM vol 2 5.3 and 5.4, the entry of a 4 KiB page by the latter.
+//! Where they differ, Intel's: bit 8 of a PML4E is ignored, to AMD it must be 0. Bits 9 to 11, 57
+//! and 58 are software's; the kernel's uses are from `pgtable_types.h`. Not modelled: the
+//! shadow-stack reading of D without R/W. The bit of memory encryption is a control
 //! ([`super::Controls::x86_encryption_bit`]), for each CPU says which one it is.
 
 use super::codec::{DirtyRule, KernelStyle};
@@ -13,8 +14,9 @@ use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
 
-const SDM: Cite =
-    Cite::memory("SDM 3A 4.5, 'Format of a ... that Maps/References', 4-level paging");
+const SDM: Cite = Cite::read(
+    "SDM 3A 4.5, tables 4-14, 4-15, 4-17, 4-18 (325384-059); AMD APM vol 2 5.3.3 to 5.4.1 (3.44)",
+);
 const SDM_RIGHTS: Cite =
     Cite::read("SDM 3A 4.10.3 (325384-059): R/W, U/S, XD combined over levels");
 const LINUX: Cite = Cite::read("Linux 7.0 arch/x86/include/asm/pgtable_types.h");
