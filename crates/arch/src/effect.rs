@@ -4,6 +4,8 @@
 //! The instruction table gives each row an [`Effect`]; machines carry it out, events record it and
 //! rules read it. Not modelled: what ordinary computation does.
 
+use std::fmt;
+
 /// How far a maintenance operation reaches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -104,6 +106,44 @@ pub enum SyncCause {
     SpaceSwitch = 4,
 }
 
+/// What a wait is for. An interrupt that is taken ends every one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wake {
+    /// Nothing: it may end at once (arm64 `yield`, x86 `pause`, powerpc `pause_short`).
+    Anything,
+    /// An interrupt that can be taken (x86 `hlt`).
+    Taken,
+    /// An interrupt, masked or not (arm64 `wfi`, powerpc `wait` and `stop`).
+    Interrupt,
+    /// The event register (arm64 `wfe`).
+    Event,
+    /// A store to the line that is watched (x86 `mwait`).
+    Line,
+    /// The loss of the reservation, or an interrupt, masked or not (powerpc `waitrsv`).
+    Reservation,
+}
+
+impl Wake {
+    /// Whether an interrupt that is masked ends the wait, too.
+    #[must_use]
+    pub const fn by_masked(self) -> bool {
+        matches!(self, Self::Interrupt | Self::Reservation)
+    }
+}
+
+impl fmt::Display for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anything => "nothing",
+            Self::Taken => "an interrupt that it lets in",
+            Self::Interrupt => "an interrupt",
+            Self::Event => "an event",
+            Self::Line => "a store to the line that it watches",
+            Self::Reservation => "the loss of its reservation",
+        })
+    }
+}
+
 /// What an instruction of the table does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
@@ -129,8 +169,12 @@ pub enum Effect {
     ExceptionReturn,
     /// Branches, calls or returns.
     Branch,
-    /// Waits or yields.
-    Wait,
+    /// Waits.
+    Wait(Wake),
+    /// Sets the event register of this CPU, or of every CPU (arm64 `sevl`, `sev`).
+    SendEvent(Reach),
+    /// Watches the line of an address for stores (x86 `monitor`).
+    Watch,
     /// Load or store exclusive, or reserve and conditional.
     Exclusive,
     /// An atomic read-modify-write in one instruction without the ordering of a barrier.

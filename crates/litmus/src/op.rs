@@ -145,7 +145,7 @@ impl Op {
             }
             Effect::Barrier(barrier, domain) => Op::Barrier(barrier, domain),
             Effect::ContextSync(_) => Op::Isb,
-            Effect::Nop | Effect::Wait => Op::Nop,
+            Effect::Nop | Effect::Wait(_) | Effect::SendEvent(_) => Op::Nop,
             Effect::Trap => Op::Trap(insn.row.name == "udf"),
             Effect::ExceptionReturn if insn.row.name == "eret" => Op::Eret,
             Effect::LoadAcquire => {

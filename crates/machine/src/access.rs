@@ -309,7 +309,7 @@ impl Machine {
         if bytes.is_empty() {
             return Ok(false);
         }
-        self.lose_reservations(cpu, phys.0, bytes.len() as u64);
+        self.tell_watchers(cpu, phys.0, bytes.len() as u64);
         self.users.note(cpu, phys.0, bytes.len() as u64, true);
         let changes = self.before_store(cpu, virt, phys, bytes)?;
         if changes {
@@ -333,7 +333,7 @@ impl Machine {
         for cpu in self.all_cpus() {
             self.perform_overlapping(cpu, phys.0, len);
         }
-        self.lose_reservations(cpu, phys.0, len);
+        self.tell_watchers(cpu, phys.0, len);
         self.users.note(cpu, phys.0, len, true);
         let mut changes = false;
         let mut done = 0;

@@ -1,7 +1,9 @@
-//! Something that executes code on a machine, and a call of a function on it.
+//! Something that executes code on a machine, and calls of functions on it: one by itself, or one
+//! on each of several CPUs by turns.
 //!
 //! Modelled: one step at a time, until the called function returns. Not modelled: snapshots.
 
+use textbed_arch::effect::Wake;
 use textbed_arch::{CpuId, VirtAddr};
 
 use crate::{Fault, Machine, MachineError};
@@ -57,11 +59,13 @@ pub enum Step {
         /// Its address.
         virt: VirtAddr,
     },
-    /// It waits for an interrupt, and none is there: the instruction at this address halted it.
-    /// Nothing happens until one is sent, however often it is stepped.
+    /// It waits, by the instruction at this address, for what is not there. Nothing happens until
+    /// it comes, however often it is stepped.
     Waits {
         /// Its address.
         virt: VirtAddr,
+        /// What it waits for.
+        until: Wake,
     },
     /// A limit of the CPU itself was reached.
     Limit,
@@ -128,4 +132,53 @@ pub fn call(
         }
     }
     Ok(CallEnd { end: Step::Limit, steps: max_steps })
+}
+
+/// Runs calls that were started on several CPUs, one instruction at a time, until all have ended.
+/// Whose turn it is `turn` says: by a place in the list that it is given, of those that go on
+/// (their places among `cpus`). A CPU that waits leaves the turn to the others. If all that are
+/// left wait, and no store that was still to be performed wakes one, nothing will: they end as
+/// waiting ([`Step::Waits`]). After `max_steps` instructions, what could go on ends with
+/// [`Step::Limit`].
+///
+/// # Errors
+/// See [`CpuError`].
+pub fn together(
+    cpus: &mut [&mut dyn Cpu],
+    machine: &mut Machine,
+    turn: &mut dyn FnMut(&[usize]) -> usize,
+    max_steps: u64,
+) -> Result<Vec<CallEnd>, CpuError> {
+    // How each ended or waits; `Ran` = it goes on.
+    let mut ends = vec![CallEnd { end: Step::Ran, steps: 0 }; cpus.len()];
+    let wake = |ends: &mut [CallEnd]| {
+        let waits = ends.iter_mut().filter(|e| matches!(e.end, Step::Waits { .. }));
+        waits.map(|e| e.end = Step::Ran).count()
+    };
+    let (mut left, mut settled) = (max_steps, false);
+    loop {
+        let goes_on = |(n, e): (usize, &CallEnd)| (e.end == Step::Ran).then_some(n);
+        let ready: Vec<usize> = ends.iter().enumerate().filter_map(goes_on).collect();
+        if ready.is_empty() {
+            machine.settle_data();
+            if std::mem::replace(&mut settled, true) || wake(&mut ends) == 0 {
+                return Ok(ends);
+            }
+            continue;
+        }
+        if left == 0 {
+            let cut = ends.iter_mut().filter(|e| e.end == Step::Ran);
+            cut.for_each(|e| e.end = Step::Limit);
+            return Ok(ends);
+        }
+        let Some(&n) = ready.get(turn(&ready) % ready.len()) else { continue };
+        let (Some(cpu), Some(own)) = (cpus.get_mut(n), ends.get_mut(n)) else { continue };
+        own.end = cpu.step(machine)?;
+        if !matches!(own.end, Step::Waits { .. }) {
+            own.steps += 1;
+            left -= 1;
+            settled = false;
+            wake(&mut ends);
+        }
+    }
 }

@@ -46,11 +46,12 @@ mod tlb;
 mod torn;
 mod translate;
 mod upper;
+mod wait;
 
 pub use access::MAX_ACCESS_BYTES;
 pub use alone::{Side, Stamped};
 pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Taken};
-pub use cpu::{CallEnd, Cpu, CpuError, Step, call};
+pub use cpu::{CallEnd, Cpu, CpuError, Step, call, together};
 pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
 pub use fetch::Fetched;

@@ -22,6 +22,7 @@ use crate::memory::Memory;
 use crate::spaces::Space;
 use crate::tlb::Tlb;
 use crate::upper::Upper;
+use crate::wait::Waiting;
 use crate::{MAX_CPUS, MachineError};
 
 /// What a machine is made of.
@@ -103,6 +104,7 @@ pub(crate) struct PerCpu {
     pub(crate) serving: Vec<Serving>,
     /// Number of the granule that it has reserved.
     pub(crate) reserved: Option<u64>,
+    pub(crate) waiting: Waiting,
 }
 
 /// The hardware. See the crate's page for what is modelled.
@@ -129,8 +131,8 @@ pub struct Machine {
     pub(crate) tables_overwritten: bool,
     /// Data accesses may be seen out of order.
     pub(crate) reorders: bool,
-    /// Some CPU may have a reservation.
-    pub(crate) reservations: bool,
+    /// Some CPU may have a reservation, or watch a line.
+    pub(crate) watchers: bool,
     /// What synchronises, if somebody wants to know.
     pub(crate) syncs: Option<Box<Watch>>,
 }
@@ -202,7 +204,7 @@ impl Machine {
             tick: 0,
             tables_overwritten: false,
             reorders,
-            reservations: false,
+            watchers: false,
             syncs: None,
         };
         let root = machine.new_table(0)?;
@@ -350,6 +352,7 @@ impl PerCpu {
             ipis: Vec::new(),
             serving: Vec::new(),
             reserved: None,
+            waiting: Waiting::default(),
         }
     }
 }

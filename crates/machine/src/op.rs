@@ -44,11 +44,11 @@ impl Machine {
     /// Carries out an instruction.
     ///
     /// Operands by instruction, missing ones are 0: an address (`dc cvau`, `ic ivau`, `dcbst`,
-    /// `icbi`, `invlpg`); the register of an arm64 `tlbi` (`ASID:48..64, VA[55:12]:0..44`, ranges
-    /// as the manual packs them); RB and the PID of `tlbie` and `tlbiel`; type, PCID and address of
-    /// `invpcid`; address, count - 1 and PCID of `invlpgb`, and 1 if no address is given
-    /// (everything); the MSR's number and the value of `wrmsr`; the new value of a control register
-    /// or root.
+    /// `icbi`, `invlpg`, `monitor`); the register of an arm64 `tlbi` (`ASID:48..64,
+    /// VA[55:12]:0..44`, ranges as the manual packs them); RB and the PID of `tlbie` and `tlbiel`;
+    /// type, PCID and address of `invpcid`; address, count - 1 and PCID of `invlpgb`, and 1 if no
+    /// address is given (everything); the MSR's number and the value of `wrmsr`; the new value of a
+    /// control register or root.
     ///
     /// # Errors
     /// What has no effect on the machine (traps, branches, loads and stores are the CPU's own
@@ -109,7 +109,13 @@ impl Machine {
                 self.exception_return(cpu, row.serialises(self.features()), op);
                 return Ok(());
             }
-            Effect::Nop | Effect::Wait => {}
+            Effect::Nop => {}
+            Effect::Watch => self.watch(cpu, VirtAddr(arg(0)))?,
+            Effect::SendEvent(reach) => self.send_event(cpu, reach),
+            // Whether the CPU goes on is for those to decide who run it.
+            Effect::Wait(wake) => {
+                self.wait_ends(cpu, wake);
+            }
             Effect::CacheInvalidate(_)
             | Effect::Trap
             | Effect::Branch
@@ -184,6 +190,7 @@ impl Machine {
             Arch::Arm64 => self.has(Features::ARM_EIS),
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => true,
         };
+        self.watch_nothing(cpu);
         if synchronises && !self.left_out(cpu, || SyncKind::Entry) {
             self.context_sync(cpu, SyncCause::ExceptionEntry, OpId::NONE);
         }
@@ -194,6 +201,7 @@ impl Machine {
     pub(crate) fn exception_return(&mut self, cpu: CpuId, serialises: bool, op: OpId) {
         if self.arch() == Arch::Arm64 {
             self.clear_reservation(cpu);
+            self.send_event(cpu, Reach::Local);
         }
         let synchronises = match self.arch() {
             Arch::X86_64 => serialises,

@@ -15,7 +15,7 @@ impl Machine {
         let granule = self.granule(cpu, virt);
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
             c.reserved = granule;
-            self.reservations |= granule.is_some();
+            self.watchers |= granule.is_some();
         }
     }
 
@@ -38,18 +38,23 @@ impl Machine {
         Some(self.probe(cpu, virt)?.0 / bytes)
     }
 
-    /// A store of `by`: others lose their reservations of what it touches.
-    pub(crate) fn lose_reservations(&mut self, by: CpuId, phys: u64, len: u64) {
-        if !self.reservations || len == 0 {
+    /// A store of `by`: others lose their reservations of what it touches, which is an event on
+    /// arm64, and whoever watches a line of it sees the store.
+    pub(crate) fn tell_watchers(&mut self, by: CpuId, phys: u64, len: u64) {
+        if !self.watchers || len == 0 {
             return;
         }
         let bytes = u64::from(self.lines.geometry().0);
         let touched = phys / bytes..=(phys + (len - 1)) / bytes;
-        for (_, c) in self.cpus.iter_mut().enumerate().filter(|(n, _)| *n != by.index()) {
-            if c.reserved.is_some_and(|granule| touched.contains(&granule)) {
+        for (n, c) in self.cpus.iter_mut().enumerate() {
+            if n != by.index() && c.reserved.is_some_and(|granule| touched.contains(&granule)) {
                 c.reserved = None;
+                c.waiting.event = true;
+            }
+            if c.waiting.watched.is_some_and(|line| touched.contains(&line)) {
+                c.waiting.watched = None;
             }
         }
-        self.reservations = self.cpus.iter().any(|c| c.reserved.is_some());
+        self.watchers = self.cpus.iter().any(|c| c.reserved.or(c.waiting.watched).is_some());
     }
 }

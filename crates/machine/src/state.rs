@@ -185,6 +185,7 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
     c.ipis.iter().for_each(|ipi| ipi.visit(take));
     c.serving.iter().for_each(|serving| serving.visit(take));
     take(Part::Value(c.reserved.unwrap_or(u64::MAX)));
+    c.waiting.visit(take);
     c.pending.visit(take);
     c.data.visit(take);
 }

@@ -16,19 +16,17 @@
 //! `sti` (its shadow), elsewhere at once. With [`Vcpu::set_ipi_vector`] the machine's cross-calls
 //! are such interrupts: taken when the handler is entered, done when it has returned.
 //!
-//! `hlt`, `wfi` and `stop` halt the CPU ([`Step::Waits`]) until an interrupt is there: on x86-64
-//! one that can be taken, elsewhere any. A loop around them goes round once for each interrupt.
-//!
 //! Not modelled: interrupt stacks, gates to other segments, SP_EL0, other privilege, priorities
 //! among interrupts (they are taken in the order of their arrival), NMIs, machine checks. Registers
 //! that the engine's interface has no name for are set by an instruction of the guest's own kind.
 
 use textbed_arch::{Arch, VirtAddr};
-use textbed_event::{Access, CpuState, FaultReason, Flags, MemOrder};
+use textbed_event::{Access, FaultReason, Flags, MemOrder};
 use textbed_machine::{CpuError, Fault, Machine, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::vcpu::Vcpu;
+use crate::wait::Wait;
 
 /// Where a register is set from by an instruction: nothing of the guest is there.
 const SCRATCH: u64 = 0xffff_ffff_ffff_e000;
@@ -69,8 +67,8 @@ pub(crate) struct Interrupts {
     depth: usize,
     /// Depths of the handlers that serve cross-calls.
     serving: Vec<usize>,
-    /// The instruction that halted the CPU.
-    halted: Option<u64>,
+    /// What the CPU waits for, if it does.
+    pub(crate) wait: Option<Wait>,
 }
 
 impl Vcpu {
@@ -190,35 +188,6 @@ impl Vcpu {
             m.finish_ipi(self.id);
         }
         interrupts.depth = interrupts.depth.saturating_sub(1);
-    }
-
-    /// The instruction at `pc` halts the CPU, unless an interrupt is there.
-    pub(crate) fn halt(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
-        if self.is_woken(m)? {
-            return Ok(Step::Ran);
-        }
-        self.interrupts.halted = Some(pc);
-        m.set_cpu_state(self.id, CpuState::Idle)?;
-        Ok(Step::Waits { virt: VirtAddr(pc) })
-    }
-
-    /// Whether the CPU runs: if it is halted and an interrupt is there, it does again. Otherwise
-    /// the address of the instruction that halted it.
-    pub(crate) fn goes_on(&mut self, m: &mut Machine) -> Result<Option<VirtAddr>, CpuError> {
-        match self.interrupts.halted {
-            Some(pc) if !self.is_woken(m)? => Ok(Some(VirtAddr(pc))),
-            Some(_) => {
-                self.interrupts.halted = None;
-                m.set_cpu_state(self.id, CpuState::Running)?;
-                Ok(None)
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn is_woken(&self, m: &Machine) -> Result<bool, CpuError> {
-        let there = !self.interrupts.pending.is_empty() || m.pending_ipis(self.id) > 0;
-        Ok(there && (self.arch != Arch::X86_64 || self.interrupts_enabled()?))
     }
 
     fn take_x86(&mut self, m: &mut Machine, idt: VirtAddr, what: Taken) -> Result<Step, CpuError> {

@@ -94,9 +94,9 @@ impl Vcpu {
             Plan::Machine { first } => return self.by_machine(m, site, first),
             Plan::Trap(trap) => return self.trap(m, site, trap),
             Plan::Hint => self.engine.set_pc(site.next)?,
-            Plan::Halt => {
+            Plan::Wait(wake) => {
                 self.engine.set_pc(site.next)?;
-                return self.halt(m, site.pc);
+                return self.wait(m, site.pc, wake);
             }
             Plan::ZeroBlock(size) => {
                 let address = VirtAddr(self.zero_block_address(site.bytes)? & !(size - 1));

@@ -21,6 +21,7 @@ mod registers;
 mod special;
 mod traps;
 pub mod vcpu;
+mod wait;
 mod windows;
 mod x86;
 

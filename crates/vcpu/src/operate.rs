@@ -65,6 +65,7 @@ impl Vcpu {
                 let (rax, ecx, edx) = (self.general(0)?, self.general(1)?, self.general(2)?);
                 vec![rax, ecx & 0xffff, edx >> 16 & 0xffff]
             }
+            "monitor" | "monitorx" => vec![self.general(0)?],
             "wrmsr" | "wrmsrns" => {
                 let (eax, ecx, edx) = (self.general(0)?, self.general(1)?, self.general(2)?);
                 vec![ecx & 0xffff_ffff, edx << 32 | eax & 0xffff_ffff]

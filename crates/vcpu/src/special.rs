@@ -2,7 +2,7 @@
 
 use textbed_arch::{
     Arch,
-    effect::Effect,
+    effect::{Effect, Wake},
     insn::{Insn, Pattern, Row},
 };
 use textbed_event::MemOrder;
@@ -26,8 +26,8 @@ pub(crate) enum Plan {
     Trap(Trap),
     /// A hint: nothing happens but that the program counter moves on.
     Hint,
-    /// It halts the CPU until an interrupt.
-    Halt,
+    /// It waits.
+    Wait(Wake),
     /// The machine stores zeros over the block of this many bytes that holds the address.
     ZeroBlock(u64),
     /// arm64 `mrs xN, ctr_el0`: the modelled caches decide the value.
@@ -92,8 +92,8 @@ pub(crate) fn plan(arch: Arch, insn: &Insn, bytes: &[u8]) -> Plan {
             _ => Plan::NotModelled,
         },
         // What may also go on by itself (`mwait`, `wfe`, `pause`) does.
-        Effect::Wait if matches!(row.name, "hlt" | "wfi" | "stop") => Plan::Halt,
-        Effect::Wait => Plan::Hint,
+        Effect::Wait(Wake::Anything) => Plan::Hint,
+        Effect::Wait(wake) => Plan::Wait(wake),
         Effect::Exclusive => Plan::Engine(exclusive(arch, row, bytes)),
         Effect::Atomic => Plan::Engine(atomic(bytes)),
         Effect::LoadAcquire => Plan::Engine(Order { load: MemOrder::Acquire, ..Order::PLAIN }),
@@ -131,7 +131,9 @@ pub(crate) fn plan_other(arch: Arch, bytes: &[u8]) -> Plan {
         (_, Some(word)) if word & 0xffe0_07ff == 31 << 26 | 1014 << 1 => {
             Plan::ZeroBlock(POWER_ZERO_BLOCK)
         }
-        (_, Some(word)) if goes_round_hooks(word) || reads_pid(word) => Plan::NotModelled,
+        (_, Some(word)) if goes_round_hooks(word) || reads_pid(word) || waits_unknown(word) => {
+            Plan::NotModelled
+        }
         _ => Plan::Engine(Order::PLAIN),
     }
 }
@@ -140,6 +142,11 @@ pub(crate) fn plan_other(arch: Arch, bytes: &[u8]) -> Plan {
 fn reads_pid(word: u32) -> bool {
     let spr = (word >> 16 & 31) | (word >> 11 & 31) << 5;
     word >> 26 == 31 && word >> 1 & 0x3ff == 339 && spr == 48
+}
+
+/// powerpc `wait` with a reserved WC, which would halt the engine.
+fn waits_unknown(word: u32) -> bool {
+    word >> 26 == 31 && word >> 1 & 0x3ff == 30
 }
 
 /// Power instructions whose accesses the engine does not report: load and store multiple and

@@ -193,6 +193,7 @@ impl Cpu for Vcpu {
         }
         self.engine.set_pc(entry.0)?;
         self.running = true;
+        self.stop_waiting(machine)?;
         Ok(())
     }
 
@@ -200,8 +201,8 @@ impl Cpu for Vcpu {
         if !self.running {
             return Err(CpuError::NotStarted);
         }
-        if let Some(virt) = self.goes_on(machine)? {
-            return Ok(Step::Waits { virt });
+        if let Some(waits) = self.still_waits(machine)? {
+            return Ok(waits);
         }
         match &mut self.budget {
             Some(0) => return Ok(Step::Limit),

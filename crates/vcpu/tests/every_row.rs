@@ -8,9 +8,9 @@ mod bed;
 use std::collections::BTreeSet;
 
 use bed::{ARCHES, Bed, CPU0, DATA, newest};
-use textbed_arch::effect::{Effect, SyncCause};
+use textbed_arch::effect::{Effect, SyncCause, Wake};
 use textbed_arch::insn::{self, Row, Shape};
-use textbed_arch::{Arch, Features, SpaceId};
+use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
 use textbed_event::{Flags, MemOrder, View};
 use textbed_machine::{Cpu, CpuError, Step};
 
@@ -362,11 +362,15 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
             let behind = !is_always_taken(arch, row) && ran.pc == ran.at + ran.len;
             must(to_caller || ran.step == Ok(Step::Ran) && (taken || behind), "no branch")
         }
-        // Halted: nothing is there that would wake it.
-        Effect::Wait if matches!(ran.step, Ok(Step::Waits { virt }) if virt.0 == ran.at) => {
-            must(ran.pc == ran.at + ran.len, "not behind it")
+        // Nothing is watched or reserved, and nothing is there that would wake it.
+        Effect::Wait(until @ (Wake::Taken | Wake::Interrupt | Wake::Event)) => must(
+            ran.step == Ok(Step::Waits { virt: VirtAddr(ran.at), until })
+                && ran.pc == ran.at + ran.len,
+            "no wait",
+        ),
+        Effect::Wait(_) | Effect::Watch | Effect::SendEvent(_) | Effect::Nop => {
+            must(went_on && quiet, "not nothing")
         }
-        Effect::Wait | Effect::Nop => must(went_on && quiet, "not nothing"),
         Effect::Exclusive if row.name == "clrex" => must(went_on && quiet, "not nothing"),
         Effect::Exclusive => must(
             went_on

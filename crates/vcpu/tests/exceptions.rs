@@ -6,6 +6,7 @@
 mod bed;
 
 use bed::{ARCHES, Bed, CODE, CPU0, CPU1, DATA, HOLE, newest};
+use textbed_arch::effect::Wake;
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{CpuState, Event, Kind, View};
 use textbed_machine::{Cpu, CpuMask, MachineError, Step};
@@ -292,7 +293,8 @@ fn an_idle_loop_goes_round_once_for_each_interrupt() {
         bed.cpus[1].enable_interrupts(true).unwrap();
         bed.cpus[1].set_budget(Some(100));
         bed.start(CPU1, idle, &[]);
-        let waits = Step::Waits { virt: VirtAddr(idle) };
+        let until = if arch == Arch::X86_64 { Wake::Taken } else { Wake::Interrupt };
+        let waits = Step::Waits { virt: VirtAddr(idle), until };
         for round in 1..=5 {
             let (end, steps) = bed.step_on(CPU1);
             assert!(end == waits && steps <= 6, "{arch}: {end:?} after {steps}");
@@ -316,5 +318,6 @@ fn a_call_that_only_waits_ends_as_waiting() {
     let mut bed = newest(Arch::Arm64);
     let wfi = bed.install_bytes(&0xd503_207f_u32.to_le_bytes());
     let end = bed.call_on(CPU0, wfi, &[]);
-    assert_eq!((end.end, end.steps), (Step::Waits { virt: VirtAddr(wfi) }, 1));
+    let waits = Step::Waits { virt: VirtAddr(wfi), until: Wake::Interrupt };
+    assert_eq!((end.end, end.steps), (waits, 1));
 }

@@ -408,15 +408,3 @@ fn non_temporal_stores_say_so() {
         assert_eq!(store.flags.has(Flags::NONTEMPORAL), non_temporal);
     }
 }
-
-#[test]
-fn waiting_that_may_end_by_itself_goes_on_at_once() {
-    let mut bed = newest(Arch::X86_64);
-    // mov eax, 9; mwait; pause
-    let f = bed.install_bytes(&[0xb8, 9, 0, 0, 0, 0x0f, 0x01, 0xc9, 0xf3, 0x90, 0xc3]);
-    assert_eq!(bed.run(f, &[]), 9);
-    let mut bed = newest(Arch::Arm64);
-    // mov w0, #9; wfe; yield
-    let f = words(&mut bed, &[0x5280_0120, 0xd503_205f, 0xd503_203f, ARM64_RET]);
-    assert_eq!(bed.run(f, &[]), 9);
-}

@@ -5,29 +5,25 @@
 mod bed;
 
 use bed::{ARCHES, Bed, CPU0, CPU1, DATA, newest};
-use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_arch::{Arch, VirtAddr};
 use textbed_event::{Kind, MemOrder};
 use textbed_machine::Step;
 
 /// Steps both CPUs in turns given by the bits of `pattern` (repeating, lowest first), until both
 /// have returned; their results and the number of steps.
-fn interleave(bed: &mut Bed, pattern: u32) -> ([u64; 2], u32) {
-    let mut results = [None, None];
-    let mut steps = 0;
-    while results.iter().any(Option::is_none) {
-        let mut cpu = (pattern >> (steps % 32) & 1) as usize;
-        if results[cpu].is_some() {
-            cpu = 1 - cpu;
-        }
-        match bed.step(CpuId(cpu as u16)) {
-            Step::Ran => {}
-            Step::Returned(value) => results[cpu] = Some(value),
-            other => panic!("{}: {other:?}", bed.arch()),
-        }
-        steps += 1;
-        assert!(steps < 100_000, "{}: no end", bed.arch());
-    }
-    (results.map(Option::unwrap), steps)
+fn interleave(bed: &mut Bed, pattern: u32) -> ([u64; 2], u64) {
+    let (arch, mut n) = (bed.arch(), 0);
+    let mut turn = |ready: &[usize]| {
+        let cpu = (pattern >> (n % 32) & 1) as usize;
+        n += 1;
+        ready.iter().position(|r| *r == cpu).unwrap_or(0)
+    };
+    let ends = bed.together(&mut turn, 100_000);
+    let results = [0, 1].map(|cpu| match &ends[cpu].end {
+        Step::Returned(value) => *value,
+        other => panic!("{arch}: {other:?}"),
+    });
+    (results, ends.iter().map(|e| e.steps).sum())
 }
 
 const PATTERNS: [u32; 6] =
@@ -52,7 +48,7 @@ fn atomic_increments_are_never_lost() {
             assert_eq!(stores, 80, "{arch}: a failed conditional store is no store");
             assert_eq!(results, [40, 40], "{arch}");
             assert_eq!(bed.word(counter), 80, "{arch} {pattern:#x}");
-            retried |= u64::from(steps) > 2 * uncontended;
+            retried |= steps > 2 * uncontended;
         }
         let by_reservation = arch != Arch::X86_64;
         assert_eq!(retried, by_reservation, "{arch}: conditional stores did fail on the way");

@@ -7,7 +7,7 @@
 
 use super::row::{CmodxRevision, Family, LivePatch, OpId, PatchList, Row, Shape};
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
 
 const CACHE: Cite = Cite::read("Arm ARM DDI 0487 B2.7.4.2, K11.5.2 (cache maintenance)");
 const DSB: Cite =
@@ -350,11 +350,11 @@ pub(super) const ROWS: &[Row] = &[
         Effect::Branch, CMPBR), "equality"), Latest),
     // Hints.
     patchable(hint(0x20d0, "nop", 0, Effect::Nop), Aa),
-    hint(0x20d1, "yield", 1, Effect::Wait),
-    hint(0x20d2, "wfe", 2, Effect::Wait),
-    hint(0x20d3, "wfi", 3, Effect::Wait),
-    hint(0x20d4, "sev", 4, Effect::Wait),
-    hint(0x20d5, "sevl", 5, Effect::Wait),
+    hint(0x20d1, "yield", 1, Effect::Wait(Wake::Anything)),
+    hint(0x20d2, "wfe", 2, Effect::Wait(Wake::Event)),
+    hint(0x20d3, "wfi", 3, Effect::Wait(Wake::Interrupt)),
+    hint(0x20d4, "sev", 4, Effect::SendEvent(Reach::Broadcast)),
+    hint(0x20d5, "sevl", 5, Effect::SendEvent(Reach::Local)),
     hint(0x20d6, "esb", 16, Effect::Nop),
     hint(0x20d7, "psb csync", 17, Effect::Nop),
     hint(0x20d8, "tsb csync", 18, Effect::Nop),

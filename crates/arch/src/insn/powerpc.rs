@@ -8,7 +8,7 @@
 
 use super::row::{Family, LivePatch, OpId, PatchList, Pattern, Row, Shape};
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
 
 const BOOK_I: Cite = Cite::read("Power ISA 3.1 Book I, text of the instruction");
 const ILLEGAL: Cite = Cite::memory("Power ISA Book I: a word of zeros is no instruction");
@@ -72,6 +72,10 @@ const fn branch(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape
 
 const fn sync(id: u16, name: &'static str, value: u32, kind: Barrier, cite: Cite) -> Row {
     w(id, name, WORD, value, Shape::None, Effect::Barrier(kind, Domain::System), cite)
+}
+
+const fn wait(id: u16, name: &'static str, wc: u32, wake: Wake) -> Row {
+    w(id, name, 0xfffc_ffff, x31(30) | wc << 21, Shape::None, Effect::Wait(wake), BOOK_II)
 }
 
 const fn reserve(id: u16, name: &'static str, xo: u32) -> Row {
@@ -167,8 +171,11 @@ pub(super) const ROWS: &[Row] = &[
         pattern: Pattern::Prefixed { prefix_mask: WORD, prefix: 0x0700_0000, mask: WORD, value: 0 },
         ..w(0, "pnop", 0, 0, Shape::None, Effect::Nop, BOOK_I)
     },
-    w(0x307b, "wait", 0xff9c_ffff, x31(30), Shape::None, Effect::Wait, BOOK_II),
-    kernel(w(0x307c, "stop", WORD, 0x4c00_02e4, Shape::None, Effect::Wait, SLB)),
+    // By WC; PL is for pauses, and WC = 3 is reserved.
+    wait(0x307b, "wait", 0, Wake::Interrupt),
+    wait(0x307d, "waitrsv", 1, Wake::Reservation),
+    wait(0x307e, "pause_short", 2, Wake::Anything),
+    kernel(w(0x307c, "stop", WORD, 0x4c00_02e4, Shape::None, Effect::Wait(Wake::Interrupt), SLB)),
     // Machine state and translation control.
     form(kernel(w(0x3080, "mtmsrd", 0xfc01_07fe, x31(178), Shape::Rs, CONTEXT, CSI_TEXT)), "L=0"),
     form(kernel(w(0x3081, "mtmsrd", 0xfc01_07fe, x31(178) | 1 << 16, Shape::Rs, Effect::Control,

@@ -10,7 +10,7 @@ use super::row::{
     X86Pattern,
 };
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
 
 const VOL2: Cite = Cite::read("Intel SDM vol 2, page of the instruction");
 const NO_PAGE: Cite = Cite::memory("APM vol 3 or Intel SDM vol 2; the page was not found");
@@ -270,12 +270,12 @@ pub(super) const ROWS: &[Row] = &[
         Effect::Nop, VOL2), "90"),
     form(x(0x1061, "nop", with(of(0x1f), AnyExt(0)), X86Rm, Effect::Nop, VOL2), "0F 1F"),
     x(0x1062, "pause", X86Pattern { no_rex_b: true, mandatory: Mandatory::Pf3, ..one(0x90) },
-        X86None, Effect::Wait, VOL2),
-    kernel(x(0x1063, "hlt", one(0xf4), X86None, Effect::Wait, VOL2)),
-    kernel(x(0x1064, "monitor", fixed(0x01, 0xc8), X86None, Effect::Wait, VOL2)),
-    kernel(x(0x1065, "mwait", fixed(0x01, 0xc9), X86None, Effect::Wait, VOL2)),
-    x(0x1066, "monitorx", fixed(0x01, 0xfa), X86None, Effect::Wait, NO_PAGE),
-    x(0x1067, "mwaitx", fixed(0x01, 0xfb), X86None, Effect::Wait, NO_PAGE),
+        X86None, Effect::Wait(Wake::Anything), VOL2),
+    kernel(x(0x1063, "hlt", one(0xf4), X86None, Effect::Wait(Wake::Taken), VOL2)),
+    kernel(x(0x1064, "monitor", fixed(0x01, 0xc8), X86None, Effect::Watch, VOL2)),
+    kernel(x(0x1065, "mwait", fixed(0x01, 0xc9), X86None, Effect::Wait(Wake::Line), VOL2)),
+    x(0x1066, "monitorx", fixed(0x01, 0xfa), X86None, Effect::Watch, NO_PAGE),
+    x(0x1067, "mwaitx", fixed(0x01, 0xfb), X86None, Effect::Wait(Wake::Line), NO_PAGE),
     x(0x1068, "endbr64", with(prefix(of(0x1e), Mandatory::Pf3), ModRm::Fixed(0xfa)), X86None,
         Effect::Nop, VOL2),
     // Branches.

@@ -123,6 +123,8 @@ fn accepts_powerpc(row: &Row, text: &str) -> bool {
         "mtspr iamr" => text.starts_with("mtspr 0x3d,"),
         "mtspr bat" => mnemonic.starts_with("mtibat") || mnemonic.starts_with("mtdbat"),
         "sync" => text == "sync" || text == "hwsync",
+        // As ISA 2.06 called it.
+        "pause_short" => text == "waitimpl",
         name => exactly(name, text),
     }
 }
@@ -170,7 +172,8 @@ fn excused(arch: Arch, word: u32, ours: Option<&Row>, theirs: Option<&str>) -> b
         return system || pair || ones;
     }
     // Fields that came after the ISA that capstone knows.
-    let wait = name == "wait" && theirs.is_none_or(|t| t.starts_with("wait"));
+    let wait = ["wait", "waitrsv", "pause_short"].contains(&name)
+        && theirs.is_none_or(|t| t.starts_with("wait"));
     wait || (["tlbie", "tlbiel", "slbia"].contains(&name) && theirs.is_none())
 }
 

@@ -222,9 +222,9 @@ fn run(
                 );
                 return Err(Stop::Died(text));
             }
-            Step::Waits { virt } => {
+            Step::Waits { virt, until } => {
                 let text = format!(
-                    "{}: waits at {virt} for an interrupt, and none is sent while it runs",
+                    "{}: waits at {virt} for {until}, and nothing comes while it runs",
                     call.written
                 );
                 return Err(Stop::Died(text));

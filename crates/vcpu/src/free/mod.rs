@@ -118,10 +118,11 @@ impl Vcpu {
         Ok(Step::Ran)
     }
 
-    /// Whether the next instruction is known, and no interrupt is to be taken before it.
+    /// Whether the next instruction is known, the CPU does not wait before it, and no interrupt is
+    /// to be taken.
     fn runs_freely_from(&self, m: &Machine, pc: u64) -> Result<bool, CpuError> {
         let known = self.free.as_ref().is_some_and(|f| f.engine.shown().code.starts(pc));
-        Ok(known && self.running && !self.is_interrupted(m)?)
+        Ok(known && self.running && !self.waits() && !self.is_interrupted(m)?)
     }
 
     /// Runs freely from a known instruction, and tells the machine what was stored.

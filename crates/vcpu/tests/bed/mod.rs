@@ -5,7 +5,9 @@
 use textbed_arch::{Arch, CpuId, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Batch, Event, MemOrder, View};
 use textbed_firmware::{Routine, load};
-use textbed_machine::{CallEnd, Cpu, Machine, MachineConfig, Newest, Policy, Stalest, Step, call};
+use textbed_machine::{
+    CallEnd, Cpu, Machine, MachineConfig, Newest, Policy, Stalest, Step, call, together,
+};
 use textbed_vcpu::Vcpu;
 
 pub(crate) const ARCHES: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
@@ -188,6 +190,16 @@ impl Bed {
 
     pub(crate) fn run_free(&mut self, cpu: CpuId, slice: u64) -> Step {
         self.cpus[cpu.index()].run_free(&mut self.m, slice).unwrap()
+    }
+
+    /// Runs what was started on both CPUs to its end.
+    pub(crate) fn together(
+        &mut self,
+        turn: &mut dyn FnMut(&[usize]) -> usize,
+        max_steps: u64,
+    ) -> Vec<CallEnd> {
+        let mut cpus: Vec<&mut dyn Cpu> = self.cpus.iter_mut().map(|c| c as _).collect();
+        together(&mut cpus, &mut self.m, turn, max_steps).unwrap()
     }
 
     /// A 32-bit word of memory in the guest's byte order.
