@@ -181,6 +181,11 @@ impl Areas {
         self.busy.remove(&start.0);
     }
 
+    /// Areas that wait for a flush: start and length.
+    pub(crate) fn lazy(&self) -> impl Iterator<Item = (VirtAddr, u64)> {
+        self.lazy.iter().map(|(start, (end, _))| (VirtAddr(*start), end.saturating_sub(*start)))
+    }
+
     /// Extent of all lazily freed areas, if there are any (`[start, end)`).
     #[must_use]
     pub fn lazy_extent(&self) -> Option<(u64, u64)> {

@@ -116,6 +116,7 @@ impl Kernel {
             stacks: Vec::new(),
             packs: Packs::default(),
             reset_frames: Vec::new(),
+            noted: Vec::new(),
             under_way: BTreeMap::new(),
             staged: VecDeque::new(),
             nested: None,

@@ -321,6 +321,13 @@ impl Kernel {
             Extent::Breakpoint(addr) => {
                 (args.addr(addr), if self.arch == Arch::X86_64 { 1 } else { 4 })
             }
+            Extent::Noted => {
+                for (virt, len) in std::mem::take(&mut self.noted) {
+                    let view = View::Promised { call, what: row.promise, virt, len };
+                    self.emit(cpu, flags, view);
+                }
+                return;
+            }
             Extent::AreaFrames => {
                 for Frames { pfn: Pfn(first), count } in std::mem::take(&mut self.reset_frames) {
                     let virt = VirtAddr(first * FRAME_BYTES);

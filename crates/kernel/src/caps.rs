@@ -129,6 +129,9 @@ facts! {
     TextPoke = "bpf-arch-text-poke",
     /// arm64: changing a static key ends with an interrupt to all other CPUs.
     JumpLabelKicks = "jump-label-kicks",
+    /// x86: what is patched by an address of user space is copied with LASS lifted (neither LASS
+    /// nor that is modelled).
+    PokesLiftLass = "text-poke-lifts-lass",
     /// x86: the INT3 protocol can put a conditional jump in place.
     PokesConditional = "int3-conditional-jump",
     /// x86: set_memory_ro clears the dirty bit too (no bit of that kind is modelled).

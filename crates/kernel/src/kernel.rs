@@ -64,6 +64,8 @@ pub struct Kernel {
     pub(crate) packs: Packs,
     /// Frames of the area that the innermost vfree promised to have reset.
     pub(crate) reset_frames: Vec<Frames>,
+    /// Ranges that the call under way noted for its promise.
+    pub(crate) noted: Vec<(VirtAddr, u64)>,
     /// Calls of several phases, by CPU, innermost last.
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
     /// Steps that the body or step that runs now leaves behind.

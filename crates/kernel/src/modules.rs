@@ -9,6 +9,13 @@
 //! executable at once (-ENOEXEC), livepatch. Every section has a page, the text as many as its
 //! code; the init text holds the same code, so that it can be called.
 //!
+//! Branches that leave a module go by PLTs and stubs, which relocation fills before anything is
+//! protected; no permission call is made for them alone. arm64's lie in sections that are text
+//! (`.plt`, `.init.plt`: arch/arm64/kernel/module-plts.c, allocated and executable) and are stored
+//! plainly. powerpc's are text too and written word by word by `patch_instruction()`, but for that
+//! of ftrace, which is stored plainly (arch/powerpc/kernel/module_64.c create_stub(),
+//! create_ftrace_stub()) and is the one here.
+//!
 //! A module is known by the address of its text. Its init function is the scenario's to call,
 //! between `load_module` and `do_init_module`.
 

@@ -6,7 +6,7 @@
 use textbed_arch::{Arch, Cite};
 use textbed_event::Promise;
 
-use crate::facts::{V6_2, V6_9, V6_10};
+use crate::facts::{V6_2, V6_9, V6_10, V6_11};
 use crate::version::{Version, in_range};
 
 /// Which addresses a promise is about, by the call's arguments (counted from 0).
@@ -24,6 +24,8 @@ pub enum Extent {
     Breakpoint(usize),
     /// The frames of the area that the call freed, by physical address.
     AreaFrames,
+    /// What the call found out on its way: the sites that it replaced, the areas that it flushed.
+    Noted,
 }
 
 /// One promise.
@@ -65,8 +67,17 @@ const fn row(
 const FREED: Cite =
     Cite::read("Linux 6.1, 6.12 mm/vmalloc.c, for areas with VM_FLUSH_RESET_PERMS alone");
 const ARMED: Cite = Cite::read(
-    "Linux 6.1, 6.12, 6.18.2: x86 synchronises all CPUs behind the breakpoint, arm64 stops them; \
-     powerpc does neither",
+    "Linux 6.1, 6.12, 6.18.2: x86 synchronises all CPUs behind the breakpoint and behind what \
+     replaces it, arm64 stops them; powerpc does neither",
+);
+const BATCH_OLD: Cite = Cite::read(
+    "Linux 5.19, 6.12 arch/x86/kernel/alternative.c, jump_label.c (text_poke_sync behind each \
+     phase)",
+);
+const BATCH: Cite =
+    Cite::read("Linux 7.0 arch/x86/kernel/alternative.c (a synchronisation behind each phase)");
+const KICKS: Cite = Cite::read(
+    "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs",
 );
 const SET_MEMORY: Cite =
     Cite::read("Linux 5.19, 6.12: each implementation flushes all CPUs before it returns 0");
@@ -127,22 +138,16 @@ pub const PROMISES: &[PromiseRow] = &[
         Extent::Bytes(0, 1),
         Cite::read("Linux 6.12 arch/arm64/net/bpf_jit_comp.c (aarch64_insn_set)"),
     ),
-    row(
-        "text_poke_bp",
-        X86,
-        None,
-        Promise::NoStaleCode,
-        Extent::Code(0, 1),
-        Cite::read("Linux 6.12 arch/x86/kernel/alternative.c (text_poke_sync behind each phase)"),
-    ),
-    row(
-        "smp_text_poke_single",
-        X86,
-        None,
-        Promise::NoStaleCode,
-        Extent::Code(0, 1),
-        Cite::read("Linux 7.0 arch/x86/kernel/alternative.c (a synchronisation behind each phase)"),
-    ),
+    row("text_poke_bp", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row("text_poke_queue", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row("text_poke_finish", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row("smp_text_poke_single", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH),
+    row("smp_text_poke_batch_add", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH),
+    row("smp_text_poke_batch_finish", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH),
+    row("static_key_enable", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row("static_key_disable", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row("static_key_enable", ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
+    row("static_key_disable", ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
     row(
         "aarch64_insn_patch_text",
         ARM64,
@@ -154,6 +159,17 @@ pub const PROMISES: &[PromiseRow] = &[
     row("execmem_free", ALL, Some(V6_10), Promise::NoAccess, Extent::AreaFrames, FREED),
     row("module_memfree", ALL, None, Promise::NoAccess, Extent::AreaFrames, FREED),
     row("register_kprobe", NOT_POWER, None, Promise::NoStaleCode, Extent::Breakpoint(0), ARMED),
+    row("enable_kprobe", NOT_POWER, None, Promise::NoStaleCode, Extent::Breakpoint(0), ARMED),
+    row("disable_kprobe", NOT_POWER, None, Promise::NoStaleCode, Extent::Breakpoint(0), ARMED),
+    row("unregister_kprobe", NOT_POWER, None, Promise::NoStaleCode, Extent::Breakpoint(0), ARMED),
+    row(
+        "vm_unmap_aliases",
+        ALL,
+        None,
+        Promise::NoAccess,
+        Extent::Noted,
+        Cite::read("Linux 5.19, 6.12 mm/vmalloc.c: one flush over all areas that wait for it"),
+    ),
     row("set_memory_np", NOT_ARM64, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
 ];
 
@@ -185,7 +201,7 @@ mod tests {
                 Extent::Between(a, b) => kind(a) == ParamKind::Addr && kind(b) == ParamKind::Addr,
                 Extent::Code(a, c) => kind(a) == ParamKind::Addr && kind(c) == ParamKind::Code,
                 Extent::Breakpoint(a) => kind(a) == ParamKind::Addr,
-                Extent::AreaFrames => true,
+                Extent::AreaFrames | Extent::Noted => true,
             };
             assert!(fits, "{}", row.call);
         }

@@ -9,7 +9,7 @@
 //! the address given), reference counts of keys, keys while booting, jump entries in init text.
 
 use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
-use textbed_event::{Flags, Promise, View};
+use textbed_event::{Flags, View};
 
 use crate::call::Args;
 use crate::caps::Fact;
@@ -79,7 +79,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
     }
     if k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty() {
         k.kick_all_cpus(cpu)?;
-        k.promise_sites(cpu, &entries, 4);
+        k.noted = sites(&entries, 4);
     }
     k.unlock(cpu, "jump_label_mutex")?;
     Ok(0)
@@ -122,6 +122,11 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     Ok(result)
 }
 
+/// The ranges of some sites.
+fn sites(entries: &[JumpEntry], len: u64) -> Vec<(VirtAddr, u64)> {
+    entries.iter().map(|entry| (entry.site, len)).collect()
+}
+
 /// An instruction as a number.
 fn word(arch: Arch, bytes: &[u8]) -> u64 {
     u64::from(word_of(arch, bytes))
@@ -160,20 +165,10 @@ impl Kernel {
         steps.push(step(move |k, cpu| {
             k.unlock(cpu, "text_mutex")?;
             k.unlock(cpu, "jump_label_mutex")?;
-            k.promise_sites(cpu, &entries, X86_NOP5.len() as u64);
+            k.noted = sites(&entries, X86_NOP5.len() as u64);
             Ok(())
         }));
         self.with_steps(steps)
-    }
-
-    /// No CPU executes the old instruction of these sites from here on.
-    fn promise_sites(&mut self, cpu: CpuId, entries: &[JumpEntry], len: u64) {
-        let call = self.machine.current_call(cpu);
-        let flags = self.flags_of(&[Fact::JumpLabelKicks]);
-        for entry in entries {
-            let (what, virt) = (Promise::NoStaleCode, entry.site);
-            self.emit(cpu, flags, View::Promised { call, what, virt, len });
-        }
     }
 
     /// The x86 name of a call before or from 6.16 on.

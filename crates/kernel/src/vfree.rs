@@ -24,7 +24,9 @@ pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop
 
 /// `vm_unmap_aliases()`.
 pub(crate) fn vm_unmap_aliases_call(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    let waiting = k.areas.lazy().collect();
     k.purge(cpu, None)?;
+    k.noted = waiting;
     Ok(0)
 }
 

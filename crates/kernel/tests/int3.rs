@@ -21,9 +21,19 @@ fn bed(options: &[(&str, &str)]) -> (Bed, u64) {
     (bed, a)
 }
 
-/// The writes and cross-calls among the events.
+/// The writes, cross-calls and promises among the events.
 fn outline(bed: &mut Bed) -> Vec<String> {
-    let kept = ["store", "ipi", "handler", "patch site", "compared", "call", "return", "needs"];
+    let kept = [
+        "store",
+        "ipi",
+        "handler",
+        "patch site",
+        "compared",
+        "call",
+        "return",
+        "needs",
+        "promised",
+    ];
     let trace = bed.trace();
     trace.into_iter().filter(|l| kept.iter().any(|k| l[2..].starts_with(k))).collect()
 }
@@ -51,6 +61,7 @@ fn t4_one_instruction_is_three_writes_and_three_rounds_of_interrupts() {
         0-compared a+0x0 1 equal
         0 ipi do_sync_core to 0b10
         0 handler a+0x0 5 forgotten
+        0 promised NoStaleCode a+0x0 0x5
         0 return 0
         ",
     );
@@ -155,11 +166,15 @@ fn a_batch_goes_through_each_phase_together_and_is_finished_early_out_of_order()
     let count = |what: &str| lines.iter().filter(|l| l[2..].starts_with(what)).count();
     // Two breakpoints, one tail, one first byte (the other one stays a breakpoint).
     assert_eq!((count("store"), count("ipi")), (4, 3), "{lines:#?}");
+    let promised: Vec<&str> =
+        lines.iter().filter_map(|l| l[2..].strip_prefix("promised NoStaleCode ")).collect();
+    assert_eq!(promised, ["a+0x0 0x5", "a+0x8 0x1"]);
     bed.call_code("text_poke_queue", &[a + 8], &CALL);
     bed.trace();
     bed.call_code("text_poke_queue", &[a], &NOP5);
     let early = outline(&mut bed);
     assert!(early.iter().any(|l| l.contains("handler a+0x8 5 known")), "{early:#?}");
+    assert!(early.iter().any(|l| l.contains("promised NoStaleCode a+0x8 0x5")), "{early:#?}");
     assert!(!early.iter().any(|l| l.contains("handler a+0x0")), "{early:#?}");
     bed.call("text_poke_finish", &[]);
     assert!(outline(&mut bed).iter().any(|l| l.contains("handler a+0x0 5 known")));

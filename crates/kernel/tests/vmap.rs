@@ -119,3 +119,25 @@ fn pools_are_emptied_where_addresses_are_short() {
     args.extend([Arg::Flags(vec!["PAGE_KERNEL".to_owned()]), Arg::Value(0)]);
     assert_eq!(bed.try_call("__vmalloc_node_range", &args).unwrap().value as u64, low);
 }
+
+/// What waits for a flush can be reached by nobody afterwards, and that is promised; a second call
+/// finds nothing that waits.
+#[test]
+fn flushing_what_was_freed_is_a_promise() {
+    for arch in ARCHS {
+        let mut bed = boot("6.12", arch, &[]);
+        for name in ["a", "b"] {
+            let area = bed.area(name, "vmalloc", 2 << 12);
+            bed.call("vfree", &[area]);
+        }
+        for areas in [2, 0] {
+            bed.trace();
+            bed.call("vm_unmap_aliases", &[]);
+            let trace = bed.trace();
+            let of = |area: &str| trace.contains(&format!("0 promised NoAccess {area}+0x0 0x3000"));
+            let promised = trace.iter().filter(|l| l.contains("promised")).count();
+            assert_eq!(promised, areas, "{arch} {trace:#?}");
+            assert!(areas == 0 || of("a") && of("b"), "{arch} {trace:#?}");
+        }
+    }
+}

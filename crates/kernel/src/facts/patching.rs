@@ -2,13 +2,19 @@
 
 use textbed_arch::Cite;
 
-use super::{ARM64, NOT_ARM64, NOT_POWER, NOT_X86, POWER, V6_2, V6_3, V6_10, V6_11, X86, row};
+use super::{
+    ARM64, NOT_ARM64, NOT_POWER, NOT_X86, POWER, V6_2, V6_3, V6_10, V6_11, V6_19, X86, row,
+};
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
 
 const KICKS: Cite = Cite::read(
     "cfb00a357864 arm64: jump_label: Ensure patched jump_labels are visible to all CPUs; pull \
      request of arm64's fixes to 6.11-rc1 (2024-08-02)",
+);
+const LASS: Cite = Cite::read(
+    "b3a7e973abe6 x86/alternatives: Disable LASS when patching kernel code; Linux 6.19.10 \
+     arch/x86/kernel/alternative.c",
 );
 const PPC_PATCH: Cite = Cite::read("Linux 6.1, 6.4, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
 
@@ -55,6 +61,9 @@ pub(super) const ROWS: &[FactRow] = &[
         Yes,
         Cite::read("Linux 7.0 arch/x86/kernel/alternative.c __smp_text_poke_batch_add()"),
     ),
+    row(Fact::PokesLiftLass, X86, None, Some(V6_19), No, LASS),
+    row(Fact::PokesLiftLass, X86, Some(V6_19), None, Yes, LASS),
+    row(Fact::PokesLiftLass, NOT_X86, None, None, No, Cite::deduced("an x86 feature")),
     row(Fact::JumpLabelKicks, ARM64, None, Some(V6_11), No, KICKS),
     row(Fact::JumpLabelKicks, ARM64, Some(V6_11), None, Yes, KICKS),
     row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),

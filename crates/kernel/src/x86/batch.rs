@@ -211,6 +211,7 @@ impl Kernel {
             for entry in std::mem::take(&mut k.batch.entries) {
                 let len = u32::try_from(entry.text.len()).unwrap_or(u32::MAX);
                 k.machine.trap_handler(cpu, entry.addr, len, false);
+                k.noted.push((entry.addr, u64::from(len)));
             }
             Ok(())
         }));
