@@ -152,7 +152,8 @@ impl Machine {
         let line = 1u64 << self.lines.shift();
         let mut at = phys;
         while at < phys + len {
-            let next = ((at | (line - 1)) + 1).min(phys + len);
+            // Fetches are made to the end of a line.
+            let next = (at | (line - 1)) + 1;
             let here = VirtAddr(virt.0 + (at - phys));
             if !steady && self.lines.get(at >> self.lines.shift()).is_some() {
                 let found = self.candidates(cpu, here, PhysAddr(at), (next - at) as usize, when);

@@ -24,10 +24,10 @@ use unicorn_engine::{
 };
 
 const ARCHES: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 40;
 /// Turns of a loop that runs freely, of one that has to be stepped, and of interleaved ones.
-const MANY: u64 = 1_000_000;
-const FEW: u64 = 4_000;
+const MANY: u64 = 400_000;
+const FEW: u64 = 200;
 
 const CODE: u64 = 0x10_0000;
 const DATA: u64 = 0x20_0000;

@@ -318,6 +318,105 @@ fn traps_have_known_numbers() {
 }
 
 #[test]
+fn registers_of_one_instance_are_taken_over_by_another() {
+    for t in targets() {
+        let n = t.set_1.len() as u64;
+        let code = [t.set_1, t.load].concat();
+        let (mut from, mut to) = (instance(&t, &code), instance(&t, &code));
+        let own = to.context_init().unwrap();
+        from.reg_write(t.address, PAGE).unwrap();
+        step(&mut from, PAGE).unwrap();
+        let saved = from.context_init().unwrap();
+        to.context_restore(&saved).unwrap();
+        assert_eq!(to.reg_read(t.result), Ok(1), "{}", t.name);
+        assert_eq!(to.reg_read(t.pc), Ok(PAGE + n), "{}", t.name);
+        step(&mut to, PAGE + n).unwrap();
+        let loaded = to.reg_read(t.loaded).unwrap();
+        assert_ne!(loaded, 0, "{}: it goes on there", t.name);
+        let saved = to.context_init().unwrap();
+        from.context_restore(&saved).unwrap();
+        assert_eq!(from.reg_read(t.loaded), Ok(loaded), "{}: and back", t.name);
+        // An instance ends with addresses of its own.
+        to.context_restore(&own).unwrap();
+        assert_eq!(to.reg_read(t.result), Ok(0), "{}", t.name);
+    }
+}
+
+#[test]
+fn a_run_without_a_count_stops_at_a_trap_and_before_a_block_that_is_too_much() {
+    for t in targets() {
+        let n = t.set_1.len() as u64;
+        let mut uc = instance(&t, &[t.set_2, t.set_1, t.trap].concat());
+        let _ = uc.emu_start(PAGE, 0, 0, 0);
+        assert_eq!(uc.get_data().exceptions, [t.trap_number], "{}", t.name);
+        assert_eq!(uc.reg_read(t.pc), Ok(PAGE + 2 * n + t.trap_pc), "{}", t.name);
+        let blocks = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = std::rc::Rc::clone(&blocks);
+        uc.add_block_hook(1, 0, move |uc, at, size| {
+            seen.borrow_mut().push((at, u64::from(size)));
+            uc.emu_stop().unwrap();
+        })
+        .unwrap();
+        uc.ctl_flush_tb().unwrap();
+        uc.emu_start(PAGE, 0, 0, 0).unwrap();
+        assert_eq!(*blocks.borrow(), [(PAGE, 2 * n + t.trap.len() as u64)], "{}", t.name);
+        assert_eq!(uc.reg_read(t.pc), Ok(PAGE), "{}", t.name);
+        assert_eq!(uc.reg_read(t.result), Ok(1), "{}: nothing ran", t.name);
+    }
+}
+
+#[test]
+fn a_page_granted_for_loads_is_asked_for_again_at_a_store() {
+    for t in targets() {
+        let n = t.load.len() as u64;
+        let mut uc = instance(&t, &[t.load, t.store, t.trap].concat());
+        uc.reg_write(t.address, HOLE + 0x100).unwrap();
+        uc.reg_write(t.value, 7).unwrap();
+        // Asked before the fills of `instance`, and answered for loads alone.
+        let asked = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = std::rc::Rc::clone(&asked);
+        uc.add_tlb_hook(HOLE, HOLE + 0xfff, move |_, _, kind| {
+            seen.borrow_mut().push(kind);
+            (kind == MemType::READ).then_some(TlbEntry { paddr: RAM, perms: Prot::READ })
+        })
+        .unwrap();
+        assert_eq!(uc.emu_start(PAGE, 0, 0, 0), Err(uc_error::EXCEPTION), "{}", t.name);
+        assert_eq!(*asked.borrow(), [MemType::READ, MemType::WRITE], "{}", t.name);
+        assert_eq!(uc.reg_read(t.pc), Ok(PAGE + n), "{}: before the store", t.name);
+        assert_eq!(uc.mem_read_as_vec(RAM + 0x100, 4), Ok(vec![0; 4]), "{}", t.name);
+    }
+}
+
+/// x86-64: what is translated for the first time is announced before it runs.
+#[test]
+fn a_new_block_is_announced_and_can_be_kept_from_running() {
+    let t = &targets()[0];
+    let code = [t.set_2, &[0xeb, 0x00], t.set_1, t.trap].concat();
+    let mut uc = instance(t, &code);
+    let target = PAGE + t.set_2.len() as u64 + 2;
+    let stops = std::rc::Rc::new(std::cell::Cell::new(true));
+    let (seen, stop) = (std::rc::Rc::new(std::cell::RefCell::new(Vec::new())), stops.clone());
+    let blocks = seen.clone();
+    uc.add_edge_gen_hook(1, 0, move |uc, block, _| {
+        seen.borrow_mut().push(block.pc);
+        if stop.get() {
+            uc.emu_stop().unwrap();
+        }
+    })
+    .unwrap();
+    uc.emu_start(PAGE, 0, 0, 0).unwrap();
+    assert_eq!(*blocks.borrow(), [target], "the block behind the jump");
+    assert_eq!((uc.reg_read(t.pc), uc.reg_read(t.result)), (Ok(target), Ok(2)));
+    // It is there now, and is not announced again, until it is dropped.
+    uc.emu_start(target, 0, 0, 0).unwrap();
+    assert_eq!((blocks.borrow().len(), uc.reg_read(t.result)), (1, Ok(1)));
+    uc.ctl_remove_cache(PAGE, PAGE + 0x1000).unwrap();
+    stops.set(false);
+    uc.emu_start(PAGE, 0, 0, 0).unwrap();
+    assert_eq!(blocks.borrow().last(), Some(&target));
+}
+
+#[test]
 fn the_powers_differ_in_byte_order_of_code_and_data() {
     let both = targets();
     for (t, other) in [(&both[2], &both[3]), (&both[3], &both[2])] {

@@ -27,6 +27,9 @@ use crate::engine::{EngineError, PAGE, did, open};
 /// The engine's number of a breakpoint or trap.
 const X86_BREAKPOINT: u32 = 3;
 
+/// Blocks whose instructions are not counted again.
+const BLOCKS: usize = 64;
+
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stopped {
@@ -43,6 +46,14 @@ pub(super) enum Stopped {
     Limit,
 }
 
+/// A block of code that the engine translated.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    at: u64,
+    bytes: u64,
+    instructions: u64,
+}
+
 /// What the hooks see and write.
 pub(super) struct Hooked {
     pub(super) code: Code,
@@ -53,8 +64,10 @@ pub(super) struct Hooked {
     astray: Option<u64>,
     /// Instructions that may still be begun; `None`: any number.
     left: Option<u64>,
-    /// The block begun last: its address, bytes and instructions.
-    block: (u64, u64, u64),
+    /// The block begun last.
+    block: Block,
+    /// Blocks that were begun since code changed, by their addresses.
+    blocks: [Block; BLOCKS],
     over: bool,
     panicked: bool,
 }
@@ -87,7 +100,8 @@ impl FreeEngine {
             refused: None,
             astray: None,
             left: None,
-            block: (0, 0, 0),
+            block: Block::default(),
+            blocks: [Block::default(); BLOCKS],
             over: false,
             panicked: false,
         };
@@ -120,7 +134,7 @@ impl FreeEngine {
         match (limit.is_some(), self.counting) {
             (true, None) => {
                 let hook = self.uc.add_block_hook(1, 0, |uc, at, size| {
-                    let _ = guarded(uc, |uc| uc.get_data_mut().begins(at, u64::from(size)));
+                    uc.get_data_mut().begins(at, u64::from(size));
                     if uc.get_data().over {
                         stop(uc);
                     }
@@ -148,13 +162,17 @@ impl FreeEngine {
         registers: &Context,
         pc: u64,
     ) -> Result<(Stopped, u64), EngineError> {
-        for Update { virt, paddr, bytes } in self.uc.get_data_mut().code.updates() {
+        let updates = self.uc.get_data_mut().code.updates();
+        if !updates.is_empty() {
+            self.uc.get_data_mut().blocks = [Block::default(); BLOCKS];
+        }
+        for Update { virt, paddr, bytes } in updates {
             did("write code", self.uc.mem_write(paddr, &bytes[..]))?;
             did("drop translation", self.uc.ctl_remove_cache(virt, virt.wrapping_add(PAGE)))?;
         }
         let hooked = self.uc.get_data_mut();
         (hooked.exception, hooked.refused, hooked.astray) = (None, None, None);
-        (hooked.over, hooked.block) = (false, (0, 0, 0));
+        (hooked.over, hooked.block) = (false, Block::default());
         did("restore context", self.uc.context_restore(registers))?;
         let result = self.uc.emu_start(pc, 0, 0, 0);
         let stopped_at = did("read register", self.uc.reg_read(self.pc_register))?;
@@ -214,23 +232,35 @@ impl FreeEngine {
 }
 
 impl Hooked {
-    /// A block begins: whether it still fits.
-    fn begins(&mut self, at: u64, size: u64) {
+    /// A block begins: whether it still fits. Nothing in it can panic.
+    fn begins(&mut self, at: u64, bytes: u64) {
         let Some(left) = self.left else { return };
-        // What stops it is no instruction.
-        let cost = self.code.count(at, size);
-        match left.checked_sub(cost) {
-            Some(less) => (self.left, self.block) = (Some(less), (at, size, cost)),
-            None => (self.over, self.block) = (true, (0, 0, 0)),
+        if (self.block.at, self.block.bytes) != (at, bytes) {
+            let slot = self.blocks.get_mut((at >> 2 ^ at >> 8) as usize % BLOCKS);
+            self.block = match slot {
+                Some(slot) if (slot.at, slot.bytes) == (at, bytes) => *slot,
+                slot => {
+                    // What stops it is no instruction.
+                    let block = Block { at, bytes, instructions: self.code.count(at, bytes) };
+                    slot.map_or(block, |slot| {
+                        *slot = block;
+                        block
+                    })
+                }
+            };
+        }
+        match left.checked_sub(self.block.instructions) {
+            Some(less) => self.left = Some(less),
+            None => (self.over, self.block) = (true, Block::default()),
         }
     }
 
     /// Takes off what the last block has from here on.
     fn stopped_at(&mut self, pc: u64) {
-        let (at, size, cost) = self.block;
+        let Block { at, bytes, instructions } = self.block;
         let into = pc.wrapping_sub(at);
-        if let Some(left) = self.left.as_mut().filter(|_| into < size) {
-            *left += cost - self.code.count(at, into).min(cost);
+        if let Some(left) = self.left.as_mut().filter(|_| into < bytes) {
+            *left += instructions - self.code.count(at, into).min(instructions);
         }
     }
 }
