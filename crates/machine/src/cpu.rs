@@ -138,7 +138,7 @@ pub fn call(
 /// Whose turn it is `turn` says: by a place in the list that it is given, of those that go on
 /// (their places among `cpus`). A CPU that waits leaves the turn to the others. If all that are
 /// left wait, and no store that was still to be performed wakes one, nothing will: they end as
-/// waiting ([`Step::Waits`]). After `max_steps` instructions, what could go on ends with
+/// waiting ([`Step::Waits`]). After `max_steps` instructions, what goes on ends with
 /// [`Step::Limit`].
 ///
 /// # Errors
@@ -151,19 +151,24 @@ pub fn together(
 ) -> Result<Vec<CallEnd>, CpuError> {
     // How each ended or waits; `Ran` = it goes on.
     let mut ends = vec![CallEnd { end: Step::Ran, steps: 0 }; cpus.len()];
-    let wake = |ends: &mut [CallEnd]| {
-        let waits = ends.iter_mut().filter(|e| matches!(e.end, Step::Waits { .. }));
-        waits.map(|e| e.end = Step::Ran).count()
-    };
+    // What waits has looked since anything came that is waited for.
+    let mut looked = vec![false; cpus.len()];
+    let mut stirs = machine.stirs();
     let (mut left, mut settled) = (max_steps, false);
     loop {
-        let goes_on = |(n, e): (usize, &CallEnd)| (e.end == Step::Ran).then_some(n);
-        let ready: Vec<usize> = ends.iter().enumerate().filter_map(goes_on).collect();
+        let turns = ends.iter().zip(&looked).enumerate().filter(|(_, (e, looked))| match e.end {
+            Step::Ran => true,
+            Step::Waits { .. } => !**looked,
+            _ => false,
+        });
+        let ready: Vec<usize> = turns.map(|(n, _)| n).collect();
         if ready.is_empty() {
             machine.settle_data();
-            if std::mem::replace(&mut settled, true) || wake(&mut ends) == 0 {
+            let waits = ends.iter().any(|e| matches!(e.end, Step::Waits { .. }));
+            if std::mem::replace(&mut settled, true) || !waits {
                 return Ok(ends);
             }
+            looked.fill(false);
             continue;
         }
         if left == 0 {
@@ -174,11 +179,15 @@ pub fn together(
         let Some(&n) = ready.get(turn(&ready) % ready.len()) else { continue };
         let (Some(cpu), Some(own)) = (cpus.get_mut(n), ends.get_mut(n)) else { continue };
         own.end = cpu.step(machine)?;
-        if !matches!(own.end, Step::Waits { .. }) {
+        if matches!(own.end, Step::Waits { .. }) {
+            looked.iter_mut().skip(n).take(1).for_each(|l| *l = true);
+        } else {
             own.steps += 1;
             left -= 1;
             settled = false;
-            wake(&mut ends);
+        }
+        if std::mem::replace(&mut stirs, machine.stirs()) != machine.stirs() {
+            looked.fill(false);
         }
     }
 }

@@ -110,6 +110,7 @@ impl Machine {
         self.advance();
         let targets = others.event_bits();
         self.emit(from, View::IpiSent { ipi: ipi.number, function: name, targets });
+        self.stirs += 1;
         for cpu in others.iter() {
             self.cpu_mut(cpu)?.ipis.push(ipi);
         }

@@ -133,6 +133,8 @@ pub struct Machine {
     pub(crate) reorders: bool,
     /// Some CPU may have a reservation, or watch a line.
     pub(crate) watchers: bool,
+    /// Counts what may end a wait.
+    pub(crate) stirs: u64,
     /// What synchronises, if somebody wants to know.
     pub(crate) syncs: Option<Box<Watch>>,
 }
@@ -205,6 +207,7 @@ impl Machine {
             tables_overwritten: false,
             reorders,
             watchers: false,
+            stirs: 0,
             syncs: None,
         };
         let root = machine.new_table(0)?;

@@ -50,9 +50,11 @@ impl Machine {
             if n != by.index() && c.reserved.is_some_and(|granule| touched.contains(&granule)) {
                 c.reserved = None;
                 c.waiting.event = true;
+                self.stirs += 1;
             }
             if c.waiting.watched.is_some_and(|line| touched.contains(&line)) {
                 c.waiting.watched = None;
+                self.stirs += 1;
             }
         }
         self.watchers = self.cpus.iter().any(|c| c.reserved.or(c.waiting.watched).is_some());

@@ -49,15 +49,25 @@ impl Machine {
         }
     }
 
+    /// A number that changes when anything comes that a CPU may wait for: while it stays, who waits
+    /// need not look again.
+    #[must_use]
+    pub fn stirs(&self) -> u64 {
+        self.stirs
+    }
+
     /// A wait for a store was ended by something else: nothing is watched any more.
     pub fn watch_nothing(&mut self, cpu: CpuId) {
-        if let Some(c) = self.cpus.get_mut(cpu.index()) {
-            c.waiting.watched = None;
+        if let Some(c) = self.cpus.get_mut(cpu.index())
+            && c.waiting.watched.take().is_some()
+        {
+            self.stirs += 1;
         }
     }
 
     /// Sets event registers.
     pub(crate) fn send_event(&mut self, from: CpuId, reach: Reach) {
+        self.stirs += 1;
         for (n, c) in self.cpus.iter_mut().enumerate() {
             c.waiting.event |= reach == Reach::Broadcast || n == from.index();
         }

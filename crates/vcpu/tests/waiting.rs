@@ -127,6 +127,45 @@ fn waits_for_what_nobody_does_end_the_run() {
 }
 
 #[test]
+fn a_limit_cuts_who_runs_and_not_who_waits() {
+    for arch in ARCHES {
+        let mut bed = newest(arch);
+        let (code, at, until) = consumer(arch);
+        let (f, spin) = (bed.install_bytes(&code), bed.install("spin"));
+        let flag = bed.at(DATA, 0x40);
+        bed.set_word(flag, 0);
+        bed.start(CPU0, f, &[flag]);
+        bed.start(CPU1, spin, &[]);
+        let waits = Step::Waits { virt: VirtAddr(f + at), until };
+        let ends = both(&mut bed, &mut |_| 0);
+        assert_eq!(ends[0].0, waits, "{arch}");
+        let all = ends[0].1 + ends[1].1;
+        assert_eq!((&ends[1].0, all), (&Step::Limit, 200), "{arch}");
+    }
+}
+
+#[test]
+fn who_waits_is_woken_while_the_other_goes_on() {
+    for arch in ARCHES {
+        let mut bed = newest(arch);
+        // The store, and then a jump to itself.
+        let store = match arch {
+            Arch::X86_64 => vec![0x89, 0x37, 0xeb, 0xfe],
+            Arch::Arm64 => words(arch, &[0xb900_0001, 0x1400_0000]),
+            _ => words(arch, &[0x9083_0000, 0x4800_0000]),
+        };
+        let (f, g) = (bed.install_bytes(&consumer(arch).0), bed.install_bytes(&store));
+        let flag = bed.at(DATA, 0x40);
+        bed.set_word(flag, 0);
+        bed.start(CPU0, f, &[flag]);
+        bed.start(CPU1, g, &[flag, 5]);
+        let ends = both(&mut bed, &mut |_| 0);
+        let ends = [&ends[0].0, &ends[1].0];
+        assert_eq!(ends, [&Step::Returned(5), &Step::Limit], "{arch}");
+    }
+}
+
+#[test]
 fn a_store_that_is_still_on_its_way_is_waited_for() {
     for arch in ARCHES {
         let data_order = DataOrder::Architecture;
