@@ -88,6 +88,10 @@ pub(crate) struct ScenarioArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 
+    /// Run each N times more, under seeds 1 to N of the random policy, and show what they add.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "results")]
+    pub(crate) seeds: u64,
+
     #[command(flatten)]
     pub(crate) check: CheckArgs,
 

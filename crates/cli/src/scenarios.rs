@@ -1,19 +1,20 @@
 //! `textbed run`, and what every command that reads scenarios shares: loading them, the machines to
 //! run them on, one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
 use textbed_arch::Arch;
 use textbed_check::rules::RuleId;
-use textbed_check::{Level, Report, rules};
+use textbed_check::{Finding, Level, Report, rules};
 use textbed_event::Tee;
 use textbed_kernel::Version;
 use textbed_report::text::Problem;
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Note, Outcome, Run};
 use textbed_scenario::diagnostic::{Diagnostic, Severity};
+use textbed_scenario::syntax::ast::Block;
 use textbed_scenario::{Loaded, Outcome as Ended, PolicyChoice, RunEnd, RunError, RunOptions};
 
 use crate::args::{MachineArgs, PolicyArg, ScenarioArgs};
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     let mut timelines = output::Timelines::new(args.output.timeline.clone());
     let mut status = Status::Clean;
     let mut runs = Vec::new();
+    let mut other_orders = false;
     for input in &args.inputs {
         for loaded in load_all(input, out, &mut status) {
             if args.results {
@@ -47,17 +49,25 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
                 continue;
             }
             for (arch, kernel) in machine.of(&loaded) {
-                let mut timeline = timelines.next();
-                match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
-                    Ok((mut run, _)) => {
-                        baseline.apply(&mut run);
-                        timelines.keep(timeline, &run);
-                        status = status.and(status_of(&run));
-                        runs.push(run);
-                    }
-                    Err(problems) => {
-                        problems.iter().for_each(|p| out.problem(p));
-                        status = status.and(Status::Unusable);
+                let mut told = Told::default();
+                let more = (1..=args.seeds).map(PolicyChoice::Random);
+                for policy in std::iter::once(policy).chain(more) {
+                    let mut timeline = timelines.next();
+                    match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
+                        Ok((mut run, _)) => {
+                            baseline.apply(&mut run);
+                            status = status.and(status_of(&run));
+                            other_orders |= run.outcome == Outcome::Clean && programs(&loaded) > 1;
+                            if told.adds(&mut run) {
+                                timelines.keep(timeline, &run);
+                                runs.push(run);
+                            }
+                        }
+                        Err(problems) => {
+                            problems.iter().for_each(|p| out.problem(p));
+                            status = status.and(Status::Unusable);
+                            break;
+                        }
                     }
                 }
             }
@@ -70,7 +80,37 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     if let Some(stale) = baseline.stale() {
         out.note(&stale);
     }
+    if args.seeds > 0 {
+        out.note(&format!(
+            "runs under seeds 1 to {} are shown where they add a finding",
+            args.seeds
+        ));
+    } else if other_orders && !matches!(policy, PolicyChoice::Random(_)) {
+        out.note("each was run in one order of its CPUs; --seeds 20 tries others");
+    }
     Ok(status)
+}
+
+/// How many CPUs of a scenario have a program.
+fn programs(loaded: &Loaded) -> usize {
+    loaded.file().blocks.iter().filter(|b| matches!(b.value, Block::Cpu { .. })).count()
+}
+
+/// What the runs of one scenario on one machine have shown.
+#[derive(Default)]
+struct Told {
+    any: bool,
+    findings: BTreeSet<String>,
+}
+
+impl Told {
+    /// Leaves in a run what those before it did not show; whether it is the first, or has any.
+    fn adds(&mut self, run: &mut Run) -> bool {
+        let first = !std::mem::replace(&mut self.any, true);
+        let new = |f: &Finding| self.findings.insert(f.fingerprint.clone());
+        run.report.findings.retain(new);
+        first || run.report.findings.iter().any(|f| f.level != Level::Allow)
+    }
 }
 
 /// What `--arch`, `--kernel` and `--cpu` ask for.

@@ -271,6 +271,53 @@ mod with_cpus {
         assert!(new.contains("in Linux 6.18 on x86_64: smp_text_poke_sync_each_cpu()"), "{new}");
     }
 
+    /// In the usual order CPU 1 is interrupted before it runs the code.
+    const PUBLISHED_EARLY: &[u8] = b"scenario \"published-early\"
+        arch arm64
+        cpus 2
+        cpu 0 {
+            p = execmem_alloc(EXECMEM_BPF, 4096)
+            bpf_fill_ill_insns(p, 4096)
+            memcpy(p, code(ret42))
+            try set_memory_rox(p, 1 pages)
+            publish function = p
+            flush_icache_range(p, p + 4096)
+            kick_all_cpus_sync()
+        }
+        cpu 1 {
+            await function
+            r = call(function)
+        }
+        ";
+
+    #[test]
+    fn other_orders_add_what_they_find_once() {
+        let run = |command: &[&str]| over("early.tb", PUBLISHED_EARLY, command);
+        let one = run(&["run"]);
+        assert_eq!(status(&one), 0);
+        assert!(stderr(&one).contains("--seeds 20 tries others"), "{}", stderr(&one));
+        let more = run(&["run", "--seeds", "6", "--format", "json"]);
+        assert_eq!(status(&more), 1);
+        let report: Value = serde_json::from_slice(&more.stdout).expect("JSON");
+        let runs = report["runs"].as_array().expect("runs");
+        assert!(runs[0]["seed"].is_null() && runs[0]["outcome"] == "clean", "{}", runs[0]);
+        let mut seen = std::collections::BTreeSet::new();
+        for run in &runs[1..] {
+            let findings = run["findings"].as_array().expect("findings");
+            assert!(run["seed"].is_u64() && !findings.is_empty(), "{run}");
+            for finding in findings {
+                assert!(seen.insert(finding["fingerprint"].to_string()), "{finding}");
+            }
+        }
+        assert!(!seen.is_empty() && runs.len() < 7, "{}", runs.len());
+        let text = stdout(&run(&["run", "--seeds", "6"]));
+        let table = text.split("\n\n").next().unwrap_or_default();
+        assert!(
+            table.contains("findings") && table.contains("missing-icache-maintenance"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn two_runs_give_the_same_bytes() {
         for args in [

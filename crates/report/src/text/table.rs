@@ -83,20 +83,26 @@ pub fn stories(runs: &[Run]) -> String {
             let mine = runs
                 .iter()
                 .filter(|r| r.arch == *arch && r.name == name && r.kernel.as_deref() == kernel);
-            mine.map(cell).next().unwrap_or_else(|| "-".to_owned())
+            cell(&mine.collect::<Vec<_>>())
         });
         table.row([head].into_iter().chain(cells));
     }
     table.render()
 }
 
-fn cell(run: &Run) -> String {
-    let mut lines = vec![match &run.outcome {
-        Outcome::Findings if run.denied() => "findings".to_owned(),
-        Outcome::Findings => "warnings only".to_owned(),
-        other => other.text().to_owned(),
-    }];
-    for finding in &run.report.findings {
+/// What the runs of one story on one machine showed, together.
+fn cell(runs: &[&Run]) -> String {
+    let found = runs.iter().filter(|run| run.outcome == Outcome::Findings);
+    let outcome = match found.map(|run| run.denied()).max() {
+        Some(true) => "findings",
+        Some(false) => "warnings only",
+        None => {
+            let other = runs.iter().find(|run| run.outcome != Outcome::Clean).or(runs.first());
+            other.map_or("-", |run| run.outcome.text())
+        }
+    };
+    let mut lines = vec![outcome.to_owned()];
+    for finding in runs.iter().flat_map(|run| &run.report.findings) {
         let mark = match finding.level {
             Level::Deny => "",
             Level::Warn => "?",
