@@ -202,13 +202,20 @@ fn call_table() -> Table {
 }
 
 fn op_table() -> Table {
-    let mut table = Table::new(["architecture", "instruction", "effect", "source"]);
+    let mut table =
+        Table::new(["architecture", "instruction", "encoding", "effect", "listed as", "source"]);
     for arch in options::SIMULATED {
         for row in insn::rows(arch) {
+            let listed = match row.live_patchable {
+                Some(patch) => patch.to_string(),
+                None => row.serialising.to_string(),
+            };
             table.row([
                 arch.to_string(),
-                row.name.to_owned(),
+                row.title(),
+                row.pattern.to_string(),
                 format!("{:?}", row.effect),
+                listed,
                 row.cite.to_string(),
             ]);
         }

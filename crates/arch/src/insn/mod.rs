@@ -9,6 +9,7 @@
 
 mod arm64;
 mod decode;
+mod encoding;
 mod example;
 mod operand;
 mod powerpc;
