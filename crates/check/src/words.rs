@@ -1,6 +1,9 @@
 //! How things are called in messages: operations by architecture, sets of CPUs, sizes.
 
 use textbed_arch::Arch;
+use textbed_event::Event;
+
+use crate::mark::Mark;
 
 /// What drops a translation on the CPUs of a set.
 pub(crate) fn tlb_flush(arch: Arch) -> &'static str {
@@ -40,6 +43,17 @@ pub(crate) fn cpus(mask: u64, all: u64) -> String {
     let more = if mask.count_ones() > 8 { ", ..." } else { "" };
     let noun = if mask.count_ones() == 1 { "cpu" } else { "cpus" };
     format!("{noun} {}{more}", numbers.join(", "))
+}
+
+/// The time from one event to another one: in microseconds where both have a time, else in events.
+pub(crate) fn lasted(from: &Mark, to: &Mark) -> String {
+    let known = |t: u64| (t != Event::NO_TIME).then_some(t);
+    let ns = known(from.at_ns).zip(known(to.at_ns)).and_then(|(from, to)| to.checked_sub(from));
+    match (ns, to.seq.saturating_sub(from.seq)) {
+        (Some(ns), _) => format!("{}.{:03} us", ns / 1000, ns % 1000),
+        (None, 1) => "1 event".to_owned(),
+        (None, events) => format!("{events} events"),
+    }
 }
 
 /// A number of bytes as people say it: `64 bytes`, `4 KiB`, `2 MiB`.

@@ -18,7 +18,8 @@ use textbed_event::{CallRef, WindowPurpose};
 use crate::finding::{WindowStatus, WxWindow};
 use crate::live::Live;
 use crate::mark::{ChainId, Mark};
-use crate::rules::{RuleId, permissions};
+use crate::rules::RuleId;
+use crate::rules::permissions::{self, Ended};
 use crate::span::{Piece, Span, SpanMap};
 use crate::tables::{Alias, UNKNOWN_PHYS};
 
@@ -403,7 +404,7 @@ impl Live {
             {
                 window.reported = true;
                 let window = window.clone();
-                let draft = permissions::wx(self, &window, None);
+                let draft = permissions::wx(self, &window, Ended::NotInCall);
                 self.report(draft);
             }
         }
@@ -430,7 +431,7 @@ impl Live {
             other => other,
         };
         if status == WindowStatus::Violation && !window.reported {
-            let draft = permissions::wx(self, &window, closed);
+            let draft = permissions::wx(self, &window, closed.map_or(Ended::NotAtAll, Ended::By));
             self.report(draft);
         }
         let owner = self.symbols.owner(window.exec_at, &self.names);

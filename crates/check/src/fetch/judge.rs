@@ -263,7 +263,7 @@ impl Live {
                 let at = Place { low, ..at };
                 match stale {
                     Some(version) => self.stale(&at, observed, weak, version),
-                    None => self.race(&at, seen, newest),
+                    None => self.race(&at, observed, seen, newest),
                 }
             }
         }
@@ -342,14 +342,20 @@ impl Live {
     }
 
     /// Nothing tells the CPU of the last store.
-    fn race(&self, at: &Place<'_>, seen: u64, newest: &Rc<Version>) -> Option<Broken> {
+    fn race(
+        &self,
+        at: &Place<'_>,
+        observed: &Observed,
+        seen: u64,
+        newest: &Rc<Version>,
+    ) -> Option<Broken> {
         // Whatever the window holds may be met: each of it has to be in the list.
         let window = at.history.versions.iter().filter(|v| v.stamp >= at.low);
         let others: Vec<Unit> = window.filter_map(|v| v.unit).collect();
         if at.live && self.patchable(at.span, newest, &others) {
             return None;
         }
-        let steps = self.unpublished();
+        let steps = self.unpublished(at, observed, newest.stamp);
         let synced = seen >= newest.stamp;
         let firm = steps.iter().find(|(r, _)| r.action == Action::Publish);
         // Whether the instruction is in the list is known only if its bytes are.
@@ -358,10 +364,24 @@ impl Live {
         Some(self.broken(at, Action::Publish, steps, newest, sure, true, saved))
     }
 
-    /// The arrows, with the publication missing and the others not known.
-    fn unpublished(&self) -> Vec<(&'static FetchRow, StepState)> {
+    /// The arrows, with the publication missing; of the others the order of the stream shows some.
+    fn unpublished(
+        &self,
+        at: &Place<'_>,
+        observed: &Observed,
+        stamp: u64,
+    ) -> Vec<(&'static FetchRow, StepState)> {
+        let fetched = self.fetches.fetched(at.span, at.virt);
+        let completed = observed.completed(at.p, fetched, stamp).is_some();
+        let done = |action| match action {
+            Action::Clean => observed.cleaned(at.span, stamp),
+            Action::Invalidate => observed.issued(at.p, fetched, stamp),
+            Action::CompleteClean | Action::CompleteInvalidate => completed,
+            _ => false,
+        };
         let state = |row: &FetchRow| match row.action {
             Action::Publish => StepState::Missing,
+            action if done(action) => StepState::Done,
             _ => StepState::Unknown,
         };
         let chain = sync::chain(self.arch(), self.header.features);

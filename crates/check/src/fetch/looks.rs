@@ -247,15 +247,26 @@ impl Looks {
     /// Whether `cpu` executed a block that meets `span` after event `after` and before `before`.
     /// Only the last execution of each block is known.
     pub(crate) fn executed(&self, cpu: CpuId, span: Span, after: u64, before: u64) -> bool {
+        self.executions(cpu, span).any(|last| (after..before).contains(&last))
+    }
+
+    /// The last event in which `cpu` executed a block that meets `span`.
+    pub(crate) fn last_executed(&self, cpu: CpuId, span: Span) -> Option<u64> {
+        self.executions(cpu, span).max()
+    }
+
+    /// The last execution by `cpu` of each block that meets `span`.
+    fn executions(&self, cpu: CpuId, span: Span) -> impl Iterator<Item = u64> + '_ {
         // A block never crosses a page, and `span` is a part of one.
         let frame = frame_key(span.first);
-        let (Some(ran), Some(begins)) = (self.ran.get(cpu), self.begins.get(&frame)) else {
-            return false;
-        };
-        begins.iter().filter_map(|at| ran.get(frame << 12 | u64::from(*at))).any(|block| {
-            (after..before).contains(&block.last)
-                && Span::of(block.phys, u64::from(block.len & !UNCLEAN))
+        let both = self.ran.get(cpu).zip(self.begins.get(&frame));
+        both.into_iter().flat_map(move |(ran, begins)| {
+            let blocks = begins.iter().filter_map(move |at| ran.get(frame << 12 | u64::from(*at)));
+            let meets = move |block: &&Block| {
+                Span::of(block.phys, u64::from(block.len & !UNCLEAN))
                     .is_some_and(|s| s.meet(span).is_some())
+            };
+            blocks.filter(meets).map(|block| block.last)
         })
     }
 

@@ -110,7 +110,8 @@ impl Live {
             let frames = s.frames.filter(|f| f.first.abs_diff(at) <= LONGEST)?;
             Some(s.virt.first.wrapping_add(at.wrapping_sub(frames.first)))
         });
-        let place = self.address(run_at.or(mark.virt.map(|v| v.0)).unwrap_or(at));
+        let run_at = run_at.or(mark.virt.map(|v| v.0)).unwrap_or(at);
+        let place = self.address(run_at);
         let trap = what == "the rest";
         let message = format!(
             "{q} replaces {what} of an instruction at {place}, and {} may run old bytes with new \
@@ -122,10 +123,10 @@ impl Live {
             },
             if trap { "trap was put in front" } else { "rest was replaced" },
         );
-        let site = self.site(&mark, "replaced here");
+        let site = self.site(&mark.about(run_at), "replaced here");
         let mut draft = Draft::new(RuleId::TornPatch, message, site);
         let label = if trap { "the trap was stored here" } else { "the rest was stored here" };
-        draft.because = Some(self.site(before, label));
+        draft.because = Some(self.site(&before.about(run_at), label));
         draft.sure = false;
         let outer = |m: &Mark| self.calls.outermost(m.cause);
         draft.blame = if outer(&mark) == outer(before) { Blame::Callee } else { Blame::Caller };

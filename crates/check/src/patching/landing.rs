@@ -107,6 +107,7 @@ impl Live {
         );
         let site = self.site(&mark.about(to.0), "arrives here");
         let mut draft = Draft::new(RuleId::MissingLandingPad, message, site);
+        draft.because = Some(self.site(&mark.about(from.0), "branches here"));
         // That the page is guarded, or that pads are tracked in this mode, events do not say.
         draft.sure = false;
         draft.blame = Blame::Callee;

@@ -2,15 +2,15 @@
 //! badly, and handlers of traps that are gone too early.
 
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
-use textbed_event::{Access, CallRef, View};
+use textbed_event::{Access, CallRef, Event, Kind, View};
 
 use super::Patching;
 use super::open::Site;
 use crate::book::Draft;
 use crate::fetch::versions::Version;
-use crate::finding::Blame;
+use crate::finding::{self, Blame};
 use crate::live::{Live, Now};
-use crate::mark::Mark;
+use crate::mark::{ChainId, Mark};
 use crate::rules::RuleId;
 use crate::rules::translations::{self, After};
 use crate::span::{Span, SpanMap};
@@ -26,6 +26,9 @@ pub(crate) struct Handler {
     /// That it was taken back too early was reported: a trap is what comes of that.
     told: bool,
 }
+
+/// Of a handler.
+const TAKEN_BACK: &str = "the handler was taken back here";
 
 /// Areas that were given back and are remembered.
 const MAX_GONE: usize = 1 << 16;
@@ -190,9 +193,11 @@ impl Live {
                 bytes.is_some_and(|b| trap::is_trap_fill(arch, b))
             })
         };
-        if history.newest().is_some_and(|v| traps(v)) {
+        if let Some(trap) = history.newest().filter(|v| traps(v)) {
             let what = "while the trap is still there";
-            self.metadata(mark, what, "keep the handler until the trap is gone", true, None);
+            let help = "keep the handler until the trap is gone";
+            let why = (trap.mark, "the trap was stored here");
+            self.metadata((mark, TAKEN_BACK), what, help, true, why);
             return;
         }
         if !history.versions.iter().any(|v| traps(v)) {
@@ -209,7 +214,8 @@ impl Live {
             let what = format!("while {p} may still run the trap");
             let help =
                 "synchronise every CPU after the trap is replaced, then take the handler back";
-            self.metadata(mark, &what, help, sure, Some(stored));
+            let why = (stored, "the trap was replaced here");
+            self.metadata((mark, TAKEN_BACK), &what, help, sure, why);
         }
     }
 
@@ -227,11 +233,20 @@ impl Live {
             let mark = self.mark(now).about(virt.0);
             let what = "and a CPU runs into the trap";
             let help = "take a handler back only after every CPU has left the trap behind";
-            self.metadata(&mark, what, help, true, Some(handler.mark));
+            let (at, why) = ((&mark, "runs into the trap here"), (handler.mark, TAKEN_BACK));
+            self.metadata(at, what, help, true, why);
         }
     }
 
-    fn metadata(&mut self, mark: &Mark, what: &str, help: &str, sure: bool, why: Option<Mark>) {
+    /// A handler that is missed: where that shows, and the event that it conflicts with.
+    fn metadata(
+        &mut self,
+        (mark, label): (&Mark, &str),
+        what: &str,
+        help: &str,
+        sure: bool,
+        (why, because): (Mark, &str),
+    ) {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
         }
@@ -241,9 +256,9 @@ impl Live {
         }
         let at = self.address(virt);
         let message = format!("the handler of the trap at {at} was taken back {what}");
-        let site = self.site(mark, "here");
+        let site = self.site(mark, label);
         let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
-        draft.because = why.map(|m| self.site(&m, "in conflict with this"));
+        draft.because = Some(self.site(&why, because));
         draft.sure = sure && mark.sure;
         draft.blame = Blame::Callee;
         draft.missing.push("synchronisation of every CPU before the handler goes".to_owned());
@@ -388,7 +403,7 @@ impl Live {
             }
             _ => return,
         };
-        self.misaligned(mark, &why, bytes, sure);
+        self.misaligned(mark, frames, (&why, bytes), sure);
     }
 
     /// Whether a store of these bytes, which is not part of a longer one, may be seen in parts.
@@ -431,18 +446,42 @@ impl Live {
             Arch::X86_64 => ("crosses the end of a cache line", 64),
             _ => ("is not one instruction", unit),
         };
-        self.misaligned(mark, why, bytes, sure);
+        self.misaligned(mark, frames, (why, bytes), sure);
     }
 
     /// Whether another CPU executed bytes of `frames` before this event.
     pub(crate) fn ran_elsewhere(&self, cpu: CpuId, frames: Span) -> bool {
-        let page_end = frames.first | 0xfff;
-        let head = Span { first: frames.first, last: frames.last.min(page_end) };
-        let cpus = (0..self.header.cpus.min(64)).map(CpuId);
-        cpus.filter(|p| *p != cpu).any(|p| self.fetches.looks.executed(p, head, 0, u64::MAX))
+        self.who_ran(cpu, frames).is_some()
     }
 
-    fn misaligned(&mut self, mark: &Mark, why: &str, unit: u64, sure: bool) {
+    /// Another CPU that executed bytes of `frames` before this event, and the last event in which
+    /// it did.
+    fn who_ran(&self, cpu: CpuId, frames: Span) -> Option<(CpuId, u64)> {
+        let page_end = frames.first | 0xfff;
+        let head = Span { first: frames.first, last: frames.last.min(page_end) };
+        let mut others = (0..self.header.cpus.min(64)).map(CpuId).filter(|p| *p != cpu);
+        others.find_map(|p| Some((p, self.fetches.looks.last_executed(p, head)?)))
+    }
+
+    /// The place of a patch as the site of the CPU that may run it meanwhile. Of what was executed
+    /// only the event's number is kept.
+    pub(crate) fn run_by_another(&self, patch: &Mark, frames: Span) -> Option<finding::Site> {
+        let (cpu, seq) = self.who_ran(patch.cpu, frames)?;
+        let mark = Mark {
+            seq,
+            at_ns: Event::NO_TIME,
+            virt: patch.virt,
+            origin: None,
+            cause: CallRef::NONE,
+            chain: ChainId::EMPTY,
+            cpu,
+            kind: Kind::Fetch,
+            sure: true,
+        };
+        Some(self.site(&mark, "ran it last here"))
+    }
+
+    fn misaligned(&mut self, mark: &Mark, frames: Span, (why, unit): (&str, u64), sure: bool) {
         if !self.checkable(RuleId::MisalignedPatch) {
             return;
         }
@@ -450,6 +489,7 @@ impl Live {
         let message = format!("what is patched at {at} {why}: a CPU may fetch half of it");
         let site = self.site(mark, "patched here");
         let mut draft = Draft::new(RuleId::MisalignedPatch, message, site);
+        draft.because = self.run_by_another(mark, frames);
         draft.sure = sure && mark.sure;
         draft.missing.push(match unit {
             4 => "alignment to 4 bytes".to_owned(),

@@ -93,6 +93,7 @@ impl Live {
         );
         let site = self.site(mark, "patched here");
         let mut draft = Draft::new(RuleId::TornPatch, message, site);
+        draft.because = self.run_by_another(mark, frames);
         draft.sure = false;
         draft.blame = Blame::Caller;
         self.torn_help(&mut draft);

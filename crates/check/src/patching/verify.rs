@@ -112,7 +112,13 @@ impl Live {
         let message = format!("{at} does not hold what was expected there, {what}");
         let site = self.site(&m.mark, format!("expected {}", hex.join(" ")));
         let mut draft = Draft::new(RuleId::VerifyMismatch, message, site);
-        draft.because = m.stored.map(|s| self.site(&s, "stored here"));
+        let held = || {
+            let (_, history) = self.fetches.versions.within(m.frames?).next()?;
+            let held = history.versions.iter().rev().find(|v| v.stamp < m.mark.seq);
+            held.map(|v| (v.mark, "what is there was stored here"))
+        };
+        let why = m.stored.map(|s| (s, "stored here")).or_else(held);
+        draft.because = why.map(|(mark, label)| self.site(&mark, label));
         draft.sure = m.mark.sure && m.stored.is_some();
         draft.blame = Blame::Caller;
         draft.missing.push("agreement on what is at the site".to_owned());

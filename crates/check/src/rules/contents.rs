@@ -53,7 +53,8 @@ pub(crate) fn missing_trap_fill(live: &mut Live, ranges: &[BecameExec]) {
         let message = format!("{} {where_} are executable and hold {what}", words::size(bytes));
         let site = live.site(&mark.about(virt), "becomes executable here");
         let mut draft = Draft::new(RuleId::MissingTrapFill, message, site);
-        draft.because = Some(live.site(&handed, "frames handed out here, not written since"));
+        draft.because =
+            Some(live.site(&handed.about(virt), "frames handed out here, not written since"));
         draft.sure = mark.sure && handed.sure;
         draft.blame = Blame::Caller;
         let pattern: Vec<String> =

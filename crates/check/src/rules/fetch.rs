@@ -183,7 +183,7 @@ fn help(live: &Live, broken: &Broken, operation: &str, q: CpuId, p: CpuId) -> St
 }
 
 /// Code at an address that led elsewhere since the CPU's last context synchronisation.
-pub(crate) fn remapped(live: &Live, mark: &Mark, _space: SpaceId, until: u64) -> Draft {
+pub(crate) fn remapped(live: &Live, mark: &Mark, space: SpaceId, until: u64) -> Draft {
     let p = mark.cpu;
     let at = live.address(mark.virt.map_or(0, |v| v.0));
     let message = format!(
@@ -195,6 +195,8 @@ pub(crate) fn remapped(live: &Live, mark: &Mark, _space: SpaceId, until: u64) ->
     // That the bytes differ was not looked at, and that a mapping counts is a deduction.
     draft.sure = false;
     draft.cause = Some(until);
+    let mapping = mark.virt.and_then(|virt| live.tables.lookup(space, virt.0));
+    draft.because = mapping.map(|(_, m)| live.site(&m.since, "this code was mapped here"));
     draft.missing.push(format!("{} on {p}", words::context_sync(live.arch())));
     draft.window =
         Window::Fetch { cpu: p, virt: mark.virt.unwrap_or(VirtAddr(0)), low: 0, high: 1 };

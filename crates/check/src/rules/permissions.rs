@@ -10,10 +10,31 @@ use crate::mark::Mark;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::words;
-use crate::wx::OpenWindow;
+use crate::wx::{Grant, OpenWindow};
+
+/// How a W+X window ended, as far as is known when it is reported.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended<'a> {
+    /// By this event.
+    By(&'a Mark),
+    /// It was open when the call in which it began returned.
+    NotInCall,
+    /// It was open when the stream ended.
+    NotAtAll,
+}
+
+/// What gave one of the two rights of a W+X window; `writes` says which.
+fn grant_text(grant: &Grant, writes: bool) -> &'static str {
+    match (writes, grant.now) {
+        (true, true) => "writable from here on",
+        (true, false) => "writable by old translations alone from here on",
+        (false, true) => "executable from here on",
+        (false, false) => "executable by old translations alone from here on",
+    }
+}
 
 /// A W+X window that nothing excuses.
-pub(crate) fn wx(live: &Live, window: &OpenWindow, closed: Option<&Mark>) -> Draft {
+pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
     let bytes = words::size(window.bytes);
     let (exec, write) = (live.address(window.exec_at), live.address(window.write_at));
     let write_cpus = live.cpus_text(window.write.cpus);
@@ -32,24 +53,27 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, closed: Option<&Mark>) -> Dra
              the old translation was not invalidated"
         ),
     };
+    // The window opened with one of the two grants, or later: with the use of an address space, or
+    // with the end of what excused it. Where one event made both, the old answer is the other one.
+    let (writing, executing) = (window.write.since.seq, window.exec.since.seq);
+    let opened_by_write = match (writing == window.opened.seq, executing == window.opened.seq) {
+        (true, true) => window.write.now,
+        (by_write, _) => by_write,
+    };
+    let write_grant = (&window.write, window.write_at, true);
+    let exec_grant = (&window.exec, window.exec_at, false);
+    let (opening, other) =
+        if opened_by_write { (write_grant, exec_grant) } else { (exec_grant, write_grant) };
     let label = match window.rule {
         RuleId::WxMapping => "becomes writable and executable here",
-        RuleId::WxAlias => {
-            "writable through one mapping, executable through the other from here on"
-        }
-        _ => "the tables change here, the old answer stays usable",
+        _ if opening.0.since.seq == window.opened.seq => grant_text(opening.0, opening.2),
+        _ => "both are in force from here on",
     };
-    let mut draft = Draft::new(window.rule, message, live.site(&window.opened, label));
-    let other =
-        if window.write.since.seq == window.opened.seq { window.exec } else { window.write };
-    if other.since.seq != window.opened.seq {
-        let label = match (other.since == window.write.since, other.now) {
-            (true, true) => "the writable mapping was made here",
-            (true, false) => "the writable answer became old here",
-            (false, true) => "the executable mapping was made here",
-            (false, false) => "the executable answer became old here",
-        };
-        draft.because = Some(live.site(&other.since, label));
+    let mut draft =
+        Draft::new(window.rule, message, live.site(&window.opened.about(opening.1), label));
+    if window.rule != RuleId::WxMapping {
+        let (grant, at, writes) = other;
+        draft.because = Some(live.site(&grant.since.about(at), grant_text(grant, writes)));
     }
     draft.sure = window.write.since.sure && window.exec.since.sure && window.opened.sure;
     draft.window = Window::WriteExec {
@@ -89,9 +113,14 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, closed: Option<&Mark>) -> Dra
             ));
         }
     }
-    draft.notes.push(match closed {
-        Some(mark) => format!("the window closed at event {}", mark.seq),
-        None => "the window was still open".to_owned(),
+    let since = format!("the window opened at event {}", window.opened.seq);
+    draft.notes.push(match ended {
+        Ended::By(mark) => {
+            let lasted = words::lasted(&window.opened, mark);
+            format!("{since} and was closed by event {} of {}, {lasted} later", mark.seq, mark.cpu)
+        }
+        Ended::NotInCall => format!("{since} and was open when the outermost call returned"),
+        Ended::NotAtAll => format!("{since} and was still open at the end"),
     });
     draft
 }
