@@ -9,6 +9,7 @@
 
 use textbed_arch::{Arch, Cite};
 
+use crate::facts::OPT_IN;
 use crate::version::{Version, in_range};
 
 /// A call that mends what a rule finds.
@@ -109,9 +110,12 @@ pub const REMEDIES: &[Remedy] = &[
     row("wx-stale-translation", ALL, ALWAYS, "flush_tlb_kernel_range(start, end)",
         "invalidates the range on every CPU, and waits",
         Cite::read("Linux 5.19 to 7.0: x86 mm/tlb.c, arm64 asm/tlbflush.h, powerpc radix_tlb.c")),
-    row("huge-mapping-refused", ALL, (Some(V5_13), None), "vmalloc_no_huge(size)",
+    row("huge-mapping-refused", ALL, (Some(V5_13), Some(OPT_IN)), "vmalloc_no_huge(size)",
         "maps by base pages, so that permissions can change later",
         Cite::read("15a64f5a8870 mm/vmalloc: add vmalloc_no_huge; among the fixes of 5.13-rc8")),
+    row("huge-mapping-refused", ALL, (Some(OPT_IN), None), "vmalloc(size)",
+        "maps by base pages, so that permissions can change later: vmalloc_huge() allows large ones",
+        Cite::read("Linux 6.12 to 7.0, mm/vmalloc.c: VM_ALLOW_HUGE_VMAP")),
     row("unlocked-patch", ALL, ALWAYS, "mutex_lock(&text_mutex)",
         "keeps other patchers of text away",
         Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c, kernel/kprobes.c")),
@@ -124,9 +128,57 @@ pub const REMEDIES: &[Remedy] = &[
     row("torn-patch", ARM64, ALWAYS, "aarch64_insn_patch_text(addrs, insns, cnt)",
         "patches while all other CPUs stand still",
         Cite::read("Linux 5.19 to 7.0, arch/arm64/kernel/patching.c")),
+    row("torn-patch", POWER, ALWAYS, "stop_machine(fn, data, cpus)",
+        "runs the function that patches while all other CPUs stand still",
+        Cite::read("Linux 6.12 to 7.0, include/linux/stop_machine.h")),
+    row("misaligned-patch", X86, (None, Some(V6_16)), "text_poke_bp(addr, opcode, len, emulate)",
+        "guards the place with INT3 until all of it is written and seen",
+        Cite::read("Linux 5.19 to 6.14, arch/x86/kernel/alternative.c")),
+    row("misaligned-patch", X86, (Some(V6_16), None),
+        "smp_text_poke_single(addr, opcode, len, emulate)",
+        "guards the place with INT3 until all of it is written and seen",
+        Cite::read("Linux 6.18 and 7.0, arch/x86/kernel/alternative.c")),
     row("no-quiescence", ALL, ALWAYS, "synchronize_rcu_tasks()",
         "waits until no task is preempted inside the old code",
         Cite::read("Linux kernel/rcu/tasks.h: what synchronize_rcu_tasks() says of itself")),
+    row("wx-alias", ALL, ALWAYS, "vunmap(alias), then vm_unmap_aliases()",
+        "take an alias that vmap() made away, and flush what vunmap() leaves for later",
+        Cite::read("Linux 6.12 to 7.0, mm/vmalloc.c: vm_unmap_aliases")),
+    row("wrong-alias", NOT_X86, ALWAYS, "flush_icache_range(start, end)",
+        "maintains by the addresses it is given: those at which the code runs",
+        Cite::read("Linux 5.19 to 7.0: arm64 asm/cacheflush.h, mm/cache.S; powerpc mm/cacheflush.c")),
+    row("wrong-range", NOT_X86, ALWAYS, "flush_icache_range(start, end)",
+        "takes the address behind the last byte, not a length, and goes by the smallest line",
+        Cite::read("Linux 5.19 to 7.0: arm64 asm/cacheflush.h, mm/cache.S; powerpc mm/cacheflush.c")),
+    row("break-before-make", ARM64, ALWAYS,
+        "pte_clear(mm, addr, ptep), then flush_tlb_kernel_range(start, end)",
+        "before set_pte(ptep, pte) break the entry, as clear_flush() of huge pages does",
+        Cite::deduced("Linux 6.12 to 7.0, arch/arm64/mm/hugetlbpage.c: clear_flush")),
+    row("missing-pte-order", ARM64, ALWAYS, "set_pte(ptep, pte)",
+        "executes dsb(ishst) and isb() after a valid entry of the kernel",
+        Cite::read("Linux 6.12 and 7.0, arch/arm64/include/asm/pgtable.h")),
+    row("missing-pte-order", POWER, ALWAYS, "flush_cache_vmap(start, end)",
+        "executes ptesync after new entries, before their first use",
+        Cite::read("Linux 6.12 to 7.0, arch/powerpc/include/asm/cacheflush.h")),
+    row("live-mapping-hole", ALL, ALWAYS, "set_memory_ro(addr, numpages) and its like",
+        "change each valid entry by one store, and flush after it",
+        Cite::read("Linux 6.12, mm/pageattr.c of arm64 and powerpc, x86 mm/pat/set_memory.c")),
+    row("missing-landing-pad", X86, (Some(V5_19), None), "gen_endbr()",
+        "gives the bytes of endbr64 to whoever generates code",
+        Cite::read("Linux 6.12 to 7.0, arch/x86/include/asm/ibt.h")),
+    row("missing-landing-pad", ARM64, (Some(V5_19), None),
+        "aarch64_insn_gen_hint(AARCH64_INSN_HINT_BTIC)",
+        "gives bti c to whoever generates code",
+        Cite::read("Linux 6.12 to 7.0, arch/arm64/include/asm/insn.h")),
+    row("write-through-read-only", X86, (Some(V5_19), None), "text_poke_copy(addr, opcode, len)",
+        "writes through a temporary mapping of its own, where nobody runs yet",
+        Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c")),
+    row("write-through-read-only", ARM64, ALWAYS, "aarch64_insn_patch_text_nosync(addr, insn)",
+        "writes one instruction through a fixmap alias, and maintains caches",
+        Cite::read("Linux 5.19 to 7.0, arch/arm64/kernel/patching.c")),
+    row("write-through-read-only", POWER, ALWAYS, "patch_instruction(addr, instr)",
+        "writes one instruction through an alias, and maintains caches",
+        Cite::read("Linux 5.19 to 7.0, arch/powerpc/lib/code-patching.c")),
 ];
 
 /// The rows that mend what `rule` found on this architecture in this version.
@@ -153,6 +205,9 @@ mod tests {
         assert_eq!(one("missing-icache-maintenance", Arch::X86_64, "6.12"), [""; 0]);
         assert_eq!(one("missing-trap-fill", Arch::Arm64, "5.19"), [""; 0]);
         assert!(one("wx-mapping", Arch::Arm64, "6.1")[0].starts_with("set_memory_ro("));
+        assert_eq!(one("huge-mapping-refused", Arch::Ppc64le, "6.12"), ["vmalloc(size)"]);
+        let before = one("huge-mapping-refused", Arch::Ppc64le, "5.18-rc3");
+        assert_eq!(before, ["vmalloc_no_huge(size)"]);
         let mut asked = 0;
         for kernel in crate::KERNELS {
             for arch in Arch::ALL {
