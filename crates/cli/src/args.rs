@@ -19,6 +19,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: Colour,
 
+    /// How wide text is laid out; else as the terminal (60 to 120), or 100 where there is none.
+    #[arg(long, global = true, value_name = "COLUMNS",
+          value_parser = clap::value_parser!(u16).range(60..=400))]
+    pub(crate) width: Option<u16>,
+
     /// Show less: findings at deny level only.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,

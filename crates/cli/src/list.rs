@@ -33,7 +33,7 @@ pub(crate) fn list(what: Listing, out: &mut Out) -> Result<Status> {
         Listing::Ops => op_table(),
         Listing::Options => return option_tables(out),
     };
-    out.text(&table.render())?;
+    out.table(&table)?;
     Ok(Status::Clean)
 }
 
@@ -240,6 +240,11 @@ fn option_tables(out: &mut Out) -> Result<Status> {
         let simulated = if k.simulated { "yes" } else { "logs only" };
         kernels.row([k.version.to_string(), simulated.to_owned(), k.note.to_owned()]);
     }
-    out.text(&format!("{}\n{}\n{}", kernels.render(), config.render(), cpu.render()))?;
+    for (n, table) in [kernels, config, cpu].iter().enumerate() {
+        if n > 0 {
+            out.text("\n")?;
+        }
+        out.table(table)?;
+    }
     Ok(Status::Clean)
 }

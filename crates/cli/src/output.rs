@@ -6,24 +6,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use textbed_report::tested::{self, Tested};
-use textbed_report::text::{Problem, Style, problem};
+use textbed_report::text::{Problem, Style, Table, problem};
 use textbed_report::timeline::{self, Timeline};
 use textbed_report::{Run, json, junit, ktap, sarif, text};
 
 use crate::args::{Cli, Colour};
+
+/// Columns of text where nothing says otherwise.
+const WIDTH: usize = 100;
 
 /// Standard output and standard error as this run uses them.
 pub(crate) struct Out {
     stdout: io::BufWriter<io::Stdout>,
     style: Style,
     error_style: Style,
+    /// The width that was asked for.
+    width: Option<usize>,
 }
 
 impl Out {
     /// As the command line and the terminal ask.
     pub(crate) fn new(cli: &Cli) -> Self {
-        let width = terminal_size::terminal_size().map_or(100, |(w, _)| usize::from(w.0));
-        let width = width.clamp(60, 120);
+        let asked = cli.width.map(usize::from);
+        let width = asked.unwrap_or_else(|| {
+            let terminal = terminal_size::terminal_size();
+            terminal.map_or(WIDTH, |(w, _)| usize::from(w.0).clamp(60, 120))
+        });
         let detail = if cli.quiet {
             0
         } else if cli.verbose {
@@ -44,6 +52,7 @@ impl Out {
             stdout: io::BufWriter::new(io::stdout()),
             style: style(colour(io::stdout().is_terminal())),
             error_style: style(colour(io::stderr().is_terminal())),
+            width: asked,
         }
     }
 
@@ -55,6 +64,13 @@ impl Out {
     /// Prints text as it is.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         self.stdout.write_all(text.as_bytes()).context("cannot write to standard output")
+    }
+
+    /// Prints a table: within the width where a person looks or asks for one, else a row a line,
+    /// for programs.
+    pub(crate) fn table(&mut self, table: &Table) -> Result<()> {
+        let within = self.width.is_some() || io::stdout().is_terminal();
+        self.text(&if within { table.render_within(self.style.width) } else { table.render() })
     }
 
     /// Empties the buffer.
@@ -184,7 +200,7 @@ impl Format {
     /// Layout of its text.
     fn style(&self, out: &Out) -> Style {
         match self.file {
-            Some(_) => Style { colour: false, width: 100, ..out.style() },
+            Some(_) => Style { colour: false, width: out.width.unwrap_or(WIDTH), ..out.style() },
             None => out.style(),
         }
     }
@@ -247,7 +263,7 @@ fn text_report(runs: &[Run], style: Style) -> String {
     let mut report = String::new();
     let stories = runs.iter().filter(|r| r.policy.is_some()).count();
     if stories > 1 {
-        report.push_str(&text::stories(runs));
+        report.push_str(&text::stories(runs, style.width));
         report.push('\n');
     }
     for (n, run) in runs.iter().enumerate() {

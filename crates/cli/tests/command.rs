@@ -116,7 +116,9 @@ fn a_log_that_records_too_little_for_any_rule_is_not_clean() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!(report["runs"][0]["outcome"], "unchecked");
     let output = command("text");
-    assert!(stdout(&output).contains("nothing could be checked"), "{}", stdout(&output));
+    // The headline may break anywhere: the path is as long as that of the temporary folder.
+    let words = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("nothing could be checked"), "{words}");
 }
 
 #[test]

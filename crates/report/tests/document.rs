@@ -52,7 +52,9 @@ fn a_finding_reads_like_a_compilers() {
         "--> a.tb:3:5",
         "3 |     f(pack)\n  |     ^^^^^^^ label of line 3",
         "------------------------------ label of line 2",
-        "at 1.500000 s, 10 events after event 20, 2 times",
+        "note: certain; on arm64, kernel 6.12; 10 events after event 20; 2 times\n",
+        "note: event 30, 1.500000 s, cpu 1: label of line 3: 0xffffc90000000040 (bpf pack+0x40), in",
+        "\n          event 20, 1.500000 s, cpu 1: label of line 2: 0xffffc90000000040 (bpf pack+0x40)",
         "missing: isb on cpu 1",
         "done     old lines leave the instruction caches: ic ivau; dsb ish (cpu 1 at event 20)",
         "MISSING  the CPU drops what it fetched ahead: isb",
@@ -92,8 +94,11 @@ fn windows_are_counted_by_status_and_limits_are_said() {
 #[test]
 fn the_table_has_a_cell_for_each_architecture() {
     let other = Run { arch: Arch::X86_64, outcome: Outcome::Blocked, ..run() };
-    let table = text::stories(&[run(), other]);
+    let table = text::stories(&[run(), other], 100);
     let header = table.lines().next().unwrap();
     assert!(header.contains("x86_64") && header.contains("arm64"));
     assert!(table.contains("blocked") && table.contains("missing-context-sync x2"), "{table}");
+    let list = text::stories(&[run()], 32);
+    let expected = "a story on arm64, kernel 6.12:\n    findings,\n    missing-context-sync x2\n";
+    assert_eq!(list, expected);
 }

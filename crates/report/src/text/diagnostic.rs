@@ -1,17 +1,15 @@
 //! One finding as a compiler's diagnostic, and problems with inputs in the same form.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use annotate_snippets::{
     Annotation, AnnotationKind, Element, Group, Level as Title, Origin as Place, Renderer, Snippet,
 };
-use textbed_arch::{Cite, cite::Evidence};
-use textbed_check::{ChainStep, Confidence, Finding, Level, Site, StepState};
-use textbed_event::{NameTable, Origin};
+use textbed_check::{Finding, Level, Site};
+use textbed_event::Origin;
+use unicode_width::UnicodeWidthStr;
 
-use super::{Style, wrap};
+use super::{Style, notes, wrap};
 use crate::run::{Excerpt, Run};
 
 /// A problem with an input: a message, a place, and what to do about it.
@@ -33,9 +31,6 @@ pub struct Problem {
     pub fatal: bool,
 }
 
-/// Room that the gutter of a diagnostic takes.
-const GUTTER: usize = 12;
-
 /// A problem with an input, rendered.
 #[must_use]
 pub fn problem(problem: &Problem, style: Style) -> String {
@@ -51,7 +46,11 @@ pub fn problem(problem: &Problem, style: Style) -> String {
         _ => group = group.element(Place::path(problem.path.as_str())),
     }
     if let Some(help) = &problem.help {
-        group = group.element(Title::HELP.message(wrap(help, style.width - GUTTER, 0)));
+        let line = problem.span.as_ref().zip(problem.source.as_ref()).map_or(1, |(span, text)| {
+            text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
+        });
+        let room = style.width.saturating_sub(gutter(u32::try_from(line).unwrap_or(u32::MAX)));
+        group = group.element(Title::HELP.message(wrap(help, room.max(24), 0)));
     }
     render(&[group], style)
 }
@@ -60,39 +59,36 @@ pub fn problem(problem: &Problem, style: Style) -> String {
 #[must_use]
 pub fn finding(run: &Run, finding: &Finding, style: Style) -> String {
     let level = if finding.level == Level::Deny { Title::ERROR } else { Title::WARNING };
-    let room = style.width.saturating_sub(GUTTER).max(40);
     // "error[RULE]: ", whose width the renderer indents later lines by.
     let word = if finding.level == Level::Deny { "error" } else { "warning" };
     let label = word.len() + finding.rule.name().len() + 4;
-    let message = wrap(&finding.message, style.width.saturating_sub(label).max(40), 0);
+    let message = wrap(&finding.message, style.width.saturating_sub(label).max(24), 0);
     let title = level.primary_title(message).id(finding.rule.name());
     let mut group = Group::with_title(title);
     let sites: Vec<(&Site, AnnotationKind)> = [(&finding.at, AnnotationKind::Primary)]
         .into_iter()
         .chain(finding.because.iter().map(|site| (site, AnnotationKind::Context)))
         .collect();
-    for element in snippets(&sites, &run.names, &run.excerpts) {
+    for element in snippets(&sites, run, style.width) {
         group = group.element(element);
     }
-    let mut notes: Vec<String> = Vec::new();
-    notes.push(circumstances(run, finding));
-    if !finding.missing.is_empty() {
-        notes.push(format!("missing: {}", finding.missing.join("; then ")));
-    }
-    if !finding.chain.is_empty() {
-        notes.push(chain(&finding.chain));
-    }
-    notes.extend(finding.notes.iter().cloned());
-    for note in notes {
-        group = group.element(Title::NOTE.message(wrap(&note, room, 0)));
+    let lines = sites.iter().filter_map(|(site, _)| site.origin).map(|o| o.line);
+    let room = style.width.saturating_sub(gutter(lines.max().unwrap_or(1))).max(24);
+    for note in notes::notes(run, finding, room) {
+        group = group.element(Title::NOTE.message(note));
     }
     if let Some(help) = &finding.help {
         group = group.element(Title::HELP.message(wrap(help, room, 0)));
     }
     for cite in &finding.cites {
-        group = group.element(Title::NOTE.message(wrap(&source(cite), room, 0)));
+        group = group.element(Title::NOTE.message(wrap(&notes::source(cite), room, 0)));
     }
     render(&[group], style)
+}
+
+/// Columns before the text of a note: those of the line numbers, and ` = note: `.
+fn gutter(last_line: u32) -> usize {
+    last_line.max(1).ilog10() as usize + 1 + " = note: ".len()
 }
 
 fn render(groups: &[Group<'_>], style: Style) -> String {
@@ -104,82 +100,14 @@ fn render(groups: &[Group<'_>], style: Style) -> String {
     text
 }
 
-/// Who, when, how often, how sure.
-fn circumstances(run: &Run, finding: &Finding) -> String {
-    let mut text = format!("{} on {}", finding.at.cpu, finding.arch);
-    if let Some(kernel) = &run.kernel {
-        let _ = write!(text, ", kernel {kernel}");
-    }
-    if let Some(at) = finding.at.at_ns {
-        let _ = write!(text, ", at {}.{:06} s", at / 1_000_000_000, at % 1_000_000_000 / 1000);
-    }
-    if let Some(since) = since(finding) {
-        let _ = write!(text, ", {since}");
-    }
-    if finding.count > 1 {
-        let _ = write!(text, ", {} times", finding.count);
-    }
-    if !finding.at.calls.is_empty() {
-        let _ = write!(text, ", in {}", finding.at.calls.join(" > "));
-    }
-    text.push_str(match finding.confidence {
-        Confidence::Certain => "; certain",
-        Confidence::Possible => "; possible, not certain",
-    });
-    text
-}
-
-/// Since when: how long after the event that it conflicts with.
-fn since(finding: &Finding) -> Option<String> {
-    let (at, because) = (&finding.at, finding.because.as_ref()?);
-    let events = at.seq.checked_sub(because.seq).filter(|n| *n > 0)?;
-    let ns = at.at_ns.zip(because.at_ns).and_then(|(a, b)| a.checked_sub(b)).filter(|n| *n > 0);
-    let ago = match ns {
-        Some(ns) => format!("{}.{:03} us", ns / 1000, ns % 1000),
-        None if events == 1 => "1 event".to_owned(),
-        None => format!("{events} events"),
-    };
-    Some(format!("{ago} after event {}", because.seq))
-}
-
-/// A citation, and how far it was checked.
-fn source(cite: &Cite) -> String {
-    let how = match cite.evidence {
-        Evidence::Read => "read",
-        Evidence::Deduced => "deduced from it",
-        Evidence::Memory => "from memory, not checked against the text",
-    };
-    format!("see {} [{how}]", cite.source)
-}
-
-fn chain(steps: &[ChainStep]) -> String {
-    let mut text = "what closes this window, step by step:".to_owned();
-    for step in steps {
-        let state = match step.state {
-            StepState::Done => "done   ",
-            StepState::Missing => "MISSING",
-            StepState::Unknown => "unknown",
-            StepState::NotNeeded => "-      ",
-        };
-        let _ = write!(text, "\n  {state}  {}", step.what);
-        if !step.operation.is_empty() {
-            let _ = write!(text, ": {}", step.operation);
-        }
-        if let Some(site) = &step.site {
-            let _ = write!(text, " ({} at event {})", site.cpu, site.seq);
-        }
-    }
-    text
-}
-
 /// The sites as snippets: one for each file, with every line that a site names.
 fn snippets<'a>(
     sites: &[(&'a Site, AnnotationKind)],
-    names: &'a NameTable,
-    excerpts: &'a BTreeMap<String, Excerpt>,
+    run: &'a Run,
+    width: usize,
 ) -> Vec<Element<'a>> {
     let mut elements = Vec::new();
-    let placed = |site: &Site| site.origin.map(|o| (names.get(o.file), o));
+    let placed = |site: &Site| site.origin.map(|o| (run.names.get(o.file), o));
     let mut done: Vec<&str> = Vec::new();
     for (site, _) in sites {
         let Some((path, _)) = placed(site) else { continue };
@@ -191,12 +119,15 @@ fn snippets<'a>(
             .iter()
             .filter_map(|(s, k)| placed(s).filter(|(p, _)| *p == path).map(|(_, o)| (*s, k, o)))
             .collect();
-        match excerpts.get(path) {
+        match run.excerpts.get(path) {
             Some(Excerpt::Whole(text)) => {
                 let marks = here.iter().map(|(s, kind, o)| {
                     let start = usize::try_from(o.offset).unwrap_or(usize::MAX);
                     let span = start..start.saturating_add(o.len as usize);
-                    mark(kind, inside(text, span), s)
+                    let span = inside(text, span);
+                    let begin = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+                    let left = width.saturating_sub(text[begin..span.end].width() + gutter(o.line));
+                    mark(kind, span, s, left)
                 });
                 let snippet = Snippet::source(text.as_str()).path(path).fold(true);
                 elements.push(snippet.annotations(marks).into());
@@ -207,7 +138,9 @@ fn snippets<'a>(
                     let start = line.len() - line.trim_start().len();
                     let snippet = Snippet::source(line.as_str()).path(path);
                     let snippet = snippet.line_start(o.line as usize);
-                    elements.push(snippet.annotation(mark(kind, start..line.len(), s)).into());
+                    let left = width.saturating_sub(line.width() + gutter(o.line));
+                    let mark = mark(kind, start..line.len(), s, left);
+                    elements.push(snippet.annotation(mark).into());
                 }
             }
             None => elements.push(Place::path(path).into()),
@@ -216,12 +149,19 @@ fn snippets<'a>(
     elements
 }
 
-fn mark<'a>(kind: &AnnotationKind, span: Range<usize>, site: &Site) -> Annotation<'a> {
+/// The mark of a site, with `left` columns for its label. A label that has no room there stands
+/// with the site among the notes alone.
+fn mark<'a>(kind: &AnnotationKind, span: Range<usize>, site: &Site, left: usize) -> Annotation<'a> {
     let kind = match kind {
         AnnotationKind::Primary => AnnotationKind::Primary,
         _ => AnnotationKind::Context,
     };
-    kind.span(span).label(site.label.clone())
+    let mark = kind.span(span);
+    let words = [site.label.as_str(), site.label.split(", ").next().unwrap_or("")];
+    match words.into_iter().find(|words| words.width() <= left) {
+        Some(words) => mark.label(words.to_owned()),
+        None => mark,
+    }
 }
 
 /// `span` cut to the text and to character boundaries.

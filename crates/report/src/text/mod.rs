@@ -4,6 +4,7 @@
 //! pipes and golden files.
 
 mod diagnostic;
+mod notes;
 mod run;
 mod table;
 mod wrap;

@@ -14,9 +14,12 @@ use crate::run::{InputKind, Outcome, Run};
 pub fn run_report(run: &Run, style: Style) -> String {
     let mut out = wrap(headline(run).trim_end(), style.width, 4);
     out.push('\n');
-    for note in &run.notes {
+    // What a loop says in every round is said once.
+    for same in run.notes.chunk_by(|a, b| a == b) {
+        let Some(note) = same.first() else { continue };
         let place = note.place.as_ref().map(|(path, line)| format!("{path}:{line}: "));
-        let text = format!("  {}{}", place.unwrap_or_default(), note.text);
+        let times = if same.len() > 1 { format!(" ({} times)", same.len()) } else { String::new() };
+        let text = format!("  {}{}{times}", place.unwrap_or_default(), note.text);
         let _ = writeln!(out, "{}", wrap(&text, style.width, 4));
     }
     for line in &run.summary {
@@ -107,7 +110,7 @@ pub fn windows(run: &Run, style: Style) -> String {
             }
         }
     }
-    for line in table.render().lines() {
+    for line in table.render_within(style.width.saturating_sub(2)).lines() {
         let _ = writeln!(out, "  {line}");
     }
     if run.input.kind == InputKind::Log {
@@ -141,7 +144,7 @@ fn longest(run: &Run, style: Style) -> String {
             call.to_owned(),
         ]);
     }
-    for line in table.render().lines() {
+    for line in table.render_within(style.width.saturating_sub(2)).lines() {
         let _ = writeln!(out, "  {line}");
     }
     if groups.len() > shown {
@@ -161,9 +164,10 @@ fn length_text(window: &WxWindow) -> String {
     match (&window.closed, length(window)) {
         (None, _) => "still open".to_owned(),
         (Some(_), Some(ns)) => duration(ns),
-        (Some(closed), None) => {
-            format!("{} events", closed.seq - window.opened.seq.min(closed.seq))
-        }
+        (Some(closed), None) => match closed.seq.saturating_sub(window.opened.seq) {
+            1 => "1 event".to_owned(),
+            n => format!("{n} events"),
+        },
     }
 }
 
@@ -196,7 +200,7 @@ pub fn coverage(run: &Run, style: Style) -> String {
             };
             table.row([rule.name().to_owned(), text]);
         }
-        for line in table.render().lines() {
+        for line in table.render_within(style.width.saturating_sub(2)).lines() {
             let _ = writeln!(out, "  {line}");
         }
     } else if blind > 0 {

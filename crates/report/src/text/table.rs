@@ -6,7 +6,11 @@ use textbed_arch::Arch;
 use textbed_check::Level;
 use unicode_width::UnicodeWidthStr;
 
+use super::wrap;
 use crate::run::{Outcome, Run};
+
+/// A column is not made narrower than this.
+const NARROWEST: usize = 12;
 
 /// A table of text; a cell may have several lines.
 #[derive(Clone, Default, Debug)]
@@ -29,13 +33,39 @@ impl Table {
     /// header, a blank line between rows if any cell has several lines.
     #[must_use]
     pub fn render(&self) -> String {
+        self.laid_out(&self.widths())
+    }
+
+    /// Laid out within `width` columns, as far as words allow: the widest columns become narrower,
+    /// and what follows the first line of a text is indented there.
+    #[must_use]
+    pub fn render_within(&self, width: usize) -> String {
+        let mut widths = self.widths();
+        let between = 2 * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + between > width {
+            let Some(widest) = widths.iter_mut().max().filter(|w| **w > NARROWEST) else { break };
+            *widest -= 1;
+        }
+        let cells = |row: &Vec<String>| {
+            let broken = row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width, 2));
+            broken.collect::<Vec<String>>()
+        };
+        let narrow = Self { rows: self.rows.iter().map(cells).collect() };
+        narrow.laid_out(&narrow.widths())
+    }
+
+    /// The widest line of each column.
+    fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|c| {
-                let cells = self.rows.iter().filter_map(|row| row.get(c));
-                cells.flat_map(|cell| cell.lines().map(UnicodeWidthStr::width)).max().unwrap_or(0)
-            })
-            .collect();
+        let widest = |c: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(c));
+            cells.flat_map(|cell| cell.lines().map(UnicodeWidthStr::width)).max().unwrap_or(0)
+        };
+        (0..columns).map(widest).collect()
+    }
+
+    fn laid_out(&self, widths: &[usize]) -> String {
+        let columns = widths.len();
         let airy = self.rows.iter().flatten().any(|cell| cell.contains('\n'));
         let mut out = String::new();
         for (r, row) in self.rows.iter().enumerate() {
@@ -63,9 +93,9 @@ impl Table {
 }
 
 /// The runs as a table: a row for each name and kernel, a column for each architecture, in each
-/// cell the outcome and the findings (`?` = possible).
+/// cell the outcome and the findings (`?` = possible). Where that has no room, a line for each run.
 #[must_use]
-pub fn stories(runs: &[Run]) -> String {
+pub fn stories(runs: &[Run], width: usize) -> String {
     let archs: Vec<Arch> =
         Arch::ALL.into_iter().filter(|a| runs.iter().any(|r| r.arch == *a)).collect();
     let mut keys: Vec<(&str, Option<&str>)> = Vec::new();
@@ -77,21 +107,32 @@ pub fn stories(runs: &[Run]) -> String {
     }
     let mut table =
         Table::new(["story".to_owned()].into_iter().chain(archs.iter().map(ToString::to_string)));
+    let mut list = String::new();
     for (name, kernel) in keys {
         let head = kernel.map_or_else(|| name.to_owned(), |k| format!("{name}\nkernel {k}"));
-        let cells = archs.iter().map(|arch| {
-            let mine = runs
+        let mut row = vec![head];
+        for arch in &archs {
+            let mine: Vec<&Run> = runs
                 .iter()
-                .filter(|r| r.arch == *arch && r.name == name && r.kernel.as_deref() == kernel);
-            cell(&mine.collect::<Vec<_>>())
-        });
-        table.row([head].into_iter().chain(cells));
+                .filter(|r| r.arch == *arch && r.name == name && r.kernel.as_deref() == kernel)
+                .collect();
+            let lines = cell(&mine);
+            if !mine.is_empty() {
+                let on = kernel.map_or_else(String::new, |k| format!(", kernel {k}"));
+                let line = format!("{name} on {arch}{on}: {}", lines.join(", "));
+                let _ = writeln!(list, "{}", wrap(&line, width, 4));
+            }
+            row.push(lines.join("\n"));
+        }
+        table.row(row);
     }
-    table.render()
+    let table = table.render();
+    if table.lines().all(|line| line.width() <= width) { table } else { list }
 }
 
-/// What the runs of one story on one machine showed, together.
-fn cell(runs: &[&Run]) -> String {
+/// What the runs of one story on one machine showed, together: the outcome, then each kind of
+/// finding.
+fn cell(runs: &[&Run]) -> Vec<String> {
     let found = runs.iter().filter(|run| run.outcome == Outcome::Findings);
     let outcome = match found.map(|run| run.denied()).max() {
         Some(true) => "findings",
@@ -114,7 +155,7 @@ fn cell(runs: &[&Run]) -> String {
             lines.push(line);
         }
     }
-    lines.join("\n")
+    lines
 }
 
 #[cfg(test)]
@@ -127,5 +168,17 @@ mod tests {
         table.row(["one\ntwo", "x"]);
         table.row(["3"]);
         assert_eq!(table.render(), "a    bb\n-------\none  x\ntwo\n\n3\n");
+    }
+
+    #[test]
+    fn the_widest_columns_become_narrower() {
+        let mut table = Table::new(["who", "what is said of it"]);
+        table.row(["a", "one word after the other one"]);
+        table.row(["b", "short"]);
+        let narrow = table.render_within(20);
+        let lines: Vec<&str> = narrow.lines().collect();
+        assert!(lines.iter().all(|l| l.width() <= 20), "{narrow}");
+        assert_eq!(lines[3..7], ["a    one word after", "       the other one", "", "b    short"]);
+        assert_eq!(table.render_within(100), table.render());
     }
 }

@@ -12,14 +12,15 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> String {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
         }
-        if indent + paragraph.width() <= width {
+        let indented = if n > 0 { indent } else { 0 };
+        if indented + paragraph.width() <= width {
             // A line that fits is kept to the letter: columns may be lined up in it.
             out.push_str(paragraph);
             continue;
         }
         let lead = paragraph.len() - paragraph.trim_start().len();
         out.push_str(&paragraph[..lead]);
-        let mut column = indent + lead;
+        let mut column = indented + lead;
         // Spaces that stand before the next word: several of them line up columns.
         let mut gap = 0;
         for (i, word) in paragraph[lead..].split(' ').enumerate() {
@@ -54,6 +55,7 @@ mod tests {
         assert_eq!(wrap("done  one two", 10, 0), "done  one\ntwo");
         assert_eq!(wrap("one two three", 7, 0), "one two\nthree");
         assert_eq!(wrap("one two three", 9, 2), "one two\n  three");
+        assert_eq!(wrap("one two three", 7, 2), "one two\n  three");
         assert_eq!(wrap("a\n  b c", 3, 0), "a\n  b\n  c");
         assert_eq!(wrap("unbreakable", 3, 0), "unbreakable");
     }
