@@ -1,4 +1,4 @@
-//! `textbed list` and `textbed explain`.
+//! `textbed list`.
 
 use anyhow::Result;
 use textbed_arch::cite::{Evidence, Text};
@@ -11,16 +11,6 @@ use crate::args::Listing;
 use crate::output::Out;
 use crate::status::Status;
 use crate::{inputs, options};
-
-/// `textbed explain RULE`.
-pub(crate) fn explain(rule: &str, out: &mut Out) -> Result<Status> {
-    let row = rules::by_name(rule).ok_or_else(|| options::unknown_rule(rule))?;
-    out.text(row.explain)?;
-    if !row.explain.ends_with('\n') {
-        out.text("\n")?;
-    }
-    Ok(Status::Clean)
-}
 
 /// `textbed list WHAT`.
 pub(crate) fn list(what: Listing, out: &mut Out) -> Result<Status> {

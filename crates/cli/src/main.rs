@@ -7,6 +7,7 @@ mod args;
 mod baseline;
 mod caps;
 mod config;
+mod explain;
 mod inputs;
 mod leave_out;
 mod list;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Command::LeaveOut(args) => leave_out::leave_out(args, &mut out),
         Command::Replay(args) => replay::replay(args, &mut out),
         Command::Record(args) => record::record(args, &mut out),
-        Command::Explain { rule } => list::explain(rule, &mut out),
+        Command::Explain { rule } => explain::explain(rule, &mut out),
         Command::List { what } => list::list(*what, &mut out),
         Command::Caps(args) => caps::caps(args, &mut out),
         Command::Completions { shell } => {

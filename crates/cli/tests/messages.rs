@@ -118,3 +118,34 @@ fn findings_of_every_rule_stay_within_the_width_with_colours_and_without() {
         }
     }
 }
+
+#[test]
+fn every_rule_is_explained_with_a_time_line_and_a_program() {
+    for rule in RULES {
+        let name = rule.name;
+        for width in [80, 120] {
+            let page = |colour: &str| {
+                let columns = width.to_string();
+                textbed(&["explain", name, "--width", &columns, "--color", colour])
+            };
+            let (plain, coloured) = (page("never"), page("always"));
+            let wide = too_wide(&plain, width);
+            assert!(wide.is_empty(), "{name}, wider than {width}:\n{}", wide.join("\n"));
+            assert!(coloured.contains("\x1b[1m# ") && !plain.contains('\x1b'), "{name}");
+            // Marks of code spans are colours there.
+            assert_eq!(bare(&coloured).replace('`', ""), plain.replace('`', ""), "{name}");
+            let section = |title: &str| {
+                let (_, rest) = plain.split_once(&format!("\n## {title}\n")).expect(title);
+                rest.split("\n## ").next().unwrap().to_owned()
+            };
+            let line = section("Example");
+            assert!(line.contains("```\n") && line.contains("cpu 0"), "{name}: no CPU in:\n{line}");
+            let worked = section("A worked example");
+            assert!(worked.contains("\ncpu 0 {\n") && worked.contains(name), "{name}: {worked}");
+            assert!(worked.contains("\n+ ") && worked.contains("good.tb"), "{name}: {worked}");
+            for cite in rule.cites {
+                assert!(section("What findings cite").contains(&cite.evidence.to_string()));
+            }
+        }
+    }
+}

@@ -5,11 +5,13 @@
 
 mod diagnostic;
 mod notes;
+mod page;
 mod run;
 mod table;
 mod wrap;
 
 pub use diagnostic::{Problem, finding, problem};
+pub use page::page;
 pub use run::{coverage, run_report, windows};
 pub use table::{Table, stories};
 pub use wrap::wrap;
