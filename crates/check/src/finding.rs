@@ -80,7 +80,7 @@ pub struct ChainStep {
     pub operation: String,
     /// Whether it did.
     pub state: StepState,
-    /// The event that did it.
+    /// The event that did it; of a step that is missing, the last one that came too early.
     pub site: Option<Site>,
     /// Which rule asks for it.
     pub cite: Cite,

@@ -102,7 +102,11 @@ fn chain(steps: &[ChainStep], room: usize) -> String {
             let _ = write!(line, ": {}", step.operation);
         }
         if let Some(site) = &step.site {
-            let _ = write!(line, " ({} at event {})", site.cpu, site.seq);
+            let _ = match step.state {
+                StepState::Done => write!(line, " ({} at event {})", site.cpu, site.seq),
+                // The last one that there was.
+                _ => write!(line, " (too early: {} at event {})", site.cpu, site.seq),
+            };
         }
         let _ = write!(text, "\n{}", wrap(&line, room, state.len() + 2));
     }
