@@ -31,6 +31,7 @@ mod options;
 pub mod outcomes;
 mod patching;
 mod per_cpu;
+mod permits;
 mod refusals;
 pub mod rules;
 mod shortcuts;

@@ -18,6 +18,7 @@ use crate::mark::Mark;
 use crate::memory::BecameExec;
 use crate::options::{Mode, Options};
 use crate::patching::Patching;
+use crate::permits::Authorised;
 use crate::refusals::Waiting;
 use crate::rules::RuleId;
 use crate::span::Span;
@@ -25,7 +26,7 @@ use crate::symbols::Symbols;
 use crate::tables::{Tables, UNKNOWN_PHYS};
 use crate::translation::{Stale, complete::Issued, watch::Watch};
 use crate::words;
-use crate::wx::{Authorised, WxWindows};
+use crate::wx::WxWindows;
 
 /// The event at hand, with its batch.
 #[derive(Clone, Copy)]

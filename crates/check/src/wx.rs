@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, Perm, Pfn, SpaceId, VirtAddr};
-use textbed_event::{CallRef, WindowPurpose};
+use textbed_event::CallRef;
 
 use crate::finding::{WindowStatus, WxWindow};
 use crate::live::Live;
@@ -22,53 +22,6 @@ use crate::rules::RuleId;
 use crate::rules::permissions::{self, Ended};
 use crate::span::{Piece, Span, SpanMap};
 use crate::tables::{Alias, UNKNOWN_PHYS};
-
-/// An authorised temporary alias, or a mapping that the platform never protects.
-#[derive(Clone, Copy, Debug)]
-struct Permit {
-    id: u32,
-    purpose: WindowPurpose,
-    frames: Span,
-    opened: u64,
-}
-
-/// Permits kept at once.
-const MAX_PERMITS: usize = 4096;
-
-/// The permits that are open.
-#[derive(Default, Debug)]
-pub(crate) struct Authorised {
-    open: Vec<Permit>,
-}
-
-impl Authorised {
-    pub(crate) fn open(&mut self, id: u32, purpose: WindowPurpose, frames: Span, opened: u64) {
-        if self.open.len() < MAX_PERMITS {
-            self.open.push(Permit { id, purpose, frames, opened });
-        }
-    }
-
-    /// Closes a permit; its frames come back.
-    pub(crate) fn close(&mut self, id: u32) -> Option<Span> {
-        let at = self.open.iter().rposition(|p| p.id == id)?;
-        Some(self.open.remove(at).frames)
-    }
-
-    /// What a write grant on `frames` is, if its mapping was made at event `made_at`.
-    fn status(&self, frames: Span, made_at: u64, oldest: bool) -> WindowStatus {
-        let mut status = WindowStatus::Violation;
-        for permit in self.open.iter().filter(|p| p.frames.meet(frames).is_some()) {
-            if permit.purpose == WindowPurpose::Platform {
-                if oldest {
-                    return WindowStatus::Platform;
-                }
-            } else if made_at >= permit.opened {
-                status = WindowStatus::Protocol;
-            }
-        }
-        status
-    }
-}
 
 /// One way to write or to execute a frame.
 #[derive(Clone, Copy, Debug)]
