@@ -11,7 +11,6 @@ use textbed_arch::{
 use textbed_check::rules::RuleId;
 use textbed_event::{Access, FaultReason, LeafChange, Promise, View};
 
-const P: u64 = 0x20_0000;
 const Q: u64 = 0x40_0000;
 const PAGE: u64 = 0x1000;
 

@@ -7,7 +7,6 @@ use textbed_arch::{Arch, CpuId, effect::Reach};
 use textbed_check::{Blame, Coverage, Window, rules::RuleId};
 use textbed_event::{Facts, Promise, View};
 
-const P: u64 = 0x20_0000;
 const LEN: u64 = 0x4000;
 
 #[test]

@@ -12,21 +12,7 @@ use textbed_check::{
 };
 use textbed_event::{Facts, Flags, Kind, View};
 
-const P: u64 = 0x20_0000;
-const MAINTENANCE: RuleId = RuleId::MissingIcacheMaintenance;
 const SYNC: RuleId = RuleId::MissingContextSync;
-const ORDER: RuleId = RuleId::MissingPublicationOrder;
-const IDC: Features = Features::ARM_IDC;
-const DIC: Features = Features::ARM_DIC;
-const COHERENT: Features = Features::PPC_COHERENT_ICACHE;
-
-/// Code that was executable with other bytes since the start, written through the direct map.
-fn patched_area(arch: Arch, on: Features, off: Features) -> Story {
-    let mut s = Story::with(arch, on, off);
-    s.leaf(0, AREA, P, 1, NONE, ROX);
-    s.region(AREA, 0x1000, "bpf", "prog");
-    s
-}
 
 fn with_reading(reading: Reading) -> Options {
     Options { reading, ..Options::default() }

@@ -8,8 +8,6 @@ use textbed_arch::{Arch, Features, effect::Barrier};
 use textbed_check::rules::Family;
 use textbed_check::{Finding, Mode, Options, Reading};
 
-const P: u64 = 0x20_0000;
-
 /// One step: what, on which CPU, on which line.
 fn step(s: &mut Story, (what, cpu, line): (u8, u16, u64)) {
     let at = line * 64;

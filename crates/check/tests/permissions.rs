@@ -10,8 +10,6 @@ use textbed_arch::{
 use textbed_check::{Coverage, Level, Options, WindowStatus, rules::RuleId};
 use textbed_event::{Facts, Flags, WindowPurpose};
 
-const P: u64 = 0x20_0000;
-
 #[test]
 fn a_writable_mapping_that_becomes_executable_is_reported_when_its_call_returns() {
     let mut s = Story::new(Arch::X86_64);

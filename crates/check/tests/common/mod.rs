@@ -22,6 +22,14 @@ pub const RWX: Perm = Perm::KERNEL_RWX;
 pub const DM: u64 = 0xffff_8880_0000_0000;
 /// A module-like area.
 pub const AREA: u64 = 0xffff_ffff_c000_0000;
+/// A frame.
+pub const P: u64 = 0x20_0000;
+
+pub const MAINTENANCE: RuleId = RuleId::MissingIcacheMaintenance;
+pub const ORDER: RuleId = RuleId::MissingPublicationOrder;
+pub const IDC: Features = Features::ARM_IDC;
+pub const DIC: Features = Features::ARM_DIC;
+pub const COHERENT: Features = Features::PPC_COHERENT_ICACHE;
 
 pub struct Story {
     pub header: Header,
@@ -29,6 +37,14 @@ pub struct Story {
     calls: Vec<(u16, CallRef)>,
     pub space: SpaceId,
     pub flags: Flags,
+}
+
+/// Code that was executable with other bytes since the start, written through the direct map.
+pub fn patched_area(arch: Arch, on: Features, off: Features) -> Story {
+    let mut s = Story::with(arch, on, off);
+    s.leaf(0, AREA, P, 1, NONE, ROX);
+    s.region(AREA, 0x1000, "bpf", "prog");
+    s
 }
 
 impl Story {
