@@ -26,7 +26,7 @@ pub struct TrapRow {
 
 const UDF: Cite = Cite::deduced("Arm ARM DDI 0487 C6.2, UDF; capstone reads zeros as udf #0");
 const TW: Cite = Cite::deduced("Power ISA 3.1B Book I 3.3.11; capstone reads the word as trap");
-const ILLEGAL: Cite = Cite::memory("Power ISA 3.1B Book I, appendix: primary opcode 0 is illegal");
+const ILLEGAL: Cite = Cite::deduced("IBM 750GX UM 2.3.1.3: a word of zeros is always illegal");
 
 /// Every known fill, the one to use first for each architecture.
 pub const TRAP_FILLS: &[TrapRow] = &[

@@ -65,9 +65,13 @@ fn every_rule_fires_and_tells_both_sites() {
             if !sites.iter().any(owned) {
                 say("addresses of which nobody says whose they are");
             }
-            if finding["cite"].as_array().is_none_or(|c| c.iter().any(|c| c["verified"].is_null()))
-            {
+            let cites = finding["cite"].as_array().expect("sources");
+            if cites.is_empty() || cites.iter().any(|c| c["verified"].is_null()) {
                 say("a source that does not say whether it was read");
+            }
+            let memory = cites.iter().any(|c| c["verified"] == "memory");
+            if finding["confidence"] == "certain" && memory {
+                say("certain, by a source that was not read");
             }
             if finding["help"].is_null() || finding["missing"].as_array().is_none_or(Vec::is_empty)
             {

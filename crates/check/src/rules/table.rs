@@ -43,7 +43,8 @@ const METADATA: Cite =
     Cite::read("Linux commits 285a54efe386, efd608fa7403, 9e667624c291, f263a81451c1 (messages)");
 const READ_ONLY: Cite =
     Cite::deduced("Intel SDM 3A 4.6.1, CR0.WP; AMD APM vol 2, 5.6: supervisor writes");
-const PADS_X86: Cite = Cite::memory("Intel SDM 1, 17.3 (ENDBR64 under IA32_S_CET.ENDBR_EN)");
+const PADS_X86: Cite =
+    Cite::read("Intel SDM 2A ENDBR64; 12th generation datasheet, Indirect Branch Tracking");
 const PADS_ARM: Cite = Cite::read("Linux commit 738a96c4a8c3 (message); arm64: BTI and PACIASP");
 const MISMATCH: Cite = Cite::read("Linux commits 9e1db76f44de, c841668784cc (messages)");
 const RANGES: Cite = Cite::read("Linux commit 8e41f8726dcf (message)");
@@ -194,7 +195,9 @@ pub static RULES: &[RuleRow] = &[
         sure: Facts::CONTENTS,
         cites: &[
             Cite::read("Linux 5.19 and later, kernel/bpf/core.c: packs are filled with traps"),
-            Cite::memory("Intel SDM 2A INT3; Arm ARM C6 BRK, UDF; Power ISA Book I trap"),
+            Cite::read("Intel SDM 3A, Interrupt 3 (#BP); 2A, INT n/INTO/INT3/INT1"),
+            Cite::read("Linux 6.12 arm64 insn-def.h: a BRK that provokes a fault on purpose"),
+            Cite::read("Linux 6.12 powerpc probes.h: trap; IBM 750GX UM 2.3.1.3: zeros"),
         ],
         explain: include_str!("pages/missing-trap-fill.md"),
     },
