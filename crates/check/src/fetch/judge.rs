@@ -132,7 +132,7 @@ impl Live {
         let up = cpus.filter(|p| self.cpus.online & View::cpu_bit(*p) != 0);
         let broken = up.flat_map(|p| parts.iter().map(move |part| (p, part))).find_map(
             |(p, (virt, part, history))| {
-                let broken = self.verdict(p, space, *virt, *part, history, false)?;
+                let broken = self.verdict(p, space, *virt, (*part, *part), history, false)?;
                 Some((p, *virt, broken))
             },
         );
@@ -173,17 +173,18 @@ impl Live {
                 self.occasions.looked(rule);
             }
         }
-        for (part, history) in &parts {
+        for (n, (part, history)) in parts.iter().enumerate() {
             let at = virt.wrapping_add(part.first - span.first);
+            let place = (*part, of_one_store(&parts, n));
             if found.is_none() {
                 found = self
-                    .verdict(p, space, at, *part, history, self.fetches.cmodx)
+                    .verdict(p, space, at, place, history, self.fetches.cmodx)
                     .map(|broken| (at, broken));
             }
             // What only the list of live replacements allows may have been the old one.
             let settled = found.is_none()
                 && (!self.fetches.cmodx
-                    || self.verdict(p, space, at, *part, history, false).is_none());
+                    || self.verdict(p, space, at, place, history, false).is_none());
             all_settled &= settled;
             self.note_fetch(p, *part, history, settled, now.seq());
         }
@@ -233,17 +234,19 @@ impl Live {
         }
     }
 
+    /// What is wrong with what `p` may fetch of `span`, which is at `virt` and has one history;
+    /// `stored`: `span` and what the same store wrote beside it of the bytes that are fetched.
     pub(crate) fn verdict(
         &self,
         p: CpuId,
         space: SpaceId,
         virt: u64,
-        span: Span,
+        (span, stored): (Span, Span),
         history: &History,
         live: bool,
     ) -> Option<Broken> {
         let low = 0;
-        let at = Place { p, space, virt, span, history, low, live };
+        let at = Place { p, space, virt, span, stored, history, low, live };
         match &self.fetches.model {
             Model::Off => None,
             Model::X86 { machine, .. } => self.x86_verdict(machine, at),
@@ -474,7 +477,7 @@ impl Live {
     /// Whether the reading asks for context synchronisation, if the chain before it was complete at
     /// event `done_at` and the CPU's last one was at `moment`; and whether that is firm.
     fn sync_needed(&self, at: &Place<'_>, done_at: u64, moment: u64) -> (bool, bool) {
-        let fresh = self.fetches.looks.executed(at.p, at.span, moment, done_at);
+        let fresh = self.fetches.looks.executed(at.p, at.stored, moment, done_at);
         let exec_since = self.tables.lookup(at.space, at.virt).map_or(0, |(_, m)| m.exec_since);
         let mapped = fresh
             || exec_since < done_at
@@ -518,11 +521,36 @@ struct Place<'a> {
     space: SpaceId,
     virt: u64,
     span: Span,
+    /// What of the fetched bytes the newest store there wrote, `span` being a part of it.
+    stored: Span,
     history: &'a History,
     /// Stamp of the oldest version in the window.
     low: u64,
     /// The rows that allow live patching apply.
     live: bool,
+}
+
+/// The part numbered `n` with those beside it that have the same newest store: what was there
+/// before divides them only as long as it is kept.
+fn of_one_store(parts: &[(Span, History)], n: usize) -> Span {
+    let stamp = |(_, history): &(Span, History)| history.newest().map(|v| v.stamp);
+    let (before, after) = parts.split_at(n);
+    let own = &after[0];
+    let same = |part: &&(Span, History)| stamp(part) == stamp(own);
+    let mut whole = own.0;
+    for (part, _) in before.iter().rev().take_while(same) {
+        if part.last.checked_add(1) != Some(whole.first) {
+            break;
+        }
+        whole.first = part.first;
+    }
+    for (part, _) in after.iter().skip(1).take_while(same) {
+        if whole.last.checked_add(1) != Some(part.first) {
+            break;
+        }
+        whole.last = part.last;
+    }
+    whole
 }
 
 /// Whether a store on x86 may be met by a CPU that runs the code: one byte (what kernels do with

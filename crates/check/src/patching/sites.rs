@@ -207,7 +207,7 @@ impl Live {
         let others: Vec<CpuId> =
             cpus.filter(|p| *p != now.cpu() && self.cpus.online & View::cpu_bit(*p) != 0).collect();
         let open = others.into_iter().find_map(|p| {
-            let broken = self.verdict(p, space, virt, byte, &history, false)?;
+            let broken = self.verdict(p, space, virt, (byte, byte), &history, false)?;
             Some((p, broken.sure, broken.version.mark))
         });
         if let Some((p, sure, stored)) = open {

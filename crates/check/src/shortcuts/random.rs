@@ -171,6 +171,12 @@ proptest! {
     }
 }
 
+/// A store of which the CPU executed a part before: whatever older stores divide it, it is one.
+#[test]
+fn what_older_stores_divide_is_one_store() {
+    assert!(compare(Arch::X86_64, false, 5_411_235_954_356_254_330).unwrap() > 0);
+}
+
 /// Streams whose reports change if all versions are forgotten, or those that not every CPU is past:
 /// about one in a thousand does.
 const NEED_THEIR_BOUND: [u64; 2] = [7_797_122_764_801_549_308, 15_458_708_015_277_820_492];
