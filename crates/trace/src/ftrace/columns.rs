@@ -319,10 +319,7 @@ fn flags(word: &[u8]) -> Option<Flags> {
 
 /// Splits `NAME: BODY`. trace-cmd and perf write `SYSTEM:NAME:`; the system is left out.
 fn name_and_body(text: &[u8]) -> (&[u8], &[u8]) {
-    let text = match text.first() {
-        Some(c) if c.is_ascii_graphic() => text,
-        _ => scan::trimmed(text),
-    };
+    let text = scan::trimmed(text);
     // Nearly always the first colon ends the name.
     if let Some(at) = scan::either(text, b':', b' ')
         && let (name, [b':', body @ ..]) = text.split_at(at)

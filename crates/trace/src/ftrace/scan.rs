@@ -47,6 +47,9 @@ pub(crate) fn byte(text: &[u8], wanted: u8) -> Option<usize> {
 /// What is behind the spaces in front, and behind other white space that follows them.
 #[inline]
 pub(crate) fn trimmed(text: &[u8]) -> &[u8] {
+    if text.first().is_some_and(u8::is_ascii_graphic) {
+        return text;
+    }
     let spaces = match text.first_chunk() {
         Some(word) => place(u64::from_le_bytes(*word) ^ all(b' ')),
         None => 0,
