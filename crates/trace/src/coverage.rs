@@ -66,21 +66,24 @@ impl Probed {
             changes_inside: self.changes_inside(arch),
             flushes: self.flushes(arch),
             text_poke: has(Meaning::TextPoke),
-            cross_call: has(Meaning::CrossCall),
+            cross_call: self.crosses(),
             frees: self.frees(),
             patches_end_synced: has(Meaning::PatchBatch)
                 && has(Meaning::TextPoke)
-                && has(Meaning::CrossCall)
+                && self.crosses()
                 && has(Meaning::Remote(Runs::SyncCore)),
-            kicks: has(Meaning::TextCopy)
-                && has(Meaning::CrossCall)
-                && has(Meaning::Remote(Runs::Nothing)),
+            kicks: has(Meaning::TextCopy) && self.crosses() && has(Meaning::Remote(Runs::Nothing)),
         }
     }
 
     /// Whether a function with such a meaning was probed.
     pub fn meaning(&self, wanted: impl Fn(Meaning) -> bool) -> bool {
         self.functions().any(|f| wanted(f.meaning))
+    }
+
+    /// Whether any function that asks other CPUs to run something was probed.
+    fn crosses(&self) -> bool {
+        self.meaning(|m| matches!(m, Meaning::CrossCall { .. }))
     }
 
     /// The functions probed at entry.
@@ -173,7 +176,7 @@ impl Probed {
         if arch.is_powerpc() {
             kinds.push(Kind::WindowOpened);
         }
-        if has(Meaning::CrossCall) && self.meaning(|m| matches!(m, Meaning::Remote(_))) {
+        if self.crosses() && self.meaning(|m| matches!(m, Meaning::Remote(_))) {
             kinds.extend([Kind::IpiSent, Kind::IpiTaken, Kind::IpiDone]);
         }
         if has(Meaning::StopMachine) {

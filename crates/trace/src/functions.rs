@@ -181,7 +181,10 @@ pub enum Meaning {
     /// Code is copied by a patcher whose inner functions no probe sees: `dst`, `len`.
     TextCopy,
     /// Other CPUs are asked to run `func`.
-    CrossCall,
+    CrossCall {
+        /// By the function that others call for it, with the same `func`.
+        inner: bool,
+    },
     /// An interrupt goes to other CPUs (tracepoint): who, where it says so.
     IpiSend,
     /// This CPU runs a cross-called function.
@@ -347,6 +350,10 @@ mod tests {
         assert_eq!(INDEX.len(), all().count());
         for f in all() {
             assert!(!f.cite.source.is_empty(), "{}", f.name);
+            // What is read once each, and in the order of the row.
+            assert!(f.args.len() <= crate::calls::MAX_ARGS, "{}", f.name);
+            let names: std::collections::BTreeSet<_> = f.args.iter().collect();
+            assert_eq!(names.len(), f.args.len(), "{}", f.name);
             if let (Some(a), Some(b)) = f.versions {
                 assert!(a <= b, "{}", f.name);
             }

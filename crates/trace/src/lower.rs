@@ -372,7 +372,7 @@ impl<'s> Lower<'s> {
             | Meaning::TextCopy
             | Meaning::IcacheRange
             | Meaning::StopMachine => self.text_entry(f, e),
-            Meaning::CrossCall
+            Meaning::CrossCall { .. }
             | Meaning::IpiSend
             | Meaning::Remote(_)
             | Meaning::LocalFlushAll

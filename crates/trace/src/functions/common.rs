@@ -117,8 +117,8 @@ pub(super) const ROWS: &[Function] = &[
     row("mark_rodata_ro", On::All, Call, &[], Ret::Void, INIT),
     row("free_initmem", On::All, Call, &[], Ret::Void, INIT),
     // Order between CPUs.
-    row("on_each_cpu_cond_mask", On::All, CrossCall, &["func", "wait"], Ret::Void, SMP),
-    row("smp_call_function_many_cond", On::All, CrossCall, &["func"], Ret::Void, SMP),
+    row("on_each_cpu_cond_mask", On::All, CrossCall { inner: false }, &["func", "wait"], Ret::Void, SMP),
+    row("smp_call_function_many_cond", On::All, CrossCall { inner: true }, &["func"], Ret::Void, SMP),
     row("kick_all_cpus_sync", On::All, Call, &[], Ret::Void, SMP),
     row("do_nothing", On::All, Remote(super::Runs::Nothing), &[], Ret::Void, SMP),
     row("stop_machine", On::All, Call, &[], Ret::Errno, SMP),

@@ -88,7 +88,7 @@ impl Lower<'_> {
                     | CpaFlush
                     | ChangeMemoryApply
                     | ChangeMemoryCall
-                    | CrossCall
+                    | CrossCall { .. }
                     | IpiSend
                     | Remote(_)
                     | LocalFlushAll

@@ -129,7 +129,7 @@ impl Lower<'_> {
             Hit::Entry(f) => matches!(
                 f.meaning,
                 Meaning::TextPoke
-                    | Meaning::CrossCall
+                    | Meaning::CrossCall { .. }
                     | Meaning::IpiSend
                     | Meaning::Remote(Runs::SyncCore)
                     | Meaning::PatchStep

@@ -51,7 +51,7 @@ impl Lower<'_> {
     pub(super) fn sync_entry(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
         let bad = Class::NotUnderstood(Reason::BadArguments);
         match f.meaning {
-            Meaning::CrossCall => self.cross_call(f, e),
+            Meaning::CrossCall { inner } => self.cross_call(f, inner, e),
             Meaning::IpiSend => self.ipi_send(e),
             Meaning::Remote(runs) => {
                 let range = match runs {
@@ -88,19 +88,16 @@ impl Lower<'_> {
         self.emit(View::TlbInvalidate { scope, reach, virt, len, asid: 0 }, known_by);
     }
 
-    fn cross_call(&mut self, f: &'static Function, e: &Fields<'_>) -> Class {
+    fn cross_call(&mut self, f: &'static Function, inner: bool, e: &Fields<'_>) -> Class {
         let Some(func) = e.arg(b"func") else { return Class::NotUnderstood(Reason::BadArguments) };
         let target = self.recent.pointer(func);
         let Some(target) = target.filter(|t| matches!(t.meaning, Meaning::Remote(_))) else {
             return Class::NotNeeded;
         };
-        let inner = self.sync.outer == Some((self.now.cpu, target.name));
-        self.sync.outer = None;
-        if f.name == "smp_call_function_many_cond" && inner {
+        let this = Some((self.now.cpu, target.name));
+        let outer = std::mem::replace(&mut self.sync.outer, this.filter(|_| !inner));
+        if inner && outer == this {
             return Class::NotNeeded;
-        }
-        if f.name != "smp_call_function_many_cond" {
-            self.sync.outer = Some((self.now.cpu, target.name));
         }
         // kick_all_cpus_sync waits, and shows no argument that says so.
         let waits =

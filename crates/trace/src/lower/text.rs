@@ -93,7 +93,7 @@ impl Lower<'_> {
             (Open::StopMachine { .. }, _) => false,
             (Open::Wait { creator, .. }, Hit::Entry(f)) => match f.meaning {
                 // The inner function of the one that began it.
-                Meaning::CrossCall => f.name != *creator,
+                Meaning::CrossCall { .. } => f.name != *creator,
                 Meaning::IpiSend
                 | Meaning::Remote(_)
                 | Meaning::LocalFlushAll

@@ -97,7 +97,7 @@ impl Purpose {
                 Self::Translations
             }
             IcacheRange => Self::InstructionCache,
-            CrossCall | IpiSend | Remote(_) | StopMachine => Self::Order,
+            CrossCall { .. } | IpiSend | Remote(_) | StopMachine => Self::Order,
             ExecAlloc(_) | ExecmemAlloc | ExecPiece(_) | ExecPage(_) | ModuleStep => Self::Owners,
             Marker | Call | PatchStep | FreeStep | NotNeeded => Self::Context,
         }
