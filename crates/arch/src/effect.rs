@@ -144,6 +144,17 @@ impl fmt::Display for Wake {
     }
 }
 
+/// Why a branch leads elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Flow {
+    /// To go on there.
+    Jump,
+    /// To come back.
+    Call,
+    /// To where it was called from.
+    Return,
+}
+
 /// What an instruction of the table does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
@@ -167,8 +178,8 @@ pub enum Effect {
     Trap,
     /// Returns from an exception.
     ExceptionReturn,
-    /// Branches, calls or returns.
-    Branch,
+    /// Leads elsewhere.
+    Branch(Flow),
     /// Waits.
     Wait(Wake),
     /// Sets the event register of this CPU, or of every CPU (arm64 `sevl`, `sev`).

@@ -154,7 +154,7 @@ impl Op {
                 Op::Load(r(word, 0), address, bytes, order)
             }
             Effect::StoreRelease => Op::Store(r(word, 0), address, bytes, Order::Release),
-            Effect::Branch => match insn.row.name {
+            Effect::Branch(_) => match insn.row.name {
                 "b" => Op::Jump(offset()?, false),
                 "bl" => Op::Jump(offset()?, true),
                 "b.cond" => Op::JumpIf(If::Flags((word & 15) as u8), offset()?),

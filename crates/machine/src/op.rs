@@ -118,7 +118,7 @@ impl Machine {
             }
             Effect::CacheInvalidate(_)
             | Effect::Trap
-            | Effect::Branch
+            | Effect::Branch(_)
             | Effect::Exclusive
             | Effect::Atomic
             | Effect::LoadAcquire

@@ -213,7 +213,7 @@ impl Vcpu {
 
     /// Emits a taken branch.
     fn branched(&self, m: &mut Machine, site: &Site<'_>) -> Result<(), CpuError> {
-        let Some(insn) = site.insn.filter(|i| i.row.effect == Effect::Branch) else {
+        let Some(insn) = site.insn.filter(|i| matches!(i.row.effect, Effect::Branch(_))) else {
             return Ok(());
         };
         let to = self.engine.pc()?;

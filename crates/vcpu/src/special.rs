@@ -99,10 +99,10 @@ pub(crate) fn plan(arch: Arch, insn: &Insn, bytes: &[u8]) -> Plan {
         Effect::LoadAcquire => Plan::Engine(Order { load: MemOrder::Acquire, ..Order::PLAIN }),
         Effect::StoreRelease => Plan::Engine(Order { store: MemOrder::Release, ..Order::PLAIN }),
         Effect::NonTemporalStore => Plan::Engine(Order { non_temporal: true, ..Order::PLAIN }),
-        Effect::Branch if is_far(row) => Plan::NotModelled,
+        Effect::Branch(_) if is_far(row) => Plan::NotModelled,
         // The engine knows no prefixed instructions.
         Effect::Nop if insn.len == 8 => Plan::Hint,
-        Effect::Branch | Effect::Nop => Plan::Engine(Order::PLAIN),
+        Effect::Branch(_) | Effect::Nop => Plan::Engine(Order::PLAIN),
         // Segments are those of hash translation.
         Effect::Control if row.name == "slbmte" => Plan::NotModelled,
         _ => Plan::Machine { first: engine_first(arch, row) },

@@ -224,7 +224,7 @@ fn prepare(bed: &mut Bed, row: &Row, data: u64, target: u64) {
     let root = bed.m.root(SpaceId::KERNEL).unwrap().0;
     let sp = bed.cpus[0].stack_pointer().unwrap().0;
     let mut set = |n: u8, value: u64| bed.cpus[0].set_general(n, value).unwrap();
-    let branches = row.effect == Effect::Branch;
+    let branches = matches!(row.effect, Effect::Branch(_));
     match (arch, row.name) {
         // The base of GS.
         (Arch::X86_64, "wrmsr" | "wrmsrns") => {
@@ -354,7 +354,7 @@ fn wrong(arch: Arch, row: &Row, ran: &Ran) -> Option<String> {
                 && there(&|v| matches!(v, View::Trap { .. })),
             "no trap",
         ),
-        Effect::Branch => {
+        Effect::Branch(_) => {
             let taken = there(
                 &|v| matches!(v, View::Branch { from, to, .. } if from.0 == ran.at && to.0 == ran.pc),
             );

@@ -7,8 +7,9 @@
 
 use super::row::{CmodxRevision, Family, LivePatch, OpId, PatchList, Row, Shape};
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Flow, Reach, SyncCause, TlbScope, Wake};
 
+const JUMP: Effect = Effect::Branch(Flow::Jump);
 const CACHE: Cite = Cite::read("Arm ARM DDI 0487 B2.7.4.2, K11.5.2 (cache maintenance)");
 const DSB: Cite =
     Cite::read("Arm ARM DDI 0487 K11.5.2; herdtools7 aarch64hwreqs.cat (M.a), DSB-ob");
@@ -125,7 +126,15 @@ const fn hint(id: u16, name: &'static str, number: u32, effect: Effect) -> Row {
 }
 
 const fn branch(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
-    w(id, name, mask, value, shape, Effect::Branch, C6)
+    w(id, name, mask, value, shape, JUMP, C6)
+}
+
+const fn call(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
+    Row { effect: Effect::Branch(Flow::Call), ..branch(id, name, mask, value, shape) }
+}
+
+const fn ret(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
+    Row { effect: Effect::Branch(Flow::Return), ..branch(id, name, mask, value, shape) }
 }
 
 const fn access(
@@ -311,7 +320,7 @@ pub(super) const ROWS: &[Row] = &[
     kernel(w(0x20ac, "drps", WORD, 0xd6bf_03e0, Shape::None, Effect::ExceptionReturn, CSE)),
     // Branches.
     patchable(branch(0x20b0, "b", 0xfc00_0000, 0x1400_0000, Shape::Branch26), Aa),
-    patchable(branch(0x20b1, "bl", 0xfc00_0000, 0x9400_0000, Shape::Branch26), Aa),
+    patchable(call(0x20b1, "bl", 0xfc00_0000, 0x9400_0000, Shape::Branch26), Aa),
     patchable(branch(0x20b2, "b.cond", 0xff00_0010, 0x5400_0000, Shape::CondBranch), Middle),
     branch(0x20b3, "bc.cond", 0xff00_0010, 0x5400_0010, Shape::CondBranch),
     patchable(branch(0x20b4, "cbz", 0x7f00_0000, 0x3400_0000, Shape::CompareBranch), Middle),
@@ -319,35 +328,35 @@ pub(super) const ROWS: &[Row] = &[
     patchable(branch(0x20b6, "tbz", 0x7f00_0000, 0x3600_0000, Shape::TestBranch), Middle),
     patchable(branch(0x20b7, "tbnz", 0x7f00_0000, 0x3700_0000, Shape::TestBranch), Middle),
     branch(0x20b8, "br", 0xffff_fc1f, 0xd61f_0000, Shape::Xn),
-    branch(0x20b9, "blr", 0xffff_fc1f, 0xd63f_0000, Shape::Xn),
-    branch(0x20ba, "ret", 0xffff_fc1f, 0xd65f_0000, Shape::Xn),
+    call(0x20b9, "blr", 0xffff_fc1f, 0xd63f_0000, Shape::Xn),
+    ret(0x20ba, "ret", 0xffff_fc1f, 0xd65f_0000, Shape::Xn),
     branch(0x20bb, "braaz", 0xffff_fc1f, 0xd61f_081f, Shape::Xn),
     branch(0x20bc, "brabz", 0xffff_fc1f, 0xd61f_0c1f, Shape::Xn),
-    branch(0x20bd, "blraaz", 0xffff_fc1f, 0xd63f_081f, Shape::Xn),
-    branch(0x20be, "blrabz", 0xffff_fc1f, 0xd63f_0c1f, Shape::Xn),
+    call(0x20bd, "blraaz", 0xffff_fc1f, 0xd63f_081f, Shape::Xn),
+    call(0x20be, "blrabz", 0xffff_fc1f, 0xd63f_0c1f, Shape::Xn),
     branch(0x20bf, "braa", 0xffff_fc00, 0xd71f_0800, Shape::Xn),
     branch(0x20c0, "brab", 0xffff_fc00, 0xd71f_0c00, Shape::Xn),
-    branch(0x20c1, "blraa", 0xffff_fc00, 0xd73f_0800, Shape::Xn),
-    branch(0x20c2, "blrab", 0xffff_fc00, 0xd73f_0c00, Shape::Xn),
-    branch(0x20c3, "retaa", WORD, 0xd65f_0bff, Shape::None),
-    branch(0x20c4, "retab", WORD, 0xd65f_0fff, Shape::None),
+    call(0x20c1, "blraa", 0xffff_fc00, 0xd73f_0800, Shape::Xn),
+    call(0x20c2, "blrab", 0xffff_fc00, 0xd73f_0c00, Shape::Xn),
+    ret(0x20c3, "retaa", WORD, 0xd65f_0bff, Shape::None),
+    ret(0x20c4, "retab", WORD, 0xd65f_0fff, Shape::None),
     // FEAT_CMPBR: conditions 4 and 5 are reserved, hence two rows each.
     patchable(form(w(0x20c8, "cb<cc>", 0x7f80_c000, 0x7400_0000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "register, order"), Latest),
+        JUMP, CMPBR), "register, order"), Latest),
     patchable(form(w(0x20c9, "cb<cc>", 0x7fc0_c000, 0x74c0_0000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "register, equality"), Latest),
+        JUMP, CMPBR), "register, equality"), Latest),
     patchable(form(w(0x20ca, "cb<cc>", 0x7f80_4000, 0x7500_0000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "immediate, order"), Latest),
+        JUMP, CMPBR), "immediate, order"), Latest),
     patchable(form(w(0x20cb, "cb<cc>", 0x7fc0_4000, 0x75c0_0000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "immediate, equality"), Latest),
+        JUMP, CMPBR), "immediate, equality"), Latest),
     patchable(form(w(0x20cc, "cbb<cc>", 0xff80_c000, 0x7400_8000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "order"), Latest),
+        JUMP, CMPBR), "order"), Latest),
     patchable(form(w(0x20cd, "cbb<cc>", 0xffc0_c000, 0x74c0_8000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "equality"), Latest),
+        JUMP, CMPBR), "equality"), Latest),
     patchable(form(w(0x20ce, "cbh<cc>", 0xff80_c000, 0x7400_c000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "order"), Latest),
+        JUMP, CMPBR), "order"), Latest),
     patchable(form(w(0x20cf, "cbh<cc>", 0xffc0_c000, 0x74c0_c000, Shape::CompareRegBranch,
-        Effect::Branch, CMPBR), "equality"), Latest),
+        JUMP, CMPBR), "equality"), Latest),
     // Hints.
     patchable(hint(0x20d0, "nop", 0, Effect::Nop), Aa),
     hint(0x20d1, "yield", 1, Effect::Wait(Wake::Anything)),

@@ -8,7 +8,7 @@
 
 use super::row::{Family, LivePatch, OpId, PatchList, Pattern, Row, Shape};
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Flow, Reach, SyncCause, TlbScope, Wake};
 
 const BOOK_I: Cite = Cite::read("Power ISA 3.1 Book I, text of the instruction");
 const ILLEGAL: Cite = Cite::memory("Power ISA Book I: a word of zeros is no instruction");
@@ -67,7 +67,15 @@ const fn mtspr(id: u16, name: &'static str, spr: u32, effect: Effect) -> Row {
 }
 
 const fn branch(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
-    w(id, name, mask, value, shape, Effect::Branch, BOOK_I)
+    w(id, name, mask, value, shape, Effect::Branch(Flow::Jump), BOOK_I)
+}
+
+const fn call(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
+    Row { effect: Effect::Branch(Flow::Call), ..branch(id, name, mask, value, shape) }
+}
+
+const fn ret(id: u16, name: &'static str, mask: u32, value: u32, shape: Shape) -> Row {
+    Row { effect: Effect::Branch(Flow::Return), ..branch(id, name, mask, value, shape) }
 }
 
 const fn sync(id: u16, name: &'static str, value: u32, kind: Barrier, cite: Cite) -> Row {
@@ -147,22 +155,22 @@ pub(super) const ROWS: &[Row] = &[
     kernel(w(0x3054, "urfid", WORD, 0x4c00_0264, Shape::None, Effect::ExceptionReturn, CSI_TEXT)),
     // Branches. LK is bit 0, AA bit 1.
     patch_class(branch(0x3060, "b", 0xfc00_0003, 0x4800_0000, Shape::BranchI)),
-    patch_class(branch(0x3061, "bl", 0xfc00_0003, 0x4800_0001, Shape::BranchI)),
+    patch_class(call(0x3061, "bl", 0xfc00_0003, 0x4800_0001, Shape::BranchI)),
     patch_class(branch(0x3062, "ba", 0xfc00_0003, 0x4800_0002, Shape::BranchI)),
-    patch_class(branch(0x3063, "bla", 0xfc00_0003, 0x4800_0003, Shape::BranchI)),
+    patch_class(call(0x3063, "bla", 0xfc00_0003, 0x4800_0003, Shape::BranchI)),
     branch(0x3064, "bc", 0xfc00_0003, 0x4000_0000, Shape::BranchB),
-    branch(0x3065, "bcl", 0xfc00_0003, 0x4000_0001, Shape::BranchB),
+    call(0x3065, "bcl", 0xfc00_0003, 0x4000_0001, Shape::BranchB),
     branch(0x3066, "bca", 0xfc00_0003, 0x4000_0002, Shape::BranchB),
-    branch(0x3067, "bcla", 0xfc00_0003, 0x4000_0003, Shape::BranchB),
-    branch(0x3068, "blr", WORD, 0x4e80_0020, Shape::BranchXl),
+    call(0x3067, "bcla", 0xfc00_0003, 0x4000_0003, Shape::BranchB),
+    ret(0x3068, "blr", WORD, 0x4e80_0020, Shape::BranchXl),
     branch(0x3069, "bctr", WORD, 0x4e80_0420, Shape::BranchXl),
-    branch(0x306a, "bctrl", WORD, 0x4e80_0421, Shape::BranchXl),
-    branch(0x306b, "bclr", 0xfc00_e7ff, 0x4c00_0020, Shape::BranchXl),
-    branch(0x306c, "bclrl", 0xfc00_e7ff, 0x4c00_0021, Shape::BranchXl),
+    call(0x306a, "bctrl", WORD, 0x4e80_0421, Shape::BranchXl),
+    ret(0x306b, "bclr", 0xfc00_e7ff, 0x4c00_0020, Shape::BranchXl),
+    call(0x306c, "bclrl", 0xfc00_e7ff, 0x4c00_0021, Shape::BranchXl),
     branch(0x306d, "bcctr", 0xfc00_e7ff, 0x4c00_0420, Shape::BranchXl),
-    branch(0x306e, "bcctrl", 0xfc00_e7ff, 0x4c00_0421, Shape::BranchXl),
+    call(0x306e, "bcctrl", 0xfc00_e7ff, 0x4c00_0421, Shape::BranchXl),
     branch(0x306f, "bctar", 0xfc00_e7ff, 0x4c00_0460, Shape::BranchXl),
-    branch(0x3070, "bctarl", 0xfc00_e7ff, 0x4c00_0461, Shape::BranchXl),
+    call(0x3070, "bctarl", 0xfc00_e7ff, 0x4c00_0461, Shape::BranchXl),
     // No-ops and waiting.
     patch_class(w(0x3078, "nop", WORD, 0x6000_0000, Shape::None, Effect::Nop, BOOK_I)),
     w(0x3079, "xnop", WORD, 0x6800_0000, Shape::None, Effect::Nop, BOOK_I),

@@ -1,7 +1,7 @@
 //! A row of the instruction table: encoding, operands, effect, source.
 
 use crate::cite::Cite;
-use crate::effect::Effect;
+use crate::effect::{Effect, Flow};
 use crate::features::Features;
 use crate::isa::Arch;
 
@@ -115,15 +115,12 @@ impl Row {
         }
     }
 
-    /// Whether it is a return from a function. Landing pads are asked of indirect jumps and calls
-    /// alone (Intel SDM 1, 17.3: near indirect CALL and JMP; Arm ARM D8.4: BTYPE is 0 after RET).
+    /// Whether it is a return, from a function or an exception. Landing pads are asked of indirect
+    /// jumps and calls alone (Intel SDM 1, 17.3: near indirect CALL and JMP; Arm ARM D8.4: BTYPE is
+    /// 0 after RET).
     #[must_use]
     pub fn is_return(&self) -> bool {
-        match self.family {
-            Family::X86 => matches!(self.name, "ret" | "retf" | "iretq"),
-            Family::Arm64 => matches!(self.name, "ret" | "retaa" | "retab" | "eret"),
-            Family::Powerpc => matches!(self.name, "bclr" | "blr" | "rfid" | "hrfid"),
-        }
+        matches!(self.effect, Effect::Branch(Flow::Return) | Effect::ExceptionReturn)
     }
 
     /// Name and form, as a diagnostic prints them.

@@ -10,8 +10,11 @@ use super::row::{
     X86Pattern,
 };
 use crate::cite::Cite;
-use crate::effect::{Barrier, CacheScope, Domain, Effect, Reach, SyncCause, TlbScope, Wake};
+use crate::effect::{Barrier, CacheScope, Domain, Effect, Flow, Reach, SyncCause, TlbScope, Wake};
 
+const JUMP: Effect = Effect::Branch(Flow::Jump);
+const CALL: Effect = Effect::Branch(Flow::Call);
+const RETURN: Effect = Effect::Branch(Flow::Return);
 const VOL2: Cite = Cite::read("Intel SDM vol 2, page of the instruction");
 const NO_PAGE: Cite = Cite::memory("APM vol 3 or Intel SDM vol 2; the page was not found");
 const LMSW: Cite = Cite::read("Intel SDM 2A LMSW; not in SDM 3A 8.3 nor APM vol 2 7.6.4");
@@ -135,7 +138,7 @@ const fn jcc(id: u16, short: bool, condition: u8, name: &'static str) -> Row {
     } else {
         imm(of(0x80 | condition), Imm::Rel32)
     };
-    let row = x(id | condition as u16, name, p, Shape::X86Rel, Effect::Branch, VOL2);
+    let row = x(id | condition as u16, name, p, Shape::X86Rel, JUMP, VOL2);
     form(row, if short { "rel8" } else { "rel32" })
 }
 
@@ -279,21 +282,21 @@ pub(super) const ROWS: &[Row] = &[
     x(0x1068, "endbr64", with(prefix(of(0x1e), Mandatory::Pf3), ModRm::Fixed(0xfa)), X86None,
         Effect::Nop, VOL2),
     // Branches.
-    form(x(0x1070, "jmp", imm(one(0xe9), Imm::Rel32), X86Rel, Effect::Branch, VOL2), "rel32"),
-    form(x(0x1071, "jmp", imm(one(0xeb), Imm::Rel8), X86Rel, Effect::Branch, VOL2), "rel8"),
-    form(x(0x1072, "jmp", near(with(one(0xff), AnyExt(4))), X86Rm, Effect::Branch, VOL2), "r/m64"),
-    form(x(0x1073, "jmp", with(one(0xff), MemoryExt(5)), X86Rm, Effect::Branch, VOL2), "far m"),
-    form(x(0x1074, "call", imm(one(0xe8), Imm::Rel32), X86Rel, Effect::Branch, VOL2), "rel32"),
-    form(x(0x1075, "call", near(with(one(0xff), AnyExt(2))), X86Rm, Effect::Branch, VOL2), "r/m64"),
-    form(x(0x1076, "call", with(one(0xff), MemoryExt(3)), X86Rm, Effect::Branch, VOL2), "far m"),
-    form(x(0x1077, "ret", near(one(0xc3)), X86None, Effect::Branch, VOL2), ""),
-    form(x(0x1078, "ret", near(imm(one(0xc2), Imm::I16)), X86Imm, Effect::Branch, VOL2), "imm16"),
-    form(x(0x1079, "retf", one(0xcb), X86None, Effect::Branch, VOL2), ""),
-    form(x(0x107a, "retf", imm(one(0xca), Imm::I16), X86Imm, Effect::Branch, VOL2), "imm16"),
-    x(0x107b, "loopne", imm(one(0xe0), Imm::Rel8), X86Rel, Effect::Branch, VOL2),
-    x(0x107c, "loope", imm(one(0xe1), Imm::Rel8), X86Rel, Effect::Branch, VOL2),
-    x(0x107d, "loop", imm(one(0xe2), Imm::Rel8), X86Rel, Effect::Branch, VOL2),
-    x(0x107e, "jrcxz", imm(one(0xe3), Imm::Rel8), X86Rel, Effect::Branch, VOL2),
+    form(x(0x1070, "jmp", imm(one(0xe9), Imm::Rel32), X86Rel, JUMP, VOL2), "rel32"),
+    form(x(0x1071, "jmp", imm(one(0xeb), Imm::Rel8), X86Rel, JUMP, VOL2), "rel8"),
+    form(x(0x1072, "jmp", near(with(one(0xff), AnyExt(4))), X86Rm, JUMP, VOL2), "r/m64"),
+    form(x(0x1073, "jmp", with(one(0xff), MemoryExt(5)), X86Rm, JUMP, VOL2), "far m"),
+    form(x(0x1074, "call", imm(one(0xe8), Imm::Rel32), X86Rel, CALL, VOL2), "rel32"),
+    form(x(0x1075, "call", near(with(one(0xff), AnyExt(2))), X86Rm, CALL, VOL2), "r/m64"),
+    form(x(0x1076, "call", with(one(0xff), MemoryExt(3)), X86Rm, CALL, VOL2), "far m"),
+    form(x(0x1077, "ret", near(one(0xc3)), X86None, RETURN, VOL2), ""),
+    form(x(0x1078, "ret", near(imm(one(0xc2), Imm::I16)), X86Imm, RETURN, VOL2), "imm16"),
+    form(x(0x1079, "retf", one(0xcb), X86None, RETURN, VOL2), ""),
+    form(x(0x107a, "retf", imm(one(0xca), Imm::I16), X86Imm, RETURN, VOL2), "imm16"),
+    x(0x107b, "loopne", imm(one(0xe0), Imm::Rel8), X86Rel, JUMP, VOL2),
+    x(0x107c, "loope", imm(one(0xe1), Imm::Rel8), X86Rel, JUMP, VOL2),
+    x(0x107d, "loop", imm(one(0xe2), Imm::Rel8), X86Rel, JUMP, VOL2),
+    x(0x107e, "jrcxz", imm(one(0xe3), Imm::Rel8), X86Rel, JUMP, VOL2),
     jcc(0x1080, false, 0, "jo"), jcc(0x1080, false, 1, "jno"), jcc(0x1080, false, 2, "jb"),
         jcc(0x1080, false, 3, "jae"),
     jcc(0x1080, false, 4, "je"), jcc(0x1080, false, 5, "jne"), jcc(0x1080, false, 6, "jbe"),

@@ -52,7 +52,7 @@ fn instructions_have_the_effect_that_their_row_needs() {
                 | (Action::Publish, Effect::Barrier(..) | Effect::StoreRelease)
                 | (Action::ContextSync, Effect::ContextSync(_) | Effect::ExceptionReturn) => true,
                 (Action::ContextSync, Effect::Trap) => arch != Arch::X86_64,
-                (Action::ContextSync, Effect::Branch) => r.rule.disputed,
+                (Action::ContextSync, Effect::Branch(_)) => r.rule.disputed,
                 (Action::ContextSync, _) => serialises,
                 _ => false,
             };

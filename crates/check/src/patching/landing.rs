@@ -7,6 +7,7 @@
 //! nothing is said. powerpc has no landing pads.
 
 use rustc_hash::FxHashMap;
+use textbed_arch::effect::{Effect, Flow};
 use textbed_arch::{Arch, CpuId, VirtAddr, insn};
 use textbed_event::ControlRegister;
 
@@ -82,7 +83,7 @@ impl Live {
         if row.is_some_and(insn::Row::is_return) {
             return;
         }
-        let links = row.is_some_and(|r| r.name.starts_with("blr"));
+        let links = row.is_some_and(|r| r.effect == Effect::Branch(Flow::Call));
         let space = self.cpus.space_of(now.cpu());
         let Some((_, mapping)) = self.tables.lookup(space, to.0) else { return };
         let bytes = &self.patching.pads.bytes;

@@ -13,7 +13,7 @@ use crate::special::word_of;
 
 /// Whether the instruction may run freely. Its plan is the engine's, without any order.
 pub(crate) fn may_run_free(arch: Arch, insn: Option<&Insn>, bytes: &[u8]) -> bool {
-    if insn.is_some_and(|i| !matches!(i.row.effect, Effect::Branch | Effect::Nop)) {
+    if insn.is_some_and(|i| !matches!(i.row.effect, Effect::Branch(_) | Effect::Nop)) {
         return false;
     }
     match (arch, word_of(arch, bytes)) {
