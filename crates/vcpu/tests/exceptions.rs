@@ -4,75 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod bed;
+mod handlers;
 
 use bed::{ARCHES, Bed, CODE, CPU0, CPU1, DATA, HOLE, newest};
+use handlers::{calls, count, interrupt_number, prepare, vectors};
 use textbed_arch::effect::Wake;
-use textbed_arch::{Arch, CpuId, VirtAddr};
-use textbed_event::{CpuState, Event, Kind, View};
+use textbed_arch::{Arch, VirtAddr};
+use textbed_event::{CpuState, Kind, View};
 use textbed_machine::{Cpu, CpuMask, MachineError, Step};
-
-/// Register that the handlers count through.
-fn counter_register(arch: Arch) -> u8 {
-    match arch {
-        Arch::X86_64 => 15,
-        Arch::Arm64 => 27,
-        _ => 30,
-    }
-}
-
-/// x86-64: the interrupt that is used here; powerpc: an external one.
-fn interrupt_number(arch: Arch) -> u16 {
-    if arch == Arch::X86_64 { 0x40 } else { 0x500 }
-}
-
-/// Puts handlers where the architecture looks for them: `trap` for exceptions of an instruction,
-/// `irq` for interrupts; both count at the start of the data area.
-fn vectors(bed: &mut Bed, trap: &str, irq: &str) -> u64 {
-    let arch = bed.arch();
-    let base = if arch == Arch::X86_64 {
-        let (trap, irq) = (bed.install(trap), bed.install(irq));
-        let idt = bed.at(DATA, 0x1000);
-        let selector = u128::from(bed.cpus[0].code_selector().unwrap());
-        for (vector, handler) in [(3, irq), (6, trap), (14, trap), (0x40, irq)] {
-            let at = u128::from(handler);
-            let gate = at & 0xffff
-                | selector << 16
-                | 0x8e << 40
-                | (at >> 16 & 0xffff) << 48
-                | (at >> 32) << 64;
-            bed.store(idt + 16 * vector, &gate.to_le_bytes());
-        }
-        idt
-    } else {
-        let mut blob = vec![0; 0x1000];
-        let places: &[(usize, &str)] = match arch {
-            Arch::Arm64 => &[(0x200, trap), (0x280, irq)],
-            _ => &[(0x300, trap), (0x500, irq), (0x700, trap), (0xe40, trap)],
-        };
-        for (at, name) in places {
-            let bytes = bed.routine(name).bytes;
-            blob[*at..*at + bytes.len()].copy_from_slice(bytes);
-        }
-        bed.install_bytes(&blob)
-    };
-    for cpu in [CPU0, CPU1] {
-        bed.cpus[cpu.index()].set_vectors(Some(VirtAddr(base)));
-    }
-    base
-}
-
-fn count(bed: &mut Bed) -> u32 {
-    let at = bed.at(DATA, 0);
-    bed.word(at)
-}
-
-fn prepare(bed: &mut Bed) {
-    let (register, counter) = (counter_register(bed.arch()), bed.at(DATA, 0));
-    bed.set_word(counter, 0);
-    for cpu in [CPU0, CPU1] {
-        bed.cpus[cpu.index()].set_general(register, counter).unwrap();
-    }
-}
 
 #[test]
 fn a_trap_goes_to_its_handler_and_the_code_goes_on_behind_it() {
@@ -193,13 +132,6 @@ fn without_handlers_an_exception_ends_the_step_and_a_bad_table_is_said() {
     bed.start(CPU0, f, &[]);
     let error = bed.cpus[0].step(&mut bed.m).unwrap_err().to_string();
     assert!(error.contains("vector 6: an IDT gate of type 0x0"), "{error}");
-}
-
-/// Kinds of the events that cross-calls leave on a CPU.
-fn calls(events: &[Event], cpu: CpuId) -> Vec<Kind> {
-    let kinds = [Kind::IpiTaken, Kind::IpiDone];
-    let own = events.iter().filter(|e| e.cpu == cpu && kinds.contains(&e.kind));
-    own.map(|e| e.kind).collect()
 }
 
 #[test]

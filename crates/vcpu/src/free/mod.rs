@@ -119,10 +119,11 @@ impl Vcpu {
     }
 
     /// Whether the next instruction is known, the CPU does not wait before it, and no interrupt is
-    /// to be taken.
+    /// to be taken. Behind `sti` one instruction is stepped, and with it its shadow is over.
     fn runs_freely_from(&self, m: &Machine, pc: u64) -> Result<bool, CpuError> {
         let known = self.free.as_ref().is_some_and(|f| f.engine.shown().code.starts(pc));
-        Ok(known && self.running && !self.waits() && !self.is_interrupted(m)?)
+        let stands = !self.running || self.waits() || self.interrupts.shadow;
+        Ok(known && !stands && !self.is_interrupted(m)?)
     }
 
     /// Runs freely from a known instruction, and tells the machine what was stored.
