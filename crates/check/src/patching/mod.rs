@@ -1,5 +1,5 @@
 //! Code that is replaced while it may run: sites that are open, handlers of traps, tasks that stand
-//! in code, locks that are held, what was maintained lately.
+//! in code, locks that are held, what was maintained lately, addresses that were given back.
 //!
 //! A *site* is what a patcher says that it is about to replace
 //! ([`textbed_event::View::PatchSite`]); it is open until the call that said so returns. Stores
@@ -12,6 +12,7 @@
 
 pub(crate) mod behind_trap;
 pub(crate) mod context;
+pub(crate) mod gone;
 pub(crate) mod landing;
 pub(crate) mod maintained;
 pub(crate) mod open;
@@ -29,27 +30,14 @@ use textbed_event::{CallRef, Flags, NameId};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
-use crate::span::{Piece, Span, SpanMap};
-
-/// When a range of addresses was given back.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone(pub(crate) Mark);
-
-impl Piece for Gone {
-    fn skip(&mut self, _bytes: u64) {}
-    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        self.0.same_call(&next.0)
-    }
-}
+use crate::span::{Span, SpanMap};
 
 /// What is known of patchers and their sites.
 #[derive(Default, Debug)]
 pub(crate) struct Patching {
     pub(crate) sites: open::Sites,
-    /// Ranges of addresses that were given back and not handed out again.
-    pub(crate) gone: SpanMap<Gone>,
-    /// Those that were handed out again since.
-    pub(crate) reused: SpanMap<Gone>,
+    /// Ranges of addresses that were given back.
+    pub(crate) gone: SpanMap<gone::Gone>,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, sites::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

@@ -2,9 +2,8 @@
 //! badly, and handlers of traps that are gone too early.
 
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
-use textbed_event::{Access, CallRef, Event, Kind, View};
+use textbed_event::{CallRef, Event, Kind, View};
 
-use super::Patching;
 use super::open::Site;
 use crate::book::Draft;
 use crate::fetch::versions::Version;
@@ -12,8 +11,7 @@ use crate::finding::{self, Blame};
 use crate::live::{Live, Now};
 use crate::mark::{ChainId, Mark};
 use crate::rules::RuleId;
-use crate::rules::translations::{self, After};
-use crate::span::{Span, SpanMap};
+use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
 use textbed_arch::sync::live::unit_bytes;
 
@@ -30,8 +28,6 @@ pub(crate) struct Handler {
 /// Of a handler.
 const TAKEN_BACK: &str = "the handler was taken back here";
 
-/// Areas that were given back and are remembered.
-const MAX_GONE: usize = 1 << 16;
 /// Places with handlers kept.
 const MAX_HANDLERS: usize = 1 << 14;
 
@@ -264,67 +260,6 @@ impl Live {
         draft.missing.push("synchronisation of every CPU before the handler goes".to_owned());
         draft.help = Some(help.to_owned());
         self.report(draft);
-    }
-
-    /// A range of addresses was given back: whatever is said to be there is gone.
-    pub(crate) fn area_gone(&mut self, now: Now<'_>, virt: u64, len: u64) {
-        let Some(span) = Span::of(virt, len) else { return };
-        let mark = self.mark(now);
-        if self.patching.gone.entries() >= MAX_GONE {
-            self.patching.gone = SpanMap::default();
-        }
-        self.patching.gone.insert(span, super::Gone(mark));
-        self.patching.reused.remove(span);
-        // Blocks that were looked at there are looked at again.
-        self.fetches.looks.remapped(span);
-    }
-
-    /// A range of addresses was handed out.
-    pub(crate) fn area_made(&mut self, virt: u64, len: u64) {
-        if !self.patching.gone.is_empty()
-            && let Some(span) = Span::of(virt, len)
-        {
-            let Patching { gone, reused, .. } = &mut self.patching;
-            if reused.entries() >= MAX_GONE {
-                *reused = SpanMap::default();
-            }
-            for (part, old) in gone.within(span) {
-                reused.insert(part, old);
-            }
-            gone.remove(span);
-        }
-    }
-
-    /// A fetch was refused: whoever ran there, was the code given back?
-    pub(crate) fn run_fault(&mut self, now: Now<'_>, virt: VirtAddr, access: Access) {
-        if access != Access::Exec || !self.checkable(RuleId::ExecAfterFree) {
-            return;
-        }
-        let space = self.cpus.space_of(now.cpu());
-        let (gone, what) = match self.given_back(space, virt.0) {
-            Some(gone) => (gone, After::Free),
-            None => {
-                let Some((_, gone)) = self.patching.reused.get(virt.0) else { return };
-                // Where the tables allow it the fault is spurious: the CPU had an old answer.
-                let mapped = self.tables.lookup(space, virt.0);
-                if mapped.is_some_and(|(_, mapping)| mapping.perm.executable()) {
-                    return;
-                }
-                (gone.0, After::Reuse)
-            }
-        };
-        let mark = self.mark(now).about(virt.0);
-        translations::executed_after_free(self, virt.0, &gone, what, &mark);
-    }
-
-    /// The event that gave the memory at `virt` back, unless it was handed out or mapped since.
-    pub(crate) fn given_back(&self, space: textbed_arch::SpaceId, virt: u64) -> Option<Mark> {
-        if self.patching.gone.is_empty() {
-            return None;
-        }
-        let gone = self.patching.gone.get(virt)?.1.0;
-        let mapped = self.tables.lookup(space, virt).map(|(_, m)| m.since.seq);
-        mapped.is_none_or(|since| since < gone.seq).then_some(gone)
     }
 
     fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, what: &str) {
