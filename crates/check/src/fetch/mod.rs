@@ -2,8 +2,9 @@
 //!
 //! [`versions`] keeps what was stored; a model by architecture says which versions a fetch may
 //! still return: [`observed`] in the order of the stream, [`arm64`] (with [`powerpc`]) and [`x86`]
-//! by real edges. [`judge`] compares at each fetch and names the first step of the chain that is
-//! missing. [`looks`] remembers what was found, so that a loop costs one look-up a turn.
+//! by real edges. [`judge`] compares at each fetch, and [`verdict`] names the first step of the
+//! chain that is missing. [`looks`] remembers what was found, so that a loop costs one look-up a
+//! turn.
 //!
 //! A source that does not record stores, fetches, barriers and physical addresses is not judged at
 //! all (its coverage says so), and nothing is kept for it.
@@ -13,11 +14,12 @@ pub(crate) mod clock;
 pub(crate) mod edges;
 mod events;
 pub(crate) mod index;
-pub(crate) mod judge;
+mod judge;
 mod knowledge;
 pub(crate) mod looks;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
+pub(crate) mod verdict;
 pub(crate) mod versions;
 pub(crate) mod views;
 pub(crate) mod x86;

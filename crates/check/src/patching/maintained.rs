@@ -15,7 +15,7 @@ use textbed_arch::{Perm, SpaceId, effect::CacheScope};
 use textbed_event::CallRef;
 
 use crate::book::Draft;
-use crate::fetch::judge::Broken;
+use crate::fetch::verdict::Broken;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;

@@ -6,6 +6,7 @@ use textbed_event::{CallRef, Event, Kind, View};
 
 use super::open::Site;
 use crate::book::Draft;
+use crate::fetch::verdict::Place;
 use crate::fetch::versions::Version;
 use crate::finding::{self, Blame};
 use crate::live::{Live, Now};
@@ -203,7 +204,7 @@ impl Live {
         let others: Vec<CpuId> =
             cpus.filter(|p| *p != now.cpu() && self.cpus.online & View::cpu_bit(*p) != 0).collect();
         let open = others.into_iter().find_map(|p| {
-            let broken = self.verdict(p, space, virt, (byte, byte), &history, false)?;
+            let broken = self.verdict(Place::of(p, space, virt, byte, &history))?;
             Some((p, broken.sure, broken.version.mark))
         });
         if let Some((p, sure, stored)) = open {

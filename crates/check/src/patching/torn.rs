@@ -10,7 +10,7 @@
 //! lies behind the trap, and is synchronised before the next.
 
 use crate::book::Draft;
-use crate::fetch::judge::Broken;
+use crate::fetch::verdict::Broken;
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;

@@ -10,7 +10,7 @@ use textbed_arch::{
 use textbed_event::CallRef;
 
 use crate::book::Draft;
-use crate::fetch::judge::Broken;
+use crate::fetch::verdict::Broken;
 use crate::finding::{Blame, ChainStep, StepState, Window};
 use crate::live::Live;
 use crate::mark::Mark;
