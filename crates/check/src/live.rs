@@ -186,7 +186,7 @@ impl Live {
         };
         Site {
             seq: mark.seq,
-            at_ns: (mark.at_ns != Event::NO_TIME).then_some(mark.at_ns),
+            at_ns: mark.time(),
             kind: mark.kind,
             cpu: mark.cpu,
             virt: mark.virt,

@@ -47,6 +47,16 @@ impl Mark {
         }
     }
 
+    /// When it happened, if that is known.
+    pub(crate) fn time(&self) -> Option<u64> {
+        (self.at_ns != Event::NO_TIME).then_some(self.at_ns)
+    }
+
+    /// Nanoseconds from `from` to this, where both have a time, this not the earlier one.
+    pub(crate) fn ns_since(&self, from: &Mark) -> Option<u64> {
+        self.time()?.checked_sub(from.time()?)
+    }
+
     /// The same event, about another address.
     pub(crate) fn about(self, virt: u64) -> Self {
         Self { virt: Some(VirtAddr(virt)), ..self }

@@ -1,7 +1,6 @@
 //! How things are called in messages: operations by architecture, sets of CPUs, sizes.
 
 use textbed_arch::Arch;
-use textbed_event::Event;
 
 use crate::mark::Mark;
 
@@ -47,9 +46,7 @@ pub(crate) fn cpus(mask: u64, all: u64) -> String {
 
 /// The time from one event to another one: in microseconds where both have a time, else in events.
 pub(crate) fn lasted(from: &Mark, to: &Mark) -> String {
-    let known = |t: u64| (t != Event::NO_TIME).then_some(t);
-    let ns = known(from.at_ns).zip(known(to.at_ns)).and_then(|(from, to)| to.checked_sub(from));
-    match (ns, to.seq.saturating_sub(from.seq)) {
+    match (to.ns_since(from), to.seq.saturating_sub(from.seq)) {
         (Some(ns), _) => format!("{}.{:03} us", ns / 1000, ns % 1000),
         (None, 1) => "1 event".to_owned(),
         (None, events) => format!("{events} events"),

@@ -388,8 +388,7 @@ impl Live {
             self.report(draft);
         }
         let owner = self.symbols.owner(window.exec_at, &self.names);
-        let known = |t: u64| (t != textbed_event::Event::NO_TIME).then_some(t);
-        let length = closed.and_then(|c| known(c.at_ns)?.checked_sub(known(window.opened.at_ns)?));
+        let length = closed.and_then(|c| c.ns_since(&window.opened));
         let key = (status, window.rule, owner.clone(), window.opened.chain);
         if status != WindowStatus::Violation
             && let Some(known) = self.wx.merged.get(&key)
