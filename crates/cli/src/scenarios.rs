@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use textbed_arch::Arch;
 use textbed_check::rules::RuleId;
-use textbed_check::{Finding, Level, Report, rules};
+use textbed_check::{Level, Report, rules};
 use textbed_event::Tee;
 use textbed_kernel::Version;
 use textbed_report::text::Problem;
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
     }
     if args.seeds > 0 {
         out.note(&format!(
-            "runs under seeds 1 to {} are shown where they add a finding",
+            "runs under seeds 1 to {} are shown where they add a finding or an end",
             args.seeds
         ));
     } else if other_orders && !matches!(policy, PolicyChoice::Random(_)) {
@@ -99,17 +99,20 @@ fn programs(loaded: &Loaded) -> usize {
 /// What the runs of one scenario on one machine have shown.
 #[derive(Default)]
 struct Told {
-    any: bool,
+    outcomes: Vec<Outcome>,
     findings: BTreeSet<String>,
 }
 
 impl Told {
-    /// Leaves in a run what those before it did not show; whether it is the first, or has any.
+    /// Leaves in a run what those before it did not show; whether it is the first, has any, or did
+    /// not come to its end in a way that is new.
     fn adds(&mut self, run: &mut Run) -> bool {
-        let first = !std::mem::replace(&mut self.any, true);
-        let new = |f: &Finding| self.findings.insert(f.fingerprint.clone());
-        run.report.findings.retain(new);
-        first || run.report.findings.iter().any(|f| f.level != Level::Allow)
+        let first = self.outcomes.is_empty();
+        let whole = matches!(run.outcome, Outcome::Clean | Outcome::Findings);
+        let ended = !whole && !self.outcomes.contains(&run.outcome);
+        self.outcomes.push(run.outcome.clone());
+        run.report.findings.retain(|f| self.findings.insert(f.fingerprint.clone()));
+        first || ended || run.report.findings.iter().any(|f| f.level != Level::Allow)
     }
 }
 

@@ -320,6 +320,32 @@ mod with_cpus {
         );
     }
 
+    /// Some orders of its CPUs are a deadlock, the usual one is not.
+    const TWO_LOCKS: &[u8] = b"scenario \"two-locks\"
+        arch arm64
+        cpus 2
+        cpu 0 {
+            with lock a {
+                with lock b { }
+            }
+        }
+        cpu 1 {
+            with lock b {
+                with lock a { }
+            }
+        }
+        ";
+
+    #[test]
+    fn another_order_that_does_not_end_is_shown_once() {
+        let command = ["run", "--seeds", "20", "--format", "json"];
+        let report: Value =
+            serde_json::from_slice(&over("locks.tb", TWO_LOCKS, &command).stdout).expect("JSON");
+        let runs = report["runs"].as_array().expect("runs");
+        let outcomes: Vec<&Value> = runs.iter().map(|run| &run["outcome"]).collect();
+        assert_eq!(outcomes, ["clean", "blocked"]);
+    }
+
     #[test]
     fn two_runs_give_the_same_bytes() {
         for args in [
