@@ -15,9 +15,6 @@ use crate::options;
 use crate::output::Out;
 use crate::status::Status;
 
-/// Columns of the prose.
-const WIDTH: usize = 100;
-
 /// Sources by number, in the order in which they are named.
 #[derive(Default)]
 struct Sources {
@@ -35,10 +32,10 @@ impl Sources {
         format!("{} [{}]", cite.evidence, index + 1)
     }
 
-    fn list(&self) -> String {
+    fn list(&self, width: usize) -> String {
         let line = |(n, cite): (usize, &Cite)| {
             let head = format!("[{}] ", n + 1);
-            let text = wrap(&format!("{head}{}", cite.source), WIDTH, head.len());
+            let text = wrap(&format!("{head}{}", cite.source), width, head.len());
             format!("{text}\n")
         };
         self.cites.iter().enumerate().map(line).collect()
@@ -57,24 +54,24 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         let how = if can_run { "scenarios and logs" } else { "logs; scenarios are not modelled" };
         let mut sources = Sources::default();
         let tables = [
-            facts_table(arch, kernel, &mut sources),
-            options_table(arch, &mut sources),
-            promises_table(arch, kernel, &mut sources),
-            needs_table(arch, kernel, &mut sources),
+            facts_table(arch, kernel, &mut sources, out),
+            options_table(arch, &mut sources, out),
+            promises_table(arch, kernel, &mut sources, out),
+            needs_table(arch, kernel, &mut sources, out),
         ];
         out.text(&format!("{arch}, kernel {kernel} ({how})\n\n{}", tables.join("\n")))?;
-        out.text(&format!("\nsources\n{}", sources.list()))?;
+        out.text(&format!("\nsources\n{}", sources.list(out.style().width)))?;
     }
     Ok(Status::Clean)
 }
 
 /// What differs by version or architecture, with its value here.
-fn facts_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+fn facts_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) -> String {
     let caps = Caps::new(kernel, arch);
     let mut table = Table::new(["fact", "value", "since", "until", "source"]);
     let mut texts = String::new();
     for fact in Fact::ALL {
-        texts.push_str(&wrap(&format!("{}: {}", fact.name(), fact.doc()), WIDTH, 4));
+        texts.push_str(&wrap(&format!("{}: {}", fact.name(), fact.doc()), out.style().width, 4));
         texts.push('\n');
         let version = |v: Option<Version>| v.map_or(String::new(), |v| v.to_string());
         match caps.get(*fact) {
@@ -89,11 +86,11 @@ fn facts_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
             None => table.row([fact.name(), "not known"]),
         }
     }
-    format!("{}\n{texts}", table.render())
+    format!("{}\n{texts}", out.laid_out(&table))
 }
 
 /// The options of an architecture, with their defaults.
-fn options_table(arch: Arch, sources: &mut Sources) -> String {
+fn options_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
     let mut table = Table::new(["option", "default", "source"]);
     let mut texts = String::new();
     for option in OPTIONS.iter().filter(|o| o.archs.contains(&arch)) {
@@ -103,14 +100,14 @@ fn options_table(arch: Arch, sources: &mut Sources) -> String {
             sources.number(option.cite),
         ]);
         let head = format!("{}: ", option.name);
-        texts.push_str(&wrap(&format!("{head}{}", option.doc), WIDTH, 4));
+        texts.push_str(&wrap(&format!("{head}{}", option.doc), out.style().width, 4));
         texts.push('\n');
     }
-    format!("{}\n{texts}", table.render())
+    format!("{}\n{texts}", out.laid_out(&table))
 }
 
 /// What calls promise when they succeed.
-fn promises_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+fn promises_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) -> String {
     let mut table = Table::new(["call", "promises", "source"]);
     for call in CALLS {
         if !find_call(call.name, kernel, arch).is_ok_and(|here| std::ptr::eq(here, call)) {
@@ -121,11 +118,11 @@ fn promises_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String 
             table.row([call.name.to_owned(), row.promise.text().to_owned(), source]);
         }
     }
-    table.render()
+    out.laid_out(&table)
 }
 
 /// What calls ask of the context that they are called in.
-fn needs_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
+fn needs_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) -> String {
     use textbed_kernel::CallNeed;
 
     let mut table = Table::new(["call", "needs", "source"]);
@@ -146,5 +143,5 @@ fn needs_table(arch: Arch, kernel: Version, sources: &mut Sources) -> String {
             table.row([call.name.to_owned(), row.need.text().to_owned(), source]);
         }
     }
-    table.render()
+    out.laid_out(&table)
 }

@@ -66,11 +66,16 @@ impl Out {
         self.stdout.write_all(text.as_bytes()).context("cannot write to standard output")
     }
 
-    /// Prints a table: within the width where a person looks or asks for one, else a row a line,
-    /// for programs.
+    /// Prints a table, laid out as [`Out::laid_out`] says.
     pub(crate) fn table(&mut self, table: &Table) -> Result<()> {
+        self.text(&self.laid_out(table))
+    }
+
+    /// A table as text: within the width where a person looks or asks for one, else a row a line,
+    /// for programs.
+    pub(crate) fn laid_out(&self, table: &Table) -> String {
         let within = self.width.is_some() || io::stdout().is_terminal();
-        self.text(&if within { table.render_within(self.style.width) } else { table.render() })
+        if within { table.render_within(self.style.width) } else { table.render() }
     }
 
     /// Empties the buffer.

@@ -34,7 +34,7 @@ pub(crate) fn record(args: &RecordArgs, out: &mut Out) -> Result<Status> {
     if let Some(path) = &args.check {
         let found = survey(&plan, &text(path)?)
             .with_context(|| format!("{} is not what --check reads", path.display()))?;
-        out.text(&said(&found, &plan, path))?;
+        out.text(&said(&found, &plan, path, out))?;
         return Ok(if found.impossible { Status::NotModelled } else { Status::Clean });
     }
     out.text(&match args.via {
@@ -57,13 +57,13 @@ fn text(path: &Path) -> Result<String> {
     Ok(all)
 }
 
-fn said(found: &Survey, plan: &Plan, path: &Path) -> String {
+fn said(found: &Survey, plan: &Plan, path: &Path, out: &Out) -> String {
     let there = found.wanted - found.missing.len();
     let what = match found.evidence {
         Evidence::Symbols => "functions to probe are there",
         Evidence::Config => "things that a recording asks of a configuration are set",
     };
-    let mut out = format!(
+    let mut text = format!(
         "{}: {there} of {} {what} ({}, kernel {})\n",
         path.display(),
         found.wanted,
@@ -81,14 +81,14 @@ fn said(found: &Survey, plan: &Plan, path: &Path) -> String {
             let purpose = missing.purpose.map_or("", Purpose::name);
             table.row([missing.what.as_str(), purpose, &why]);
         }
-        out += "\n";
-        out += &table.render();
+        text += "\n";
+        text += &out.laid_out(&table);
     }
     for purpose in &found.blind {
-        out += &format!("the log will not show {}\n", purpose.without());
+        text += &format!("the log will not show {}\n", purpose.without());
     }
     if found.impossible {
-        out += "this kernel cannot be recorded\n";
+        text += "this kernel cannot be recorded\n";
     }
-    out
+    text
 }

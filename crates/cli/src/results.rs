@@ -11,7 +11,7 @@ use textbed_arch::effect::Reach;
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, CallRef, Event, Header, NameTable, Sink, View};
 use textbed_kernel::{Returns, Version, errno, find_call};
-use textbed_report::text::Table;
+use textbed_report::text::{Table, wrap};
 use textbed_scenario::{Loaded, RunOptions};
 
 use crate::output::Out;
@@ -155,6 +155,8 @@ pub(crate) fn print(
         table.row(row);
     }
     let what = "interrupts: sent and waited for; broadcasts: invalidations of all CPUs by hardware";
-    out.text(&format!("{} ({})\n{what}\n\n{}", loaded.name(), loaded.path(), table.render()))?;
+    let what = wrap(what, out.style().width, 0);
+    out.text(&format!("{} ({})\n{what}\n\n", loaded.name(), loaded.path()))?;
+    out.table(&table)?;
     Ok(status)
 }

@@ -124,6 +124,25 @@ fn findings_of_every_rule_stay_within_the_width_with_colours_and_without() {
 }
 
 #[test]
+fn tables_of_commands_stay_within_a_width_that_is_asked_for() {
+    let results = ["run", "--results", "scenarios/rules/missing-context-sync/bad.tb"];
+    let tables = [
+        ("100", &["list", "rules"][..]),
+        ("80", &["list", "options"]),
+        ("100", &["caps", "--arch", "arm64"]),
+        ("80", &results),
+    ];
+    for (width, command) in tables {
+        let text = textbed(&[command, &["--width", width]].concat());
+        let wide = too_wide(&text, width.parse().unwrap());
+        assert!(wide.is_empty(), "{command:?}, wider than {width}:\n{}", wide.join("\n"));
+        assert!(text.lines().count() > 4, "{command:?}: {text}");
+    }
+    // A program gets a row a line.
+    assert_eq!(textbed(&["list", "rules"]).lines().count(), RULES.len() + 2);
+}
+
+#[test]
 fn every_rule_is_explained_with_a_time_line_and_a_program() {
     for rule in RULES {
         let name = rule.name;

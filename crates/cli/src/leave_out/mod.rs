@@ -48,7 +48,8 @@ pub(crate) fn leave_out(args: &LeaveOutArgs, out: &mut Out) -> Result<Status> {
                     }
                 }
             }
-            let text = if args.markdown { markdown(&rows) } else { plain(loaded.path(), &rows) };
+            let text =
+                if args.markdown { markdown(&rows) } else { plain(loaded.path(), &rows, out) };
             out.text(&text)?;
         }
     }
@@ -56,7 +57,7 @@ pub(crate) fn leave_out(args: &LeaveOutArgs, out: &mut Out) -> Result<Status> {
 }
 
 /// The rows of one scenario as tables, one a machine.
-fn plain(path: &str, rows: &[(Row, Vec<u32>)]) -> String {
+fn plain(path: &str, rows: &[(Row, Vec<u32>)], out: &Out) -> String {
     let mut text = String::new();
     for machine in rows.chunk_by(|a, b| (a.0.arch, a.0.kernel) == (b.0.arch, b.0.kernel)) {
         let mut table = Table::new(["line", "in", "left out", "what is found, or why nothing is"]);
@@ -67,7 +68,7 @@ fn plain(path: &str, rows: &[(Row, Vec<u32>)]) -> String {
             let (arch, kernel) = (first.arch, first.kernel);
             text.push_str(&format!("{path} on {arch}, kernel {kernel}\n\n"));
         }
-        text.push_str(&table.render());
+        text.push_str(&out.laid_out(&table));
         text.push('\n');
     }
     text

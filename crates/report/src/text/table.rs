@@ -9,8 +9,10 @@ use unicode_width::UnicodeWidthStr;
 use super::wrap;
 use crate::run::{Outcome, Run};
 
-/// A column is not made narrower than this.
+/// A column is not made narrower than this, nor than its longest word.
 const NARROWEST: usize = 12;
+/// Before what follows the first line of a text.
+const INDENT: usize = 2;
 
 /// A table of text; a cell may have several lines.
 #[derive(Clone, Default, Debug)]
@@ -40,14 +42,16 @@ impl Table {
     /// and what follows the first line of a text is indented there.
     #[must_use]
     pub fn render_within(&self, width: usize) -> String {
-        let mut widths = self.widths();
+        let (mut widths, words) = (self.widths(), self.columns(widest_word));
         let between = 2 * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + between > width {
-            let Some(widest) = widths.iter_mut().max().filter(|w| **w > NARROWEST) else { break };
+            let wider =
+                widths.iter_mut().zip(&words).filter(|(w, word)| **w > NARROWEST.max(**word));
+            let Some(widest) = wider.map(|(w, _)| w).max() else { break };
             *widest -= 1;
         }
         let cells = |row: &Vec<String>| {
-            let broken = row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width, 2));
+            let broken = row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width, INDENT));
             broken.collect::<Vec<String>>()
         };
         let narrow = Self { rows: self.rows.iter().map(cells).collect() };
@@ -56,12 +60,14 @@ impl Table {
 
     /// The widest line of each column.
     fn widths(&self) -> Vec<usize> {
+        self.columns(|cell| cell.lines().map(UnicodeWidthStr::width).max().unwrap_or(0))
+    }
+
+    /// The largest of each column's cells, by some measure.
+    fn columns(&self, measure: impl Fn(&str) -> usize) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widest = |c: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(c));
-            cells.flat_map(|cell| cell.lines().map(UnicodeWidthStr::width)).max().unwrap_or(0)
-        };
-        (0..columns).map(widest).collect()
+        let cells = |c: usize| self.rows.iter().filter_map(move |row| row.get(c));
+        (0..columns).map(|c| cells(c).map(|cell| measure(cell)).max().unwrap_or(0)).collect()
     }
 
     fn laid_out(&self, widths: &[usize]) -> String {
@@ -90,6 +96,12 @@ impl Table {
         }
         out
     }
+}
+
+/// Columns that the longest word takes, if it does not come first.
+fn widest_word(text: &str) -> usize {
+    let words = text.split_whitespace().enumerate();
+    words.map(|(n, word)| word.width() + if n > 0 { INDENT } else { 0 }).max().unwrap_or(0)
 }
 
 /// The runs as a table: a row for each name and kernel, a column for each architecture, in each
@@ -180,5 +192,10 @@ mod tests {
         assert!(lines.iter().all(|l| l.width() <= 20), "{narrow}");
         assert_eq!(lines[3..7], ["a    one word after", "       the other one", "", "b    short"]);
         assert_eq!(table.render_within(100), table.render());
+        // A column of long words keeps its width, and another one becomes narrower for it.
+        let mut table = Table::new(["a-rule-with-a-name", "several words that can be broken"]);
+        table.row(["or-another-one", "and more of them"]);
+        let narrow = table.render_within(34);
+        assert!(narrow.lines().all(|l| l.width() <= 34), "{narrow}");
     }
 }
