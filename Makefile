@@ -64,8 +64,9 @@ test-scenarios: test-build
 test-without-vcpu: test-build
 	@$(STAGE) 'without CPUs' tools/without-vcpu $(LOCKED)
 
-firmware: ## rebuild the ELF files of firmware/ (needs cross binutils)
+firmware: ## rebuild firmware/elf and tests/mmu/guest/elf (needs cross binutils)
 	@$(STAGE) 'firmware' $(MAKE) -C firmware
+	@$(STAGE) 'guests' $(MAKE) -C tests/mmu/guest
 
 firmware-check: ## rebuild them elsewhere and compare; SKIPPED without cross binutils
 	@$(STAGE) 'firmware-check' tools/firmware-check

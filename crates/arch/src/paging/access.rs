@@ -142,19 +142,28 @@ impl Format {
                 perm = perm.union(rule.gives).difference(rule.takes);
             }
         }
-        if let Some(pkru) = controls.x86_pkru
-            && family == Family::X86
-            && rights.contains(Perm::USER)
-        {
-            let key = self.field("PKEY").filter(|f| f.is_in(level, true)).map_or(0, |f| f.get(raw));
-            let (no_access, no_write) =
-                (pkru >> (2 * key) & 1 == 1, pkru >> (2 * key + 1) & 1 == 1);
-            if no_access {
-                perm -= DATA;
-            } else if no_write && (who == Privilege::User || controls.x86_wp) {
-                perm -= Perm::WRITE;
-            }
+        perm.difference(self.key_takes(level, raw, rights, who, controls))
+    }
+
+    /// What the leaf's protection key takes.
+    pub(super) fn key_takes(
+        &self,
+        level: usize,
+        raw: u64,
+        rights: Perm,
+        who: Privilege,
+        controls: &Controls,
+    ) -> Perm {
+        let pkru = controls.x86_pkru.filter(|_| Family::of(self.arch) == Family::X86);
+        let Some(pkru) = pkru.filter(|_| rights.contains(Perm::USER)) else { return NONE };
+        let key = self.field("PKEY").filter(|f| f.is_in(level, true)).map_or(0, |f| f.get(raw));
+        let (no_access, no_write) = (pkru >> (2 * key) & 1 == 1, pkru >> (2 * key + 1) & 1 == 1);
+        if no_access {
+            DATA
+        } else if no_write && (who == Privilege::User || controls.x86_wp) {
+            Perm::WRITE
+        } else {
+            NONE
         }
-        perm
     }
 }

@@ -22,7 +22,7 @@ const QEMU: Cite =
 const ISA: Cite = Cite::deduced(
     "Power ISA 3.0C Book III 6.7.10.1 and 6.7.10.2, as libre-soc's MMU (RTPDE, RTPTE) has them",
 );
-/// QEMU leaves these bits alone; that they must be 0 was not found.
+/// QEMU 7.2 ignores these bits; that they must be 0 was not found.
 const ALIGNED: Cite = Cite::memory("Power ISA 3.1B Book III, RPN of a large leaf");
 const LINUX: Cite = Cite::read("Linux 7.0 arch/powerpc/include/asm/book3s/64/pgtable.h, radix.h");
 
@@ -68,9 +68,7 @@ const COMMON: Format = Format {
     style: STYLE,
     shapes: shapes(&[]),
     canonical: Canonical::Quadrant,
-    cite: Cite::deduced(
-        "Power ISA 3.1B Book III; leaves of real kernels compared with another walker",
-    ),
+    cite: Cite::deduced("Power ISA 3.1B Book III; held against QEMU 7.2 (tests/mmu/ORACLE.md)"),
 };
 
 /// Kernel leaves have R (referenced), and C (changed) where writable; directories only their NLS.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::codec::{Entry, Why};
-use super::{Attempt, Controls, Format, MAX_LEVELS, Privilege};
+use super::{Attempt, Controls, Format, MAX_LEVELS, Privilege, Refusal};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -222,7 +222,10 @@ impl Format {
         rights
     }
 
-    /// One access: the physical address that it reaches, or `None` if it faults.
+    /// One access: the physical address that it reaches, or why it faults.
+    ///
+    /// # Errors
+    /// The refusal; [`Format::syndrome`] has what the CPU says of it.
     pub fn access(
         &self,
         root: PhysAddr,
@@ -231,9 +234,13 @@ impl Format {
         what: Attempt,
         controls: &Controls,
         read: &mut dyn FnMut(PhysAddr) -> Option<u64>,
-    ) -> Option<PhysAddr> {
-        let t = self.walk_with(root, va, controls, read).result.ok()?;
+    ) -> Result<PhysAddr, Refusal> {
+        let t = self.walk_with(root, va, controls, read).result.map_err(Refusal::Walk)?;
         let granted = self.granted(t.level, t.raw, t.rights, who, controls);
-        granted.contains(what.needs()).then_some(t.phys)
+        if granted.contains(what.needs()) {
+            return Ok(t.phys);
+        }
+        let by_key = self.key_takes(t.level, t.raw, t.rights, who, controls);
+        Err(Refusal::Rights { level: t.level, key: by_key.contains(what.needs()) })
     }
 }

@@ -7,10 +7,12 @@ use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use unicorn_engine::{Arch, Mode, Prot, RegisterARM64, RegisterARM64CP, Unicorn};
 
-use crate::cases::{
-    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Mmu, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
+use textbed_mmu::cases::{
+    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
     reached, va,
 };
+
+use crate::Mmu;
 
 /// The model with every feature.
 const MODEL: i32 = 3;
@@ -97,10 +99,10 @@ impl Mmu for Cpu {
         self.set_controls(&case.controls, case.who);
         let f = self.format;
         for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
-            let at = table + f.index(level, VirtAddr(va(f))) * 8;
+            let at = table + f.index(level, VirtAddr(va(f, 0))) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
-        let (va, reached) = (va(f), reached(f, case.leaf));
+        let (va, reached) = (va(f, 0), reached(f, case.leaf, 0));
         self.uc.ctl_flush_tlb().unwrap();
         let base = if case.who == Privilege::User { USER_CODE } else { 0 };
         self.uc.reg_write(RegisterARM64::X1, va).unwrap();
@@ -139,7 +141,7 @@ fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
     for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
         *entry = if level == leaf {
             let kind = if leaf == f.last_level() { 3 } else { 1 };
-            choose(frame(f, leaf) | kind | 3 << 8, &LEAF_BITS, &mut choice)
+            choose(frame(f, leaf, 0) | kind | 3 << 8, &LEAF_BITS, &mut choice)
         } else {
             choose(TABLES[level + 1] | 3, &TABLE_BITS, &mut choice)
         };
@@ -173,7 +175,7 @@ pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
                 (0..1u64 << (4 * leaf + 6)).flat_map(move |choice| {
                     WHAT.into_iter().map(move |what| {
                         let (entries, controls) = (entries(f, leaf, choice), controls(c));
-                        Case { leaf, entries, controls, who, what }
+                        Case { leaf, entries, high: 0, controls, who, what }
                     })
                 })
             })
@@ -214,6 +216,6 @@ pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case>
             }
         }
         let (controls, who) = setting;
-        Case { leaf, entries: all, controls, who, what: WHAT[rng.below(3)] }
+        Case { leaf, entries: all, high: 0, controls, who, what: WHAT[rng.below(3)] }
     })
 }

@@ -7,10 +7,12 @@ use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use unicorn_engine::{Arch, Context, Mode, Prot, RegisterX86, Unicorn};
 
-use crate::cases::{
-    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Mmu, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
+use textbed_mmu::cases::{
+    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
     reached, va,
 };
+
+use crate::Mmu;
 
 const GDT: u64 = 0x9000;
 const STACK: u64 = 0xa800;
@@ -120,10 +122,10 @@ impl Mmu for Cpu {
         self.set_controls(&case.controls, case.who);
         let f = self.format;
         for (level, table) in TABLES.iter().enumerate().take(case.leaf + 1) {
-            let at = table + f.index(level, VirtAddr(va(f))) * 8;
+            let at = table + f.index(level, VirtAddr(va(f, 0))) * 8;
             self.uc.mem_write(at, &case.entries[level].to_le_bytes()).unwrap();
         }
-        let (va, reached) = (va(f), reached(f, case.leaf));
+        let (va, reached) = (va(f, 0), reached(f, case.leaf, 0));
         self.uc.ctl_flush_tlb().unwrap();
         let base = if case.who == Privilege::User { USER_CODE } else { 0 };
         self.uc.reg_write(RegisterX86::RBX, va).unwrap();
@@ -170,7 +172,7 @@ const BITS: [u32; 4] = [0, 1, 2, 63];
 /// An entry with everything else right: A and D set, the table or frame, PS.
 fn plain(f: &Format, level: usize, leaf: usize) -> u64 {
     let size = if level < f.last_level() && level == leaf { 1 << 7 } else { 0 };
-    let to = if level == leaf { frame(f, leaf) } else { TABLES[level + 1] };
+    let to = if level == leaf { frame(f, leaf, 0) } else { TABLES[level + 1] };
     to | 1 << 5 | 1 << 6 | size
 }
 
@@ -208,7 +210,7 @@ pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
                 (0..1u64 << (4 * (leaf + 1))).flat_map(move |choice| {
                     WHAT.into_iter().map(move |what| {
                         let (entries, controls) = (entries(f, leaf, choice), controls(c));
-                        Case { leaf, entries, controls, who, what }
+                        Case { leaf, entries, high: 0, controls, who, what }
                     })
                 })
             })
@@ -259,6 +261,6 @@ pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case>
             }
         }
         let (controls, who) = setting;
-        Case { leaf, entries: all, controls, who, what: WHAT[rng.below(3)] }
+        Case { leaf, entries: all, high: 0, controls, who, what: WHAT[rng.below(3)] }
     })
 }

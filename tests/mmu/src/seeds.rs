@@ -27,7 +27,8 @@ const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
 const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
 
 /// Wrong x86-64 tables.
-pub(crate) fn x86() -> Vec<(String, Format)> {
+#[must_use]
+pub fn x86() -> Vec<(String, Format)> {
     let seeds: [Seed; 13] = [
         ("P", 0, "at bit 5", |f| f.lo_bit = 5),
         ("P", 3, "at levels 0 to 2 only", |f| f.levels = 0b0111),
@@ -47,7 +48,8 @@ pub(crate) fn x86() -> Vec<(String, Format)> {
 }
 
 /// Wrong arm64 tables.
-pub(crate) fn arm64() -> Vec<(String, Format)> {
+#[must_use]
+pub fn arm64() -> Vec<(String, Format)> {
     let seeds: [Seed; 14] = [
         ("VALID", 0, "at bit 1", |f| f.lo_bit = 1),
         ("TYPE", 3, "with 0 for a page", |f| f.role = Role::LeafIf(0)),
@@ -65,4 +67,27 @@ pub(crate) fn arm64() -> Vec<(String, Format)> {
         ("APTable1", 0, "at bit 63", |f| f.lo_bit = 63),
     ];
     build(&ARM64_4K, &seeds)
+}
+
+/// Wrong powerpc tables: of one size of base pages or of the other.
+#[must_use]
+pub fn powerpc(format: &'static Format) -> Vec<(String, Format)> {
+    let seeds: [Seed; 15] = [
+        ("PRESENT", 0, "at bit 62", |f| f.lo_bit = 62),
+        ("PRESENT", 3, "at levels 0 to 2 only", |f| f.levels = 0b0111),
+        ("PTE", 1, "with 0 for a leaf", |f| f.role = Role::LeafIf(0)),
+        ("EXEC", 3, "ignored", ignore),
+        ("EXEC", 2, "for the kernel only", |f| f.role = Role::Grant(Perm::EXEC)),
+        ("EXEC", 1, "not read at level 1", |f| f.levels = 0b1100),
+        ("WRITE", 3, "without reading", |f| f.role = Role::Grant(Perm::WRITE)),
+        ("WRITE", 2, "at bit 4", |f| f.lo_bit = 4),
+        ("READ", 3, "ignored", ignore),
+        ("READ", 1, "read the other way round", |f| f.role = Role::Deny(Perm::READ)),
+        ("PRIVILEGED", 3, "ignored", ignore),
+        ("PRIVILEGED", 3, "without its effect on fetches", |f| f.role = Role::Deny(Perm::USER)),
+        ("PRIVILEGED", 2, "read the other way round", |f| f.role = Role::Grant(USER)),
+        ("NLS", 0, "not compared", ignore),
+        ("DIRTY", 3, "at bit 6", |f| f.lo_bit = 6),
+    ];
+    build(format, &seeds)
 }

@@ -1,0 +1,264 @@
+//! QEMU's POWER9 in hypervisor state (powernv): process-scoped radix trees of LPID 0.
+//!
+//! Its partition-scoped tree, which finds the process table, is there and never varied.
+
+use textbed_arch::VirtAddr;
+use textbed_arch::paging::{Attempt, Controls, Field, Format, Privilege, Role, Syndrome};
+use textbed_mmu::cases::{
+    CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame, reached, va,
+};
+
+use crate::qemu::{AFTER, Answer, BEFORE, CONTROLS, FRAME, Guest, MODE, Machine, PC, REGISTER};
+use crate::qemu::{Raw, VA};
+use crate::{Arch, Seen};
+
+pub(crate) static MACHINE: Machine = Machine {
+    program: "qemu-system-ppc64",
+    package: "qemu-system-ppc",
+    arguments: &["-machine", "powernv9,memory-backend=m"],
+    image: ("-bios", "elf/powerpc.bin"),
+    base: 0,
+    big_endian: true,
+};
+
+const LD: u32 = 0xe864_0000;
+const STD: u32 = 0xf864_0000;
+const SC: u32 = 0x4400_0002;
+
+const PARTITION_TABLE: u64 = 0x50_0000;
+const PARTITION_TREE: [u64; 2] = [0x52_0000, 0x51_0000];
+const PROCESS_TABLE: u64 = 0x53_0000;
+/// Trees of 52 bits, with 13 bits of index in the root.
+const ROOT: u64 = 1 << 62 | 5 << 5 | 13;
+const VALID: u64 = 1 << 63;
+const LEAF: u64 = 1 << 62;
+const R: u64 = 0x100;
+const C: u64 = 0x80;
+
+/// 64-bit, hypervisor, machine checks, relocation of both kinds, recoverable.
+const MSR: u64 = 1 << 63 | 1 << 60 | 0x1032;
+/// Problem state, which has external interrupts on.
+const MSR_USER: u64 = 0xc000;
+
+/// Bits of SRR1 that say why a fetch was refused.
+const SRR1_TOLD: u64 = 0x7fff_0000;
+
+pub(crate) struct Powerpc {
+    format: &'static Format,
+}
+
+/// Marks of the frame at `phys`: an instruction that loads part of its address into r3, then `sc`.
+fn mark(phys: u64) -> u64 {
+    let li = 0x3860_0000 | loaded(phys) as u32;
+    u64::from(li) << 32 | u64::from(SC)
+}
+
+fn loaded(phys: u64) -> u64 {
+    phys >> 3 & 0x7fff
+}
+
+impl Powerpc {
+    pub(crate) fn new(format: &'static Format, guest: &Guest) -> Self {
+        let last = format.last_level();
+        for (at, word) in [
+            (CODE, u64::from(LD) << 32 | u64::from(SC)),
+            (CODE + 8, u64::from(STD) << 32 | u64::from(SC)),
+            (PARTITION_TABLE, VALID | ROOT | PARTITION_TREE[0]),
+            (PARTITION_TABLE + 8, PROCESS_TABLE),
+            (PARTITION_TREE[0], VALID | PARTITION_TREE[1] | 9),
+            (PARTITION_TREE[1], VALID | LEAF | R | C | 7),
+            // The kernel's process and the one that runs have the same tree.
+            (PROCESS_TABLE, ROOT | TABLES[0]),
+            (PROCESS_TABLE + 16, ROOT | TABLES[0]),
+        ] {
+            guest.put(at, word);
+        }
+        for level in 0..last {
+            let bits = format.levels[level + 1].index_bits;
+            guest.put(CODE_TABLES[level], VALID | CODE_TABLES[level + 1] | u64::from(bits));
+        }
+        for (at, privileged) in [(CODE, 8), (CODE + USER_CODE, 0)] {
+            let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
+            guest.put(entry, VALID | LEAF | CODE | R | privileged | 5);
+        }
+        guest.set_own(PARTITION_TABLE);
+        Self { format }
+    }
+}
+
+impl Arch for Powerpc {
+    fn va(&self, format: &Format, case: &Case) -> u64 {
+        va(format, 0) | case.high
+    }
+
+    fn ask(&self, case: &Case) -> Raw {
+        let f = self.format;
+        let mut raw = [0; 24];
+        let va = self.va(f, case);
+        for (level, table) in TABLES.iter().enumerate() {
+            // Levels below the leaf: something to write that nobody reads.
+            let at = if level <= case.leaf { f.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
+            raw[2 * level] = table + at;
+            raw[2 * level + 1] = case.entries[level];
+        }
+        let frame = reached(f, case.leaf, 0);
+        let user = case.who == Privilege::User;
+        let code = if user { CODE + USER_CODE } else { CODE };
+        let (pc, register, before) = match case.what {
+            Attempt::Read => (code, 0, mark(frame)),
+            Attempt::Write => (code + 8, mark(frame), 0),
+            Attempt::Exec => (va, 0, mark(frame)),
+        };
+        raw[PC] = pc;
+        raw[MODE] = MSR | if user { MSR_USER } else { 0 };
+        raw[VA] = va;
+        raw[REGISTER] = register;
+        raw[FRAME] = frame;
+        raw[BEFORE] = before;
+        // Key 0: neither stores nor loads; no fetches.
+        raw[CONTROLS] = if case.controls.ppc_kuap { 3 << 62 } else { 0 };
+        raw[CONTROLS + 1] = if case.controls.ppc_kuep { 1 << 62 } else { 0 };
+        raw
+    }
+
+    fn read(&self, case: &Case, answer: &Answer) -> Seen {
+        let [vector, srr1, dsisr, dar, r3, ..] = *answer;
+        let told = |code| Syndrome { vector: vector as u32, code };
+        let srr0 = answer[11];
+        match (vector, case.what) {
+            (0x300, Attempt::Read | Attempt::Write) => Seen::Fault(told(dsisr), dar),
+            (0x380, Attempt::Read | Attempt::Write) => Seen::Fault(told(0), dar),
+            (0x400 | 0x480, Attempt::Exec) => Seen::Fault(told(srr1 & SRR1_TOLD), srr0),
+            (0xc00, what) => {
+                let frame = reached(self.format, case.leaf, 0);
+                let seen = match what {
+                    Attempt::Read => r3 == mark(frame),
+                    Attempt::Write => answer[AFTER] == mark(frame),
+                    Attempt::Exec => r3 == loaded(frame),
+                };
+                // An access that went elsewhere is an answer too, and a wrong one.
+                Seen::Reached(if seen { frame } else { u64::MAX })
+            }
+            _ => Seen::Strange(*answer),
+        }
+    }
+
+    /// This CPU sets R and C itself.
+    fn entries_after(&self, format: &Format, case: &Case) -> [u64; LEVELS] {
+        let mut entries = case.entries;
+        let flag = |name| format.field(name).map_or(0, |f| f.mask());
+        entries[case.leaf] |= flag("ACCESSED");
+        if case.what == Attempt::Write {
+            entries[case.leaf] |= flag("DIRTY");
+        }
+        entries
+    }
+}
+
+/// EXEC, WRITE, READ, PRIVILEGED, DIRTY and ACCESSED of leaves.
+const LEAF_BITS: [u32; 6] = [0, 1, 2, 3, 7, 8];
+
+fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
+    let mut all = [0; LEVELS];
+    for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
+        *entry = if level == leaf {
+            choose(VALID | LEAF | frame(f, leaf, 0), &LEAF_BITS, &mut choice)
+        } else {
+            VALID | TABLES[level + 1] | u64::from(f.levels[level + 1].index_bits)
+        };
+    }
+    all
+}
+
+/// Levels of leaves.
+fn leaves(f: &'static Format) -> impl Iterator<Item = usize> {
+    (0..f.levels.len()).filter(|l| f.levels[*l].leaf_allowed)
+}
+
+fn controls(choice: usize) -> Controls {
+    Controls { ppc_kuep: choice & 1 != 0, ppc_kuap: choice & 2 != 0, ..Controls::LINUX }
+}
+
+/// Bits of addresses of the process and of the kernel.
+const QUADRANTS: [u64; 2] = [0, 3 << 62];
+
+/// Every combination of the leaf's permission bits, R and C, leaf size, keys, quadrant, privilege
+/// and access; the tables above have no such bits.
+pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
+    WHO.into_iter().flat_map(move |who| {
+        (0..4).flat_map(move |c| {
+            leaves(f).flat_map(move |leaf| {
+                (0..64).flat_map(move |choice| {
+                    QUADRANTS.into_iter().flat_map(move |high| {
+                        WHAT.into_iter().map(move |what| {
+                            let (entries, controls) = (entries(f, leaf, choice), controls(c));
+                            Case { leaf, entries, high, controls, who, what }
+                        })
+                    })
+                })
+            })
+        })
+    })
+}
+
+/// The format as this MMU reads it: it does not look at reserved bits.
+pub(crate) fn as_read(f: &'static Format) -> Format {
+    let fields = f.fields.iter().map(|field| match field.role {
+        Role::Reserved => Field { role: Role::Ignored, ..*field },
+        _ => *field,
+    });
+    // Leaked: a format refers to its fields for ever.
+    f.with_fields(Vec::leak(fields.collect()))
+}
+
+/// Cases with one reserved bit, and all else granted.
+pub(crate) fn reserved(f: &'static Format) -> impl Iterator<Item = Case> {
+    leaves(f).flat_map(move |leaf| {
+        let fields = f.fields.iter().filter(|field| field.role == Role::Reserved);
+        fields.flat_map(move |field| {
+            let at = (0..=leaf).filter(move |level| field.is_in(*level, *level == leaf));
+            at.flat_map(move |level| {
+                let bits = field.lo_bit..field.lo_bit + field.bits;
+                bits.flat_map(move |bit| {
+                    WHAT.into_iter().map(move |what| {
+                        let mut entries = entries(f, leaf, 7);
+                        entries[level] |= 1 << bit;
+                        let (who, controls) = (Privilege::User, controls(0));
+                        Case { leaf, entries, high: 0, controls, who, what }
+                    })
+                })
+            })
+        })
+    })
+}
+
+/// Cases at random: some entries not valid, with other bits set, of the wrong kind, or pointing to
+/// a table of another size.
+pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
+    let mut rng = Rng(0x7465_7874_6265_6403);
+    (0..n).map(move |_| {
+        let sizes: Vec<usize> = leaves(f).collect();
+        let leaf = sizes[rng.below(sizes.len())];
+        let mut all = entries(f, leaf, rng.next());
+        for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
+            if rng.one_in(32) {
+                *entry &= !VALID;
+            }
+            if rng.one_in(4) {
+                // Of a leaf: RSV1, software's bits, keys. A table has none without a meaning.
+                let free = [6, 9, 10, 11, 57, 58, 59, 60, 61];
+                if level == leaf {
+                    *entry ^= 1 << free[rng.below(free.len())];
+                }
+            }
+            if rng.one_in(32) && level < leaf {
+                *entry ^= 1 << rng.below(5);
+            }
+        }
+        let (who, what) = (WHO[rng.below(2)], WHAT[rng.below(3)]);
+        // Bits between the tree's and the quadrant's must be 0.
+        let outside = if rng.one_in(16) { 1 << (52 + rng.below(10)) } else { 0 };
+        let high = QUADRANTS[rng.below(2)] | outside;
+        Case { leaf, entries: all, high, controls: controls(rng.below(4)), who, what }
+    })
+}
