@@ -118,6 +118,7 @@ impl Kernel {
             reset_frames: Vec::new(),
             noted: Vec::new(),
             under_way: BTreeMap::new(),
+            beginning: None,
             staged: VecDeque::new(),
             nested: None,
             value: None,

@@ -238,8 +238,7 @@ impl Kernel {
         }
         for row in needs_of(spec.name, self.arch, self.version) {
             // x86's broadcast flush interrupts nobody.
-            if row.need != Need::IrqsOn || self.arch != Arch::X86_64 || self.flushes_by_interrupt()
-            {
+            if row.need != Need::IrqsOn || self.may_interrupt(spec.name) {
                 self.machine.needs(cpu, row.need);
             }
         }

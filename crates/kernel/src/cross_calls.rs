@@ -34,91 +34,106 @@ const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 
-/// Calls in one piece that interrupt others on some of their ways; what a call of steps waits for
-/// stands at its steps. A test holds this against what random calls send.
-const SENDERS: &[(By, &[Arch], &[&str])] = &[
-    (By::Itself, ALL, &["kick_all_cpus_sync", "stop_machine"]),
-    (By::Itself, X86, &["text_poke_sync", "smp_text_poke_sync_each_cpu"]),
+/// Names of calls.
+type Names = &'static [&'static str];
+
+/// Changes of permissions by address.
+pub(crate) const SET_MEMORY: Names = &[
+    "set_memory_ro",
+    "set_memory_rw",
+    "set_memory_x",
+    "set_memory_nx",
+    "set_memory_rox",
+    "set_memory_np",
+    "set_memory_p",
+    "set_memory_4k",
+];
+
+/// What writes the text of BPF programs.
+pub(crate) const BPF_TEXT: Names = &["bpf_arch_text_copy", "bpf_arch_text_invalidate"];
+
+/// Calls on packs that write their text.
+const PACKS_WRITTEN: Names =
+    &["bpf_prog_pack_free", "bpf_jit_binary_pack_finalize", "bpf_jit_binary_pack_free"];
+
+/// Calls that change where BPF programs attach.
+const LINKS: Names = &["bpf_trampoline_link_prog", "bpf_trampoline_unlink_prog"];
+
+/// Calls that write or free what such a change left behind.
+const IMAGES: Names = &["__bpf_tramp_image_put_deferred", "bpf_dispatcher_change_prog"];
+
+/// Calls that interrupt others on some of their ways, in one piece or before their first step; what
+/// a step waits for stands there. What sends and is not here fails where it is begun, in debug
+/// builds.
+const SENDERS: &[(By, &[Arch], &[Names])] = &[
+    (By::Itself, ALL, &[&["kick_all_cpus_sync", "stop_machine"]]),
+    (By::Itself, X86, &[&["text_poke_sync", "smp_text_poke_sync_each_cpu"]]),
     (
         By::Itself,
         ARM64,
         &[
-            "flush_icache_range",
-            "aarch64_insn_copy",
-            "aarch64_insn_set",
-            "aarch64_insn_patch_text",
-            "apply_alternatives_all",
-            "static_key_enable",
-            "static_key_disable",
-            "load_module",
-            "bpf_arch_text_copy",
-            "bpf_arch_text_invalidate",
-            "bpf_prog_pack_free",
-            "bpf_jit_binary_pack_finalize",
-            "bpf_jit_binary_pack_free",
-            "bpf_trampoline_link_prog",
-            "bpf_trampoline_unlink_prog",
-            "__bpf_tramp_image_put_deferred",
-            "bpf_dispatcher_change_prog",
+            &[
+                "flush_icache_range",
+                "aarch64_insn_copy",
+                "aarch64_insn_set",
+                "aarch64_insn_patch_text",
+                "apply_alternatives_all",
+                "static_key_enable",
+                "static_key_disable",
+                "load_module",
+            ],
+            BPF_TEXT,
+            PACKS_WRITTEN,
+            LINKS,
+            IMAGES,
         ],
     ),
-    (
-        By::Itself,
-        POWER,
-        &["bpf_arch_text_poke", "bpf_trampoline_link_prog", "bpf_trampoline_unlink_prog"],
-    ),
+    (By::Itself, POWER, &[&["bpf_arch_text_poke"], LINKS]),
     (
         By::Flush,
         ALL,
         &[
-            "flush_tlb_kernel_range",
-            "set_memory_ro",
-            "set_memory_rw",
-            "set_memory_x",
-            "set_memory_nx",
-            "set_memory_rox",
-            "set_memory_np",
-            "set_memory_p",
-            "set_memory_4k",
-            "set_direct_map_valid_noflush",
-            "set_direct_map_invalid_noflush",
-            "set_direct_map_default_noflush",
-            "vfree",
-            "vunmap",
-            "vm_unmap_aliases",
-            "vmalloc_exec_v1",
-            "vfree_exec",
-            "module_memfree",
-            "execmem_alloc",
-            "execmem_alloc_rw",
-            "execmem_restore_rox",
-            "execmem_free",
-            "load_module",
-            "do_init_module",
-            "do_free_init",
-            "free_module",
-            "bpf_prog_pack_alloc",
-            "bpf_prog_pack_free",
-            "bpf_jit_binary_pack_alloc",
-            "bpf_jit_binary_pack_finalize",
-            "bpf_jit_binary_pack_free",
-            "bpf_trampoline_link_prog",
-            "bpf_trampoline_unlink_prog",
-            "__bpf_tramp_image_put_deferred",
-            "bpf_dispatcher_change_prog",
+            &[
+                "flush_tlb_kernel_range",
+                "set_direct_map_valid_noflush",
+                "set_direct_map_invalid_noflush",
+                "set_direct_map_default_noflush",
+                "vfree",
+                "vunmap",
+                "vm_unmap_aliases",
+                "vmalloc_exec_v1",
+                "vfree_exec",
+                "module_memfree",
+                "execmem_alloc",
+                "execmem_alloc_rw",
+                "execmem_restore_rox",
+                "execmem_free",
+                "load_module",
+                "do_init_module",
+                "do_free_init",
+                "free_module",
+                "register_kprobe",
+                "bpf_prog_pack_alloc",
+                "bpf_jit_binary_pack_alloc",
+            ],
+            SET_MEMORY,
+            PACKS_WRITTEN,
+            LINKS,
+            IMAGES,
         ],
     ),
     (
         By::Flush,
         POWER,
         &[
-            "patch_instruction",
-            "patch_instructions",
-            "patch_branch",
-            "patch_uint",
-            "patch_ulong",
-            "bpf_arch_text_copy",
-            "bpf_arch_text_invalidate",
+            &[
+                "patch_instruction",
+                "patch_instructions",
+                "patch_branch",
+                "patch_uint",
+                "patch_ulong",
+            ],
+            BPF_TEXT,
         ],
     ),
 ];
@@ -133,19 +148,29 @@ impl Kernel {
         }
     }
 
-    /// Whether a call may interrupt other CPUs, if it is carried out in one piece.
-    #[must_use]
-    pub fn may_interrupt(&self, spec: &CallSpec) -> bool {
-        SENDERS.iter().any(|(by, archs, calls)| {
-            calls.contains(&spec.name)
-                && archs.contains(&self.arch)
+    /// Whether a call may interrupt other CPUs, in one piece or before its first step.
+    pub(crate) fn may_interrupt(&self, call: &str) -> bool {
+        SENDERS.iter().any(|(by, archs, groups)| {
+            archs.contains(&self.arch)
+                && groups.iter().any(|calls| calls.contains(&call))
                 && (*by == By::Itself || self.flushes_by_interrupt())
         })
     }
 
-    /// What a call in one piece waits for before it begins.
+    /// What a call waits for before it begins.
     pub(crate) fn held_back(&self, cpu: CpuId, spec: &CallSpec) -> Option<Wait> {
-        if self.may_interrupt(spec) { self.receivers_off(cpu) } else { None }
+        if self.may_interrupt(spec.name) { self.receivers_off(cpu) } else { None }
+    }
+
+    /// What is to stand where others are interrupted: `Waits` unless all of them take it now.
+    pub(crate) fn interrupts_others(&self, cpu: CpuId) -> Result<(), Stop> {
+        debug_assert!(
+            self.beginning.is_none_or(|call| self.may_interrupt(call)),
+            "{:?} interrupts others on {} and is not among those that do",
+            self.beginning,
+            self.arch
+        );
+        self.receivers_off(cpu).map_or(Ok(()), |wait| Err(Stop::Waits(wait)))
     }
 
     /// `on_each_cpu(function, wait)`.
@@ -173,25 +198,39 @@ impl Kernel {
         if !self.machine.irqs_on(cpu) {
             self.warn_once(cpu, "smp: irqs off", WarnReason::WrongContext, VirtAddr(0));
         }
-        match self.receivers_off(cpu) {
-            Some(wait) => Err(Stop::Waits(wait)),
-            None => Ok(self.machine.ipi(cpu, targets, function, true, handler)?),
-        }
+        self.interrupts_others(cpu)?;
+        Ok(self.machine.ipi(cpu, targets, function, true, handler)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use textbed_event::Need;
+
     use super::*;
     use crate::calls::CALLS;
+    use crate::needs::NEEDS;
 
     #[test]
     fn senders_are_calls() {
-        for (_, archs, calls) in SENDERS {
-            for call in *calls {
+        for (_, archs, groups) in SENDERS {
+            for call in groups.iter().copied().flatten() {
                 let known =
                     |c: &CallSpec| c.name == *call && c.archs.iter().any(|a| archs.contains(a));
                 assert!(CALLS.iter().any(known), "{call}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_needs_interrupts_on_is_a_sender() {
+        for row in NEEDS.iter().filter(|row| row.need == Need::IrqsOn) {
+            for (call, arch) in row.calls.iter().flat_map(|c| row.archs.iter().map(move |a| (c, a)))
+            {
+                let sends = SENDERS.iter().any(|(_, archs, groups)| {
+                    archs.contains(arch) && groups.iter().any(|calls| calls.contains(call))
+                });
+                assert!(sends, "{call} on {arch}");
             }
         }
     }

@@ -68,6 +68,8 @@ pub struct Kernel {
     pub(crate) noted: Vec<(VirtAddr, u64)>,
     /// Calls of several phases, by CPU, innermost last.
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
+    /// The call whose body runs now, from [`Kernel::begin`] to its end or its first step.
+    pub(crate) beginning: Option<&'static str>,
     /// Steps that the body or step that runs now leaves behind.
     pub(crate) staged: VecDeque<Step>,
     /// The last call that a step made, once it returned.

@@ -2,11 +2,13 @@
 //! source: beside the locks that a row of the call table names.
 //!
 //! A need becomes an event where the call begins. Not here: what a call asks for only on some of
-//! its ways (a split of a large leaf allocates; without tlbie powerpc interrupts other CPUs).
+//! its ways (a split of a large leaf allocates; without tlbie powerpc interrupts other CPUs). Which
+//! calls interrupt others is a list of its own: a need of interrupts holds only where they do.
 
 use textbed_arch::{Arch, Cite};
 use textbed_event::Need;
 
+use crate::cross_calls::{BPF_TEXT, SET_MEMORY};
 use crate::facts::{V6_9, V6_10};
 use crate::version::{Version, in_range};
 
@@ -80,16 +82,7 @@ pub const NEEDS: &[NeedRow] = &[
         Cite::read("Linux 6.12 mm/execmem.c, 6.1 kernel/module/main.c: WARN_ON(in_interrupt())"),
     ),
     row(
-        &[
-            "set_memory_ro",
-            "set_memory_rw",
-            "set_memory_x",
-            "set_memory_nx",
-            "set_memory_rox",
-            "set_memory_np",
-            "set_memory_p",
-            "set_memory_4k",
-        ],
+        SET_MEMORY,
         NOT_POWER,
         Need::MaySleep,
         Cite::read(
@@ -120,14 +113,14 @@ pub const NEEDS: &[NeedRow] = &[
     NeedRow {
         since: Some(V6_10),
         ..row(
-            &["bpf_arch_text_copy", "bpf_arch_text_invalidate"],
+            BPF_TEXT,
             ARM64,
             Need::IrqsOn,
             Cite::read("Linux 6.12 arch/arm64/net/bpf_jit_comp.c, kernel/patching.c"),
         )
     },
     row(
-        &["bpf_arch_text_copy", "bpf_arch_text_invalidate"],
+        BPF_TEXT,
         NOT_ARM64,
         Need::MaySleep,
         Cite::read("Linux 6.12 arch/x86/net, arch/powerpc/net: text_mutex"),

@@ -160,7 +160,10 @@ impl Kernel {
         if let Some(wait) = self.held_back(cpu, spec).filter(|_| !anyway) {
             return Ok(Progress::Waits(wait));
         }
-        match self.open(cpu, spec, &checked)? {
+        self.beginning = Some(spec.name);
+        let opened = self.open(cpu, spec, &checked);
+        self.beginning = None;
+        match opened? {
             Some(value) => Ok(Progress::Done(value)),
             None => self.resume(cpu),
         }

@@ -66,9 +66,7 @@ impl Kernel {
         last: Option<&str>,
         run: impl FnOnce(&mut Kernel, CpuId) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        if let Some(wait) = self.receivers_off(cpu) {
-            return Err(Stop::Waits(wait));
-        }
+        self.interrupts_others(cpu)?;
         let irqs = self.machine.irqs_on(cpu);
         let others: Vec<CpuId> = (0..self.cpus).map(CpuId).filter(|c| *c != cpu).collect();
         self.patch_rounds += 1;

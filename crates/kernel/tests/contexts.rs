@@ -74,11 +74,14 @@ fn receivers_with_interrupts_off_are_waited_for() {
         (Arch::X86_64, "set_memory_ro"),
         (Arch::Arm64, "flush_icache_range"),
         (Arch::Arm64, "stop_machine"),
+        // It makes a page for its slots before its first step.
+        (Arch::X86_64, "register_kprobe"),
     ] {
         let mut bed = boot("6.12", arch, &[]);
         let a = bed.call("vmalloc", &[1 << 12]) as u64;
         let args = match call {
             "stop_machine" => Vec::new(),
+            "register_kprobe" => values(&[bed.kernel.layout().text.start.0 + 0x2000]),
             "set_memory_ro" => values(&[a, 1]),
             _ => values(&[a, a + 4096]),
         };

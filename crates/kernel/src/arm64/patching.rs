@@ -170,9 +170,7 @@ pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
     if !code.len().is_multiple_of(4) {
         return Err(Stop::not_modelled("a part of an instruction"));
     }
-    if let Some(wait) = k.receivers_off(cpu) {
-        return Err(Stop::Waits(wait));
-    }
+    k.interrupts_others(cpu)?;
     let irqs = k.machine.irqs_on(cpu);
     k.emit(cpu, Flags::default(), View::StopMachine { begin: true });
     let everyone: Vec<CpuId> = (0..k.cpus).map(CpuId).collect();

@@ -15,7 +15,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, Turn, step, step_then_others};
+use crate::phases::{Step, cross_step, step, step_then_others};
 use crate::traps::Resume;
 use crate::x86::text_poke::{What, text_poke_sync};
 
@@ -223,13 +223,7 @@ impl Kernel {
         if self.config.count("skip_text_poke_sync") == phase {
             return;
         }
-        steps.push(Box::new(|k, cpu| {
-            if let Some(wait) = k.receivers_off(cpu) {
-                return Ok(Turn::Wait(wait));
-            }
-            text_poke_sync(k, cpu, &Args::default())?;
-            Ok(Turn::Others)
-        }));
+        steps.push(cross_step(|k, cpu| text_poke_sync(k, cpu, &Args::default()).map(|_| ())));
     }
 }
 

@@ -146,25 +146,26 @@ impl<'a> KernelWorld<'a> {
         call: &Call,
         env: &dyn Environment,
     ) -> Result<Called, Stop> {
-        let mut args = Vec::new();
-        for arg in &call.args {
-            args.push(plain(arg, env, call.name.span)?);
-        }
+        let args = numbers(call, env)?;
         let Some((entry, args)) = args.split_first() else {
             let message = "`call` takes the address of the code".to_owned();
             return Err(Stop::Input(diagnostic(message, call.name.span, "no address", None)));
         };
-        let guest = GuestCall {
+        let guest = self.guest(cpu, call, *entry, args);
+        let value = self.guests.call(&mut self.kernel, &guest)?;
+        Ok(noted(call, Value::number(value)))
+    }
+
+    /// A call of code as those who run it want it.
+    fn guest<'b>(&self, cpu: CpuId, call: &Call, entry: u64, args: &'b [u64]) -> GuestCall<'b> {
+        GuestCall {
             cpu,
             written: call.to_string(),
-            entry: VirtAddr(*entry),
+            entry: VirtAddr(entry),
             args,
             max_steps: self.max_steps,
             traps_handled: self.traps_handled,
-        };
-        let value = Value::number(self.guests.call(&mut self.kernel, &guest)?);
-        let note = Some(format!("{call} returned {value}"));
-        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
+        }
     }
 
     /// Looks at memory with a CPU's data side.
@@ -186,51 +187,25 @@ impl<'a> KernelWorld<'a> {
             }
             (_, None) => return Err(wrong()),
         };
-        let note = Some(format!("{call} returned {value}"));
-        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
+        Ok(noted(call, value))
     }
 
     /// `preempt(entry, at)`: a task runs code until it would execute `at`, and is preempted there.
     fn preempt(&mut self, cpu: CpuId, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
-        let mut args = Vec::new();
-        for arg in &call.args {
-            args.push(plain(arg, env, call.name.span)?);
-        }
-        let [entry, at] = args[..] else {
+        let [entry, at] = numbers(call, env)?[..] else {
             let message = "`preempt` takes where code is entered and where it is left".to_owned();
             return Err(Stop::Input(diagnostic(message, call.name.span, "two addresses", None)));
         };
-        let guest = GuestCall {
-            cpu,
-            written: call.to_string(),
-            entry: VirtAddr(entry),
-            args: &[],
-            max_steps: self.max_steps,
-            traps_handled: self.traps_handled,
-        };
+        let guest = self.guest(cpu, call, entry, &[]);
         self.guests.preempt(&mut self.kernel, &guest, VirtAddr(at))?;
-        Ok(Called::Returned(Returned {
-            value: Value::number(0),
-            failed: false,
-            call: None,
-            note: None,
-        }))
+        Ok(unheard(Value::number(0), None))
     }
 
     /// `resume()`: the task that was preempted last on this CPU goes on to its end.
     fn resume_task(&mut self, cpu: CpuId, call: &Call) -> Result<Called, Stop> {
-        let written = call.to_string();
-        let guest = GuestCall {
-            cpu,
-            written: written.clone(),
-            entry: VirtAddr(0),
-            args: &[],
-            max_steps: self.max_steps,
-            traps_handled: self.traps_handled,
-        };
-        let value = Value::number(self.guests.resume(&mut self.kernel, &guest)?);
-        let note = Some(format!("{written} returned {value}"));
-        Ok(Called::Returned(Returned { value, failed: false, call: None, note }))
+        let guest = self.guest(cpu, call, 0, &[]);
+        let value = self.guests.resume(&mut self.kernel, &guest)?;
+        Ok(noted(call, Value::number(value)))
     }
 
     fn kernel_call(
@@ -302,6 +277,21 @@ impl<'a> KernelWorld<'a> {
         let origin = self.places.origin(place);
         self.kernel.machine_mut().recorder().set_origin(Some(origin));
     }
+}
+
+/// The arguments of a call of code: numbers all.
+fn numbers(call: &Call, env: &dyn Environment) -> Result<Vec<u64>, Stop> {
+    call.args.iter().map(|arg| plain(arg, env, call.name.span)).collect()
+}
+
+/// A result that is told, and that nobody has to look at.
+fn noted(call: &Call, value: Value) -> Called {
+    unheard(value, Some(format!("{call} returned {value}")))
+}
+
+/// A result that nobody has to look at.
+fn unheard(value: Value, note: Option<String>) -> Called {
+    Called::Returned(Returned { value, failed: false, call: None, note })
 }
 
 fn place_of(batch: &Batch, origin: OriginId) -> Span {
