@@ -91,6 +91,7 @@ impl Event {
     pub const NO_TIME: u64 = u64::MAX;
 
     /// An event of `cpu` with nothing else known; fill the other fields with struct update.
+    #[inline]
     #[must_use]
     pub fn new(cpu: CpuId, view: View) -> Self {
         let (kind, [a, b, c]) = pack::pack(view);

@@ -128,6 +128,7 @@ impl Recorder {
     }
 
     /// Appends an event: its number and, where it has none, its origin are filled in here.
+    #[inline]
     pub fn push(&mut self, mut event: Event) -> u64 {
         event.seq = self.next_seq;
         if event.origin == OriginId::NONE

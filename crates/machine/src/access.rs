@@ -18,11 +18,51 @@ pub const MAX_ACCESS_BYTES: u64 = 1 << 30;
 const FILL_PART: u64 = 1 << 16;
 
 /// A part of an access: offset in it, physical address, bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Piece {
     offset: u64,
     phys: PhysAddr,
     len: u64,
+}
+
+/// The pieces of an access: one or two without an allocation.
+#[derive(Default)]
+struct Pieces {
+    few: [Piece; 2],
+    count: usize,
+    /// All of them, if they are more.
+    many: Vec<Piece>,
+}
+
+impl Pieces {
+    fn push(&mut self, piece: Piece) {
+        match self.few.get_mut(self.count) {
+            Some(slot) if self.many.is_empty() => {
+                *slot = piece;
+                self.count += 1;
+            }
+            _ => {
+                if self.many.is_empty() {
+                    self.many.extend(self.few);
+                }
+                self.many.push(piece);
+            }
+        }
+    }
+
+    fn all(&self) -> &[Piece] {
+        match self.many.is_empty() {
+            true => self.few.get(..self.count).unwrap_or(&self.few),
+            false => &self.many,
+        }
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Piece> {
+        match self.many.is_empty() {
+            true => self.count.checked_sub(1).and_then(|n| self.few.get_mut(n)),
+            false => self.many.last_mut(),
+        }
+    }
 }
 
 impl Machine {
@@ -33,8 +73,8 @@ impl Machine {
         virt: VirtAddr,
         len: u64,
         access: Access,
-    ) -> (Vec<Piece>, Result<(), Fault>) {
-        let mut pieces: Vec<Piece> = Vec::new();
+    ) -> (Pieces, Result<(), Fault>) {
+        let mut pieces = Pieces::default();
         if len > MAX_ACCESS_BYTES || cpu.index() >= self.cpus.len() {
             return (pieces, Err(self.fault(cpu, virt, access, FaultReason::BadAddress)));
         }
@@ -121,9 +161,9 @@ impl Machine {
         newest: bool,
     ) -> Result<PhysAddr, Fault> {
         let (pieces, end) = self.pieces(cpu, virt, out.len() as u64, Access::Read);
-        let first = pieces.first().map_or(PhysAddr(0), |p| p.phys);
+        let first = pieces.all().first().map_or(PhysAddr(0), |p| p.phys);
         let space = self.space_of(cpu);
-        for p in pieces {
+        for p in pieces.all().iter().copied() {
             let at = virt.offset(p.offset);
             let part =
                 out.get_mut(p.offset as usize..(p.offset + p.len) as usize).unwrap_or(&mut []);
@@ -198,7 +238,7 @@ impl Machine {
         flags: Flags,
     ) -> Result<(), Fault> {
         let (pieces, end) = self.pieces(cpu, virt, bytes.len() as u64, Access::Write);
-        self.store_pieces(cpu, virt, bytes, &pieces, order, flags)?;
+        self.store_pieces(cpu, virt, bytes, pieces.all(), order, flags)?;
         end
     }
 
@@ -209,18 +249,25 @@ impl Machine {
     pub fn store_all(
         &mut self,
         cpu: CpuId,
-        stores: &[(VirtAddr, Vec<u8>)],
+        stores: &[(VirtAddr, impl AsRef<[u8]>)],
         order: MemOrder,
         flags: Flags,
     ) -> Result<(), Fault> {
+        if let [(virt, bytes)] = stores {
+            let bytes = bytes.as_ref();
+            let (pieces, end) = self.pieces(cpu, *virt, bytes.len() as u64, Access::Write);
+            end?;
+            return self.store_pieces(cpu, *virt, bytes, pieces.all(), order, flags);
+        }
         let mut translated = Vec::with_capacity(stores.len());
         for (virt, bytes) in stores {
+            let bytes = bytes.as_ref();
             let (pieces, end) = self.pieces(cpu, *virt, bytes.len() as u64, Access::Write);
             end?;
             translated.push((*virt, bytes, pieces));
         }
         for (virt, bytes, pieces) in translated {
-            self.store_pieces(cpu, virt, bytes, &pieces, order, flags)?;
+            self.store_pieces(cpu, virt, bytes, pieces.all(), order, flags)?;
         }
         Ok(())
     }
@@ -278,7 +325,7 @@ impl Machine {
         }
         let (pieces, end) = self.pieces(cpu, virt, len, Access::Write);
         let space = self.space_of(cpu);
-        for p in pieces {
+        for p in pieces.all().iter().copied() {
             let at = virt.offset(p.offset);
             // The pattern as it stands at the start of this piece.
             let mut turned = vec![0; pattern.len()];

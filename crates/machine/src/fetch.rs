@@ -5,10 +5,13 @@
 //! `Fetch` (never across a page) and, where the bytes are older than memory's, `Observed`; no
 //! `Observed` means the newest.
 
-use textbed_arch::{CpuId, PhysAddr, VirtAddr};
+use textbed_arch::{CpuId, FRAME_BYTES, PhysAddr, VirtAddr};
 use textbed_event::{Access, FaultReason, Flags, OpId, View};
 
+use crate::alone::Side;
 use crate::choice::Choice;
+use crate::iside::Performed;
+use crate::tlb::TlbEntry;
 use crate::torn::{Got, Integrity};
 use crate::translate::{Way, grants};
 use crate::{Fault, Machine};
@@ -26,6 +29,26 @@ pub struct Fetched {
     pub integrity: Integrity,
 }
 
+/// A fetch that could get only one thing, and when it gets that again.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    cpu: CpuId,
+    virt: VirtAddr,
+    phys: PhysAddr,
+    len: u32,
+    start: u64,
+    side: Side,
+    stamp: u64,
+}
+
+impl Again {
+    /// Length of the instruction in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.len as usize
+    }
+}
+
 /// A translation for a fetch, with the moments at which it could be used.
 #[derive(Clone, Copy)]
 struct Lead {
@@ -34,6 +57,23 @@ struct Lead {
     room: u64,
     since: u64,
     until: u64,
+}
+
+impl Lead {
+    /// By an entry that the tables still have.
+    fn of(e: &TlbEntry, virt: VirtAddr) -> Self {
+        Lead {
+            phys: e.phys_of(virt.0),
+            room: (e.len - (virt.0 - e.virt)).min(page_room(virt)),
+            since: e.since,
+            until: u64::MAX,
+        }
+    }
+}
+
+/// Bytes from an address on that are in its page.
+fn page_room(virt: VirtAddr) -> u64 {
+    FRAME_BYTES - virt.page_offset()
 }
 
 /// Bytes of one line or page, as fetched.
@@ -138,29 +178,82 @@ impl Machine {
         Ok(Fetched { bytes, phys: first, behind, integrity })
     }
 
+    /// An instruction of at most 16 bytes, where there is but one thing that a fetch can get: one
+    /// translation, and a line without older versions. `length` is as in [`Machine::fetch_with`].
+    /// `None`, without any effect: it has to be fetched there.
+    pub fn fetch_only(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        length: &mut dyn FnMut(&[u8]) -> Option<usize>,
+        out: &mut [u8; 16],
+    ) -> Option<Again> {
+        if self.reorders() || self.has_sets() {
+            return None;
+        }
+        let lead = self.only_lead(cpu, virt)?;
+        let (phys, shift) = (PhysAddr(lead.phys), self.lines.shift());
+        let line = self.lines.get(phys.0 >> shift);
+        if line.is_some_and(|line| !line.versions.is_empty()) {
+            return None;
+        }
+        let born = line.map_or(0, |line| line.newest_born);
+        let size = 1u64 << shift;
+        let room = (size - (phys.0 & (size - 1))).min(lead.room) as usize;
+        let piece = out.get_mut(..room.min(16))?;
+        self.memory.read(phys, piece).ok()?;
+        let len = length(piece).filter(|len| (1..=piece.len()).contains(len))? as u32;
+        let start = self.fetch_floor(cpu).max(lead.since).max(born);
+        if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            c.ahead.cursor = c.ahead.cursor.max(start);
+            c.pending.saw(born);
+        }
+        self.fetched_only(cpu, virt, phys, len, start);
+        let side = self.side(cpu)?;
+        let stamp = self.lines_stamp(phys, len.into());
+        Some(Again { cpu, virt, phys, len, start, side, stamp })
+    }
+
+    /// Makes a fetch of [`Machine::fetch_only`] once more, if it gets the same: whether it did.
+    /// Without any effect if not.
+    pub fn fetch_again(&mut self, again: &Again) -> bool {
+        let Again { cpu, virt, phys, len, start, side, stamp } = *again;
+        let same = self.lines_stamp(phys, len.into()) == stamp && self.side(cpu) == Some(side);
+        if same {
+            self.fetched_only(cpu, virt, phys, len, start);
+        }
+        same
+    }
+
+    /// What a fetch does that could get nothing else.
+    fn fetched_only(&mut self, cpu: CpuId, virt: VirtAddr, phys: PhysAddr, len: u32, start: u64) {
+        self.stores_performed(cpu, Performed::Seen(start));
+        let fetch = View::Fetch { virt, phys, len };
+        self.emit_in(cpu, self.space_of(cpu), Flags::default(), OpId::NONE, fetch);
+    }
+
+    /// The translation that a fetch uses, if no other can be used.
+    fn only_lead(&mut self, cpu: CpuId, virt: VirtAddr) -> Option<Lead> {
+        let c = self.cpus.get_mut(cpu.index())?;
+        let e = c.tlb.only(virt.0, c.asid).filter(|e| grants(e.perm, Access::Exec, true))?;
+        let past_any = c.ahead.past.iter().any(|p| virt.0.wrapping_sub(p.virt) < p.len);
+        (!past_any).then(|| Lead::of(&e, virt))
+    }
+
     /// The translation that a fetch uses.
     fn fetch_lead(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<Lead, FaultReason> {
-        let Some(c) = self.cpus.get_mut(cpu.index()) else { return Err(FaultReason::BadAddress) };
-        let asid = c.asid;
-        let page_room = 4096 - virt.page_offset();
-        let fresh = c.tlb.only(virt.0, asid).filter(|e| grants(e.perm, Access::Exec, true));
-        let past_any = c.ahead.past.iter().any(|p| virt.0.wrapping_sub(p.virt) < p.len);
-        let lead_of = |e: &crate::tlb::TlbEntry| Lead {
-            phys: e.phys_of(virt.0),
-            room: (e.len - (virt.0 - e.virt)).min(page_room),
-            since: e.since,
-            until: u64::MAX,
-        };
-        if let Some(e) = fresh.filter(|_| !past_any) {
-            return Ok(lead_of(&e));
+        if let Some(lead) = self.only_lead(cpu, virt) {
+            return Ok(lead);
         }
+        let Some(c) = self.cpus.get(cpu.index()) else { return Err(FaultReason::BadAddress) };
+        let asid = c.asid;
         let floor = self.fetch_floor(cpu);
         let ways = self.ways(cpu, virt, Access::Exec);
         let walked = ways.first().copied();
         let mut options: Vec<Result<Lead, Way>> = Vec::new();
         for way in ways {
             match way {
-                Ok(e) if grants(e.perm, Access::Exec, true) => options.push(Ok(lead_of(&e))),
+                Ok(e) if grants(e.perm, Access::Exec, true) => options.push(Ok(Lead::of(&e, virt))),
                 refused => options.push(Err(refused)),
             }
         }
@@ -170,7 +263,7 @@ impl Machine {
             if offset >= p.len || p.until <= floor || p.tag.is_some_and(|tag| tag != asid) {
                 continue;
             }
-            let (phys, room) = (p.phys + offset, (p.len - offset).min(page_room));
+            let (phys, room) = (p.phys + offset, (p.len - offset).min(page_room(virt)));
             let lead = Lead { phys, room, since: p.since, until: p.until };
             // Only if something could be fetched by it then.
             let known = options.iter().any(|o| o.as_ref().is_ok_and(|l| l.phys == phys));
@@ -187,7 +280,7 @@ impl Machine {
             Some(Ok(lead)) => Ok(lead),
             Some(Err(way)) => {
                 let e = self.settle(cpu, virt, Access::Exec, way, walked)?;
-                Ok(lead_of(&e))
+                Ok(Lead::of(&e, virt))
             }
             None => Err(FaultReason::NotPresent),
         }

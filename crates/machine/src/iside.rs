@@ -189,8 +189,16 @@ impl Machine {
         bytes: &[u8],
     ) -> Result<bool, MachineError> {
         let now = self.advance();
-        let mut old = vec![0; bytes.len()];
-        self.memory.read(phys, &mut old)?;
+        let mut room = [0; 16];
+        let mut more = Vec::new();
+        let old = match room.get_mut(..bytes.len()) {
+            Some(few) => few,
+            None => {
+                more.resize(bytes.len(), 0);
+                &mut more[..]
+            }
+        };
+        self.memory.read(phys, old)?;
         if old == bytes {
             return Ok(false);
         }

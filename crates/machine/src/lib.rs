@@ -54,7 +54,7 @@ pub use choice::{Choice, Choices, Newest, Policy, Random, Scripted, Stalest, Tak
 pub use cpu::{CallEnd, Cpu, CpuError, Step, call, together};
 pub use data::{DataOrder, MAX_WAITING_BYTES, Moment};
 pub use error::{Fault, MachineError, MapError, OpError};
-pub use fetch::Fetched;
+pub use fetch::{Again, Fetched};
 pub use icache::InstructionCache;
 pub use ipi::{Handler, Ipi};
 pub use leave_out::{SyncKind, SyncSeen, SyncSite};

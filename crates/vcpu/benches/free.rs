@@ -3,7 +3,8 @@
 //!
 //! Four loops, each in turn on both, several rounds in one run, the fastest of each: nanoseconds a
 //! turn, and the bare instance's time over ours. Then two CPUs that alternate after every
-//! instruction, beside two bare instances that do.
+//! instruction, beside two bare instances that do; alone with `interleaved` as an argument, and in
+//! two rounds with `twice` beside it: callgrind counts the second (`counted_bare`, `counted_ours`).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -15,7 +16,7 @@ mod loops;
 use std::time::Instant;
 
 use bed::{Bed, CPU0, CPU1, newest};
-use loops::{ALU, LOOPS, Loop, MEMORY};
+use loops::{LOOPS, Loop};
 use textbed_arch::{Arch, CpuId};
 use textbed_machine::Step;
 use unicorn_engine::{
@@ -107,6 +108,15 @@ impl Bare {
     }
 }
 
+/// Rounds of what is interleaved.
+fn rounds() -> usize {
+    if has_argument("twice") { 2 } else { ROUNDS }
+}
+
+fn has_argument(what: &str) -> bool {
+    std::env::args().any(|arg| arg == what)
+}
+
 /// Nanoseconds of one of `n` things that `work` does.
 fn timed(n: u64, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
@@ -150,6 +160,38 @@ fn turns(arch: Arch, l: &Loop) -> [f64; 4] {
     best
 }
 
+/// Two bare instances that alternate. What is counted has a name of its own, here and below.
+#[inline(never)]
+fn counted_bare(bare: &mut [Bare; 2], steps: u64) {
+    alternate_bare(bare, steps);
+}
+
+#[inline(always)]
+fn alternate_bare(bare: &mut [Bare; 2], steps: u64) {
+    let mut pcs = [CODE; 2];
+    for _ in 0..steps {
+        for (b, pc) in bare.iter_mut().zip(&mut pcs) {
+            b.uc.emu_start(*pc, 0, 0, 1).unwrap();
+            *pc = b.pc();
+        }
+    }
+}
+
+/// Two CPUs that alternate.
+#[inline(never)]
+fn counted_ours(bed: &mut Bed, steps: u64) {
+    alternate_ours(bed, steps);
+}
+
+#[inline(always)]
+fn alternate_ours(bed: &mut Bed, steps: u64) {
+    for _ in 0..steps {
+        for cpu in 0..2 {
+            assert_eq!(bed.step(CpuId(cpu)), Step::Ran);
+        }
+    }
+}
+
 /// Nanoseconds an instruction, two alternating: bare, and ours.
 fn interleaved(arch: Arch, l: &Loop) -> [f64; 2] {
     let mut best = [f64::MAX; 2];
@@ -157,27 +199,19 @@ fn interleaved(arch: Arch, l: &Loop) -> [f64; 2] {
     let mut bed = newest(arch);
     let entry = bed.install_bytes(&l.bytes(arch));
     let steps = FEW * l.by_turn(arch);
-    for _ in 0..ROUNDS {
+    for round in 0..rounds() {
         bare.iter_mut().for_each(|b| b.start(FEW));
-        let mut pcs = [CODE; 2];
-        let bare = timed(2 * steps, || {
-            for _ in 0..steps {
-                for (b, pc) in bare.iter_mut().zip(&mut pcs) {
-                    b.uc.emu_start(*pc, 0, 0, 1).unwrap();
-                    *pc = b.pc();
-                }
-            }
+        let bare = timed(2 * steps, || match round {
+            0 => alternate_bare(&mut bare, steps),
+            _ => counted_bare(&mut bare, steps),
         });
         for cpu in [CPU0, CPU1] {
             let data = bed.at(bed::DATA, 0x800 * u64::from(cpu.0));
-            bed.start(cpu, entry, &[data, 2 * FEW, 0]);
+            bed.start(cpu, entry, &[data, 2 * FEW, bed.at(bed::RWX, 0xf00)]);
         }
-        let ours = timed(2 * steps, || {
-            for _ in 0..steps {
-                for cpu in 0..2 {
-                    assert_eq!(bed.step(CpuId(cpu)), Step::Ran);
-                }
-            }
+        let ours = timed(2 * steps, || match round {
+            0 => alternate_ours(&mut bed, steps),
+            _ => counted_ours(&mut bed, steps),
         });
         bed.forget_events();
         best = [best[0].min(bare), best[1].min(ours)];
@@ -186,6 +220,13 @@ fn interleaved(arch: Arch, l: &Loop) -> [f64; 2] {
 }
 
 fn main() {
+    if !has_argument("interleaved") {
+        print_turns();
+    }
+    print_interleaved();
+}
+
+fn print_turns() {
     println!("ns a turn           bare    free  (ratio) counted  (ratio)    step");
     for arch in ARCHES {
         for l in &LOOPS {
@@ -199,9 +240,16 @@ fn main() {
             );
         }
     }
+}
+
+fn print_interleaved() {
     println!("ns an instruction, two alternating: bare, ours, ratio");
-    for arch in ARCHES {
-        for l in [&ALU, &MEMORY] {
+    let chosen = |arch: &Arch| {
+        let all = !ARCHES.iter().any(|a| has_argument(&a.to_string()));
+        all || has_argument(&arch.to_string())
+    };
+    for arch in ARCHES.into_iter().filter(chosen) {
+        for l in &LOOPS {
             let [bare, ours] = interleaved(arch, l);
             let arch = arch.to_string();
             println!("{arch:8}{:14}{bare:6.0}{ours:8.0}{:8.2}", l.name, ours / bare);

@@ -9,6 +9,7 @@
 //! Not modelled: more than one instruction at a time; instructions that go round the memory hooks
 //! (`dc zva`, `dcbz`), which the caller handles; interrupts.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use textbed_arch::Arch;
@@ -84,8 +85,24 @@ pub(crate) struct Hooked {
 pub(crate) struct Engine {
     uc: Unicorn<'static, Hooked>,
     saved: Context,
+    /// What [`Engine::restore`] goes back to.
+    mark: Mark,
     drops: u32,
     pc_register: i32,
+    /// The program counter, where it is known. Unicorn is told when it needs it: a call for each
+    /// look at it would cost as much as the rest of a step.
+    pc: Cell<Option<u64>>,
+    /// Unicorn's own is older.
+    pc_is_new: bool,
+}
+
+/// What registers were noted.
+#[derive(Clone, Copy)]
+enum Mark {
+    /// All, in the saved context.
+    All,
+    /// The program counter: nothing else can have changed.
+    Pc(u64),
 }
 
 impl Engine {
@@ -98,7 +115,8 @@ impl Engine {
         add_hooks(&mut uc)?;
         initial_registers(arch, &mut uc)?;
         let saved = did("allocate context", uc.context_alloc())?;
-        Ok(Self { uc, saved, drops: 0, pc_register })
+        let (mark, pc) = (Mark::All, Cell::new(None));
+        Ok(Self { uc, saved, mark, drops: 0, pc_register, pc, pc_is_new: false })
     }
 
     /// A register by the engine's number.
@@ -113,31 +131,64 @@ impl Engine {
 
     /// The program counter.
     pub(crate) fn pc(&self) -> Result<u64, EngineError> {
-        self.register(self.pc_register)
+        if let Some(pc) = self.pc.get() {
+            return Ok(pc);
+        }
+        let pc = self.register(self.pc_register)?;
+        self.pc.set(Some(pc));
+        Ok(pc)
     }
 
     /// Sets the program counter.
-    pub(crate) fn set_pc(&mut self, pc: u64) -> Result<(), EngineError> {
-        self.set_register(self.pc_register, pc)
+    pub(crate) fn set_pc(&mut self, pc: u64) {
+        self.pc.set(Some(pc));
+        self.pc_is_new = true;
+    }
+
+    /// Unicorn's program counter is the one that counts, whatever it is now.
+    fn forget_pc(&mut self) {
+        self.pc.set(None);
+        self.pc_is_new = false;
     }
 
     /// Notes all registers, for [`Engine::restore`].
     pub(crate) fn save(&mut self) -> Result<(), EngineError> {
+        if let Some(pc) = self.pc.get().filter(|_| self.pc_is_new) {
+            self.set_register(self.pc_register, pc)?;
+            self.pc_is_new = false;
+        }
+        self.mark = Mark::All;
         did("save context", self.uc.context_save(&mut self.saved))
+    }
+
+    /// Notes the program counter alone, before an instruction that changes nothing else if it does
+    /// not come to its end.
+    pub(crate) fn save_pc(&mut self, pc: u64) {
+        self.mark = Mark::Pc(pc);
     }
 
     /// Goes back to the registers noted last.
     pub(crate) fn restore(&mut self) -> Result<(), EngineError> {
-        did("restore context", self.uc.context_restore(&self.saved))
+        match self.mark {
+            Mark::All => {
+                self.forget_pc();
+                did("restore context", self.uc.context_restore(&self.saved))
+            }
+            Mark::Pc(pc) => {
+                self.set_pc(pc);
+                Ok(())
+            }
+        }
     }
 
-    /// The registers noted last.
+    /// The registers noted last by [`Engine::save`].
     pub(crate) fn saved(&self) -> &Context {
         &self.saved
     }
 
     /// Takes over the registers of another instance of the architecture.
     pub(crate) fn take_over(&mut self, registers: &Context) -> Result<(), EngineError> {
+        self.forget_pc();
         did("restore context", self.uc.context_restore(registers))
     }
 
@@ -222,6 +273,7 @@ impl Engine {
         hooked.windows.begin_run();
         hooked.exception = None;
         hooked.invalid = false;
+        self.forget_pc();
         // until = 0: an `until` costs a retranslation at its end and a fetch of its page.
         let result = self.uc.emu_start(pc, 0, 0, 1);
         let hooked = self.uc.get_data();
@@ -238,6 +290,11 @@ impl Engine {
             (Ok(()), None) => Ok(Ended::Done),
             (Err(error), None) => Err(EngineError::Call { what: "execute", error }),
         }
+    }
+
+    /// Notes accesses that the machine made in place of a run.
+    pub(crate) fn note_accesses(&mut self, accesses: impl Iterator<Item = Access>) {
+        self.uc.get_data_mut().windows.note_all(accesses);
     }
 
     /// The accesses of the last run, in order.

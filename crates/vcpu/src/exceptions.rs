@@ -20,6 +20,8 @@
 //! among interrupts (they are taken in the order of their arrival), NMIs, machine checks. Registers
 //! that the engine's interface has no name for are set by an instruction of the guest's own kind.
 
+use std::cell::Cell;
+
 use textbed_arch::{Arch, VirtAddr};
 use textbed_event::{Access, FaultReason, Flags, MemOrder};
 use textbed_machine::{CpuError, Fault, Machine, Step};
@@ -69,6 +71,8 @@ pub(crate) struct Interrupts {
     serving: Vec<usize>,
     /// What the CPU waits for, if it does.
     pub(crate) wait: Option<Wait>,
+    /// Whether the CPU's own state lets an interrupt in, if nothing changed it since it was asked.
+    enabled: Cell<Option<bool>>,
 }
 
 impl Vcpu {
@@ -100,12 +104,27 @@ impl Vcpu {
     ///
     /// # Errors
     /// The engine failed.
+    #[inline]
     pub fn interrupts_enabled(&self) -> Result<bool, CpuError> {
-        Ok(match self.arch {
+        match self.interrupts.enabled.get() {
+            Some(enabled) => Ok(enabled),
+            None => self.look_whether_enabled(),
+        }
+    }
+
+    fn look_whether_enabled(&self) -> Result<bool, CpuError> {
+        let enabled = match self.arch {
             Arch::X86_64 => self.engine.register(RegisterX86::RFLAGS as i32)? & IF != 0,
             Arch::Arm64 => self.engine.register(RegisterARM64::PSTATE as i32)? & PSTATE_I == 0,
             _ => self.engine.register(RegisterPPC::MSR as i32)? & MSR_EE != 0,
-        })
+        };
+        self.interrupts.enabled.set(Some(enabled));
+        Ok(enabled)
+    }
+
+    /// What lets interrupts in may change from here on.
+    pub(crate) fn control_changes(&self) {
+        self.interrupts.enabled.set(None);
     }
 
     /// Lets interrupts in, or keeps them out, as the guest's own instructions would.
@@ -120,6 +139,7 @@ impl Vcpu {
         };
         let now = self.engine.register(register)?;
         let next = if on == set_is_on { now | bit } else { now & !bit };
+        self.control_changes();
         Ok(self.engine.set_register(register, next)?)
     }
 
@@ -172,6 +192,7 @@ impl Vcpu {
             return Err(CpuError::NotModelled("an exception without handlers".to_owned()));
         };
         m.exception_entry(self.id);
+        self.control_changes();
         let step = match self.arch {
             Arch::X86_64 => self.take_x86(m, base, what),
             Arch::Arm64 => self.take_arm64(base, what),
@@ -246,7 +267,7 @@ impl Vcpu {
         let masked = if kind & 1 == 0 { IF } else { 0 };
         self.engine.set_register(RegisterX86::RFLAGS as i32, flags & !(masked | TF_NT_RF))?;
         self.engine.set_register(RegisterX86::RSP as i32, sp)?;
-        self.engine.set_pc(offset)?;
+        self.engine.set_pc(offset);
         Ok(Step::Ran)
     }
 
@@ -279,7 +300,7 @@ impl Vcpu {
         // MSR SPSR_EL1, X0.
         self.by_instruction(0xd518_4000, RegisterARM64::X0 as i32, pstate)?;
         self.engine.set_register(RegisterARM64::PSTATE as i32, pstate | DAIF)?;
-        self.engine.set_pc(vbar.0.wrapping_add(offset))?;
+        self.engine.set_pc(vbar.0.wrapping_add(offset));
         Ok(Step::Ran)
     }
 
@@ -306,7 +327,7 @@ impl Vcpu {
         self.by_instruction(mtspr(26), RegisterPPC::R0 as i32, back)?;
         self.by_instruction(mtspr(27), RegisterPPC::R0 as i32, msr | why)?;
         self.engine.set_register(RegisterPPC::MSR as i32, msr & !(MSR_EE | MSR_RI))?;
-        self.engine.set_pc(base.0.wrapping_add(u64::from(offset)))?;
+        self.engine.set_pc(base.0.wrapping_add(u64::from(offset)));
         Ok(Step::Ran)
     }
 
@@ -321,7 +342,7 @@ impl Vcpu {
         self.engine.place(SCRATCH, &bytes)?;
         let ended = self.engine.run(SCRATCH)?;
         self.engine.set_register(from, kept)?;
-        self.engine.set_pc(pc)?;
+        self.engine.set_pc(pc);
         match ended {
             crate::engine::Ended::Done => Ok(()),
             other => Err(CpuError::Engine(format!("setting a register: {other:?}"))),

@@ -36,12 +36,14 @@ pub(crate) struct ExecView {
     slots: Vec<Slot>,
     by_page: BTreeMap<u64, usize>,
     next: usize,
+    /// Where the last placement was: code runs on in one page.
+    hint: usize,
 }
 
 impl Default for ExecView {
     fn default() -> Self {
         let empty = Slot { page: None, bytes: [None; PAGE as usize] };
-        Self { slots: vec![empty; BLANK], by_page: BTreeMap::new(), next: 0 }
+        Self { slots: vec![empty; BLANK], by_page: BTreeMap::new(), next: 0, hint: 0 }
     }
 }
 
@@ -66,7 +68,11 @@ impl ExecView {
     }
 
     fn slot_for(&mut self, page: u64) -> (usize, bool) {
+        if self.slots.get(self.hint).is_some_and(|slot| slot.page == Some(page)) {
+            return (self.hint, false);
+        }
         if let Some(slot) = self.by_page.get(&page) {
+            self.hint = *slot;
             return (*slot, false);
         }
         let slot = self.next;

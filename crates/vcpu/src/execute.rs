@@ -1,18 +1,17 @@
 //! One step: an instruction fetched, decoded, and carried out by whom its plan names.
 
-use textbed_arch::{
-    Arch, CpuId, Features, SpaceId, VirtAddr,
-    effect::Effect,
-    insn::{self, Insn},
-};
+use std::rc::Rc;
+
+use textbed_arch::{Arch, CpuId, Features, SpaceId, VirtAddr, effect::Effect, insn};
 use textbed_event::{Flags, MemOrder, OpId, View};
-use textbed_machine::{CpuError, Fault, Fetched, Integrity, Machine, Step};
+use textbed_machine::{CpuError, Fault, Integrity, Machine, Step};
 use unicorn_engine::{RegisterARM64, RegisterPPC, RegisterX86};
 
 use crate::{
+    decoded::{Decoded, MOST_BYTES},
     exceptions::Taken,
     native::Native,
-    special::{self, Order, Plan},
+    special::{Order, Plan},
     traps::{self, Trap},
     vcpu::{RETURN_ADDRESS, Vcpu},
     x86,
@@ -24,98 +23,110 @@ struct Site<'a> {
     pc: u64,
     /// The address behind it.
     next: u64,
-    /// Its bytes.
-    bytes: &'a [u8],
-    /// Its row of the table, with operands, if it is in the table.
-    insn: Option<Insn>,
+    /// What it is.
+    what: &'a Decoded,
 }
 
 impl Site<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.what.bytes()
+    }
+
     fn op(&self) -> OpId {
-        self.insn.map_or(OpId::NONE, |insn| OpId(insn.row.id.0))
+        self.what.insn.map_or(OpId::NONE, |insn| OpId(insn.row.id.0))
     }
 }
 
 impl Vcpu {
     /// Fetches and carries out the instruction at `pc`.
     pub(crate) fn step_at(&mut self, m: &mut Machine, pc: u64) -> Result<Step, CpuError> {
-        let bytes = match self.fetch(m, pc) {
-            Ok(got) if got.integrity == Integrity::Unpredictable => {
-                return Ok(Step::Unpredictable { virt: VirtAddr(pc) });
-            }
-            Ok(got) => got.bytes,
-            Err(fault) => return self.faulted(m, fault),
+        let what = match self.known.met(pc) {
+            Some((what, again)) if m.fetch_again(again) => Rc::clone(what),
+            _ => match self.fetch(m, pc) {
+                Ok(Some(what)) => what,
+                Ok(None) => return Ok(Step::Unpredictable { virt: VirtAddr(pc) }),
+                Err(fault) => return self.faulted(m, fault),
+            },
         };
         if self.free.is_some() {
-            self.note_fetched(m, pc, &bytes);
+            self.note_fetched(m, pc, what.bytes());
         }
-        let next = pc.wrapping_add(bytes.len() as u64);
-        let insn = insn::decode(self.arch, &bytes);
-        self.execute(m, &Site { pc, next, bytes: &bytes, insn })
+        if !what.plain {
+            self.control_changes();
+        }
+        let next = pc.wrapping_add(what.bytes().len() as u64);
+        self.execute(m, &Site { pc, next, what: &what })
     }
 
-    /// The instruction at `pc`, as the modelled instruction side gives it.
-    fn fetch(&self, m: &mut Machine, pc: u64) -> Result<Fetched, Fault> {
-        let virt = VirtAddr(pc);
-        let arch = self.arch;
-        match arch {
-            Arch::X86_64 => m.fetch_with(self.id, virt, &mut x86::length),
-            Arch::Arm64 => m.fetch(self.id, virt, 4),
-            // A prefix, and the word that it belongs to.
-            _ => m.fetch_with(self.id, virt, &mut |bytes| {
-                special::word_of(arch, bytes)
-                    .and_then(|word| insn::word_insn_len(arch, word))
-                    .map(usize::from)
-            }),
+    /// The instruction at `pc`, as the modelled instruction side gives it; `None`: anything.
+    fn fetch(&mut self, m: &mut Machine, pc: u64) -> Result<Option<Rc<Decoded>>, Fault> {
+        let mut room = [0; MOST_BYTES];
+        let (id, virt, known) = (self.id, VirtAddr(pc), &self.known);
+        let mut length = |bytes: &[u8]| known.length(pc, bytes);
+        if let Some(again) = m.fetch_only(id, virt, &mut length, &mut room) {
+            let bytes = room.get(..again.bytes()).unwrap_or(&room);
+            return Ok(Some(self.known.decode(pc, bytes, Some(again))));
         }
+        let got = m.fetch_with(id, virt, &mut length)?;
+        let open = got.integrity == Integrity::Unpredictable;
+        Ok((!open).then(|| self.known.decode(pc, &got.bytes, None)))
     }
 
     fn execute(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
         // A prefixed instruction must not cross 64 bytes (Linux 6.19 powerpc kernel/uprobes.c).
-        if self.arch.is_powerpc() && site.bytes.len() == 8 && site.pc % 64 == 60 {
+        if self.arch.is_powerpc() && site.bytes().len() == 8 && site.pc % 64 == 60 {
             return self.trap(m, site, traps::PPC_ALIGNMENT);
         }
-        let plan = match &site.insn {
-            Some(insn) => special::plan(self.arch, insn, site.bytes),
-            None => special::plan_other(self.arch, site.bytes),
-        };
-        match plan {
-            Plan::Engine(order) => match self.native(m, site.pc, site.bytes, order)? {
+        match site.what.plan {
+            Plan::Engine(order) => match self.by_engine(m, site, order)? {
                 Native::Done => {
-                    if order == Order::PLAIN {
-                        self.note_plain(site.insn.as_ref());
+                    if site.what.plain {
+                        self.note_plain();
                     }
                     // The instruction after STI runs before an interrupt is taken (SDM 2B, STI).
-                    self.interrupts.shadow = self.arch == Arch::X86_64 && site.bytes == [0xfb];
+                    self.interrupts.shadow = self.arch == Arch::X86_64 && site.bytes() == [0xfb];
                     self.branched(m, site)?;
                 }
                 other => return self.ended(m, site, other),
             },
             Plan::Machine { first } => return self.by_machine(m, site, first),
             Plan::Trap(trap) => return self.trap(m, site, trap),
-            Plan::Hint => self.engine.set_pc(site.next)?,
+            Plan::Hint => self.engine.set_pc(site.next),
             Plan::Wait(wake) => {
-                self.engine.set_pc(site.next)?;
+                self.engine.set_pc(site.next);
                 return self.wait(m, site.pc, wake);
             }
             Plan::ZeroBlock(size) => {
-                let address = VirtAddr(self.zero_block_address(site.bytes)? & !(size - 1));
+                let address = VirtAddr(self.zero_block_address(site.bytes())? & !(size - 1));
                 let zeros = vec![0; size as usize];
                 match m.store(self.id, address, &zeros, MemOrder::Plain) {
-                    Ok(()) => self.engine.set_pc(site.next)?,
+                    Ok(()) => self.engine.set_pc(site.next),
                     Err(fault) => return self.faulted(m, fault),
                 }
             }
             Plan::CacheType => {
-                let register = site.bytes.first().copied().unwrap_or(0) & 0x1f;
+                let register = site.bytes().first().copied().unwrap_or(0) & 0x1f;
                 self.set_general(register, cache_type(m, self.id))?;
-                self.engine.set_pc(site.next)?;
+                self.engine.set_pc(site.next);
             }
             Plan::Iretq => return self.iretq(m, site),
             Plan::EngineReturn => return self.engine_return(m, site),
-            Plan::NotModelled => return Err(self.unknown(site.bytes)),
+            Plan::NotModelled => return Err(self.unknown(site.bytes())),
         }
         self.after()
+    }
+
+    /// The engine carries it out, or the machine in its place.
+    fn by_engine(
+        &mut self,
+        m: &mut Machine,
+        site: &Site<'_>,
+        order: Order,
+    ) -> Result<Native, CpuError> {
+        match &site.what.moves {
+            Some(moves) => self.moved(m, (site.pc, site.next), moves),
+            None => self.native(m, site.pc, site.what, order),
+        }
     }
 
     /// The machine carries out the effect, with `first` after the engine.
@@ -125,13 +136,13 @@ impl Vcpu {
         site: &Site<'_>,
         first: Option<Order>,
     ) -> Result<Step, CpuError> {
-        let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
+        let Some(insn) = &site.what.insn else { return Err(self.unknown(site.bytes())) };
         let operands = match self.operands(m, insn, site.next)? {
             Ok(operands) => operands,
             Err(fault) => return self.faulted(m, fault),
         };
         if let Some(order) = first {
-            match self.native(m, site.pc, site.bytes, order)? {
+            match self.native(m, site.pc, site.what, order)? {
                 Native::Done => {}
                 other => return self.ended(m, site, other),
             }
@@ -148,7 +159,7 @@ impl Vcpu {
             }
         }
         if first.is_none() {
-            self.engine.set_pc(site.next)?;
+            self.engine.set_pc(site.next);
         }
         self.after()
     }
@@ -190,7 +201,7 @@ impl Vcpu {
     /// guest's handler, or stops there if it has none.
     fn trap(&mut self, m: &mut Machine, site: &Site<'_>, trap: Trap) -> Result<Step, CpuError> {
         let back = if trap.after { site.next } else { site.pc };
-        self.engine.set_pc(back)?;
+        self.engine.set_pc(back);
         let (virt, vector) = (VirtAddr(site.pc), trap.vector);
         let view = View::Trap { virt, vector };
         m.emit_in(self.id, SpaceId::KERNEL, Flags::default(), site.op(), view);
@@ -213,7 +224,8 @@ impl Vcpu {
 
     /// Emits a taken branch.
     fn branched(&self, m: &mut Machine, site: &Site<'_>) -> Result<(), CpuError> {
-        let Some(insn) = site.insn.filter(|i| matches!(i.row.effect, Effect::Branch(_))) else {
+        let Some(insn) = site.what.insn.filter(|i| matches!(i.row.effect, Effect::Branch(_)))
+        else {
             return Ok(());
         };
         let to = self.engine.pc()?;
@@ -241,20 +253,20 @@ impl Vcpu {
         }
         self.engine.set_register(RegisterX86::RFLAGS as i32, frame.rflags)?;
         self.engine.set_register(RegisterX86::RSP as i32, frame.rsp)?;
-        self.engine.set_pc(frame.rip)?;
+        self.engine.set_pc(frame.rip);
         self.returned(m, site)
     }
 
     /// `eret` and `rfid`: the engine has the registers that they return from.
     fn engine_return(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
         let before = self.mode()?;
-        match self.native(m, site.pc, site.bytes, Order::PLAIN)? {
+        match self.native(m, site.pc, site.what, Order::PLAIN)? {
             Native::Done => {}
             other => return self.ended(m, site, other),
         }
         if self.mode()? != before {
             self.engine.restore()?;
-            let name = site.insn.map_or("return", |insn| insn.row.name);
+            let name = site.what.insn.map_or("return", |insn| insn.row.name);
             let text = format!("'{name}' to another privilege, width or byte order");
             return Err(CpuError::NotModelled(text));
         }
@@ -263,7 +275,7 @@ impl Vcpu {
 
     /// What an exception return does on the machine.
     fn returned(&mut self, m: &mut Machine, site: &Site<'_>) -> Result<Step, CpuError> {
-        let Some(insn) = &site.insn else { return Err(self.unknown(site.bytes)) };
+        let Some(insn) = &site.what.insn else { return Err(self.unknown(site.bytes())) };
         match self.operate(m, insn, &[])? {
             Some(fault) => self.faulted(m, fault),
             None => {

@@ -10,13 +10,16 @@
 //!
 //! Not modelled: ppc32, user privilege, and what [`vcpu`] names.
 
+mod decoded;
 mod engine;
 mod exceptions;
 mod exec_view;
 mod execute;
 mod free;
+mod moves;
 mod native;
 mod operate;
+mod plain;
 mod registers;
 mod special;
 mod traps;

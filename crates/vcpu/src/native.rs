@@ -6,6 +6,7 @@ use textbed_machine::{CpuError, Fault, Machine};
 use unicorn_engine::RegisterPPC;
 
 use crate::{
+    decoded::Decoded,
     engine::Ended,
     special::{self, Order},
     traps::{self, Trap},
@@ -37,11 +38,19 @@ impl Vcpu {
         &mut self,
         m: &mut Machine,
         pc: u64,
-        bytes: &[u8],
+        what: &Decoded,
         order: Order,
     ) -> Result<Native, CpuError> {
+        let bytes = what.bytes();
         self.engine.begin()?;
         self.engine.place(pc, bytes)?;
+        if what.registers_only {
+            self.engine.save_pc(pc);
+            return match self.engine.run(pc)? {
+                Ended::Done => Ok(Native::Done),
+                ended => self.raised(bytes, ended),
+            };
+        }
         self.engine.save()?;
         let mut known: Vec<(u64, Vec<u8>)> = Vec::new();
         for _ in 0..MAX_ROUNDS {
@@ -89,22 +98,8 @@ impl Vcpu {
         order: Order,
         ended: Ended,
     ) -> Result<Native, CpuError> {
-        match ended {
-            Ended::Done => {}
-            Ended::Exception(number) => {
-                self.engine.restore()?;
-                return match traps::of_engine(self.arch, number) {
-                    Some(trap) => self.trapped(bytes, trap),
-                    None => {
-                        let what = format!("{} engine exception {number}", self.arch);
-                        Err(CpuError::NotModelled(what))
-                    }
-                };
-            }
-            Ended::Invalid => {
-                self.engine.restore()?;
-                return self.trapped(bytes, traps::undefined(self.arch));
-            }
+        if ended != Ended::Done {
+            return self.raised(bytes, ended);
         }
         if order.conditional && !self.may_store(m, bytes)? {
             return Ok(Native::Done);
@@ -126,6 +121,22 @@ impl Vcpu {
                 self.engine.restore()?;
                 Ok(Native::Faulted(fault))
             }
+        }
+    }
+
+    /// Ends a run that raised something: nothing happened but that.
+    fn raised(&mut self, bytes: &[u8], ended: Ended) -> Result<Native, CpuError> {
+        self.engine.restore()?;
+        match ended {
+            Ended::Done => Ok(Native::Done),
+            Ended::Exception(number) => match traps::of_engine(self.arch, number) {
+                Some(trap) => self.trapped(bytes, trap),
+                None => {
+                    let what = format!("{} engine exception {number}", self.arch);
+                    Err(CpuError::NotModelled(what))
+                }
+            },
+            Ended::Invalid => self.trapped(bytes, traps::undefined(self.arch)),
         }
     }
 

@@ -14,6 +14,7 @@ use textbed_event::MemOrder;
 use textbed_machine::{Cpu, CpuError, Machine, Step};
 
 use crate::{
+    decoded::Known,
     engine::{Engine, EngineError},
     exceptions::Interrupts,
     free::Free,
@@ -29,6 +30,7 @@ pub struct Vcpu {
     pub(crate) id: CpuId,
     pub(crate) arch: Arch,
     pub(crate) engine: Engine,
+    pub(crate) known: Known,
     pub(crate) convention: &'static Convention,
     pub(crate) running: bool,
     pub(crate) budget: Option<u64>,
@@ -58,6 +60,7 @@ impl Vcpu {
             id,
             arch,
             engine,
+            known: Known::new(arch),
             convention,
             running: false,
             budget: None,
@@ -86,7 +89,8 @@ impl Vcpu {
     /// # Errors
     /// The engine failed.
     pub fn set_pc(&mut self, pc: VirtAddr) -> Result<(), CpuError> {
-        Ok(self.engine.set_pc(pc.0)?)
+        self.engine.set_pc(pc.0);
+        Ok(())
     }
 
     /// General register `n` by the manual's number (x86-64: 0 RAX .. 4 RSP .. 15 R15; arm64: 31
@@ -191,7 +195,7 @@ impl Cpu for Vcpu {
         if let Some(own) = self.convention.own_address {
             self.set_general(own, entry.0)?;
         }
-        self.engine.set_pc(entry.0)?;
+        self.engine.set_pc(entry.0);
         self.running = true;
         self.stop_waiting(machine)?;
         Ok(())

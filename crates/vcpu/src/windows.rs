@@ -75,6 +75,12 @@ impl Windows {
         }
     }
 
+    /// Notes accesses that the machine made without a run.
+    pub(crate) fn note_all(&mut self, accesses: impl Iterator<Item = Access>) {
+        self.accesses.clear();
+        self.accesses.extend(accesses);
+    }
+
     /// The accesses of the last run, in order.
     pub(crate) fn accesses(&self) -> &[Access] {
         &self.accesses

@@ -1,12 +1,12 @@
 //! Free running: many instructions between two looks of the machine.
 //!
 //! Single steps are the reference, and whatever is special is one here too: each instruction is
-//! stepped when it is met for the first time, with its events. If it is plain ([`plain`]) and would
-//! be fetched alike again, it is known, and when the CPU comes to a known instruction once more a
-//! second instance of the engine runs from there until it meets something else: an instruction that
-//! is not known (a trap stands there), or data that the CPU has not to itself. Old code stays as
-//! old as the instruction side has it, because its bytes came from there, and is looked up again as
-//! soon as anything may have changed.
+//! stepped when it is met for the first time, with its events. If it is plain ([`crate::plain`])
+//! and would be fetched alike again, it is known, and when the CPU comes to a known instruction
+//! once more a second instance of the engine runs from there until it meets something else: an
+//! instruction that is not known (a trap stands there), or data that the CPU has not to itself. Old
+//! code stays as old as the instruction side has it, because its bytes came from there, and is
+//! looked up again as soon as anything may have changed.
 //!
 //! What the CPU stored meanwhile is told to the machine, as ordinary stores, before the next step:
 //! so barriers, maintenance and stores that others can see come after it. Of values that were
@@ -18,9 +18,7 @@
 mod code;
 mod data;
 mod engine;
-mod plain;
 
-use textbed_arch::insn::Insn;
 use textbed_arch::{Arch, PhysAddr, VirtAddr};
 use textbed_event::MemOrder;
 use textbed_machine::{Cpu, CpuError, Machine, Side, Step};
@@ -139,7 +137,7 @@ impl Vcpu {
         self.engine.save()?;
         let (stopped, at) = free.engine.run(self.engine.saved(), pc)?;
         self.engine.take_over(free.engine.registers()?)?;
-        self.engine.set_pc(at)?;
+        self.engine.set_pc(at);
         let used = match (limit, free.engine.left()) {
             (Some(limit), Some(left)) => limit - left,
             _ => 0,
@@ -214,12 +212,11 @@ impl Vcpu {
         }
     }
 
-    /// The engine carried out what the step fetched, without any order.
-    pub(crate) fn note_plain(&mut self, insn: Option<&Insn>) {
-        let arch = self.arch;
-        let Some(free) = self.free.as_mut() else { return };
-        let may = |f: &Stepped| plain::may_run_free(arch, insn, &f.bytes[..f.len]);
-        free.plain = free.fetched.take().filter(may);
+    /// The engine carried out what the step fetched, which is plain.
+    pub(crate) fn note_plain(&mut self) {
+        if let Some(free) = self.free.as_mut() {
+            free.plain = free.fetched.take();
+        }
     }
 
     /// The plain instruction that was stepped last is known from now on, and so are the pages that
