@@ -1,6 +1,6 @@
 //! Cases, where they lie in memory, and what our tables say of them.
 
-use textbed_arch::paging::{Attempt, Controls, Format, Privilege, Refusal};
+use textbed_arch::paging::{Attempt, Controls, Format, Privilege, Refusal, Role};
 use textbed_arch::{PhysAddr, VirtAddr};
 
 /// Most levels of a case.
@@ -40,6 +40,11 @@ pub fn frame(format: &Format, level: usize, base: u64) -> u64 {
 #[must_use]
 pub fn reached(format: &Format, level: usize, base: u64) -> u64 {
     frame(format, level, base) | va(format, base) & (format.levels[level].span_bytes() - 1)
+}
+
+/// Levels that have leaves.
+pub fn leaves(format: &'static Format) -> impl Iterator<Item = usize> {
+    (0..format.levels.len()).filter(|level| format.levels[*level].leaf_allowed)
 }
 
 /// One access of one set of entries.
@@ -88,6 +93,31 @@ impl Case {
         let size = format.levels[self.leaf].index_shift;
         format!("1 << {size} {:?} {:?}", self.who, self.what).to_lowercase()
     }
+}
+
+/// Accesses by a process with one reserved bit each, of entries and under control bits that are
+/// `open` for a leaf of that level.
+pub fn reserved(
+    f: &'static Format,
+    open: impl Fn(&'static Format, usize) -> ([u64; LEVELS], Controls),
+) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for leaf in leaves(f) {
+        let (plain, controls) = open(f, leaf);
+        for level in 0..=leaf {
+            let here = f.fields.iter().filter(|field| field.is_in(level, level == leaf));
+            for field in here.filter(|field| field.role == Role::Reserved) {
+                for bit in field.lo_bit..field.lo_bit + field.bits {
+                    let mut entries = plain;
+                    entries[level] |= 1 << bit;
+                    let who = Privilege::User;
+                    let case = |what| Case { leaf, entries, high: 0, controls, who, what };
+                    cases.extend(WHAT.map(case));
+                }
+            }
+        }
+    }
+    cases
 }
 
 /// A small generator (xorshift): deterministic, and no more is asked of it.

@@ -1,7 +1,7 @@
 //! Formats with one wrong bit each.
 
 use textbed_arch::Perm;
-use textbed_arch::paging::{ARM64_4K, Field, Format, Role, X86_64_4LEVEL};
+use textbed_arch::paging::{ARM64_4K, Field, Format, Kinds, Role, X86_64_4LEVEL, X86_64_5LEVEL};
 
 /// A wrong table: which field (by name and level), and what is wrong with it.
 type Seed = (&'static str, usize, &'static str, fn(&mut Field));
@@ -21,6 +21,17 @@ fn build(format: &'static Format, seeds: &[Seed]) -> Vec<(String, Format)> {
 
 fn ignore(f: &mut Field) {
     f.role = Role::Ignored;
+}
+
+/// The format as an MMU reads it that does not look at reserved bits.
+#[must_use]
+pub fn without_reserved(f: &'static Format) -> Format {
+    let fields = f.fields.iter().map(|field| match field.role {
+        Role::Reserved => Field { role: Role::Ignored, ..*field },
+        _ => *field,
+    });
+    // Leaked: a format refers to its fields for ever.
+    f.with_fields(Vec::leak(fields.collect()))
 }
 
 const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
@@ -90,4 +101,43 @@ pub fn powerpc(format: &'static Format) -> Vec<(String, Format)> {
         ("DIRTY", 3, "at bit 6", |f| f.lo_bit = 6),
     ];
     build(format, &seeds)
+}
+
+/// Wrong tables of arm64's formats with 52 bits: what they have that the others have not, and the
+/// new levels.
+#[must_use]
+pub fn arm64_wide(format: &'static Format) -> Vec<(String, Format)> {
+    let last = format.last_level();
+    let seeds: [Seed; 13] = [
+        ("ADDR_HIGH", last, "ignored", ignore),
+        ("ADDR_HIGH", 0, "of leaves only", |f| f.kinds = Kinds::Leaf),
+        ("ADDR_HIGH", last, "of tables only", |f| f.kinds = Kinds::Table),
+        ("ADDR_HIGH", 0, "at bit 2", |f| f.lo_bit = 2),
+        ("ADDR_HIGH", 0, "with one bit less", |f| f.bits -= 1),
+        ("ADDR", 0, "with two bits less in tables", |f| f.bits -= 2),
+        ("ADDR", last, "with two bits less in pages", |f| f.bits -= 2),
+        ("VALID", 0, "not read in the root", |f| f.levels &= !1),
+        ("TYPE", 1, "with 1 for a block", |f| f.role = Role::LeafIf(1)),
+        ("PXNTable", 0, "not read in the root", |f| f.levels &= !1),
+        ("APTable1", 0, "ignored", ignore),
+        ("AF", 1, "not read at the second level", |f| f.levels &= !2),
+        ("DBM", last, "ignored", ignore),
+    ];
+    build(format, &seeds)
+}
+
+/// Wrong x86-64 tables: keys, and what 5 levels add.
+#[must_use]
+pub fn x86_5level() -> Vec<(String, Format)> {
+    let seeds: [Seed; 8] = [
+        ("P", 0, "not read in the root", |f| f.levels &= !1),
+        ("RW", 0, "not read in the root", |f| f.levels &= !1),
+        ("US", 0, "not read in the root", |f| f.levels &= !1),
+        ("NX", 0, "not read in the root", |f| f.levels &= !1),
+        ("PS (reserved)", 0, "not read in the root", |f| f.levels &= !1),
+        ("PS (reserved)", 1, "not read below the root", |f| f.levels &= !2),
+        ("PKEY", 4, "at bit 58", |f| f.lo_bit = 58),
+        ("PKEY", 4, "in pages only", |f| f.levels = 0b1_0000),
+    ];
+    build(&X86_64_5LEVEL, &seeds)
 }

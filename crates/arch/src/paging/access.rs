@@ -2,9 +2,9 @@
 //!
 //! Each control bit that gives or takes something is a row. Rows are looked at in order, those that
 //! give first; a condition speaks of what the tables grant, never of what an earlier row gave.
-//! Protection keys (x86 PKU) take by the key of the leaf.
+//! Protection keys (x86) take by the key of the leaf: PKRU of user pages, PKRS of the kernel's.
 //!
-//! Not modelled: powerpc AMR and IAMR keys other than key 0, x86 supervisor keys, shadow stacks,
+//! Not modelled: powerpc AMR and IAMR keys other than key 0, x86 shadow stacks,
 //! arm64 EPAN, permission overlays and guarded pages, unprivileged loads and stores (LDTR).
 
 use super::{Controls, Format};
@@ -120,7 +120,8 @@ impl Format {
         who: Privilege,
         controls: &Controls,
     ) -> Perm {
-        if let Some(indirection) = controls.in_force(self.arch).arm_indirection {
+        let controls = &controls.in_force(self.arch);
+        if let Some(indirection) = controls.arm_indirection {
             let mut perm = indirection.granted(raw, who, controls.arm_hd);
             let user = indirection.granted(raw, Privilege::User, controls.arm_hd);
             if who == Privilege::Kernel && controls.arm_pan && !user.is_empty() {
@@ -154,10 +155,18 @@ impl Format {
         who: Privilege,
         controls: &Controls,
     ) -> Perm {
-        let pkru = controls.x86_pkru.filter(|_| Family::of(self.arch) == Family::X86);
-        let Some(pkru) = pkru.filter(|_| rights.contains(Perm::USER)) else { return NONE };
+        let user_page = rights.contains(Perm::USER);
+        let register = match (user_page, who) {
+            (true, _) => controls.x86_pkru,
+            (false, Privilege::Kernel) => controls.x86_pkrs,
+            (false, Privilege::User) => None,
+        };
+        let Some(register) = register.filter(|_| Family::of(self.arch) == Family::X86) else {
+            return NONE;
+        };
         let key = self.field("PKEY").filter(|f| f.is_in(level, true)).map_or(0, |f| f.get(raw));
-        let (no_access, no_write) = (pkru >> (2 * key) & 1 == 1, pkru >> (2 * key + 1) & 1 == 1);
+        let (no_access, no_write) =
+            (register >> (2 * key) & 1 == 1, register >> (2 * key + 1) & 1 == 1);
         if no_access {
             DATA
         } else if no_write && (who == Privilege::User || controls.x86_wp) {

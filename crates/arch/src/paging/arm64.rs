@@ -8,7 +8,9 @@
 //! 16 KiB, 32 with 64 KiB granules. Source: Arm ARM DDI 0487 D8.3 'Translation table
 //! descriptor formats'; the kernel's names and software bits from `pgtable-hwdef.h` and
 //! `pgtable-prot.h`. WRITE is granted by RDONLY = 0; bit 51, which Linux calls PTE_WRITE and the
-//! manual DBM, grants it as well where TCR_EL1.HD is set, for then a store clears RDONLY itself.
+//! manual DBM, grants it as well where TCR_EL1.HA and HD are set, for then a store clears RDONLY
+//! itself: to every rule the page is writable, to those about fetches too (Arm's pseudocode of the
+//! permissions that stage 1 has).
 //!
 //! What bits 6, 51, 53 and 54 are under permission indirection: [`super::Indirection`].
 //!
@@ -134,7 +136,7 @@ const OTHER_52: Format = Format {
     va_bits: 52,
     pa_bits: 52,
     cite: Cite::deduced(
-        "Arm ARM DDI 0487 D8.3; Linux 7.0 pgtable-hwdef.h; not held against an MMU",
+        "Arm ARM DDI 0487 D8.3; Linux 7.0 pgtable-hwdef.h; held against QEMU 7.2 (ORACLE.md)",
     ),
     ..OTHER
 };

@@ -454,6 +454,7 @@ impl Format {
 
     /// What a leaf grants by itself.
     fn leaf_perm(&self, s: &Shape, raw: u64, controls: &Controls) -> Perm {
+        let controls = controls.in_force(self.arch);
         let (mut granted, mut denied, mut by_hardware) = (s.base, Perm::empty(), Perm::empty());
         for right in s.rights() {
             if raw & right.mask != 0 {
@@ -466,7 +467,7 @@ impl Format {
             }
         }
         let perm = granted.difference(denied).union(by_hardware);
-        match controls.in_force(self.arch).arm_indirection {
+        match controls.arm_indirection {
             Some(indirection) => {
                 (perm & (Perm::PRESENT | Perm::GLOBAL)) | indirection.perm(raw, controls.arm_hd)
             }

@@ -2,7 +2,7 @@
 //!
 //! Modelled: the bits listed. SMAP, PAN and KUAP are off in [`Controls::LINUX`]: the kernel
 //! switches them around every access to user pages, and they concern no kernel code. Not modelled:
-//! keys of the supervisor, MBEC, and TCR_ELx.TBI.
+//! MBEC and TCR_ELx.TBI.
 
 use super::Indirection;
 use crate::isa::Arch;
@@ -20,6 +20,8 @@ pub struct Controls {
     pub x86_smap: bool,
     /// x86 CR4.PKE on, with this PKRU.
     pub x86_pkru: Option<u32>,
+    /// x86 CR4.PKS on, with this IA32_PKRS.
+    pub x86_pkrs: Option<u32>,
     /// x86 MAXPHYADDR: address bits at and above are reserved.
     pub x86_pa_bits: u32,
     /// x86 memory encryption on: the bit of an entry that says whether what it leads to is
@@ -29,7 +31,7 @@ pub struct Controls {
     pub arm_wxn: bool,
     /// arm64 PSTATE.PAN: the kernel does not access what EL0 may.
     pub arm_pan: bool,
-    /// arm64 TCR_EL1.HD: hardware makes pages with DBM writable by itself.
+    /// arm64 TCR_EL1.HD: hardware makes pages with DBM writable by itself, where HA is set too.
     pub arm_hd: bool,
     /// arm64 TCR_EL1.HA: hardware sets the Access flag by itself.
     pub arm_ha: bool,
@@ -45,7 +47,8 @@ pub struct Controls {
 
 impl Controls {
     /// What of these has effect in a format of `arch`: the indirection is arm64's, and takes
-    /// hierarchical permissions and WXN out of force.
+    /// hierarchical permissions and WXN out of force; dirty state is managed only where the Access
+    /// flag is.
     #[inline]
     pub(super) fn in_force(&self, arch: Arch) -> Controls {
         let arm_indirection = self.arm_indirection.filter(|_| arch == Arch::Arm64);
@@ -54,6 +57,7 @@ impl Controls {
             arm_indirection,
             arm_wxn: self.arm_wxn && !indirect,
             arm_hpd: self.arm_hpd || indirect,
+            arm_hd: self.arm_hd && self.arm_ha,
             ..*self
         }
     }
@@ -67,6 +71,7 @@ impl Controls {
         x86_smep: true,
         x86_smap: false,
         x86_pkru: None,
+        x86_pkrs: None,
         x86_pa_bits: 52,
         x86_encryption_bit: None,
         arm_wxn: false,

@@ -26,6 +26,23 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Level of the entry that ended it; `None` for an address outside of the tree.
+    #[must_use]
+    pub fn level(self) -> Option<usize> {
+        match self {
+            Refusal::Rights { level, .. }
+            | Refusal::Walk(
+                WalkFault::NotPresent { level }
+                | WalkFault::Malformed { level, .. }
+                | WalkFault::AccessFlag { level }
+                | WalkFault::OutsideMemory { level, .. },
+            ) => Some(level),
+            Refusal::Walk(WalkFault::NonCanonical) => None,
+        }
+    }
+}
+
 /// What the handler is told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Syndrome {
@@ -79,7 +96,9 @@ pub struct VectorRow {
     pub cite: Cite,
 }
 
-const PF: Cite = Cite::read("Linux 7.0 arch/x86/include/asm/trap_pf.h (enum x86_pf_error_code)");
+const PF: Cite = Cite::read(
+    "SDM 3A 4.7 (253668-032: RSVD only with P); Linux 7.0 arch/x86/include/asm/trap_pf.h",
+);
 const TRAP: Cite = Cite::read("Linux 7.0 arch/x86/include/asm/trapnr.h");
 const ESR: Cite =
     Cite::read("Linux 7.0 arch/arm64/include/asm/esr.h (ESR_ELx_EC, _IL, _FSC, _WNR)");
@@ -106,16 +125,7 @@ impl Refused {
     /// Level at which it ended, as arm64 counts: 3 is the last. An address outside of the tree is
     /// refused at level 0.
     fn arm_level(&self) -> i64 {
-        let level = match self.why {
-            Refusal::Rights { level, .. }
-            | Refusal::Walk(
-                WalkFault::NotPresent { level }
-                | WalkFault::Malformed { level, .. }
-                | WalkFault::AccessFlag { level }
-                | WalkFault::OutsideMemory { level, .. },
-            ) => level,
-            Refusal::Walk(WalkFault::NonCanonical) => return 0,
-        };
+        let Some(level) = self.why.level() else { return 0 };
         level as i64 + 4 - self.levels as i64
     }
 }
@@ -233,5 +243,68 @@ impl Format {
         let vector = vectors.filter(|row| (row.takes)(refused)).map(|row| row.vector).next();
         // The last row of each architecture takes all.
         Syndrome { vector: vector.unwrap_or(0), code }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ARM64_4K, ARM64_4K_LPA2, RADIX_4K, X86_64_4LEVEL};
+    use super::*;
+
+    const NOT_PRESENT: Refusal = Refusal::Walk(WalkFault::NotPresent { level: 2 });
+    const CAUSES: [Refusal; 6] = [
+        NOT_PRESENT,
+        Refusal::Walk(WalkFault::NonCanonical),
+        Refusal::Walk(WalkFault::Malformed { level: 1, why: Why::Reserved { bits: 1 } }),
+        Refusal::Walk(WalkFault::AccessFlag { level: 3 }),
+        Refusal::Rights { level: 3, key: false },
+        Refusal::Rights { level: 3, key: true },
+    ];
+
+    /// Every refusal has a vector, and no two rows set one bit.
+    #[test]
+    fn rows_share_no_bits() {
+        for format in [&X86_64_4LEVEL, &ARM64_4K, &RADIX_4K] {
+            let family = Family::of(format.arch);
+            for why in CAUSES {
+                for who in [Privilege::Kernel, Privilege::User] {
+                    for what in [Attempt::Read, Attempt::Write, Attempt::Exec] {
+                        let refused = format.refused(why, who, what, &Controls::LINUX).unwrap();
+                        let told = format.syndrome(&refused);
+                        assert_ne!(told.vector, 0);
+                        let rows = SYNDROME_ROWS.iter().filter(|row| row.family == family);
+                        let bits: u32 = rows.map(|row| (row.bits)(&refused).count_ones()).sum();
+                        assert_eq!(bits, told.code.count_ones(), "{} {refused:?}", format.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn some_as_the_manuals_have_them() {
+        let told = |format: &Format, why, who, what| {
+            let refused = format.refused(why, who, what, &Controls::LINUX).unwrap();
+            let Syndrome { vector, code } = format.syndrome(&refused);
+            (vector, code)
+        };
+        let (kernel, user) = (Privilege::Kernel, Privilege::User);
+        let protection = CAUSES[4];
+        assert_eq!(told(&X86_64_4LEVEL, NOT_PRESENT, user, Attempt::Write), (14, 0b110));
+        assert_eq!(told(&X86_64_4LEVEL, protection, kernel, Attempt::Exec), (14, 0b1_0001));
+        assert_eq!(told(&X86_64_4LEVEL, CAUSES[2], kernel, Attempt::Read), (14, 0b1001));
+        assert_eq!(told(&ARM64_4K, NOT_PRESENT, user, Attempt::Write), (0x400, 0x9200_0046));
+        let root = Refusal::Walk(WalkFault::NotPresent { level: 0 });
+        assert_eq!(told(&ARM64_4K_LPA2, root, kernel, Attempt::Exec), (0x200, 0x8600_002b));
+        assert_eq!(told(&RADIX_4K, NOT_PRESENT, kernel, Attempt::Write), (0x300, 0x4200_0000));
+        assert_eq!(told(&RADIX_4K, protection, user, Attempt::Exec), (0x400, 0x1000_0000));
+    }
+
+    #[test]
+    fn a_walk_that_leaves_memory_has_none() {
+        let outside =
+            Refusal::Walk(WalkFault::OutsideMemory { level: 1, addr: crate::addr::PhysAddr(1) });
+        let refused = ARM64_4K.refused(outside, Privilege::User, Attempt::Read, &Controls::LINUX);
+        assert!(refused.is_none());
     }
 }

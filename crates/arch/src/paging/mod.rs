@@ -7,7 +7,7 @@
 //! powerpc radix with 4 KiB and 64 KiB base pages. What each is held against:
 //! `tests/mmu/ORACLE.md`.
 //!
-//! Not modelled: x86 32-bit paging, supervisor keys and shadow-stack pages; arm64 permission
+//! Not modelled: x86 32-bit paging and shadow-stack pages; arm64 permission
 //! overlays, stage 2, guarded pages; powerpc hash tables, 32-bit Power, partition-scoped (second)
 //! translation, AMR and IAMR keys other than key 0. Memory types stay raw bits.
 

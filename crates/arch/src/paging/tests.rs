@@ -316,6 +316,18 @@ fn permissions_of_all_levels_combine() {
 }
 
 #[test]
+fn dirty_state_is_managed_only_with_the_access_flag() {
+    // A page of the kernel with DBM and RDONLY.
+    let raw = 0x00e8_0000_0000_0783;
+    let writable = |arm_ha, arm_hd| {
+        let controls = Controls { arm_ha, arm_hd, ..Controls::LINUX };
+        ARM64_4K.entry_perm(3, raw, &controls).contains(Perm::WRITE)
+    };
+    assert!(writable(true, true));
+    assert!(!writable(true, false) && !writable(false, true) && !writable(false, false));
+}
+
+#[test]
 fn the_encryption_bit_is_no_address() {
     let (x, linux) = (&X86_64_4LEVEL, Controls::LINUX);
     // The kernel's text with bit 51 (AMD, CPUID 8000001f: EBX 5:0) set.

@@ -203,7 +203,8 @@ impl Format {
         // No leaf: keys are not part of what a mapping is said to grant, and numbers of permissions
         // were looked up in the leaf.
         let in_force = controls.in_force(self.arch);
-        let no_keys = Controls { x86_pkru: None, arm_indirection: None, ..in_force };
+        let no_keys =
+            Controls { x86_pkru: None, x86_pkrs: None, arm_indirection: None, ..in_force };
         let level = self.last_level();
         let kernel = self.granted(level, 0, rights, Privilege::Kernel, &no_keys);
         let user = self.granted(level, 0, rights, Privilege::User, &no_keys);

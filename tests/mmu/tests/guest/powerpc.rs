@@ -3,9 +3,10 @@
 //! Its partition-scoped tree, which finds the process table, is there and never varied.
 
 use textbed_arch::VirtAddr;
-use textbed_arch::paging::{Attempt, Controls, Field, Format, Privilege, Role, Syndrome};
+use textbed_arch::paging::{Attempt, Controls, Format, Privilege, Refusal, Syndrome};
 use textbed_mmu::cases::{
-    CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame, reached, va,
+    CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame, leaves,
+    reached, va,
 };
 
 use crate::qemu::{AFTER, Answer, BEFORE, CONTROLS, FRAME, Guest, MODE, Machine, PC, REGISTER};
@@ -144,8 +145,16 @@ impl Arch for Powerpc {
     }
 
     /// This CPU sets R and C itself.
-    fn entries_after(&self, format: &Format, case: &Case) -> [u64; LEVELS] {
+    fn entries_after(
+        &self,
+        format: &Format,
+        case: &Case,
+        result: Result<u64, Refusal>,
+    ) -> [u64; LEVELS] {
         let mut entries = case.entries;
+        if result.is_err() {
+            return entries;
+        }
         let flag = |name| format.field(name).map_or(0, |f| f.mask());
         entries[case.leaf] |= flag("ACCESSED");
         if case.what == Attempt::Write {
@@ -168,11 +177,6 @@ fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
         };
     }
     all
-}
-
-/// Levels of leaves.
-fn leaves(f: &'static Format) -> impl Iterator<Item = usize> {
-    (0..f.levels.len()).filter(|l| f.levels[*l].leaf_allowed)
 }
 
 fn controls(choice: usize) -> Controls {
@@ -201,35 +205,9 @@ pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
     })
 }
 
-/// The format as this MMU reads it: it does not look at reserved bits.
-pub(crate) fn as_read(f: &'static Format) -> Format {
-    let fields = f.fields.iter().map(|field| match field.role {
-        Role::Reserved => Field { role: Role::Ignored, ..*field },
-        _ => *field,
-    });
-    // Leaked: a format refers to its fields for ever.
-    f.with_fields(Vec::leak(fields.collect()))
-}
-
-/// Cases with one reserved bit, and all else granted.
-pub(crate) fn reserved(f: &'static Format) -> impl Iterator<Item = Case> {
-    leaves(f).flat_map(move |leaf| {
-        let fields = f.fields.iter().filter(|field| field.role == Role::Reserved);
-        fields.flat_map(move |field| {
-            let at = (0..=leaf).filter(move |level| field.is_in(*level, *level == leaf));
-            at.flat_map(move |level| {
-                let bits = field.lo_bit..field.lo_bit + field.bits;
-                bits.flat_map(move |bit| {
-                    WHAT.into_iter().map(move |what| {
-                        let mut entries = entries(f, leaf, 7);
-                        entries[level] |= 1 << bit;
-                        let (who, controls) = (Privilege::User, controls(0));
-                        Case { leaf, entries, high: 0, controls, who, what }
-                    })
-                })
-            })
-        })
-    })
+/// Entries that grant everything to everybody, and control bits that take nothing.
+pub(crate) fn open(f: &'static Format, leaf: usize) -> ([u64; LEVELS], Controls) {
+    (entries(f, leaf, 7), controls(0))
 }
 
 /// Cases at random: some entries not valid, with other bits set, of the wrong kind, or pointing to

@@ -36,6 +36,8 @@ pub(crate) const ENTRIES: usize = 6;
 const CONTROL: u64 = 0x40_0000;
 const CASES: u64 = 0x100_0000;
 const ANSWERS: u64 = 0x200_0000;
+/// Bytes from there on that a guest of its own tables has to have.
+pub(crate) const MEMORY: u64 = 0x400_0000;
 /// Cases of a batch: they end before the answers begin.
 pub(crate) const BATCH: usize = 0x1_0000;
 

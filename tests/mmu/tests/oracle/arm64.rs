@@ -7,10 +7,7 @@ use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Controls, Format, Privilege};
 use unicorn_engine::{Arch, Mode, Prot, RegisterARM64, RegisterARM64CP, Unicorn};
 
-use textbed_mmu::cases::{
-    CODE, CODE_TABLES, Case, LEVELS, MEMORY, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame,
-    reached, va,
-};
+use textbed_mmu::cases::{CODE, CODE_TABLES, Case, MEMORY, TABLES, USER_CODE, reached, va};
 
 use crate::Mmu;
 
@@ -129,93 +126,4 @@ impl Mmu for Cpu {
         };
         Some(if seen { reached } else { u64::MAX })
     }
-}
-
-/// Permission bits of table entries: PXNTable, UXNTable, APTable.
-const TABLE_BITS: [u32; 4] = [59, 60, 61, 62];
-/// And of leaves: USER (AP\[1\]), RDONLY (AP\[2\]), AF, PXN, UXN, DBM.
-const LEAF_BITS: [u32; 6] = [6, 7, 10, 53, 54, 51];
-
-fn entries(f: &Format, leaf: usize, mut choice: u64) -> [u64; LEVELS] {
-    let mut all = [0; LEVELS];
-    for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
-        *entry = if level == leaf {
-            let kind = if leaf == f.last_level() { 3 } else { 1 };
-            choose(frame(f, leaf, 0) | kind | 3 << 8, &LEAF_BITS, &mut choice)
-        } else {
-            choose(TABLES[level + 1] | 3, &TABLE_BITS, &mut choice)
-        };
-    }
-    all
-}
-
-/// Levels of leaves.
-fn leaves(f: &'static Format) -> impl Iterator<Item = usize> {
-    (0..f.levels.len()).filter(|l| f.levels[*l].leaf_allowed)
-}
-
-fn controls(choice: usize) -> Controls {
-    Controls {
-        arm_wxn: choice & 1 != 0,
-        arm_pan: choice & 2 != 0,
-        arm_hpd: choice & 4 != 0,
-        // QEMU 5.0.1 has no hardware management of the two flags.
-        arm_ha: false,
-        arm_hd: false,
-        ..Controls::LINUX
-    }
-}
-
-/// Every combination of permission bits of every level, leaf size, control bits, privilege and
-/// access, all entries valid.
-pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
-    WHO.into_iter().flat_map(move |who| {
-        (0..8).flat_map(move |c| {
-            leaves(f).flat_map(move |leaf| {
-                (0..1u64 << (4 * leaf + 6)).flat_map(move |choice| {
-                    WHAT.into_iter().map(move |what| {
-                        let (entries, controls) = (entries(f, leaf, choice), controls(c));
-                        Case { leaf, entries, high: 0, controls, who, what }
-                    })
-                })
-            })
-        })
-    })
-}
-
-/// Cases at random, most of them with few restrictions; some not valid, of the reserved type, or
-/// with other bits set.
-pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
-    let mut rng = Rng(0x7465_7874_6265_6402);
-    let mut setting = (controls(0), WHO[0]);
-    (0..n).map(move |i| {
-        if i % 64 == 0 {
-            setting = (controls(rng.below(8)), WHO[rng.below(2)]);
-        }
-        let sizes: Vec<usize> = leaves(f).collect();
-        let leaf = sizes[rng.below(sizes.len())];
-        // Restrictions of tables are seldom, so that those of leaves show.
-        let few = rng.next() & rng.next() & rng.next();
-        let mut all = entries(f, leaf, few);
-        let leaf_bits = rng.next();
-        all[leaf] = choose(all[leaf], &LEAF_BITS, &mut { leaf_bits });
-        if !rng.one_in(8) {
-            all[leaf] |= 1 << 10;
-        }
-        for (level, entry) in all.iter_mut().enumerate().take(leaf + 1) {
-            if rng.one_in(32) {
-                *entry &= !1;
-            }
-            if rng.one_in(32) && level == f.last_level() {
-                *entry &= !2;
-            }
-            if rng.one_in(8) {
-                let others =
-                    if level == leaf { [8, 9, 11, 52, 55, 58] } else { [2, 6, 7, 10, 53, 54] };
-                *entry ^= 1 << others[rng.below(others.len())];
-            }
-        }
-        let (controls, who) = setting;
-        Case { leaf, entries: all, high: 0, controls, who, what: WHAT[rng.below(3)] }
-    })
 }
