@@ -31,7 +31,7 @@ use textbed_event::{Header, MemOrder};
 
 use super::index::Fetched;
 use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
-use super::versions::{History, Version, Versions};
+use super::versions::{History, Version, Versions, key_of};
 use super::views::{Stores, View};
 use crate::mistakes::{Mistake, made};
 use crate::span::{Piece, Span, WordMap};
@@ -116,6 +116,13 @@ struct Touch {
     cleans: View,
 }
 
+impl Touch {
+    fn by(cpu: CpuId) -> Self {
+        let (loads, accesses, cleans) = Default::default();
+        Self { cpu, loads, accesses, cleans }
+    }
+}
+
 /// The CPUs that touched a range.
 #[derive(Clone, Default, Debug)]
 struct Touches(Vec<Touch>);
@@ -146,11 +153,6 @@ struct Open {
 const MAX_OPEN: usize = 1024;
 /// Entries in one view past which the machine gives up, and says so.
 const MAX_ENTRIES: usize = 1 << 16;
-
-/// The key of a version, see [`Version::key`].
-fn key(stamp: u64, cpu: CpuId) -> u64 {
-    stamp << 16 | u64::from(cpu.0)
-}
 
 /// Adds what whoever sees `version` of `span` knows.
 fn know(view: &mut View, version: &Version, span: Span) {
@@ -199,9 +201,7 @@ impl Weak {
             match touches.0.iter_mut().find(|t| t.cpu == cpu) {
                 Some(touch) => f(touch),
                 None => {
-                    let none = View::default();
-                    let mut touch =
-                        Touch { cpu, loads: none.clone(), accesses: none.clone(), cleans: none };
+                    let mut touch = Touch::by(cpu);
                     f(&mut touch);
                     touches.0.push(touch);
                 }
@@ -212,7 +212,7 @@ impl Weak {
 
     /// Notes it for parts of `span` that somebody touched already.
     fn touch_again(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        let parts: Vec<Span> = self.touched.within(span).map(|(part, _)| part).collect();
+        let parts: Vec<Span> = self.touched.parts(span).map(|(part, _)| part).collect();
         for part in parts {
             self.touch(cpu, part, &f);
         }
@@ -232,15 +232,15 @@ impl Weak {
         let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
         let newest = newest.filter(|_| from_reads);
         let mut own = Vec::new();
-        for (_, touches) in self.touched.within(span) {
-            for touch in touches.0 {
+        for (_, touches) in self.touched.parts(span) {
+            for touch in &touches.0 {
                 if touch.cpu == p {
-                    own.push(touch.accesses);
+                    own.push(touch.accesses.clone());
                     if !made(Mistake::NoOrderOfLine) {
-                        own.push(touch.cleans);
+                        own.push(touch.cleans.clone());
                     }
                 } else if from_reads && !made(Mistake::NoFromReads) {
-                    own.push(touch.loads);
+                    own.push(touch.loads.clone());
                 }
             }
         }
@@ -258,7 +258,7 @@ impl Weak {
             }
             known.gathered[STORE].join(&k);
             known.gathered[STORE].stored_up_to(p, stamp);
-            k.stored(span, key(stamp, p));
+            k.stored(span, key_of(stamp, p));
             if order == MemOrder::Release {
                 known.releases.join(&k);
             }
@@ -274,7 +274,7 @@ impl Weak {
     /// A run of stores goes on: the same version covers `span` too.
     pub(crate) fn store_goes_on(&mut self, p: CpuId, span: Span, stamp: u64, view: &View) {
         let mut k = view.clone();
-        k.stored(span, key(stamp, p));
+        k.stored(span, key_of(stamp, p));
         self.touch(p, span, |t| t.accesses.join(&k));
         self.late_store(span, stamp, &k);
     }
@@ -283,7 +283,7 @@ impl Weak {
     /// clean, touched the range.
     pub(crate) fn touched_otherwise(&self, p: CpuId, span: Span) -> bool {
         self.touched
-            .within(span)
+            .parts(span)
             .any(|(_, touches)| touches.0.iter().any(|t| t.cpu != p || t.cleans.entries() != 0))
     }
 
@@ -314,8 +314,8 @@ impl Weak {
     ) -> View {
         let mut cleans = Vec::new();
         if self.caches.clean_before_load {
-            let touches = self.touched.within(span).flat_map(|(_, touches)| touches.0);
-            cleans.extend(touches.filter(|t| t.cpu == p).map(|t| t.cleans));
+            let touches = self.touched.parts(span).flat_map(|(_, touches)| &touches.0);
+            cleans.extend(touches.filter(|t| t.cpu == p).map(|t| t.cleans.clone()));
         }
         let cpu = self.cpu(p);
         let mut public = None;
@@ -371,11 +371,10 @@ impl Weak {
     ) {
         let span = line.unwrap_or(Span { first: 0, last: u64::MAX });
         let mut own = Vec::new();
-        for (_, touches) in self.touched.within(span) {
-            let mine = |t: &Touch| t.cpu == p && !made(Mistake::NoOrderOfLine);
-            for touch in touches.0.into_iter().filter(mine) {
-                own.push(touch.accesses);
-                own.push(touch.cleans);
+        for (_, touches) in self.touched.parts(span) {
+            let mine = |t: &&Touch| t.cpu == p && !made(Mistake::NoOrderOfLine);
+            for touch in touches.0.iter().filter(mine) {
+                own.extend([touch.accesses.clone(), touch.cleans.clone()]);
             }
         }
         let line = match line {
@@ -451,7 +450,7 @@ impl Weak {
             let issued = cpu.public.gathered[INVALIDATE].clone();
             if made(Mistake::IsyncCompletesForAll) {
                 cpu.public.to_sync.join(&issued);
-            } else if !issued.i.is_empty() {
+            } else if !issued.i().is_empty() {
                 cpu.private().base[FETCH].join(&issued);
             }
         }
@@ -466,7 +465,7 @@ impl Weak {
 
     /// The part of a view below whose newest version nothing can be fetched.
     fn excludes<'a>(&self, view: &'a View) -> &'a Stores {
-        if self.caches.invalidate { &view.i } else { &view.w }
+        if self.caches.invalidate { view.i() } else { view.w() }
     }
 
     /// R9 and R10: a fetch from `span` that returned the version with view `from`. `id` names the
@@ -508,11 +507,11 @@ impl Weak {
     /// own accesses to `span`.
     pub(crate) fn data_knows(&self, p: CpuId, span: Span, history: &History) -> u64 {
         let loads =
-            self.cpus.get(&p).map_or(0, |cpu| cpu.public.base[LOAD].w.newest(history, span));
+            self.cpus.get(&p).map_or(0, |cpu| cpu.public.base[LOAD].w().newest(history, span));
         let mut own = u64::MAX;
-        for (part, touches) in self.touched.within(span) {
+        for (part, touches) in self.touched.parts(span) {
             let touch = touches.0.iter().find(|t| t.cpu == p);
-            own = own.min(touch.map_or(0, |t| t.accesses.w.newest(history, part)));
+            own = own.min(touch.map_or(0, |t| t.accesses.w().newest(history, part)));
         }
         loads.max(if own == u64::MAX { 0 } else { own })
     }
@@ -539,7 +538,7 @@ impl Weak {
         let invalidated = |known: &Knowledge| {
             [&known.base[INVALIDATE], &known.gathered[INVALIDATE]]
                 .into_iter()
-                .any(|view| view.i.newest_of(history, at) >= stamp)
+                .any(|view| view.i().newest_of(history, at) >= stamp)
         };
         let own = |cpu: &Cpu| cpu.private.as_deref().is_some_and(invalidated);
         self.cpus.get(&p).is_some_and(own) || self.cpus.values().any(|cpu| invalidated(&cpu.public))

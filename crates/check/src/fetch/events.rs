@@ -114,9 +114,18 @@ impl Live {
             }
             (model, _) => {
                 let mark = Mark::of(now.event, now.batch, self.calls.chain(now.event.cause));
+                // In the order of the stream nobody asks what a CPU knew.
+                let note = match &unit {
+                    Some(unit) if !fetches.predicted && !nontemporal => {
+                        fetches.versions.note(&mark, unit)
+                    }
+                    _ => None,
+                };
+                if let Some(note) = note {
+                    return self.enter_version(span, note, plain);
+                }
                 let (mut clock, mut view) = (None, None);
                 match model {
-                    // In the order of the stream nobody asks what a CPU knew.
                     Model::X86 { machine, .. } if fetches.predicted => {
                         let older = fetches.versions.newest(span.first).filter(|v| v.cpu != p);
                         clock = Some(machine.store(p, seq, older.as_deref()));
@@ -151,6 +160,11 @@ impl Live {
                 }
             }
         };
+        self.enter_version(span, version, plain);
+    }
+
+    fn enter_version(&mut self, span: Span, version: Made, plain: bool) {
+        let fetches = &mut self.fetches;
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
         let settled = |part: Span, stamp: u64| match (settling, model) {

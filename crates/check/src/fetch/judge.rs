@@ -6,6 +6,7 @@ use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr, sync::Action};
 use textbed_event::{CallRef, View};
 
 use super::Model;
+use super::looks::Verdict;
 use super::verdict::Place;
 use super::versions::History;
 use crate::live::{Live, Now};
@@ -13,6 +14,7 @@ use crate::mark::Mark;
 use crate::options::Reading;
 use crate::rules::translations::{self, After};
 use crate::rules::{RuleId, fetch};
+use crate::shortcuts::{Shortcut, open};
 use crate::span::Span;
 use crate::translation::Old;
 
@@ -22,12 +24,16 @@ impl Live {
         let Some(phys) = now.phys(phys) else { return };
         let (p, seq) = (now.cpu(), now.seq());
         let model = &self.fetches.model;
-        if self.fetches.looks.known(p, phys, len, || model.moment(p), seq) {
+        if self.fetches.looks.known(p, (virt.0, phys), len, || model.moment(p), seq) {
             return;
         }
         let moment = self.fetches.moment(p);
         self.fetches.versions.end_run();
         let Some(span) = Span::of(phys, u64::from(len)) else { return };
+        if open(Shortcut::Plain) && self.is_plain(virt.0, span) {
+            self.fetches.looks.judged(p, (virt.0, phys), len, moment, Verdict::Plain, seq);
+            return;
+        }
         let mut clean = true;
         if let Some(freed) = self.frames.freed(phys)
             && self.checkable(RuleId::ExecAfterFree)
@@ -46,7 +52,19 @@ impl Live {
         if !self.fetches.is_off() {
             clean &= self.judge(now, virt.0, span);
         }
-        self.fetches.looks.judged(p, (virt.0, phys), len, moment, clean, seq);
+        let verdict = if clean { Verdict::Clean } else { Verdict::Unclean };
+        self.fetches.looks.judged(p, (virt.0, phys), len, moment, verdict, seq);
+    }
+
+    /// Whether nothing that is asked at a fetch has anything to look at, whichever CPU asks: no
+    /// owner that gave the memory back, no old answer for the address, no store, no other code that
+    /// the address led to.
+    fn is_plain(&self, virt: u64, span: Span) -> bool {
+        self.frames.freed(span.first).is_none()
+            && !self.patching.gone.meets(Span { first: virt, last: virt })
+            && !self.stale.anywhere(virt)
+            && !self.fetches.versions.any_in(span)
+            && !self.fetches.was_executable_anywhere(virt)
     }
 
     /// The windows joined: what a fetch may return are the versions of every frame to which the
@@ -114,7 +132,7 @@ impl Live {
         {
             let moment = self.fetches.moment(now.cpu());
             let at = (virt.0, phys);
-            self.fetches.looks.judged(now.cpu(), at, len, moment, true, now.seq());
+            self.fetches.looks.judged(now.cpu(), at, len, moment, Verdict::Clean, now.seq());
         }
     }
 

@@ -55,9 +55,10 @@ impl Knowledge {
     }
 
     fn hand(&mut self, to: &[usize], from: &[&View]) {
-        for at in to {
-            from.iter().for_each(|view| self.base[*at].join(view));
-        }
+        let mut all = View::default();
+        from.iter().for_each(|view| all.join(view));
+        let bases = self.base.iter_mut().enumerate().filter(|(at, _)| to.contains(at));
+        View::join_each(bases.map(|(_, base)| base), &all);
     }
 
     /// R6, R7.
@@ -102,6 +103,6 @@ impl Knowledge {
         if made(Mistake::SyncTakesAllLoads) {
             handed.join(&self.gathered[LOAD]);
         }
-        self.base.iter_mut().for_each(|base| base.join(&handed));
+        View::join_each(self.base.iter_mut(), &handed);
     }
 }

@@ -3,13 +3,14 @@
 //! [`versions`] keeps what was stored; a model by architecture says which versions a fetch may
 //! still return: [`observed`] in the order of the stream, [`arm64`] (with [`powerpc`]) and [`x86`]
 //! by real edges. [`judge`] compares at each fetch, and [`verdict`] names the first step of the
-//! chain that is missing. [`looks`] remembers what was found, so that a loop costs one look-up a
-//! turn.
+//! chain that is missing. [`looks`] remembers what was found of which block ([`blocks`]), so that a
+//! loop costs one look-up a turn.
 //!
 //! A source that does not record stores, fetches, barriers and physical addresses is not judged at
 //! all (its coverage says so), and nothing is kept for it.
 
 pub(crate) mod arm64;
+mod blocks;
 pub(crate) mod clock;
 pub(crate) mod edges;
 mod events;
@@ -266,6 +267,11 @@ impl Fetches {
         let of = |s: SpaceId| Some(self.past_exec.get(&s)?.get(virt)?.1.0);
         let own = if space == SpaceId::KERNEL { None } else { of(space) };
         own.max(of(SpaceId::KERNEL)).unwrap_or(0)
+    }
+
+    /// Whether `virt` was executable with what it led to before, in any space.
+    pub(crate) fn was_executable_anywhere(&self, virt: u64) -> bool {
+        self.past_exec.values().any(|map| map.get(virt).is_some())
     }
 
     /// The mapping of `virt` changed; it led or leads to `frames`.

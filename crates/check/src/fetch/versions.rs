@@ -52,7 +52,7 @@ impl Version {
     /// 2^48: the checker takes no other events.
     #[inline]
     pub(crate) fn key(&self) -> u64 {
-        self.stamp << 16 | u64::from(self.cpu.0)
+        key_of(self.stamp, self.cpu)
     }
 
     /// A non-temporal store that no fence followed.
@@ -64,6 +64,12 @@ impl Version {
     fn may_trap(&self, arch: Arch) -> bool {
         self.unit.is_some_and(|u| may_trap(arch, u.bytes.get(..usize::from(u.len)).unwrap_or(&[])))
     }
+}
+
+/// See [`Version::key`].
+#[inline]
+pub(super) fn key_of(stamp: u64, cpu: CpuId) -> u64 {
+    stamp << 16 | u64::from(cpu.0)
 }
 
 /// Whether bytes are, or hold, a trap.
@@ -146,7 +152,7 @@ impl History {
 /// A store of a few bytes of which nothing is known but the event itself: what is kept of most, and
 /// made a [`Version`] when somebody asks.
 #[derive(Clone, Copy, Debug)]
-struct Note {
+pub(crate) struct Note {
     /// See [`Version::key`].
     key: u64,
     at_ns: u64,
@@ -293,6 +299,8 @@ impl Piece for Entry {
 #[derive(Debug)]
 pub(crate) enum Made {
     New(Version),
+    /// One that a note says.
+    Noted(Note),
     /// What [`Versions::going_on`] gave.
     GoesOn(Rc<Version>),
     /// A version that somebody else holds, too.
@@ -398,22 +406,17 @@ impl Versions {
         Some(place)
     }
 
-    /// The note that says all of a version, if one does.
-    fn note(&mut self, version: &Version, span: Span) -> Option<Note> {
-        let Version { mark, unit: Some(unit), view: None, clock: None, .. } = version else {
-            return None;
-        };
+    /// The note that says all of a plain store of one unit, of which it is not asked what its CPU
+    /// knew, if there is room for what it shares with others.
+    pub(crate) fn note(&mut self, mark: &Mark, unit: &Unit) -> Option<Made> {
         let virt = mark.virt?.0;
-        let whole = unit.phys == span.first && u64::from(unit.len) == span.len();
-        let told = virt.wrapping_sub(unit.phys) == version.delta
-            && (mark.seq, mark.cpu) == (version.stamp, version.cpu);
-        if version.nontemporal || !whole || !told || !open(Shortcut::Noted) {
+        if !open(Shortcut::Noted) {
             return None;
         }
-        let (at_ns, phys, bytes, len, kind) =
-            (mark.at_ns, unit.phys, unit.bytes, unit.len, mark.kind);
-        let (key, context) = (version.key(), self.context(mark)?);
-        Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
+        let Unit { phys, len, bytes } = *unit;
+        let (at_ns, kind, key) = (mark.at_ns, mark.kind, key_of(mark.seq, mark.cpu));
+        let context = self.context(mark)?;
+        Some(Made::Noted(Note { key, at_ns, virt, phys, bytes, context, len, kind }))
     }
 
     /// `span` holds a version from now on; a plain one may go on. `settled` says of a stamp, and
@@ -429,10 +432,8 @@ impl Versions {
         let (fresh, goes_on) = match made {
             Made::GoesOn(version) => (Fresh::Version(version), true),
             Made::Held(version) => (Fresh::Version(version), false),
-            Made::New(version) => match self.note(&version, span) {
-                Some(note) => (Fresh::Note(note), false),
-                None => (Fresh::Version(Rc::new(version)), false),
-            },
+            Made::New(version) => (Fresh::Version(Rc::new(version)), false),
+            Made::Noted(note) => (Fresh::Note(note), false),
         };
         let next = span.last.checked_add(1);
         if goes_on && self.map.extend(span, |entry| entry.is_only(fresh.stamp())) {
@@ -443,15 +444,18 @@ impl Versions {
         let done = |part: Span, entry: &Entry| {
             open(Shortcut::Settled) && settled(part, entry.newest()) && !entry.stays(arch)
         };
-        let there = if goes_on { None } else { self.map.exact_mut(span) };
+        let over = |part, entry: Option<&Entry>| fresh.over(entry, contexts, |e| done(part, e));
         // A version that was just made is in no neighbour: there is nothing to join.
-        if let Some(entry) = there {
-            *entry = fresh.over(Some(entry), contexts, |e| done(span, e));
-        } else if !goes_on && !self.map.meets(span) {
-            self.map.enter(span, fresh.over(None, contexts, |_| false));
-        } else {
-            self.map
-                .update(span, |part, entry| Some(fresh.over(entry, contexts, |e| done(part, e))));
+        if goes_on {
+            self.map.update(span, |part, entry| Some(over(part, entry)));
+        } else if !self.map.put_cell(span, |entry| over(span, entry)) {
+            if let Some(entry) = self.map.exact_mut(span) {
+                *entry = over(span, Some(entry));
+            } else if self.map.meets(span) {
+                self.map.update(span, |part, entry| Some(over(part, entry)));
+            } else {
+                self.map.enter(span, over(span, None));
+            }
         }
         self.run = match goes_on {
             true => self.run.take().and_then(|(run, _)| Some((run, next?))),
@@ -468,6 +472,11 @@ impl Versions {
     pub(crate) fn forget(&mut self, span: Span) {
         self.run = None;
         self.map.remove(span);
+    }
+
+    /// Whether anybody stored to any of `span`.
+    pub(crate) fn any_in(&self, span: Span) -> bool {
+        self.map.meets(span)
     }
 
     /// Ranges with a history.

@@ -2,9 +2,11 @@
 //! for each CPU how many of its fetches are known to be past.
 //!
 //! Knowledge of stores is kept as prefixes of the stores of each CPU and, beside them, single words
-//! with the key of a version; join is the pointwise maximum. Parts are shared between views until
-//! one of them changes.
+//! with the key of a version; join is the pointwise maximum. Views, and their parts, are shared
+//! until one of them changes; where one has all of the other, the join of both is that one itself,
+//! so that what a barrier hands to many is compared once and is one thing from then on.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use textbed_arch::CpuId;
@@ -98,15 +100,52 @@ impl Known {
         }
     }
 
-    /// Whether everything in `other` is known here.
-    fn covers(&self, other: &Known) -> bool {
-        other.0.iter().all(|(span, stamp)| self.least(*span).0 >= *stamp)
+    /// Whether all that `other` has is known here, but for the keys that need not be.
+    fn covers(&self, other: &Known, needless: impl Fn(u64) -> bool) -> bool {
+        let mut rest = self.0.as_slice();
+        other.0.iter().all(|(span, key)| {
+            while let [(s, _), after @ ..] = rest
+                && s.last < span.first
+            {
+                rest = after;
+            }
+            let mut next = Some(span.first);
+            for (s, known) in rest {
+                if next.is_none_or(|n| n > span.last || s.first > n) || known < key {
+                    break;
+                }
+                next = s.last.checked_add(1);
+            }
+            next.is_none_or(|n| n > span.last) || needless(*key)
+        })
     }
 
+    /// The pointwise maximum.
     fn join(&mut self, other: &Known) {
-        for (span, stamp) in &other.0 {
-            self.raise(*span, *stamp);
+        if let [(span, key)] = other.0[..] {
+            self.raise(span, key);
+            return;
         }
+        let mut all = Vec::with_capacity(self.0.len() + other.0.len());
+        let (mut mine, mut theirs) = (self.0.iter().copied(), other.0.iter().copied());
+        let (mut a, mut b) = (mine.next(), theirs.next());
+        while let (Some((s, x)), Some((t, y))) = (a, b) {
+            let first = s.first.min(t.first);
+            // Up to where one begins or ends.
+            let (last, key) = match s.first.cmp(&t.first) {
+                Ordering::Less => (s.last.min(t.first - 1), x),
+                Ordering::Greater => (t.last.min(s.first - 1), y),
+                Ordering::Equal => (s.last.min(t.last), x.max(y)),
+            };
+            push(&mut all, Span { first, last }, key);
+            let rest = |span: Span| span.meet(Span { first: last.checked_add(1)?, last: u64::MAX });
+            a = rest(s).map(|s| (s, x)).or_else(|| mine.next());
+            b = rest(t).map(|t| (t, y)).or_else(|| theirs.next());
+        }
+        for (span, key) in a.into_iter().chain(mine).chain(b).chain(theirs) {
+            push(&mut all, span, key);
+        }
+        self.0 = all;
     }
 
     /// Number of entries.
@@ -132,16 +171,22 @@ fn push(parts: &mut Vec<(Span, u64)>, span: Span, stamp: u64) {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Stores {
     prefix: Clock,
-    words: Rc<Known>,
+    words: Option<Rc<Known>>,
 }
 
 /// Words kept beside the prefixes before those that the prefixes cover are dropped.
 const TIDY: usize = 16;
 
+const NO_WORDS: &Known = &Known(Vec::new());
+
 impl Stores {
+    fn words(&self) -> &Known {
+        self.words.as_deref().unwrap_or(NO_WORDS)
+    }
+
     /// Whether version `v` of all of `span` is in it.
     fn has(&self, v: &Version, span: Span) -> bool {
-        self.prefix.of(v.cpu) >= v.stamp || self.words.least(span).0 >= v.key()
+        self.prefix.of(v.cpu) >= v.stamp || self.words().least(span).0 >= v.key()
     }
 
     /// Stamp of the newest version of `span` in it; 0 = none.
@@ -156,7 +201,7 @@ impl Stores {
     }
 
     fn add_word(&mut self, span: Span, key: u64) {
-        Rc::make_mut(&mut self.words).raise(span, key);
+        Rc::make_mut(self.words.get_or_insert_default()).raise(span, key);
     }
 
     /// Adds the stores of `cpu` up to `stamp`.
@@ -164,22 +209,40 @@ impl Stores {
         self.prefix.set(cpu, stamp);
     }
 
-    pub(crate) fn join(&mut self, other: &Stores) {
+    /// Whether the prefixes have the version with this key.
+    fn covered(&self, key: u64) -> bool {
+        self.prefix.of(CpuId(key as u16)) >= key >> 16
+    }
+
+    /// Whether all that `other` has is in it. A word whose version a prefix has needs no entry of
+    /// its own: older versions of the word come before that one.
+    fn covers(&self, other: &Stores) -> bool {
+        self.prefix.covers(&other.prefix) && self.covers_words(other)
+    }
+
+    fn covers_words(&self, other: &Stores) -> bool {
+        match (&self.words, &other.words) {
+            (_, None) => true,
+            (Some(mine), Some(theirs)) if Rc::ptr_eq(mine, theirs) => true,
+            (_, Some(theirs)) => self.words().covers(theirs, |key| self.covered(key)),
+        }
+    }
+
+    fn join(&mut self, other: &Stores) {
         self.prefix.join(&other.prefix);
-        if Rc::ptr_eq(&self.words, &other.words) || self.words.covers(&other.words) {
+        if self.covers_words(other) {
             return;
         }
-        if other.words.covers(&self.words) {
-            self.words = Rc::clone(&other.words);
+        if other.words().covers(self.words(), |key| self.covered(key)) {
+            self.words.clone_from(&other.words);
         } else {
-            Rc::make_mut(&mut self.words).join(&other.words);
+            Rc::make_mut(self.words.get_or_insert_default()).join(other.words());
         }
-        if self.words.entries() > TIDY {
-            let prefix = &self.prefix;
+        if self.words().entries() > TIDY && self.words().0.iter().any(|(_, k)| self.covered(*k)) {
+            let prefix = self.prefix.clone();
             let covered = |key: u64| prefix.of(CpuId(key as u16)) >= key >> 16;
-            if self.words.0.iter().any(|(_, key)| covered(*key)) {
-                Rc::make_mut(&mut self.words).0.retain(|(_, key)| !covered(*key));
-            }
+            let words = Rc::make_mut(self.words.get_or_insert_default());
+            words.0.retain(|(_, key)| !covered(*key));
         }
     }
 
@@ -212,48 +275,106 @@ impl Stores {
     }
 
     fn entries(&self) -> usize {
-        self.words.entries()
+        self.words().entries()
     }
 
     /// Whether no store is in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.words.entries() == 0 && self.prefix.is_empty()
-    }
-
-    pub(crate) fn same(&self, other: &Stores) -> bool {
-        Rc::ptr_eq(&self.words, &other.words) && self.prefix.same(&other.prefix)
+        self.words().entries() == 0 && self.prefix.is_empty()
     }
 }
 
-/// What an effect knows.
+/// What an effect knows; nothing at first.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct View {
+pub(crate) struct View(Option<Rc<Parts>>);
+
+#[derive(Clone, Default, Debug)]
+struct Parts {
     /// Known stored.
-    pub(crate) w: Stores,
+    w: Stores,
     /// Known cleaned.
-    pub(crate) c: Stores,
+    c: Stores,
     /// Known invalidated after it was cleaned.
-    pub(crate) i: Stores,
+    i: Stores,
     /// Fetches known to be past, by CPU.
-    f: Rc<Vec<(CpuId, u32)>>,
+    f: Clock,
 }
+
+impl Parts {
+    fn covers(&self, other: &Parts) -> bool {
+        self.w.prefix.covers(&other.w.prefix)
+            && self.f.covers(&other.f)
+            && self.w.covers_words(&other.w)
+            && self.c.covers(&other.c)
+            && self.i.covers(&other.i)
+    }
+}
+
+const NO_STORES: &Stores = &Stores { prefix: Clock::NONE, words: None };
 
 impl View {
+    fn parts(&mut self) -> &mut Parts {
+        Rc::make_mut(self.0.get_or_insert_default())
+    }
+
+    /// Known stored.
+    pub(crate) fn w(&self) -> &Stores {
+        self.0.as_ref().map_or(NO_STORES, |parts| &parts.w)
+    }
+
+    /// Known cleaned.
+    fn c(&self) -> &Stores {
+        self.0.as_ref().map_or(NO_STORES, |parts| &parts.c)
+    }
+
+    /// Known invalidated after it was cleaned.
+    pub(crate) fn i(&self) -> &Stores {
+        self.0.as_ref().map_or(NO_STORES, |parts| &parts.i)
+    }
+
     /// Adds what `other` knows.
     pub(crate) fn join(&mut self, other: &View) {
-        self.join_but_fetches(other);
-        if !Rc::ptr_eq(&self.f, &other.f) {
-            for (cpu, n) in other.f.iter() {
-                self.past(*cpu, *n);
+        let Some(theirs) = &other.0 else { return };
+        let Some(mine) = &mut self.0 else {
+            self.0 = Some(Rc::clone(theirs));
+            return;
+        };
+        if Rc::ptr_eq(mine, theirs) || mine.covers(theirs) {
+            return;
+        }
+        if theirs.covers(mine) {
+            *mine = Rc::clone(theirs);
+            return;
+        }
+        let mine = Rc::make_mut(mine);
+        mine.w.join(&theirs.w);
+        mine.c.join(&theirs.c);
+        mine.i.join(&theirs.i);
+        mine.f.join(&theirs.f);
+    }
+
+    /// Adds what `other` knows to each of `views`; what was one and the same stays so.
+    pub(crate) fn join_each<'a>(views: impl Iterator<Item = &'a mut View>, other: &View) {
+        let mut last: Option<(View, View)> = None;
+        for view in views {
+            match &last {
+                Some((before, after)) if view.same(before) => *view = after.clone(),
+                _ => {
+                    let before = view.clone();
+                    view.join(other);
+                    last = Some((before, view.clone()));
+                }
             }
         }
     }
 
     /// Adds what `other` knows but for fetches.
     pub(crate) fn join_but_fetches(&mut self, other: &View) {
-        self.w.join(&other.w);
-        self.c.join(&other.c);
-        self.i.join(&other.i);
+        let Some(theirs) = &other.0 else { return };
+        let mine = self.parts();
+        mine.w.join(&theirs.w);
+        mine.c.join(&theirs.c);
+        mine.i.join(&theirs.i);
     }
 
     /// Both together.
@@ -264,36 +385,34 @@ impl View {
 
     /// Fetch `n` of `cpu` is past.
     pub(crate) fn past(&mut self, cpu: CpuId, n: u32) {
-        match self.f.binary_search_by_key(&cpu, |e| e.0) {
-            Ok(at) if self.f[at].1 >= n => {}
-            Ok(at) => Rc::make_mut(&mut self.f)[at].1 = n,
-            Err(at) => Rc::make_mut(&mut self.f).insert(at, (cpu, n)),
-        }
+        self.parts().f.set(cpu, n.into());
     }
 
     /// Fetches of `cpu` known to be past.
     pub(crate) fn fetches(&self, cpu: CpuId) -> u32 {
-        self.f.binary_search_by_key(&cpu, |e| e.0).map_or(0, |at| self.f[at].1)
+        self.0.as_ref().map_or(0, |parts| parts.f.of(cpu) as u32)
     }
 
     /// The version with this key, of `span`, is known stored.
     pub(crate) fn stored(&mut self, span: Span, key: u64) {
-        self.w.add_word(span, key);
+        self.parts().w.add_word(span, key);
     }
 
     /// All stores of `cpu` up to `stamp` are known.
     pub(crate) fn stored_up_to(&mut self, cpu: CpuId, stamp: u64) {
-        self.w.add_prefix(cpu, stamp);
+        self.parts().w.add_prefix(cpu, stamp);
     }
 
     /// What is known stored in `line` is known cleaned.
     pub(crate) fn clean(&mut self, line: Option<Span>, versions: &Versions) {
-        self.c.copy(&self.w, line, versions);
+        let w = self.w().clone();
+        self.parts().c.copy(&w, line, versions);
     }
 
     /// What is known cleaned (`stored`: stored) in `line`, or everywhere, is known invalidated.
     pub(crate) fn invalidate(&mut self, line: Option<Span>, stored: bool, versions: &Versions) {
-        self.i.copy(if stored { &self.w } else { &self.c }, line, versions);
+        let from = if stored { self.w() } else { self.c() }.clone();
+        self.parts().i.copy(&from, line, versions);
     }
 
     /// The same for a line of a cache that is indexed by virtual address: by this one alone.
@@ -304,17 +423,21 @@ impl View {
         stored: bool,
         versions: &Versions,
     ) {
-        self.i.copy_by_virt(if stored { &self.w } else { &self.c }, line, virt, versions);
+        let from = if stored { self.w() } else { self.c() }.clone();
+        self.parts().i.copy_by_virt(&from, line, virt, versions);
     }
 
     /// Words that stand for themselves.
     pub(crate) fn entries(&self) -> usize {
-        self.w.entries() + self.c.entries() + self.i.entries()
+        self.w().entries() + self.c().entries() + self.i().entries()
     }
 
     /// Whether both are one and the same (not only equal).
     pub(crate) fn same(&self, other: &View) -> bool {
-        self.w.same(&other.w) && self.c.same(&other.c) && self.i.same(&other.i)
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        }
     }
 }
 
@@ -334,7 +457,39 @@ mod tests {
         assert_eq!((known.at(17), known.at(64)), (9, 0));
     }
 
+    /// Ranges with keys, and the same cell by cell.
+    fn known(ops: &[(u64, u64, u64)]) -> (Known, [u64; 64]) {
+        let (mut known, mut cells) = (Known::default(), [0; 64]);
+        for (first, len, key) in ops {
+            known.raise(Span { first: *first, last: first + len - 1 }, *key);
+            for cell in &mut cells[*first as usize..(first + len) as usize] {
+                *cell = (*cell).max(*key);
+            }
+        }
+        (known, cells)
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
+        prop::collection::vec((0u64..48, 1u64..16, 1u64..6), 0..12)
+    }
+
     proptest! {
+        #[test]
+        fn joins_and_comparisons_agree_with_arrays(a in ops(), b in ops(), needless in 0u64..4) {
+            let ((a, mine), (b, theirs)) = (known(&a), known(&b));
+            let mut all = a.clone();
+            all.join(&b);
+            let most: Vec<u64> = mine.iter().zip(theirs).map(|(x, y)| *x.max(&y)).collect();
+            prop_assert_eq!((0..64).map(|at| all.at(at)).collect::<Vec<u64>>(), most.clone());
+            prop_assert_eq!(all.entries(), most.chunk_by(|a, b| a == b).filter(|r| r[0] != 0).count());
+            let had = |(span, key): &(Span, u64)| {
+                *key <= needless
+                    || (span.first..=span.last).all(|at| mine[at as usize] >= *key)
+            };
+            prop_assert_eq!(a.covers(&b, |key| key <= needless), b.0.iter().all(had));
+            prop_assert!(all.covers(&a, |_| false) && all.covers(&b, |_| false));
+        }
+
         #[test]
         fn agrees_with_an_array(ops in prop::collection::vec((0u64..48, 1u64..16, 1u64..6), 1..40)) {
             let mut known = Known::default();

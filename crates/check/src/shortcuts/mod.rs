@@ -2,8 +2,9 @@
 //!
 //! A version out of reach is forgotten and most stores are kept as notes
 //! ([`crate::fetch::versions`]); what a permit was about is not looked at again when it closes,
-//! unless it is in a window. Outside of tests [`open`] is always true and costs nothing. Not
-//! here: blocks that are known ([`crate::fetch::looks`]), for which the test of elision stands.
+//! unless it is in a window; a block is *plain* for every CPU ([`crate::fetch::looks`]). Outside of
+//! tests [`open`] is always true and costs nothing. Not here: blocks that are known
+//! ([`crate::fetch::looks`]), for which the test of elision stands.
 
 /// A shortcut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,11 +16,13 @@ pub(crate) enum Shortcut {
     Noted,
     /// A permit that closes around no window changes none.
     NoWindow,
+    /// A block of which nothing is known needs no verdict, by whichever CPU.
+    Plain,
 }
 
 #[cfg(test)]
 impl Shortcut {
-    const ALL: [Self; 3] = [Self::Settled, Self::Noted, Self::NoWindow];
+    const ALL: [Self; 4] = [Self::Settled, Self::Noted, Self::NoWindow, Self::Plain];
 }
 
 /// Whether it may be taken.

@@ -2,7 +2,8 @@
 //! in and the number of cells before them there.
 //!
 //! Page tables and stores consist of such spans for the most part (a page, a word). A region is 64
-//! cells; its values stand in order, so that a look-up touches two places and a walk none in vain.
+//! cells; its values stand in the order in which they came, with the place of each beside, so that
+//! a look-up touches two places, a walk none in vain, and a new value moves no other.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +16,47 @@ const REGION: u32 = 6;
 #[derive(Clone, Debug)]
 struct Region<V> {
     bits: u64,
-    /// In order of their cells.
+    /// The place of each cell's value.
+    places: [u8; 64],
     values: Vec<V>,
 }
 
+impl<V> Default for Region<V> {
+    fn default() -> Self {
+        Self { bits: 0, places: [0; 64], values: Vec::new() }
+    }
+}
+
 impl<V> Region<V> {
-    /// The place of the value of a cell, or where it would be.
-    fn place(&self, cell: u64) -> Result<usize, usize> {
-        let bit = 1 << (cell & 63);
-        let rank = (self.bits & (bit - 1)).count_ones() as usize;
-        if self.bits & bit != 0 { Ok(rank) } else { Err(rank) }
+    /// The place of the value of a cell, if it has one.
+    fn place(&self, cell: u64) -> Option<usize> {
+        let at = cell & 63;
+        (self.bits & 1 << at != 0).then(|| usize::from(self.places[at as usize]))
+    }
+
+    fn add(&mut self, cell: u64, value: V) {
+        self.bits |= 1 << (cell & 63);
+        self.places[(cell & 63) as usize] = self.values.len() as u8;
+        self.values.push(value);
+    }
+
+    /// Takes the value of a cell out; the youngest one takes its place.
+    fn take(&mut self, cell: u64) -> Option<V> {
+        let place = self.place(cell)?;
+        self.bits &= !(1 << (cell & 63));
+        let last = self.values.len() - 1;
+        let moved = |at: &usize| self.bits & 1 << at != 0 && usize::from(self.places[*at]) == last;
+        if let Some(at) = (0..64).find(moved) {
+            self.places[at] = place as u8;
+        }
+        Some(self.values.swap_remove(place))
     }
 
     /// The first cell from `cell` on that has a value, with its place.
     fn next(&self, cell: u64) -> Option<(u64, usize)> {
         let later = self.bits & (u64::MAX << (cell & 63));
         let at = u64::from(later.trailing_zeros());
-        (later != 0).then(|| (cell & !63 | at, (self.bits & ((1 << at) - 1)).count_ones() as usize))
+        (later != 0).then(|| (cell & !63 | at, usize::from(self.places[at as usize])))
     }
 }
 
@@ -64,7 +89,7 @@ impl<V> Cells<V> {
             return None;
         }
         let region = self.regions.get(&(cell >> REGION))?;
-        region.values.get(region.place(cell).ok()?)
+        region.values.get(region.place(cell)?)
     }
 
     pub(super) fn get_mut(&mut self, cell: u64) -> Option<&mut V> {
@@ -72,22 +97,21 @@ impl<V> Cells<V> {
             return None;
         }
         let region = self.regions.get_mut(&(cell >> REGION))?;
-        let place = region.place(cell).ok()?;
+        let place = region.place(cell)?;
         region.values.get_mut(place)
     }
 
-    /// Puts a value there, replacing what was there.
-    pub(super) fn insert(&mut self, cell: u64, value: V) {
+    /// Puts a value there, made of what was there.
+    pub(super) fn put(&mut self, cell: u64, value: impl FnOnce(Option<&V>) -> V) {
         let order = &mut self.order;
         let region = self.regions.entry(cell >> REGION).or_insert_with(|| {
             order.insert(cell >> REGION);
-            Region { bits: 0, values: Vec::new() }
+            Region::default()
         });
-        match region.place(cell) {
-            Ok(place) => region.values[place] = value,
-            Err(place) => {
-                region.bits |= 1 << (cell & 63);
-                region.values.insert(place, value);
+        match region.place(cell).and_then(|place| region.values.get_mut(place)) {
+            Some(there) => *there = value(Some(there)),
+            None => {
+                region.add(cell, value(None));
                 self.len += 1;
             }
         }
@@ -98,8 +122,7 @@ impl<V> Cells<V> {
             return None;
         }
         let region = self.regions.get_mut(&(cell >> REGION))?;
-        let value = region.values.remove(region.place(cell).ok()?);
-        region.bits &= !(1 << (cell & 63));
+        let value = region.take(cell)?;
         if region.bits == 0 {
             self.regions.remove(&(cell >> REGION));
             self.order.remove(&(cell >> REGION));

@@ -140,7 +140,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         if self.wide.is_empty() && span.first >> SHIFT == span.last >> SHIFT {
             return self.cells.get(span.first >> SHIFT).is_some();
         }
-        self.wide.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
+        self.wide_meets(span)
             || self.cells.range(span.first >> SHIFT, span.last >> SHIFT).next().is_some()
     }
 
@@ -195,6 +195,21 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         self.wide.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
     }
 
+    /// Puts an entry over `span` by itself, made of the one that was there, where no neighbour can
+    /// be the same thing: if `span` is a cell and meets nothing that is none. Whether it did.
+    pub(crate) fn put_cell(&mut self, span: Span, value: impl FnOnce(Option<&V>) -> V) -> bool {
+        let Some(cell) = Self::cell(span) else { return false };
+        if !self.wide.is_empty() && self.wide_meets(span) {
+            return false;
+        }
+        self.cells.put(cell, value);
+        true
+    }
+
+    fn wide_meets(&self, span: Span) -> bool {
+        self.wide.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
+    }
+
     fn exact(&self, span: Span) -> Option<&V> {
         if let Some(cell) = Self::cell(span) {
             return self.cells.get(cell);
@@ -243,7 +258,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     /// Puts an entry over a span that is free, where no neighbour can be the same thing.
     pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
-            Some(cell) => self.cells.insert(cell, value),
+            Some(cell) => self.cells.put(cell, |_| value),
             None => {
                 self.wide.insert(span.first, (span.last, value));
             }

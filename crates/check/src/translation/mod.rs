@@ -126,6 +126,11 @@ impl Stale {
         self.spaces.get(&space).into_iter().flat_map(move |map| map.within(span))
     }
 
+    /// Whether there is an old answer for `virt` in any space.
+    pub(crate) fn anywhere(&self, virt: u64) -> bool {
+        self.spaces.values().any(|map| map.get(virt).is_some())
+    }
+
     /// Takes `cpus` off what `target` hits and no walk could find when event `issued` asked for it
     /// (`MAX` = whatever the walks). Returns the frames that were concerned, and the ranges for
     /// which the invalidation came too early.

@@ -228,8 +228,10 @@ impl Watch {
 
     /// A CPU executed there, by event `seq`; it may be told late.
     pub(crate) fn runs(&mut self, cpu: CpuId, seq: u64, space: SpaceId, virt: u64) {
-        if self.running.get(cpu).is_none_or(|(last, _, _)| *last <= seq) {
-            self.running.set(cpu, (seq, space, virt));
+        match self.running.get_mut(cpu) {
+            Some(running) if running.0 <= seq => *running = (seq, space, virt),
+            Some(_) => {}
+            None => self.running.set(cpu, (seq, space, virt)),
         }
     }
 
