@@ -71,7 +71,7 @@ impl Machine {
         let t = walk.result.map_err(|e| match e {
             WalkFault::NonCanonical => FaultReason::BadAddress,
             WalkFault::NotPresent { .. } => FaultReason::NotPresent,
-            WalkFault::Malformed { .. } => FaultReason::Malformed,
+            WalkFault::Malformed { .. } | WalkFault::AddressSize { .. } => FaultReason::Malformed,
             WalkFault::AccessFlag { .. } => FaultReason::Permission,
             WalkFault::OutsideMemory { .. } => FaultReason::NoMemory,
         })?;

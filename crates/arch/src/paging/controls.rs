@@ -37,6 +37,9 @@ pub struct Controls {
     pub arm_ha: bool,
     /// arm64 TCR_EL1.HPDn: permission bits of table entries are ignored.
     pub arm_hpd: bool,
+    /// arm64 TCR_EL1.IPS, in bits: an entry with an address beyond is refused. Held against an MMU
+    /// for the formats of 48 bits only.
+    pub arm_pa_bits: u32,
     /// arm64 TCR2_EL1.PIE: leaves have the number of a permission.
     pub arm_indirection: Option<Indirection>,
     /// powerpc: IAMR key 0 set so that the kernel does not execute user pages (KUEP).
@@ -79,6 +82,7 @@ impl Controls {
         arm_hd: true,
         arm_ha: true,
         arm_hpd: false,
+        arm_pa_bits: 52,
         arm_indirection: None,
         ppc_kuep: true,
         ppc_kuap: false,

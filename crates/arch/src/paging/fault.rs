@@ -36,6 +36,7 @@ impl Refusal {
                 WalkFault::NotPresent { level }
                 | WalkFault::Malformed { level, .. }
                 | WalkFault::AccessFlag { level }
+                | WalkFault::AddressSize { level }
                 | WalkFault::OutsideMemory { level, .. },
             ) => Some(level),
             Refusal::Walk(WalkFault::NonCanonical) => None,
@@ -203,15 +204,17 @@ fn reserved(r: &Refused) -> bool {
     )
 }
 
-/// Kind and level. Level -1 has numbers of its own.
+/// Kind and level. Level -1 has numbers of its own (Linux 7.0 arch/arm64/mm/fault.c, fault_info).
 fn arm_status(r: &Refused) -> u64 {
     let kind = match r.why {
         Refusal::Rights { .. } => 0b00_1100,
         Refusal::Walk(WalkFault::AccessFlag { .. }) => 0b00_1000,
+        Refusal::Walk(WalkFault::AddressSize { .. }) => 0,
         Refusal::Walk(_) => 0b00_0100,
     };
     match u64::try_from(r.arm_level()) {
         Ok(level) => kind | level,
+        Err(_) if kind == 0 => 0b10_1001,
         Err(_) => 0b10_1011,
     }
 }

@@ -328,6 +328,20 @@ fn dirty_state_is_managed_only_with_the_access_flag() {
 }
 
 #[test]
+fn an_address_beyond_the_physical_size_is_refused_where_it_stands() {
+    let page = 0x2_0000_0703;
+    let walk = |arm_pa_bits| {
+        let controls = Controls { arm_pa_bits, ..Controls::LINUX };
+        let mut read = |at: PhysAddr| Some(if at.0 < 0x3000 { at.0 + 0x1003 } else { page });
+        ARM64_4K.walk_with(PhysAddr(0), VirtAddr(0), &controls, &mut read).result.map(|t| t.frame)
+    };
+    assert_eq!(walk(32), Err(WalkFault::AddressSize { level: 3 }));
+    assert_eq!(walk(36), Ok(PhysAddr(0x2_0000_0000)));
+    // Of tables too: the one at 0x2000 needs 14 bits.
+    assert_eq!(walk(13), Err(WalkFault::AddressSize { level: 1 }));
+}
+
+#[test]
 fn the_encryption_bit_is_no_address() {
     let (x, linux) = (&X86_64_4LEVEL, Controls::LINUX);
     // The kernel's text with bit 51 (AMD, CPUID 8000001f: EBX 5:0) set.

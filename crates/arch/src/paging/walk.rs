@@ -65,6 +65,11 @@ pub enum WalkFault {
         /// The level.
         level: usize,
     },
+    /// The entry's address is beyond the physical size that is set (arm64).
+    AddressSize {
+        /// The level.
+        level: usize,
+    },
     /// The table lies where memory cannot be read.
     OutsideMemory {
         /// The level whose entry was to be read.
@@ -81,6 +86,7 @@ impl fmt::Display for WalkFault {
             WalkFault::NotPresent { level } => write!(f, "nothing mapped (level {level})"),
             WalkFault::Malformed { level, why } => write!(f, "malformed at level {level}: {why}"),
             WalkFault::AccessFlag { level } => write!(f, "Access flag clear (level {level})"),
+            WalkFault::AddressSize { level } => write!(f, "address too large (level {level})"),
             WalkFault::OutsideMemory { level, addr } => {
                 write!(f, "entry of level {level} at {addr} is outside memory")
             }
@@ -159,6 +165,11 @@ impl Format {
                 Entry::Malformed { why } => {
                     walk.result = Err(WalkFault::Malformed { level, why });
                 }
+                Entry::Table { next: addr, .. } | Entry::Leaf { phys: addr, .. }
+                    if self.too_large(addr, controls) =>
+                {
+                    walk.result = Err(WalkFault::AddressSize { level });
+                }
                 Entry::Table { next, limits: here } => {
                     table = next;
                     limits &= here;
@@ -185,6 +196,11 @@ impl Format {
             return walk;
         }
         walk
+    }
+
+    /// Whether an address is beyond arm64's physical size.
+    fn too_large(&self, addr: PhysAddr, controls: &Controls) -> bool {
+        self.arch == Arch::Arm64 && addr.0.checked_shr(controls.arm_pa_bits).unwrap_or(0) != 0
     }
 
     /// Whether the Access flag lets the leaf be used.

@@ -3,11 +3,10 @@
 use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Controls, Format, Privilege, Refusal, Syndrome};
 use textbed_mmu::arm64;
-use textbed_mmu::cases::{CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE, reached, va};
+use textbed_mmu::cases::{CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE};
 
-use crate::qemu::{AFTER, Answer, BEFORE, CONTROLS, FRAME, Guest, MODE, Machine, PC, REGISTER};
-use crate::qemu::{Raw, VA};
-use crate::{Arch, Outcome, Seen};
+use crate::ask::{Arch, End, Outcome, ours as say};
+use crate::qemu::{Answer, Guest, Machine};
 
 pub(crate) static MACHINE: Machine = Machine {
     program: "qemu-system-aarch64",
@@ -32,114 +31,81 @@ const TCR_HIGH: u64 = 25 << 16 | 2 << 30;
 /// M, C, I and what is RES1.
 const SCTLR: u64 = 0x30d0_1805;
 
+/// Physical sizes in bits, as IPS numbers them.
+const SIZES: [u32; 7] = [32, 36, 40, 42, 44, 48, 52];
+
 /// Class of a system call.
 const EC_SVC: u64 = 0x15;
 /// Kinds of abort that come from the bus: of the access, and of a walk.
 const EXTERNAL: [u64; 6] = [0x10, 0x13, 0x14, 0x15, 0x16, 0x17];
 
-pub(crate) struct Arm64 {
-    format: &'static Format,
-}
+pub(crate) struct Arm64;
 
-/// Marks of the frame at `phys`: an instruction that loads part of its address into X0, then `svc`.
-fn mark(phys: u64) -> u64 {
-    0xd280_0000 | loaded(phys) << 5 | SVC << 32
-}
-
-fn loaded(phys: u64) -> u64 {
-    phys >> 8 & 0xffff
-}
-
-impl Arm64 {
-    pub(crate) fn new(format: &'static Format, guest: &Guest) -> Self {
-        guest.put(CODE, LDR | SVC << 32);
-        guest.put(CODE + 8, STR | SVC << 32);
-        // Pages with AF, read-only, below entry 0 of the root: EL1's, and EL0's of the same bytes.
-        let last = format.last_level();
-        for level in 0..last {
-            guest.put(CODE_TABLES[level], (BASE + CODE_TABLES[level + 1]) | 3);
-        }
-        for (at, flags) in [(CODE, 0x483 | 1 << 54), (CODE + USER_CODE, 0x4c3)] {
-            let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
-            guest.put(entry, (BASE + CODE) | flags);
-        }
-        Self { format }
+/// Writes what is always there: code, and the tables that lead to it.
+pub(crate) fn prepare(format: &Format, guest: &Guest) {
+    guest.put(CODE, LDR | SVC << 32);
+    guest.put(CODE + 8, STR | SVC << 32);
+    // Pages with AF, read-only, below entry 0 of the root: EL1's, and EL0's of the same bytes.
+    let last = format.last_level();
+    for level in 0..last {
+        guest.put(CODE_TABLES[level], (BASE + CODE_TABLES[level + 1]) | 3);
     }
-
-    /// TCR of the format.
-    fn tcr(&self) -> u64 {
-        let granule = match self.format.page_shift {
-            14 => 2,
-            16 => 1,
-            _ => 0,
-        };
-        let wide = self.format.va_bits == 52;
-        let (size, lpa2) = if wide { (6, self.format.page_shift != 16) } else { (5, false) };
-        TCR_HIGH
-            | u64::from(64 - self.format.va_bits)
-            | granule << 14
-            | size << 32
-            | u64::from(lpa2) << 59
+    for (at, flags) in [(CODE, 0x483 | 1 << 54), (CODE + USER_CODE, 0x4c3)] {
+        let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
+        guest.put(entry, (BASE + CODE) | flags);
     }
+}
+
+/// TCR of a format and a physical size.
+fn tcr(f: &Format, pa_bits: u32) -> u64 {
+    let granule = match f.page_shift {
+        14 => 2,
+        16 => 1,
+        _ => 0,
+    };
+    let lpa2 = f.va_bits == 52 && f.page_shift != 16;
+    let size = SIZES.iter().position(|bits| *bits == pa_bits).unwrap() as u64;
+    let own = u64::from(64 - f.va_bits) | granule << 14 | u64::from(lpa2) << 59;
+    TCR_HIGH | own | size << 32
 }
 
 impl Arch for Arm64 {
-    fn va(&self, format: &Format, case: &Case) -> u64 {
-        va(format, BASE) | case.high
+    fn base(&self) -> u64 {
+        BASE
     }
 
-    fn ask(&self, case: &Case) -> Raw {
-        let (f, c) = (self.format, &case.controls);
-        let mut raw = [0; 24];
-        let va = self.va(f, case);
-        for (level, table) in TABLES.iter().enumerate() {
-            // Levels below the leaf: something to write that nobody reads.
-            let at = if level <= case.leaf { f.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
-            raw[2 * level] = BASE + table + at;
-            raw[2 * level + 1] = case.entries[level];
-        }
-        let frame = reached(f, case.leaf, BASE);
-        let user = case.who == Privilege::User;
-        let code = if user { CODE + USER_CODE } else { CODE };
-        let (pc, register, before) = match case.what {
-            Attempt::Read => (code, 0, mark(frame)),
-            Attempt::Write => (code + 8, mark(frame), 0),
-            Attempt::Exec => (va, 0, mark(frame)),
-        };
-        raw[PC] = pc;
-        raw[MODE] = if user { EL0 } else { EL1 } | if c.arm_pan { PAN } else { 0 };
-        raw[VA] = va;
-        raw[REGISTER] = register;
-        raw[FRAME] = frame;
-        raw[BEFORE] = before;
+    /// `movz` into X0, then `svc`.
+    fn mark(&self, phys: u64) -> u64 {
+        0xd280_0000 | self.loaded(phys) << 5 | SVC << 32
+    }
+
+    fn loaded(&self, phys: u64) -> u64 {
+        phys >> 8 & 0xffff
+    }
+
+    fn settings(&self, f: &Format, case: &Case) -> (u64, Vec<u64>) {
+        let c = &case.controls;
+        let level = if case.who == Privilege::User { EL0 } else { EL1 };
+        let mode = level | if c.arm_pan { PAN } else { 0 };
         let bit = |on: bool, n: u32| u64::from(on) << n;
-        raw[CONTROLS] = self.tcr() | bit(c.arm_ha, 39) | bit(c.arm_hd, 40) | bit(c.arm_hpd, 41);
-        raw[CONTROLS + 1] = SCTLR | bit(c.arm_wxn, 19);
-        raw[CONTROLS + 2] = BASE + TABLES[0];
-        raw
+        let managed = bit(c.arm_ha, 39) | bit(c.arm_hd, 40) | bit(c.arm_hpd, 41);
+        let tcr = tcr(f, c.arm_pa_bits) | managed;
+        (mode, vec![tcr, SCTLR | bit(c.arm_wxn, 19), BASE + TABLES[0]])
     }
 
-    fn read(&self, case: &Case, answer: &Answer) -> Seen {
-        let [vector, esr, _, far, x0, ..] = *answer;
+    fn ended(&self, case: &Case, answer: &Answer) -> End {
+        let [vector, esr, _, far, ..] = *answer;
         let class = esr >> 26;
+        let abort = if case.what == Attempt::Exec { 0x20 } else { 0x24 };
         if class == EC_SVC {
-            let frame = reached(self.format, case.leaf, BASE);
-            let seen = match case.what {
-                Attempt::Read => x0 == mark(frame),
-                Attempt::Write => answer[AFTER] == mark(frame),
-                Attempt::Exec => x0 == loaded(frame),
-            };
-            // An access that went elsewhere is an answer too, and a wrong one.
-            return Seen::Reached(if seen { frame } else { u64::MAX });
+            End::Done
+        } else if class & !1 != abort {
+            End::Strange
+        } else if EXTERNAL.contains(&(esr & 0x3f)) {
+            End::Nowhere
+        } else {
+            End::Fault(Syndrome { vector: vector as u32, code: esr }, far)
         }
-        let fetch = case.what == Attempt::Exec;
-        if class & !1 != if fetch { 0x20 } else { 0x24 } {
-            return Seen::Strange(*answer);
-        }
-        if EXTERNAL.contains(&(esr & 0x3f)) {
-            return Seen::Nowhere;
-        }
-        Seen::Fault(Syndrome { vector: vector as u32, code: esr }, far)
     }
 
     fn is_memory(&self, phys: u64) -> bool {
@@ -154,7 +120,7 @@ impl Arch for Arm64 {
         }
         let mut taken = *case;
         taken.controls.arm_hd = false;
-        crate::ours(format, self, BASE, &taken)
+        say(format, self, &taken)
     }
 
     /// AF is set, and RDONLY cleared by a store to a page with DBM, where hardware may.
@@ -179,7 +145,8 @@ impl Arch for Arm64 {
 /// Entries that grant all data accesses to everybody, and control bits that take nothing.
 pub(crate) fn open(f: &'static Format, leaf: usize) -> ([u64; LEVELS], Controls) {
     // USER and AF.
-    (arm64::entries(f, BASE, leaf, 5 << (4 * leaf)), arm64::controls(0))
+    let controls = Controls { arm_pa_bits: f.pa_bits, ..arm64::controls(0) };
+    (arm64::entries(f, BASE, leaf, 5 << (4 * leaf)), controls)
 }
 
 /// Bits of an entry that hold bits of the address where there is no memory.
@@ -187,16 +154,22 @@ fn far_bits(f: &Format) -> Vec<u32> {
     match (f.va_bits, f.page_shift) {
         (52, 16) => (42..48).chain(12..16).collect(),
         (52, _) => (42..50).chain(8..10).collect(),
-        _ => (42..48).collect(),
+        // Not bit 39, where devices are; each size of 32 bits and more ends below another one.
+        _ => vec![33, 37, 41, 43, 45, 47],
     }
 }
 
 /// Cases at random, as Unicorn is asked and more: addresses outside of the tree, and physical ones
-/// outside of memory.
+/// outside of memory, with each physical size where a format has 48 bits.
 pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
     let mut rng = Rng(0x7465_7874_6265_6404);
     let far = far_bits(f);
-    arm64::sample(f, BASE, n, arm64::ALL_CONTROLS).map(move |mut case| {
+    let mut size = 0;
+    arm64::sample(f, BASE, n, arm64::ALL_CONTROLS).enumerate().map(move |(i, mut case)| {
+        if i % 64 == 0 {
+            size = if f.va_bits == 52 { 52 } else { SIZES[rng.below(6)] };
+        }
+        case.controls.arm_pa_bits = size;
         if rng.one_in(32) {
             // Bit 55 would be the other side.
             let above = [f.va_bits, 54, 56, 63];
@@ -212,5 +185,8 @@ pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case>
 
 /// Every combination of one table's and the leaf's permission bits, with every control bit.
 pub(crate) fn every(f: &'static Format) -> impl Iterator<Item = Case> {
-    arm64::every(f, BASE, 1, arm64::ALL_CONTROLS)
+    arm64::every(f, BASE, 1, arm64::ALL_CONTROLS).map(|mut case| {
+        case.controls.arm_pa_bits = f.pa_bits;
+        case
+    })
 }

@@ -10,96 +10,23 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod arm64;
+mod ask;
 mod powerpc;
 mod qemu;
 mod x86;
 
 use std::time::Instant;
 
-use qemu::{Answer, BATCH, Guest, Raw};
+use ask::{Arch, Outcome, Seen, ask, ours, read, taken};
+use qemu::{BATCH, Guest, Raw};
 use textbed_arch::insn::Family;
 use textbed_arch::paging::{
     ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA, Controls, Format,
-    RADIX_4K, RADIX_64K, Refusal, Refused, SYNDROME_ROWS, Syndrome, X86_64_4LEVEL, X86_64_5LEVEL,
+    RADIX_4K, RADIX_64K, Refused, SYNDROME_ROWS, X86_64_4LEVEL, X86_64_5LEVEL,
 };
 use textbed_mmu::cases::{Case, LEVELS, reserved as reserved_cases};
 use textbed_mmu::seeds;
 use textbed_mmu::tally::Tally;
-
-/// What came of an access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Seen {
-    /// It reached this physical address.
-    Reached(u64),
-    /// It faulted: what the handler was told, and the address.
-    Fault(Syndrome, u64),
-    /// It found no memory: the frame, or a table, lies where there is none.
-    Nowhere,
-    /// Something else, as the guest told it; never what we say.
-    Strange(Answer),
-}
-
-/// An access, with the entries as it left them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Outcome {
-    seen: Seen,
-    entries: [u64; LEVELS],
-}
-
-/// What an architecture's guest is given and answers.
-trait Arch {
-    /// The case as the guest reads it.
-    fn ask(&self, case: &Case) -> Raw;
-    /// What the guest's answer says.
-    fn read(&self, case: &Case, answer: &Answer) -> Seen;
-    /// Entries after the access, which ended so by our tables.
-    fn entries_after(
-        &self,
-        format: &Format,
-        case: &Case,
-        result: Result<u64, Refusal>,
-    ) -> [u64; LEVELS];
-    /// The address that is accessed.
-    fn va(&self, format: &Format, case: &Case) -> u64;
-    /// The address that the handler is told.
-    fn told(&self, format: &Format, case: &Case, _: Syndrome) -> u64 {
-        self.va(format, case)
-    }
-    /// What this MMU makes of the case where it is known to differ from the manual, else `ours`.
-    fn known(&self, _format: &Format, _case: &Case, ours: Outcome) -> Outcome {
-        ours
-    }
-    /// Bits of an entry that an access may change or not, where the entry ended its walk.
-    fn may_change(&self) -> u64 {
-        0
-    }
-    /// Whether there is memory at a physical address.
-    fn is_memory(&self, _: u64) -> bool {
-        true
-    }
-}
-
-/// What we say.
-fn ours(format: &Format, arch: &dyn Arch, base: u64, case: &Case) -> Outcome {
-    let result = case.access(format, base);
-    let seen = match result {
-        Ok(phys) if arch.is_memory(phys) => Seen::Reached(phys),
-        Ok(_) => Seen::Nowhere,
-        Err(why) => match format.refused(why, case.who, case.what, &case.controls) {
-            Some(refused) => {
-                let told = format.syndrome(&refused);
-                Seen::Fault(told, arch.told(format, case, told))
-            }
-            None => Seen::Nowhere,
-        },
-    };
-    Outcome { seen, entries: arch.entries_after(format, case, result) }
-}
-
-/// What this MMU makes of it by what we say: the same, but for known differences.
-fn taken(format: &Format, arch: &dyn Arch, base: u64, case: &Case) -> Outcome {
-    arch.known(format, case, ours(format, arch, base, case))
-}
 
 /// A case with the guest's answer.
 struct Answered {
@@ -120,18 +47,10 @@ fn compare(
     let mut cases = cases.peekable();
     while cases.peek().is_some() {
         let batch: Vec<Case> = cases.by_ref().take(BATCH).collect();
-        let raw: Vec<Raw> = batch.iter().map(|case| arch.ask(case)).collect();
+        let raw: Vec<Raw> = batch.iter().map(|case| ask(format, arch, case)).collect();
         for (case, answer) in batch.into_iter().zip(guest.run(&raw)) {
-            let mut entries = case.entries;
-            let shown = &answer[qemu::ENTRIES..qemu::ENTRIES + LEVELS];
-            entries[..=case.leaf].copy_from_slice(&shown[..=case.leaf]);
-            if let Some(level) = case.access(format, guest.base()).err().and_then(Refusal::level) {
-                let free = arch.may_change();
-                entries[level] = entries[level] & !free | case.entries[level] & free;
-            }
-            let theirs = Outcome { seen: arch.read(&case, &answer), entries };
-            let ours = ours(format, arch, guest.base(), &case);
-            let known = arch.known(format, &case, ours);
+            let theirs = read(format, arch, &case, &answer);
+            let (ours, known) = (ours(format, arch, &case), taken(format, arch, &case));
             if ours != known {
                 // Not counted as equal; but it must be this difference and no other.
                 if theirs != known && wrong.len() < 10 {
@@ -168,9 +87,9 @@ fn compare(
 }
 
 /// Every wrong table must be caught by some answered case.
-fn catch(arch: &dyn Arch, base: u64, seeds: &[(String, Format)], answered: &[Answered]) {
+fn catch(arch: &dyn Arch, seeds: &[(String, Format)], answered: &[Answered]) {
     for (what, wrong) in seeds {
-        let differs = |a: &&Answered| taken(wrong, arch, base, &a.case) != a.theirs;
+        let differs = |a: &&Answered| taken(wrong, arch, &a.case) != a.theirs;
         let n = answered.iter().filter(differs).count();
         println!("  {} with {what}: caught by {n} of {} cases", wrong.name, answered.len());
         assert!(n > 0, "{}: no case tells a table with {what}", wrong.name);
@@ -182,18 +101,12 @@ fn catch(arch: &dyn Arch, base: u64, seeds: &[(String, Format)], answered: &[Ans
 type Deaf = (&'static str, fn(&mut Controls));
 
 /// Every control bit must be missed if it is not looked at.
-fn catch_controls(
-    format: &Format,
-    arch: &dyn Arch,
-    base: u64,
-    deaf: &[Deaf],
-    answered: &[Answered],
-) {
+fn catch_controls(format: &Format, arch: &dyn Arch, deaf: &[Deaf], answered: &[Answered]) {
     for (what, edit) in deaf {
         let differs = |a: &&Answered| {
             let mut case = a.case;
             edit(&mut case.controls);
-            taken(format, arch, base, &case) != a.theirs
+            taken(format, arch, &case) != a.theirs
         };
         let n = answered.iter().filter(differs).count();
         println!("  {} deaf to {what}: caught by {n} of {} cases", format.name, answered.len());
@@ -203,11 +116,11 @@ fn catch_controls(
 }
 
 /// Every part of a syndrome must have been told of some access: all that was told is as we say.
-fn syndromes(format: &Format, base: u64, answered: &[Answered]) {
+fn syndromes(format: &Format, arch: &dyn Arch, answered: &[Answered]) {
     let refused: Vec<Refused> = answered
         .iter()
         .filter_map(|Answered { case, .. }| {
-            let why = case.access(format, base).err()?;
+            let why = case.access(format, arch.base()).err()?;
             format.refused(why, case.who, case.what, &case.controls)
         })
         .collect();
@@ -230,11 +143,11 @@ fn reserved(
     let without = seeds::without_reserved(format);
     let (mut asked, mut ignored) = (0, 0);
     for cases in reserved_cases(format, open).chunks(BATCH) {
-        let raw: Vec<Raw> = cases.iter().map(|case| arch.ask(case)).collect();
+        let raw: Vec<Raw> = cases.iter().map(|case| ask(format, arch, case)).collect();
         for (case, answer) in cases.iter().zip(guest.run(&raw)) {
-            let theirs = arch.read(case, &answer);
-            let malformed = ours(format, arch, guest.base(), case).seen;
-            let free = ours(&without, arch, guest.base(), case).seen;
+            let theirs = read(format, arch, case, &answer).seen;
+            let malformed = ours(format, arch, case).seen;
+            let free = ours(&without, arch, case).seen;
             assert!(theirs == malformed || theirs == free, "{case:x?}: {theirs:x?}");
             assert_ne!(malformed, free, "{case:x?}");
             asked += 1;
@@ -252,13 +165,14 @@ const LONG: usize = 250_000;
 fn powerpc_radix(n: usize) {
     let Some(mut guest) = Guest::start(&powerpc::MACHINE, &[]) else { return };
     for format in [&RADIX_4K, &RADIX_64K] {
-        let arch = powerpc::Powerpc::new(format, &guest);
+        let arch = powerpc::Powerpc;
+        powerpc::prepare(format, &guest);
         let cases = powerpc::every(format).chain(powerpc::sample(format, n));
         let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, guest.base(), &answered);
-        catch(&arch, guest.base(), &seeds::powerpc(format), &answered);
+        syndromes(format, &arch, &answered);
+        catch(&arch, &seeds::powerpc(format), &answered);
         let deaf: [Deaf; 2] = [("KUEP", |c| c.ppc_kuep ^= true), ("KUAP", |c| c.ppc_kuap ^= true)];
-        catch_controls(format, &arch, guest.base(), &deaf, &answered);
+        catch_controls(format, &arch, &deaf, &answered);
         reserved(format, &arch, &mut guest, powerpc::open);
     }
 }
@@ -280,11 +194,12 @@ fn arm64_formats(n: usize, long: bool) {
     for format in
         [&ARM64_4K, &ARM64_16K, &ARM64_64K, &ARM64_4K_LPA2, &ARM64_16K_LPA2, &ARM64_64K_LPA]
     {
-        let arch = arm64::Arm64::new(format, &guest);
+        let arch = arm64::Arm64;
+        arm64::prepare(format, &guest);
         let every = long.then(|| arm64::every(format)).into_iter().flatten();
         let cases = every.chain(arm64::sample(format, n));
         let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, arm64::BASE, &answered);
+        syndromes(format, &arch, &answered);
         reserved(format, &arch, &mut guest, arm64::open);
         let seeds = match format.name {
             "arm64 4k 48-bit" => seeds::arm64(),
@@ -292,16 +207,19 @@ fn arm64_formats(n: usize, long: bool) {
             _ => Vec::new(),
         };
         if !seeds.is_empty() {
-            catch(&arch, arm64::BASE, &seeds, &answered);
+            catch(&arch, &seeds, &answered);
         }
-        let deaf: [Deaf; 5] = [
+        let mut deaf: Vec<Deaf> = vec![
             ("WXN", |c| c.arm_wxn ^= true),
             ("PAN", |c| c.arm_pan ^= true),
             ("HPD", |c| c.arm_hpd ^= true),
             ("HA", |c| c.arm_ha ^= true),
             ("HD", |c| c.arm_hd ^= true),
         ];
-        catch_controls(format, &arch, arm64::BASE, &deaf, &answered);
+        if format.pa_bits == 48 {
+            deaf.push(("IPS", |c| c.arm_pa_bits = 52));
+        }
+        catch_controls(format, &arch, &deaf, &answered);
     }
 }
 
@@ -320,13 +238,14 @@ fn arm64_long() {
 fn x86_formats(n: usize, long: bool) {
     for (format, cpu) in [&X86_64_4LEVEL, &X86_64_5LEVEL].into_iter().zip(x86::CPU) {
         let Some(mut guest) = Guest::start(&x86::MACHINE, &cpu) else { return };
-        let arch = x86::X86::new(format, &guest);
+        let arch = x86::X86;
+        x86::prepare(format, &guest);
         let every = long.then(|| textbed_mmu::x86::every(format, 2)).into_iter().flatten();
         let cases = every.chain(x86::sample(format, n));
         let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, 0, &answered);
+        syndromes(format, &arch, &answered);
         let seeds = if format.levels.len() == 5 { seeds::x86_5level() } else { seeds::x86() };
-        catch(&arch, 0, &seeds, &answered);
+        catch(&arch, &seeds, &answered);
         let deaf: [Deaf; 6] = [
             ("WP", |c| c.x86_wp ^= true),
             ("NXE", |c| c.x86_nxe ^= true),
@@ -335,7 +254,7 @@ fn x86_formats(n: usize, long: bool) {
             ("PKRU", |c| c.x86_pkru = None),
             ("PKRS", |c| c.x86_pkrs = None),
         ];
-        catch_controls(format, &arch, 0, &deaf, &answered);
+        catch_controls(format, &arch, &deaf, &answered);
     }
 }
 

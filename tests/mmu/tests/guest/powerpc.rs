@@ -6,12 +6,10 @@ use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Controls, Format, Privilege, Refusal, Syndrome};
 use textbed_mmu::cases::{
     CODE, CODE_TABLES, Case, LEVELS, Rng, TABLES, USER_CODE, WHAT, WHO, choose, frame, leaves,
-    reached, va,
 };
 
-use crate::qemu::{AFTER, Answer, BEFORE, CONTROLS, FRAME, Guest, MODE, Machine, PC, REGISTER};
-use crate::qemu::{Raw, VA};
-use crate::{Arch, Seen};
+use crate::ask::{Arch, End};
+use crate::qemu::{Answer, Guest, Machine};
 
 pub(crate) static MACHINE: Machine = Machine {
     program: "qemu-system-ppc64",
@@ -44,121 +42,78 @@ const MSR_USER: u64 = 0xc000;
 /// Bits of SRR1 that say why a fetch was refused.
 const SRR1_TOLD: u64 = 0x7fff_0000;
 
-pub(crate) struct Powerpc {
-    format: &'static Format,
-}
+pub(crate) struct Powerpc;
 
-/// Marks of the frame at `phys`: an instruction that loads part of its address into r3, then `sc`.
-fn mark(phys: u64) -> u64 {
-    let li = 0x3860_0000 | loaded(phys) as u32;
-    u64::from(li) << 32 | u64::from(SC)
-}
-
-fn loaded(phys: u64) -> u64 {
-    phys >> 3 & 0x7fff
-}
-
-impl Powerpc {
-    pub(crate) fn new(format: &'static Format, guest: &Guest) -> Self {
-        let last = format.last_level();
-        for (at, word) in [
-            (CODE, u64::from(LD) << 32 | u64::from(SC)),
-            (CODE + 8, u64::from(STD) << 32 | u64::from(SC)),
-            (PARTITION_TABLE, VALID | ROOT | PARTITION_TREE[0]),
-            (PARTITION_TABLE + 8, PROCESS_TABLE),
-            (PARTITION_TREE[0], VALID | PARTITION_TREE[1] | 9),
-            (PARTITION_TREE[1], VALID | LEAF | R | C | 7),
-            // The kernel's process and the one that runs have the same tree.
-            (PROCESS_TABLE, ROOT | TABLES[0]),
-            (PROCESS_TABLE + 16, ROOT | TABLES[0]),
-        ] {
-            guest.put(at, word);
-        }
-        for level in 0..last {
-            let bits = format.levels[level + 1].index_bits;
-            guest.put(CODE_TABLES[level], VALID | CODE_TABLES[level + 1] | u64::from(bits));
-        }
-        for (at, privileged) in [(CODE, 8), (CODE + USER_CODE, 0)] {
-            let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
-            guest.put(entry, VALID | LEAF | CODE | R | privileged | 5);
-        }
-        guest.set_own(PARTITION_TABLE);
-        Self { format }
+/// Writes what is always there: code, the tables that lead to it, and what leads to the root.
+pub(crate) fn prepare(format: &Format, guest: &Guest) {
+    let last = format.last_level();
+    for (at, word) in [
+        (CODE, u64::from(LD) << 32 | u64::from(SC)),
+        (CODE + 8, u64::from(STD) << 32 | u64::from(SC)),
+        (PARTITION_TABLE, VALID | ROOT | PARTITION_TREE[0]),
+        (PARTITION_TABLE + 8, PROCESS_TABLE),
+        (PARTITION_TREE[0], VALID | PARTITION_TREE[1] | 9),
+        (PARTITION_TREE[1], VALID | LEAF | R | C | 7),
+        // The kernel's process and the one that runs have the same tree.
+        (PROCESS_TABLE, ROOT | TABLES[0]),
+        (PROCESS_TABLE + 16, ROOT | TABLES[0]),
+    ] {
+        guest.put(at, word);
     }
+    for level in 0..last {
+        let bits = format.levels[level + 1].index_bits;
+        guest.put(CODE_TABLES[level], VALID | CODE_TABLES[level + 1] | u64::from(bits));
+    }
+    for (at, privileged) in [(CODE, 8), (CODE + USER_CODE, 0)] {
+        let entry = CODE_TABLES[last] + format.index(last, VirtAddr(at)) * 8;
+        guest.put(entry, VALID | LEAF | CODE | R | privileged | 5);
+    }
+    guest.set_own(PARTITION_TABLE);
 }
 
 impl Arch for Powerpc {
-    fn va(&self, format: &Format, case: &Case) -> u64 {
-        va(format, 0) | case.high
+    /// `li` into r3, then `sc`.
+    fn mark(&self, phys: u64) -> u64 {
+        (0x3860_0000 | self.loaded(phys)) << 32 | u64::from(SC)
     }
 
-    fn ask(&self, case: &Case) -> Raw {
-        let f = self.format;
-        let mut raw = [0; 24];
-        let va = self.va(f, case);
-        for (level, table) in TABLES.iter().enumerate() {
-            // Levels below the leaf: something to write that nobody reads.
-            let at = if level <= case.leaf { f.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
-            raw[2 * level] = table + at;
-            raw[2 * level + 1] = case.entries[level];
-        }
-        let frame = reached(f, case.leaf, 0);
-        let user = case.who == Privilege::User;
-        let code = if user { CODE + USER_CODE } else { CODE };
-        let (pc, register, before) = match case.what {
-            Attempt::Read => (code, 0, mark(frame)),
-            Attempt::Write => (code + 8, mark(frame), 0),
-            Attempt::Exec => (va, 0, mark(frame)),
-        };
-        raw[PC] = pc;
-        raw[MODE] = MSR | if user { MSR_USER } else { 0 };
-        raw[VA] = va;
-        raw[REGISTER] = register;
-        raw[FRAME] = frame;
-        raw[BEFORE] = before;
-        // Key 0: neither stores nor loads; no fetches.
-        raw[CONTROLS] = if case.controls.ppc_kuap { 3 << 62 } else { 0 };
-        raw[CONTROLS + 1] = if case.controls.ppc_kuep { 1 << 62 } else { 0 };
-        raw
+    fn loaded(&self, phys: u64) -> u64 {
+        phys >> 3 & 0x7fff
     }
 
-    fn read(&self, case: &Case, answer: &Answer) -> Seen {
-        let [vector, srr1, dsisr, dar, r3, ..] = *answer;
+    /// AMR and IAMR of key 0: neither stores nor loads; no fetches.
+    fn settings(&self, _: &Format, case: &Case) -> (u64, Vec<u64>) {
+        let mode = MSR | if case.who == Privilege::User { MSR_USER } else { 0 };
+        let amr = if case.controls.ppc_kuap { 3 << 62 } else { 0 };
+        let iamr = if case.controls.ppc_kuep { 1 << 62 } else { 0 };
+        (mode, vec![amr, iamr])
+    }
+
+    fn ended(&self, case: &Case, answer: &Answer) -> End {
+        let [vector, srr1, dsisr, dar, ..] = *answer;
         let told = |code| Syndrome { vector: vector as u32, code };
         let srr0 = answer[11];
         match (vector, case.what) {
-            (0x300, Attempt::Read | Attempt::Write) => Seen::Fault(told(dsisr), dar),
-            (0x380, Attempt::Read | Attempt::Write) => Seen::Fault(told(0), dar),
-            (0x400 | 0x480, Attempt::Exec) => Seen::Fault(told(srr1 & SRR1_TOLD), srr0),
-            (0xc00, what) => {
-                let frame = reached(self.format, case.leaf, 0);
-                let seen = match what {
-                    Attempt::Read => r3 == mark(frame),
-                    Attempt::Write => answer[AFTER] == mark(frame),
-                    Attempt::Exec => r3 == loaded(frame),
-                };
-                // An access that went elsewhere is an answer too, and a wrong one.
-                Seen::Reached(if seen { frame } else { u64::MAX })
-            }
-            _ => Seen::Strange(*answer),
+            (0xc00, _) => End::Done,
+            (0x300, Attempt::Read | Attempt::Write) => End::Fault(told(dsisr), dar),
+            (0x380, Attempt::Read | Attempt::Write) => End::Fault(told(0), dar),
+            (0x400 | 0x480, Attempt::Exec) => End::Fault(told(srr1 & SRR1_TOLD), srr0),
+            _ => End::Strange,
         }
     }
 
     /// This CPU sets R and C itself.
     fn entries_after(
         &self,
-        format: &Format,
+        f: &Format,
         case: &Case,
         result: Result<u64, Refusal>,
     ) -> [u64; LEVELS] {
         let mut entries = case.entries;
-        if result.is_err() {
-            return entries;
-        }
-        let flag = |name| format.field(name).map_or(0, |f| f.mask());
-        entries[case.leaf] |= flag("ACCESSED");
-        if case.what == Attempt::Write {
-            entries[case.leaf] |= flag("DIRTY");
+        if result.is_ok() {
+            let flag = |name| f.field(name).map_or(0, |field| field.mask());
+            let changed = if case.what == Attempt::Write { flag("DIRTY") } else { 0 };
+            entries[case.leaf] |= flag("ACCESSED") | changed;
         }
         entries
     }

@@ -2,7 +2,7 @@
 //!
 //! QEMU keeps the machine's memory in a file. The guest waits until the number of a batch in its
 //! control block changes, performs the cases there and says so; this side reads and writes the
-//! file. What a word means depends on the architecture, but for those that [`Raw`] names.
+//! file. What a word of a case means: `ask`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,24 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Words of a case: five entries (address, value), then [`PC`] and what follows it.
+/// Words of a case: five entries (address, value), then what `ask` has.
 pub(crate) type Raw = [u64; 24];
 /// Words of an answer.
 pub(crate) type Answer = [u64; 12];
-
-/// Where a case has what all architectures have. What the frame holds before the access is the last
-/// of them; control registers follow.
-pub(crate) const PC: usize = 10;
-pub(crate) const MODE: usize = 11;
-pub(crate) const VA: usize = 12;
-pub(crate) const REGISTER: usize = 13;
-pub(crate) const FRAME: usize = 14;
-pub(crate) const BEFORE: usize = 15;
-pub(crate) const CONTROLS: usize = 16;
-
-/// And an answer: what was stored at FRAME afterwards, and the entries.
-pub(crate) const AFTER: usize = 5;
-pub(crate) const ENTRIES: usize = 6;
 
 /// The control block, from the beginning of memory: number of the batch asked for, number of the
 /// batch done, ready, number of cases, a word for the architecture, addresses of cases and answers.
@@ -66,6 +52,20 @@ pub(crate) struct Guest {
     batch: u64,
 }
 
+/// The version that answers here: another one may differ from the manual elsewhere.
+const VERSION: &str = "7.2.";
+
+/// What version of QEMU is installed, if any.
+fn version(machine: &Machine) -> Option<String> {
+    let out = match Command::new(machine.program).arg("--version").output() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+        other => other.unwrap_or_else(|e| panic!("{}: {e}", machine.program)),
+    };
+    let said = String::from_utf8_lossy(&out.stdout);
+    let version = said.split_whitespace().skip_while(|word| *word != "version").nth(1);
+    Some(version.unwrap_or("of no version that it tells").to_owned())
+}
+
 /// Says what is left out, past the harness, which keeps back what a test prints.
 fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
@@ -73,8 +73,22 @@ fn skipped(what: &str) {
 
 impl Guest {
     /// Starts the machine and waits until the guest is ready; `None`, and loudly, where there is no
-    /// such QEMU.
+    /// such QEMU or it is another version.
     pub(crate) fn start(machine: &'static Machine, arguments: &[&str]) -> Option<Self> {
+        let Some(version) = version(machine) else {
+            skipped(&format!(
+                "page tables against {}: it is not installed (Debian: {})",
+                machine.program, machine.package
+            ));
+            return None;
+        };
+        if !version.starts_with(VERSION) {
+            skipped(&format!(
+                "page tables against {}: asked of version {VERSION}x only, this is {version}",
+                machine.program
+            ));
+            return None;
+        }
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{}-{number}", machine.program, std::process::id());
@@ -95,28 +109,12 @@ impl Guest {
         command.args(["-object", &backend, "-m", "1G", "-accel", "tcg", "-smp", "1"]);
         command.args(["-display", "none", "-serial", "none", "-monitor", "none", "-nodefaults"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let _ = std::fs::remove_file(&path);
-                skipped(&format!(
-                    "page tables against {}: it is not installed (Debian: {})",
-                    machine.program, machine.package
-                ));
-                return None;
-            }
-            Err(e) => panic!("{}: {e}", machine.program),
-        };
+        let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", machine.program));
         let mut guest = Self { child, memory, path, machine, batch: 0 };
         guest.wait("to be ready", |g| g.word(CONTROL + 16) == 1);
         guest.put(CONTROL + 40, machine.base + CASES);
         guest.put(CONTROL + 48, machine.base + ANSWERS);
         Some(guest)
-    }
-
-    /// Where memory begins.
-    pub(crate) fn base(&self) -> u64 {
-        self.machine.base
     }
 
     fn wait(&mut self, what: &str, done: impl Fn(&Self) -> bool) {

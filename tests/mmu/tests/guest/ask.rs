@@ -1,0 +1,177 @@
+//! What a guest is asked, how its answer is read, and what we say.
+
+use textbed_arch::VirtAddr;
+use textbed_arch::paging::{Attempt, Format, Privilege, Refusal, Syndrome};
+use textbed_mmu::cases::{CODE, Case, LEVELS, TABLES, USER_CODE, reached, va};
+
+use crate::qemu::{Answer, Raw};
+
+/// Where a case has what follows its entries: where to begin, the privilege, the address, a
+/// register, the frame and what it has before the access, control registers.
+const PC: usize = 10;
+const MODE: usize = 11;
+const VA: usize = 12;
+const REGISTER: usize = 13;
+const FRAME: usize = 14;
+const BEFORE: usize = 15;
+const CONTROLS: usize = 16;
+
+/// And an answer: the register, what the frame has afterwards, and the entries.
+const LOADED: usize = 4;
+const AFTER: usize = 5;
+const ENTRIES: usize = 6;
+
+/// What came of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seen {
+    /// It reached this physical address.
+    Reached(u64),
+    /// It faulted: what the handler was told, and the address.
+    Fault(Syndrome, u64),
+    /// It found no memory: the frame, or a table, lies where there is none.
+    Nowhere,
+    /// Something else, as the guest told it; never what we say.
+    Strange(Answer),
+}
+
+/// An access, with the entries as it left them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) seen: Seen,
+    pub(crate) entries: [u64; LEVELS],
+}
+
+/// How an access ended.
+pub(crate) enum End {
+    /// By the instruction behind it.
+    Done,
+    /// By a fault: what the handler was told, and the address.
+    Fault(Syndrome, u64),
+    /// By an answer of the bus.
+    Nowhere,
+    /// Otherwise.
+    Strange,
+}
+
+/// What is an architecture's own.
+pub(crate) trait Arch {
+    /// Where memory begins.
+    fn base(&self) -> u64 {
+        0
+    }
+    /// What the frame at `phys` has to tell it: an instruction that loads part of its address into
+    /// the register, and one that ends the access.
+    fn mark(&self, phys: u64) -> u64;
+    /// That part.
+    fn loaded(&self, phys: u64) -> u64;
+    /// The guest's word for the privilege, and its control registers.
+    fn settings(&self, format: &Format, case: &Case) -> (u64, Vec<u64>);
+    /// How the access ended.
+    fn ended(&self, case: &Case, answer: &Answer) -> End;
+    /// Entries after the access, which ended so by our tables.
+    fn entries_after(
+        &self,
+        format: &Format,
+        case: &Case,
+        result: Result<u64, Refusal>,
+    ) -> [u64; LEVELS];
+    /// Whether the handler is told the address.
+    fn tells_address(&self, _: Syndrome) -> bool {
+        true
+    }
+    /// What this MMU makes of the case where it is known to differ from the manual, else `ours`.
+    fn known(&self, _format: &Format, _case: &Case, ours: Outcome) -> Outcome {
+        ours
+    }
+    /// Bits of an entry that an access may change or not, where the entry ended its walk.
+    fn may_change(&self) -> u64 {
+        0
+    }
+    /// Whether there is memory at a physical address.
+    fn is_memory(&self, _: u64) -> bool {
+        true
+    }
+}
+
+/// The address that is accessed.
+fn address(format: &Format, arch: &dyn Arch, case: &Case) -> u64 {
+    va(format, arch.base()) | case.high
+}
+
+/// The case as the guest reads it.
+pub(crate) fn ask(format: &Format, arch: &dyn Arch, case: &Case) -> Raw {
+    let mut raw = [0; 24];
+    let va = address(format, arch, case);
+    for (level, table) in TABLES.iter().enumerate() {
+        // Levels below the leaf: something to write that nobody reads.
+        let at = if level <= case.leaf { format.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
+        raw[2 * level] = arch.base() + table + at;
+        raw[2 * level + 1] = case.entries[level];
+    }
+    let frame = reached(format, case.leaf, arch.base());
+    let mark = arch.mark(frame);
+    let code = if case.who == Privilege::User { CODE + USER_CODE } else { CODE };
+    let (pc, register, before) = match case.what {
+        Attempt::Read => (code, 0, mark),
+        Attempt::Write => (code + 8, mark, 0),
+        Attempt::Exec => (va, 0, mark),
+    };
+    let (mode, controls) = arch.settings(format, case);
+    raw[PC] = pc;
+    raw[MODE] = mode;
+    raw[VA] = va;
+    raw[REGISTER] = register;
+    raw[FRAME] = frame;
+    raw[BEFORE] = before;
+    raw[CONTROLS..][..controls.len()].copy_from_slice(&controls);
+    raw
+}
+
+/// What the guest's answer says.
+pub(crate) fn read(format: &Format, arch: &dyn Arch, case: &Case, answer: &Answer) -> Outcome {
+    let seen = match arch.ended(case, answer) {
+        End::Done => {
+            let frame = reached(format, case.leaf, arch.base());
+            let seen = match case.what {
+                Attempt::Read => answer[LOADED] == arch.mark(frame),
+                Attempt::Write => answer[AFTER] == arch.mark(frame),
+                Attempt::Exec => answer[LOADED] == arch.loaded(frame),
+            };
+            // An access that went elsewhere is an answer too, and a wrong one.
+            Seen::Reached(if seen { frame } else { u64::MAX })
+        }
+        End::Fault(told, at) => Seen::Fault(told, at),
+        End::Nowhere => Seen::Nowhere,
+        End::Strange => Seen::Strange(*answer),
+    };
+    let mut entries = case.entries;
+    entries[..=case.leaf].copy_from_slice(&answer[ENTRIES..=ENTRIES + case.leaf]);
+    if let Some(level) = case.access(format, arch.base()).err().and_then(Refusal::level) {
+        let free = arch.may_change();
+        entries[level] = entries[level] & !free | case.entries[level] & free;
+    }
+    Outcome { seen, entries }
+}
+
+/// What we say.
+pub(crate) fn ours(format: &Format, arch: &dyn Arch, case: &Case) -> Outcome {
+    let result = case.access(format, arch.base());
+    let seen = match result {
+        Ok(phys) if arch.is_memory(phys) => Seen::Reached(phys),
+        Ok(_) => Seen::Nowhere,
+        Err(why) => match format.refused(why, case.who, case.what, &case.controls) {
+            Some(refused) => {
+                let told = format.syndrome(&refused);
+                let at = address(format, arch, case);
+                Seen::Fault(told, if arch.tells_address(told) { at } else { 0 })
+            }
+            None => Seen::Nowhere,
+        },
+    };
+    Outcome { seen, entries: arch.entries_after(format, case, result) }
+}
+
+/// What this MMU makes of it by what we say: the same, but for known differences.
+pub(crate) fn taken(format: &Format, arch: &dyn Arch, case: &Case) -> Outcome {
+    arch.known(format, case, ours(format, arch, case))
+}
