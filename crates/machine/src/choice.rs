@@ -5,6 +5,8 @@
 
 use textbed_arch::{CpuId, PhysAddr, VirtAddr};
 
+use crate::numbers::SplitMix64;
+
 /// One freedom of the hardware, with the number of its options.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Choice {
@@ -224,32 +226,24 @@ impl Policy for Stalest {
     }
 }
 
-/// Any option, evenly, from a seed (splitmix64).
+/// Any option, evenly, from a seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Random {
-    state: u64,
+    numbers: SplitMix64,
 }
 
 impl Random {
     /// Equal seeds give equal runs.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self { numbers: SplitMix64(seed) }
     }
 }
 
 impl Policy for Random {
     fn choose(&mut self, choice: &Choice) -> usize {
         // The product's upper half is even enough for the few options there are.
-        ((u128::from(self.next()) * choice.options() as u128) >> 64) as usize
+        ((u128::from(self.numbers.number()) * choice.options() as u128) >> 64) as usize
     }
 }
 

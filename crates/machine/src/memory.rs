@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{FRAME_BYTES, FRAME_SHIFT, Pfn, PhysAddr};
 
 use crate::MachineError;
+use crate::numbers::SplitMix64;
 
 const FRAME: usize = FRAME_BYTES as usize;
 
@@ -16,10 +17,7 @@ const FRAME: usize = FRAME_BYTES as usize;
 /// nor a trap fill (x86 `cc`, arm64 `d4202000`, powerpc `7fe00008`) nor poison 6b repeated.
 #[must_use]
 pub fn junk_word(pfn: Pfn) -> [u8; 8] {
-    let mut z = pfn.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
+    let z = SplitMix64(pfn.0).number();
     (z & 0x3f3f_3f3f_3f3f_3f3f | 0x4040_4040_4040_4040).to_le_bytes()
 }
 

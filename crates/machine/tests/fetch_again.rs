@@ -7,20 +7,11 @@ mod common;
 
 use common::{KERNEL, P0, P1, P2, Rig};
 use textbed_arch::{Arch, CpuId, Features, Perm, VirtAddr};
-use textbed_machine::{Again, Newest, Policy, Random, Stalest};
+use textbed_machine::{Again, Newest, Policy, Random, SplitMix64, Stalest};
 
 const CPUS: [CpuId; 3] = [P0, P1, P2];
 /// Words of two lines, one of another page, and one that is not mapped.
 const WORDS: [u64; 5] = [0x40, 0x44, 0x80, 0x1040, 0x4000];
-
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % n
-    }
-}
 
 /// What is remembered, by CPU and word.
 type Kept = [[Option<(Again, Vec<u8>)>; WORDS.len()]; CPUS.len()];
@@ -113,7 +104,7 @@ fn a_remembered_fetch_is_the_fetch_that_would_be_made() {
             let mut anew = Rig::new(arch, features, policy(seed));
             let mut by_memory = Rig::new(arch, features, policy(seed));
             let mut kept: Kept = Default::default();
-            let mut r = Numbers(seed ^ (arch as u64) << 32);
+            let mut r = SplitMix64(seed ^ (arch as u64) << 32);
             for n in 0..300 {
                 let (cpu, word) = (CPUS[r.below(3) as usize], r.below(5));
                 let kind = r.below(90);

@@ -338,22 +338,35 @@ fn shrink_code_buffer<D>(uc: &Unicorn<'static, D>) -> Result<(), EngineError> {
     did("set code buffer", if error == uc_error::OK { Ok(()) } else { Err(error) })
 }
 
+/// What the hooks of an instance share.
+pub(crate) trait Shared {
+    /// One of them panicked.
+    fn panicked(&mut self);
+}
+
+impl Shared for Hooked {
+    fn panicked(&mut self) {
+        self.panicked = true;
+    }
+}
+
+/// Stops an instance behind the instruction that it is at.
+pub(crate) fn stop<D>(uc: &mut Unicorn<'_, D>) {
+    // It only fails on an instance that was never used.
+    let _ = uc.emu_stop();
+}
+
 /// Runs the body of a hook; a panic must not unwind into C. `None` if there was one.
-fn guarded<T>(
-    uc: &mut Unicorn<'_, Hooked>,
-    body: impl FnOnce(&mut Unicorn<'_, Hooked>) -> T,
+pub(crate) fn guarded<D: Shared, T>(
+    uc: &mut Unicorn<'_, D>,
+    body: impl FnOnce(&mut Unicorn<'_, D>) -> T,
 ) -> Option<T> {
     let result = catch_unwind(AssertUnwindSafe(|| body(uc)));
     if result.is_err() {
-        uc.get_data_mut().panicked = true;
+        uc.get_data_mut().panicked();
+        stop(uc);
     }
     result.ok()
-}
-
-/// Stops the engine behind the current instruction; the run's outcome is noted already.
-fn stop(uc: &mut Unicorn<'_, Hooked>) {
-    // Failing to stop cannot hurt: a run is one instruction long.
-    let _ = uc.emu_stop();
 }
 
 fn add_hooks(uc: &mut Unicorn<'static, Hooked>) -> Result<(), EngineError> {

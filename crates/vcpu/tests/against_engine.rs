@@ -137,7 +137,7 @@ fn generated_programs_end_as_on_the_bare_engine() {
             let code_at = bed.install_bytes(&code);
             let data_at = bed.at(DATA, PAGE / 2);
             let registers = initial(arch, &mut r, data_at + DATA_BYTES as u64 / 2);
-            let data: Vec<u8> = (0..DATA_BYTES).map(|_| r.next() as u8).collect();
+            let data: Vec<u8> = (0..DATA_BYTES).map(|_| r.number() as u8).collect();
             let stack_at = bed.stack(CPU0).0 - 8;
             let registers = &registers;
             let (code, data) = (&code, &data);

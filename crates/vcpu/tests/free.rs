@@ -71,6 +71,7 @@ fn generated_programs_end_as_they_do_step_by_step() {
             let run = |freely: bool| {
                 let mut r = Random(seed << 8 | arch as u64);
                 let mut bed = newest(arch);
+                bed.slice = freely.then_some(100);
                 let mut code = program(arch, &mut r);
                 code.extend(match arch {
                     Arch::X86_64 => vec![0xc3],
@@ -80,7 +81,7 @@ fn generated_programs_end_as_they_do_step_by_step() {
                 let at = bed.install_bytes(&code);
                 let data = bed.at(DATA, 2 * PAGE);
                 let registers = initial(arch, &mut r, data);
-                let bytes: Vec<u8> = (0..3 * PAGE).map(|_| r.next() as u8).collect();
+                let bytes: Vec<u8> = (0..3 * PAGE).map(|_| r.number() as u8).collect();
                 bed.store(bed.at(DATA, PAGE / 2), &bytes);
                 bed.forget_events();
                 let mut ends = Vec::new();
@@ -89,12 +90,7 @@ fn generated_programs_end_as_they_do_step_by_step() {
                     for (n, value) in &registers {
                         bed.cpus[0].set_general(*n, *value).unwrap();
                     }
-                    let end = loop {
-                        let step = if freely { bed.run_free(CPU0, 100) } else { bed.step(CPU0) };
-                        if step != Step::Ran {
-                            break step;
-                        }
-                    };
+                    let end = bed.finish(CPU0);
                     ends.push((end, left(&bed, CPU0)));
                 }
                 let fetches = fetches(&bed.events());
@@ -242,15 +238,7 @@ fn code_that_writes_over_itself_is_as_new_as_step_by_step() {
                 let (value, sum) = if arch == Arch::X86_64 { (1, 0) } else { (3, 4) };
                 bed.cpus[0].set_general(value, start).unwrap();
                 bed.cpus[0].set_general(sum, 0).unwrap();
-                let end = loop {
-                    let step = match bed.slice {
-                        Some(slice) => bed.run_free(CPU0, slice),
-                        None => bed.step(CPU0),
-                    };
-                    if step != Step::Ran {
-                        break step;
-                    }
-                };
+                let end = bed.finish(CPU0);
                 assert!(matches!(end, Step::Returned(_)), "{arch} {end:?}");
                 (left(&bed, CPU0), bed.cpus[0].general(sum).unwrap())
             };
@@ -375,15 +363,7 @@ fn an_instruction_that_overwrote_itself_is_not_known_as_it_was() {
         let data = bed.at(DATA, 0);
         bed.start(CPU0, f, &[data, 6, f + 1, 0x1a]);
         bed.cpus[0].set_general(3, 0x55).unwrap();
-        let end = loop {
-            let step = match bed.slice {
-                Some(slice) => bed.run_free(CPU0, slice),
-                None => bed.step(CPU0),
-            };
-            if step != Step::Ran {
-                break step;
-            }
-        };
+        let end = bed.finish(CPU0);
         assert!(matches!(end, Step::Returned(_)), "{end:?}");
         assert_eq!(bed.word(data) & 0xff, 0x55, "{:?}", bed.slice);
     }

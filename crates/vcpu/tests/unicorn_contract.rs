@@ -387,6 +387,20 @@ fn a_page_granted_for_loads_is_asked_for_again_at_a_store() {
     }
 }
 
+/// x86-64: a second exception counts as raised inside the first, unless registers are restored.
+#[test]
+fn an_exception_is_remembered_until_registers_are_restored() {
+    let mut uc = instance(&targets()[0], &[0xf7, 0xf1]); // div ecx, of zero
+    let mut saved = uc.context_alloc().unwrap();
+    uc.context_save(&mut saved).unwrap();
+    for _ in 0..2 {
+        let _ = step(&mut uc, PAGE);
+    }
+    uc.context_restore(&saved).unwrap();
+    let _ = step(&mut uc, PAGE);
+    assert_eq!(uc.get_data().exceptions, [0, 8, 0], "#DE, #DF, #DE");
+}
+
 /// x86-64: what is translated for the first time is announced before it runs.
 #[test]
 fn a_new_block_is_announced_and_can_be_kept_from_running() {

@@ -27,7 +27,7 @@ mod world;
 use textbed_arch::Arch;
 use textbed_event::Sink;
 use textbed_kernel::{Kernel, Version};
-use textbed_machine::{Newest, Policy, Random, Stalest, SyncSeen, SyncSite};
+use textbed_machine::{Newest, Policy, Random, SplitMix64, Stalest, SyncSeen, SyncSite};
 
 use crate::analyse;
 use crate::diagnostic::Diagnostic;
@@ -36,7 +36,7 @@ use crate::loaded::Loaded;
 use crate::span::Span;
 use engine::{Engine, Finish};
 use kernel_world::KernelWorld;
-use schedule::{Scheduler, SplitMix64};
+use schedule::Scheduler;
 
 pub use builtin::{BUILT_INS, BuiltIn};
 

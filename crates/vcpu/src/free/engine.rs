@@ -13,8 +13,6 @@
 //! Not modelled: that an instruction of several stores may have made some of them when another one
 //! stops it; the single step makes them all.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use textbed_arch::Arch;
 use unicorn_engine::{
     Context, MemType, Prot, TlbEntry, TranslationBlock, UcHookId, Unicorn, uc_error,
@@ -22,7 +20,7 @@ use unicorn_engine::{
 
 use super::code::{CODE_BASE, CODE_PAGES, Code, Update};
 use super::data::{DATA_BASE, DATA_PAGES, Data, Show, window_at};
-use crate::engine::{EngineError, PAGE, did, open};
+use crate::engine::{EngineError, PAGE, Shared, did, guarded, open, stop};
 
 /// The engine's number of a breakpoint or trap.
 const X86_BREAKPOINT: u32 = 3;
@@ -265,22 +263,10 @@ impl Hooked {
     }
 }
 
-fn stop(uc: &mut Unicorn<'_, Hooked>) {
-    // It only fails on an instance that was never used.
-    let _ = uc.emu_stop();
-}
-
-/// Runs the body of a hook; a panic must not unwind into C. `None` if there was one.
-fn guarded<T>(
-    uc: &mut Unicorn<'_, Hooked>,
-    body: impl FnOnce(&mut Unicorn<'_, Hooked>) -> T,
-) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(|| body(uc)));
-    if result.is_err() {
-        uc.get_data_mut().panicked = true;
-        stop(uc);
+impl Shared for Hooked {
+    fn panicked(&mut self) {
+        self.panicked = true;
     }
-    result.ok()
 }
 
 fn add_hooks(arch: Arch, uc: &mut Unicorn<'static, Hooked>) -> Result<(), EngineError> {

@@ -2,7 +2,7 @@
 
 use textbed_arch::{CpuId, Perm, PhysAddr, SpaceId};
 use textbed_event::Batch;
-use textbed_machine::{MachineConfig, Newest};
+use textbed_machine::{MachineConfig, Newest, SplitMix64};
 
 use super::*;
 use crate::decoded::{Decoded, Known};
@@ -16,21 +16,8 @@ const BYTES: u64 = 2 * 4096;
 /// Where the instruction is said to be, so that what is relative to it lies in the data.
 const PC: u64 = DATA + 0x800;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        self.0 ^ self.0 >> 29
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 8) % n
-    }
-}
-
 /// Some instruction, often a move.
-fn some(arch: Arch, r: &mut Random) -> Vec<u8> {
+fn some(arch: Arch, r: &mut SplitMix64) -> Vec<u8> {
     let word = match arch {
         Arch::X86_64 => {
             let opcodes: [&[u8]; 15] = [
@@ -64,7 +51,7 @@ fn some(arch: Arch, r: &mut Random) -> Vec<u8> {
             if let [0x50 | 0x58] = opcode {
                 *bytes.last_mut().unwrap() |= r.below(8) as u8;
             }
-            bytes.extend((0..10).map(|_| r.next() as u8));
+            bytes.extend((0..10).map(|_| r.number() as u8));
             // Displacements of 32 bits that stay in the neighbourhood.
             let at = bytes.len() - 7;
             bytes[at..at + 3].copy_from_slice(&[0, 0, 0]);
@@ -73,17 +60,17 @@ fn some(arch: Arch, r: &mut Random) -> Vec<u8> {
         }
         Arch::Arm64 => {
             let class = [0x3900_0000, 0x3800_0000, 0x2800_0000, 0x2900_0000][r.below(4) as usize];
-            r.next() as u32 & 0xc0ff_ffff | class
+            r.number() as u32 & 0xc0ff_ffff | class
         }
         _ => {
             let primary = 31 + r.below(32) as u32;
             let extended = [21, 23, 87, 279, 341, 343, 149, 151, 215, 407][r.below(10) as usize];
             let low = if primary == 31 {
-                31 << 11 & r.next() as u32 | extended << 1
+                31 << 11 & r.number() as u32 | extended << 1
             } else {
-                r.next() as u32 & 0xff
+                r.number() as u32 & 0xff
             };
-            primary << 26 | r.next() as u32 & 0x03ff_0000 | low
+            primary << 26 | r.number() as u32 & 0x03ff_0000 | low
         }
     };
     if arch.is_little_endian() { word.to_le_bytes().into() } else { word.to_be_bytes().into() }
@@ -132,7 +119,7 @@ fn address(arch: Arch) -> u64 {
 #[test]
 fn moves_by_the_machine_are_those_of_the_engine() {
     for arch in ARCHES {
-        let mut r = Random(arch as u64 + 7);
+        let mut r = SplitMix64(arch as u64 + 7);
         let (mut moved, mut done) = (0, 0);
         let (mut by_machine, mut by_engine) = (Bed::new(arch), Bed::new(arch));
         let base = address(arch);
@@ -146,7 +133,7 @@ fn moves_by_the_machine_are_those_of_the_engine() {
             let count = if arch == Arch::X86_64 { 16 } else { 31 };
             let values: Vec<u64> = (0..count)
                 .map(|_| match r.below(8) {
-                    0 => r.next(),
+                    0 => r.number(),
                     1..=3 => r.below(64),
                     _ => base + r.below(BYTES),
                 })

@@ -177,6 +177,19 @@ impl Bed {
         self.cpus[cpu.index()].step(&mut self.m).unwrap()
     }
 
+    /// Runs what was started to its end, freely if the bed's calls do.
+    pub(crate) fn finish(&mut self, cpu: CpuId) -> Step {
+        loop {
+            let step = match self.slice {
+                Some(slice) => self.run_free(cpu, slice),
+                None => self.step(cpu),
+            };
+            if step != Step::Ran {
+                return step;
+            }
+        }
+    }
+
     /// Steps a CPU until a step is not simply done: that one, and how many were.
     pub(crate) fn step_on(&mut self, cpu: CpuId) -> (Step, usize) {
         for steps in 0..10_000 {

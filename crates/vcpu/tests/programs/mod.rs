@@ -10,25 +10,10 @@ use crate::bed::PAGE;
 /// Instructions of a program, without its return.
 pub(crate) const LENGTH: usize = 40;
 
-/// splitmix64.
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) use textbed_machine::SplitMix64 as Random;
 
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
-    }
+fn pick<'a, T>(r: &mut Random, from: &'a [T]) -> &'a T {
+    &from[r.below(from.len() as u64) as usize]
 }
 
 /// x86-64 instructions with a memory operand `[rdi + disp32]`: bytes before the displacement.
@@ -79,9 +64,9 @@ const X86_OTHER: &[&[u8]] = &[
 
 fn x86_insn(r: &mut Random) -> Vec<u8> {
     if r.below(4) == 0 {
-        return r.pick(X86_OTHER).to_vec();
+        return pick(r, X86_OTHER).to_vec();
     }
-    let mut insn = r.pick(X86_MEMORY).to_vec();
+    let mut insn = pick(r, X86_MEMORY).to_vec();
     let disp = r.below(2 * PAGE) as i32 - PAGE as i32;
     // No CMPXCHG16B: in a block of several instructions the bare engine gives it wrong flags.
     let bts = insn.starts_with(&[0x48, 0x0f, 0xab]);
@@ -205,6 +190,6 @@ pub(crate) fn initial(arch: Arch, r: &mut Random, middle: u64) -> Vec<(u8, u64)>
         _ => (&[8, 9], &[3, 4, 5, 6, 7]),
     };
     let pointers = pointers.iter().map(|n| (*n, middle));
-    let others: Vec<_> = others.iter().map(|n| (*n, r.next())).collect();
+    let others: Vec<_> = others.iter().map(|n| (*n, r.number())).collect();
     pointers.chain(others).collect()
 }

@@ -1,9 +1,9 @@
 //! The engine against a world that writes down what it is asked.
 
 use textbed_event::CallRef;
+use textbed_machine::SplitMix64;
 
 use super::*;
-use crate::run::schedule::SplitMix64;
 use crate::span::Span;
 use crate::syntax::ast::{Arg, Call};
 use crate::syntax::parse;
