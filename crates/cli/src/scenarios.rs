@@ -122,12 +122,14 @@ pub(crate) struct Machines {
     kernel: Option<Version>,
     features: Vec<(String, String)>,
     max_steps: u64,
+    free: bool,
     given: Vec<String>,
 }
 
 impl Machines {
     pub(crate) fn new(args: &MachineArgs) -> Result<Self> {
         let mut given = Vec::new();
+        given.extend(args.free.then(|| "--free".to_owned()));
         given.extend((!args.arch.is_empty()).then(|| format!("--arch {}", args.arch.join(","))));
         given.extend(args.kernel.as_ref().map(|k| format!("--kernel {k}")));
         given.extend(args.cpu.iter().map(|c| format!("--cpu {c}")));
@@ -136,6 +138,7 @@ impl Machines {
             kernel: args.kernel.as_deref().map(options::kernel).transpose()?,
             features: options::features(&args.cpu)?,
             max_steps: args.max_steps,
+            free: args.free,
             given,
         })
     }
@@ -148,7 +151,8 @@ impl Machines {
         policy: PolicyChoice,
     ) -> RunOptions {
         let features = self.features.clone();
-        RunOptions { arch, kernel, features, policy, max_steps: self.max_steps, left_out: None }
+        let (max_steps, free) = (self.max_steps, self.free);
+        RunOptions { arch, kernel, features, policy, max_steps, free, left_out: None }
     }
 
     /// The machines on which to run a scenario: its own, unless options say otherwise.

@@ -75,6 +75,12 @@ impl Vcpu {
         self.budget = instructions;
     }
 
+    /// What is left of [`Vcpu::set_budget`].
+    #[must_use]
+    pub fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+
     /// The program counter: the next instruction, or the one that faulted or trapped (behind it
     /// where the architecture reports it so).
     ///

@@ -4,6 +4,10 @@
 //! A preempted task is interrupted, so its CPU enters an exception, and returns from one when it
 //! goes on: both synchronise where the architecture has it so. Not modelled: what the interrupt
 //! executes, tasks that move to another CPU.
+//!
+//! With [`GuestCall::free`] code runs freely between the instructions that matter
+//! (`Vcpu::run_free`), after each was stepped once in this call; up to an address at which it is
+//! preempted it is stepped.
 
 #[cfg(feature = "vcpu")]
 use std::collections::BTreeMap;
@@ -33,6 +37,8 @@ pub(super) struct GuestCall<'a> {
     pub(super) entry: VirtAddr,
     pub(super) args: &'a [u64],
     pub(super) max_steps: u64,
+    /// It runs freely.
+    pub(super) free: bool,
     /// The scenario has a handler for traps.
     pub(super) traps_handled: bool,
 }
@@ -44,8 +50,8 @@ impl Guests {
     }
 
     pub(super) fn call(&mut self, _: &mut Kernel, call: &GuestCall<'_>) -> Result<u64, Stop> {
-        let GuestCall { cpu, written, entry, args, max_steps, traps_handled } = call;
-        let _ = (cpu, written, entry, args, max_steps, traps_handled);
+        let GuestCall { cpu, written, entry, args, max_steps, free, traps_handled } = call;
+        let _ = (cpu, written, entry, args, max_steps, free, traps_handled);
         Err(Stop::NotModelled("call(): built without CPUs".to_owned()))
     }
 
@@ -181,11 +187,19 @@ fn run(
     use textbed_event::Access;
     use textbed_machine::{Cpu, Step};
 
-    for _ in 0..call.max_steps {
+    let free = call.free && until.is_none();
+    // What happened since it ran last may have changed what its fetches mean.
+    cpu.forget_known();
+    cpu.set_budget(Some(call.max_steps));
+    loop {
         if until.is_some() && until == Some(cpu.pc().map_err(refused)?) {
             return Ok(Ran::Preempted);
         }
-        match cpu.step(kernel.machine_mut()).map_err(refused)? {
+        let step = match free {
+            true => cpu.run_free(kernel.machine_mut(), u64::MAX),
+            false => cpu.step(kernel.machine_mut()),
+        };
+        match step.map_err(refused)? {
             Step::Ran => {}
             Step::Returned(value) => return Ok(Ran::To(value)),
             Step::Faulted(fault) => {
@@ -198,6 +212,7 @@ fn run(
             }
             Step::Trapped { name, virt, vector } => {
                 if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
+                    cpu.forget_known();
                     match apply(cpu, kernel, resume).map_err(refused)? {
                         Ok(()) => continue,
                         Err(fault) => {
@@ -271,7 +286,12 @@ fn apply(
         Resume::Step { at, next } => {
             cpu.set_pc(at)?;
             kernel.return_from_trap(id).map_err(|e| CpuError::NotModelled(e.to_string()))?;
-            return match textbed_machine::Cpu::step(cpu, kernel.machine_mut())? {
+            // It is a part of what the handler does, and not counted.
+            let budget = cpu.budget();
+            cpu.set_budget(None);
+            let step = textbed_machine::Cpu::step(cpu, kernel.machine_mut());
+            cpu.set_budget(budget);
+            return match step? {
                 textbed_machine::Step::Ran => {
                     cpu.set_pc(next)?;
                     Ok(Ok(()))

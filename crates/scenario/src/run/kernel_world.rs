@@ -9,6 +9,7 @@ use textbed_event::{
 use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
 use textbed_machine::{CpuMask, Machine, MachineError, OpError, SyncSeen};
 
+use super::RunOptions;
 use super::arguments::{bytes, lower, place_of_argument, plain};
 use super::builtin::{self, Does};
 use super::engine::Note;
@@ -31,6 +32,8 @@ pub(super) struct KernelWorld<'a> {
     places: Places<'a>,
     guests: Guests,
     max_steps: u64,
+    /// Machine code runs freely.
+    free: bool,
     traps_handled: bool,
     /// Calls of several phases: what each returns, and where it is written.
     under_way: BTreeMap<CpuId, (Returns, Span)>,
@@ -73,7 +76,7 @@ impl<'a> KernelWorld<'a> {
     pub(super) fn new(
         loaded: &'a Loaded,
         mut kernel: Kernel,
-        max_steps: u64,
+        options: &RunOptions,
         sink: &'a mut dyn Sink,
     ) -> Self {
         let file = kernel.machine_mut().recorder().name(loaded.path());
@@ -85,7 +88,8 @@ impl<'a> KernelWorld<'a> {
             sink,
             places: Places { file, text: loaded.text(), lines: loaded.lines() },
             guests: Guests::new(),
-            max_steps,
+            max_steps: options.max_steps,
+            free: options.free,
             traps_handled,
             under_way: BTreeMap::new(),
             spaces: BTreeMap::new(),
@@ -164,6 +168,7 @@ impl<'a> KernelWorld<'a> {
             entry: VirtAddr(entry),
             args,
             max_steps: self.max_steps,
+            free: self.free,
             traps_handled: self.traps_handled,
         }
     }

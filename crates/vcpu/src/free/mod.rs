@@ -116,6 +116,15 @@ impl Vcpu {
         Ok(Step::Ran)
     }
 
+    /// Forgets what is known: each instruction is stepped once more, with its events, before it may
+    /// run freely. For whoever lets something happen after which a fetch means something else to
+    /// those who read the events, though it gets the same: that its memory was given back, say.
+    pub fn forget_known(&mut self) {
+        if let Some(free) = self.free.as_mut() {
+            free.side = None;
+        }
+    }
+
     /// Whether the next instruction is known, the CPU does not wait before it, and no interrupt is
     /// to be taken. Behind `sti` one instruction is stepped, and with it its shadow is over.
     fn runs_freely_from(&self, m: &Machine, pc: u64) -> Result<bool, CpuError> {
