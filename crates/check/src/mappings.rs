@@ -12,7 +12,8 @@ use crate::memory::BecameExec;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
-use crate::translation::{Old, Target, complete};
+use crate::translation::complete::Leaves;
+use crate::translation::{Flush, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
 const CR4_PGE: u64 = 1 << 7;
@@ -146,6 +147,7 @@ impl Live {
             made_at: old.since.seq,
             since: mark.about(span.first),
             early: None,
+            left: None,
         };
         self.stale.add(space, span, answer);
         if by_hand {
@@ -176,10 +178,10 @@ impl Live {
         let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
         let reach = if widened { Reach::Broadcast } else { reach };
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
-        if whole {
-            self.close(now, &target, reach, u64::MAX);
-        } else if complete::at_once(self.arch(), reach) {
-            self.close(now, &target, reach, now.seq());
+        let issued = if whole { u64::MAX } else { now.seq() };
+        if whole || complete::at_once(self.arch(), reach) {
+            let leaves = complete::leaves_at_once(self.arch(), self.header.features, scope);
+            self.close(now, &target, reach, issued, leaves);
         } else {
             self.issued.entry(now.cpu()).or_default().issue(target, reach, now.seq());
         }
@@ -196,20 +198,27 @@ impl Live {
         let arch = self.arch();
         self.watch.barrier(arch, now.cpu(), barrier);
         let Some(issued) = self.issued.get_mut(&now.cpu()) else { return };
-        let completed = issued.barrier(arch, barrier, domain);
+        let completed = issued.barrier((arch, self.header.features), barrier, domain);
         self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);
-        for (target, reach, issued_at) in completed.done {
-            self.close(now, &target, reach, issued_at);
+        for (target, reach, issued_at, leaves) in completed.done {
+            self.close(now, &target, reach, issued_at, leaves);
         }
     }
 
-    fn close(&mut self, now: Now<'_>, target: &Target, reach: Reach, issued: u64) {
+    /// Whatever the CPU's walks could find, all of `target` is gone from its TLB.
+    fn close_all(&mut self, now: Now<'_>, target: &Target) {
+        self.close(now, target, Reach::Local, u64::MAX, Leaves::Nothing);
+    }
+
+    fn close(&mut self, now: Now<'_>, target: &Target, reach: Reach, issued: u64, leaves: Leaves) {
+        let own = View::cpu_bit(now.cpu());
         let cpus = match reach {
-            Reach::Local => View::cpu_bit(now.cpu()),
+            Reach::Local => own,
             Reach::Broadcast => u64::MAX,
         };
         let mark = self.mark(now);
-        let (frames, early) = self.stale.close(target, cpus, issued, &mark);
+        let flush = Flush { target: *target, cpus, own, issued, leaves };
+        let (frames, early) = self.stale.close(&flush, &mark);
         self.early.extend(
             early.into_iter().map(|(space, span)| (self.calls.outermost(mark.cause), space, span)),
         );
@@ -258,7 +267,7 @@ impl Live {
             let before = self.fetches.cr4.insert(now.cpu(), value).unwrap_or(value);
             if (before ^ value) & CR4_PGE != 0 {
                 let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
-                self.close(now, &target, Reach::Local, u64::MAX);
+                self.close_all(now, &target);
             }
         }
     }
@@ -271,7 +280,7 @@ impl Live {
         let span = Span::of(virt.0, 1).map(|s| s.rounded(4096));
         let space = self.cpus.space_of(now.cpu());
         let target = Target { scope: TlbScope::Address, span, space };
-        self.close(now, &target, Reach::Local, u64::MAX);
+        self.close_all(now, &target);
     }
 
     pub(crate) fn cpu_state(&mut self, now: Now<'_>, state: CpuState) {
@@ -284,7 +293,7 @@ impl Live {
             CpuState::Offline if now.cpu().0 < 63 => {
                 self.cpus.online &= !bit;
                 let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
-                self.close(now, &target, Reach::Local, u64::MAX);
+                self.close_all(now, &target);
             }
             _ => {}
         }

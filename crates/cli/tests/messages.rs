@@ -88,6 +88,21 @@ fn every_rule_fires_and_tells_both_sites() {
     assert_eq!(single, listed);
 }
 
+#[test]
+fn a_flush_that_an_erratum_defeats_is_told_from_none() {
+    let defeated = "invalidated it, but on these CPUs";
+    for bug in ["X05-invlpg-global", "R11-repeated-tlbi", "W16-tlbie-store-queue"] {
+        let file = format!("scenarios/bugs/{bug}/bad.tb");
+        let report: Value =
+            serde_json::from_str(&textbed(&["run", &file, "--format", "json"])).expect("a report");
+        let finding = &report["runs"][0]["findings"][0];
+        let notes = finding["notes"].as_array().expect("notes");
+        let told = |note: &&Value| note.as_str().is_some_and(|text| text.contains(defeated));
+        assert_eq!(notes.iter().filter(told).count(), 1, "{bug}: {finding}");
+    }
+    assert!(!textbed(&["run", "scenarios/bugs/X01-cpa-alias-flush/bad.tb"]).contains(defeated));
+}
+
 /// Text without escapes.
 fn bare(text: &str) -> String {
     let mut out = String::new();

@@ -52,7 +52,7 @@ impl Kernel {
     /// # Errors
     /// A version, architecture or feature that is not modelled, or a machine that cannot be.
     pub fn boot(args: BootArgs, policy: Box<dyn Policy>) -> Result<Kernel, KernelError> {
-        let BootArgs { version, arch, config, features, cpus } = args;
+        let BootArgs { version, arch, config, mut features, cpus } = args;
         let not = |what: String| Err(KernelError::NotModelled { what });
         if config.arch() != arch {
             return Err(KernelError::ConfigArch { config: config.arch(), arch });
@@ -63,6 +63,10 @@ impl Kernel {
         }
         if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
             return not(format!("hash translation on {arch}"));
+        }
+        let caps = Caps::new(version, arch);
+        if caps.yes(Fact::PcidOffByErratum) && features.contains(Features::X86_INVLPG_MISS) {
+            features.remove(Features::X86_PCID);
         }
         let memory_bytes = config.count("memory_mib") << 20;
         let Some(layout) = Layout::new(version, arch, memory_bytes) else {
@@ -101,7 +105,7 @@ impl Kernel {
             arch,
             features,
             config,
-            caps: Caps::new(version, arch),
+            caps,
             layout,
             cpus,
             areas: Areas::default(),

@@ -140,6 +140,10 @@ facts! {
     LooksAtUpperLevels = "warning-looks-at-upper-levels",
     /// x86: kernel translations are flushed by INVLPGB, without interrupts.
     Invlpgb = "kernel-flush-by-invlpgb",
+    /// x86: PCIDs are off on CPUs whose INVLPG leaves global entries.
+    PcidOffByErratum = "pcid-off-where-invlpg-leaves-globals",
+    /// arm64: where CPUs want each TLBI twice: every one is repeated, or one more ends each flush.
+    RepeatTlbi = "repeated-tlbi",
     /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
     /// arm64: vmalloc maps groups of 16 pages by contiguous entries (the bit is not modelled).

@@ -16,7 +16,7 @@ use crate::Machine;
 use crate::choice::Choice;
 use crate::iside::Performed;
 use crate::state::{Part, Take};
-use crate::tlb::{PendingTlbi, TlbTarget};
+use crate::tlb::{PendingTlbi, Second, TlbTarget};
 
 /// A clean that no barrier has completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,14 +43,16 @@ struct PendingInvalidate {
     base: u64,
 }
 
+/// Invalidations kept that an erratum left half done, each until a second one; what is given up
+/// stays half done.
+const MAX_HALVES: usize = 1024;
+
 /// What a CPU has issued, and the moments of its last barriers.
 #[derive(Default, Debug)]
 pub(crate) struct Pending {
     cleans: Vec<PendingClean>,
     invalidates: Vec<PendingInvalidate>,
     tlbis: Vec<PendingTlbi>,
-    /// What the last barrier completed, where an erratum asks for each a second time.
-    completed: Vec<TlbTarget>,
     /// Last barrier that orders everything before maintenance.
     full: u64,
     /// Last barrier that orders cleans.
@@ -69,6 +71,24 @@ impl Pending {
     /// A version stored at this moment was fetched.
     pub(crate) fn saw(&mut self, born: u64) {
         self.fetched = self.fetched.max(born);
+    }
+
+    /// An invalidation that reaches all: those behind whose barrier it comes have their second.
+    fn second_tlbi(&mut self) {
+        for t in self.tlbis.iter_mut().filter(|t| t.second == Second::Fenced) {
+            t.second = Second::Issued;
+        }
+    }
+
+    /// An invalidation that an erratum left half done; the oldest is given up for it, if need be.
+    fn keep_half(&mut self, tlbi: PendingTlbi) {
+        let halves = self.tlbis.iter().filter(|t| t.half).count();
+        if halves >= MAX_HALVES
+            && let Some(eldest) = self.tlbis.iter().position(|t| t.half)
+        {
+            self.tlbis.remove(eldest);
+        }
+        self.tlbis.push(tlbi);
     }
 
     /// When the youngest version was stored that the CPU fetched.
@@ -101,7 +121,8 @@ impl Pending {
             for value in [scope as u64, virt, len, u64::from(asid), u64::from(any)] {
                 take(Part::Value(value));
             }
-            take(Part::Value(t.reach as u64 | u64::from(t.synced) << 8));
+            let errata = (t.second as u64) << 16 | u64::from(t.half) << 24;
+            take(Part::Value(t.reach as u64 | u64::from(t.synced) << 8 | errata));
             take(Part::Known(t.base));
         }
         let moments =
@@ -207,8 +228,11 @@ impl Machine {
             // x86: an earlier table store is taken to be ordered before INVLPGB, as Linux 7.0
             // flush_tlb_kernel_range() does, which has no fence between; no text was found.
             let base = if x86 { now } else { p.tables.max(p.learned) };
-            let again = p.completed.contains(&target);
-            p.tlbis.push(PendingTlbi { target, reach, base, synced: false, again });
+            if reach == Reach::Broadcast {
+                p.second_tlbi();
+            }
+            let (second, half) = (Second::Wanted, false);
+            p.tlbis.push(PendingTlbi { target, reach, base, synced: false, second, half });
         }
         let TlbTarget { scope, virt, len, asid, .. } = target;
         let space = self.space_tagged(cpu, asid);
@@ -239,6 +263,9 @@ impl Machine {
                 self.complete_invalidates(cpu);
                 let shared = domain != Domain::NonShareable;
                 self.complete_tlbis(cpu, |t| shared || t.reach == Reach::Local);
+                if shared {
+                    self.fence_tlbis(cpu);
+                }
             }
             // Nothing after it, a clean neither, comes before the stores that it waits for.
             // It waits for stores alone: a load before it may come after what follows it.
@@ -261,6 +288,7 @@ impl Machine {
                 self.complete_invalidates(cpu);
                 if tables {
                     self.complete_tlbis(cpu, |t| t.synced || t.reach == Reach::Local);
+                    self.fence_tlbis(cpu);
                 }
             }
             Barrier::Tlbsync => {
@@ -382,22 +410,32 @@ impl Machine {
         self.drop_lines(cpu, range, moment);
     }
 
-    /// Those TLB invalidations of the CPU that the barrier completes.
+    /// Those TLB invalidations of the CPU that the barrier completes. What an erratum leaves open
+    /// stays until a second one is complete.
     fn complete_tlbis(&mut self, by: CpuId, completes: impl Fn(&PendingTlbi) -> bool) {
-        let Some(c) = self.cpus.get_mut(by.index()) else { return };
-        let (done, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut c.pending.tlbis).into_iter().partition(completes);
-        c.pending.tlbis = left;
-        for tlbi in &done {
-            self.complete_tlbi(by, tlbi);
-        }
-        // Errata ask for the same one again.
         let errata = self.has(Features::ARM_REPEAT_TLBI) || self.has(Features::PPC_TLBIE_STQ);
-        if errata
-            && !done.is_empty()
-            && let Some(c) = self.cpus.get_mut(by.index())
-        {
-            c.pending.completed = done.iter().filter(|t| !t.again).map(|t| t.target).collect();
+        let Some(c) = self.cpus.get_mut(by.index()) else { return };
+        let again = |t: &PendingTlbi| completes(t) && !(t.half && t.second != Second::Issued);
+        let (done, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut c.pending.tlbis).into_iter().partition(again);
+        c.pending.tlbis = left;
+        for tlbi in done {
+            self.complete_tlbi(by, &tlbi);
+            if errata
+                && tlbi.reach == Reach::Broadcast
+                && tlbi.second != Second::Issued
+                && let Some(c) = self.cpus.get_mut(by.index())
+            {
+                c.pending.keep_half(PendingTlbi { half: true, synced: false, ..tlbi });
+            }
+        }
+    }
+
+    /// A barrier stands between the CPU's TLB invalidations and what follows.
+    fn fence_tlbis(&mut self, by: CpuId) {
+        let Some(c) = self.cpus.get_mut(by.index()) else { return };
+        for t in c.pending.tlbis.iter_mut().filter(|t| t.second == Second::Wanted) {
+            t.second = Second::Fenced;
         }
     }
 }

@@ -252,8 +252,23 @@ pub(crate) struct PendingTlbi {
     pub(crate) base: u64,
     /// powerpc: `tlbsync` came after it.
     pub(crate) synced: bool,
-    /// The same one was completed by the barrier before it.
-    pub(crate) again: bool,
+    /// What errata ask for behind it.
+    pub(crate) second: Second,
+    /// A barrier completed it as far as the erratum lets it: for its own CPU, or but for stores.
+    pub(crate) half: bool,
+}
+
+/// How far the second invalidation is that errata want behind a barrier behind the first. Any one
+/// that reaches the same CPUs will do: Linux repeats the first (to 6.18 on arm64), or adds one of
+/// an address that nobody uses (arm64 from 7.0 on, powerpc).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Second {
+    /// Nothing that counts came behind the first.
+    Wanted,
+    /// A barrier did.
+    Fenced,
+    /// And an invalidation behind that: the next barrier that completes it completes the first.
+    Issued,
 }
 
 impl Machine {
@@ -357,7 +372,7 @@ impl Machine {
     /// as early as `base`.
     pub(crate) fn complete_tlbi(&mut self, by: CpuId, pending: &PendingTlbi) {
         for cpu in self.reached(by, pending.reach).iter() {
-            let other = cpu != by && !pending.again;
+            let other = cpu != by && pending.second != Second::Issued;
             if other && self.has(Features::ARM_REPEAT_TLBI) {
                 continue;
             }

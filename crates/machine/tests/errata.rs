@@ -93,6 +93,22 @@ fn a_broadcast_tlbi_may_have_to_be_repeated() {
 }
 
 #[test]
+fn the_second_tlbi_may_be_of_any_address_behind_a_barrier() {
+    // What comes between the first and the second, and whether CPU 1 may still write then.
+    for (between, left) in [(Some("dsb ish"), false), (Some("dsb nsh"), true), (None, true)] {
+        let (mut m, at) = rig(Arch::Arm64, Features::ARM_REPEAT_TLBI);
+        m.op_named(P0, "dsb ishst", 0).unwrap();
+        m.op_named(P0, "tlbi vaae1is", at.0 >> 12 & ((1 << 44) - 1)).unwrap();
+        if let Some(barrier) = between {
+            m.op_named(P0, barrier, 0).unwrap();
+        }
+        m.op_named(P0, "tlbi vale1is", 0).unwrap();
+        m.op_named(P0, "dsb ish", 0).unwrap();
+        assert_eq!(writes(&mut m, P1, at), left, "{between:?}");
+    }
+}
+
+#[test]
 fn tlbie_may_not_wait_for_stores_of_other_threads() {
     for (erratum, left) in [(Features::empty(), 0), (Features::PPC_TLBIE_STQ, 1)] {
         let (mut m, at) = rig(Arch::Ppc64le, erratum);

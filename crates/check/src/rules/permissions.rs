@@ -8,6 +8,7 @@ use crate::frames::Frame;
 use crate::live::Live;
 use crate::mark::Mark;
 use crate::rules::RuleId;
+use crate::rules::translations::by_erratum;
 use crate::span::Span;
 use crate::words;
 use crate::wx::{Grant, OpenWindow};
@@ -111,6 +112,11 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
                 "flush the old translation on {who} between taking the permission away and \
                  granting the other one, before the call returns"
             ));
+            let at = window.phys.wrapping_add(stale.delta);
+            let old = Span::of(at, 1).and_then(|at| live.stale.within(stale.space, at).next());
+            if let Some(old) = old.as_ref().and_then(|(_, olds)| olds.0.last()) {
+                by_erratum(&mut draft, old);
+            }
         }
     }
     let since = format!("the window opened at event {}", window.opened.seq);

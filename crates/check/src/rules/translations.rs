@@ -69,7 +69,17 @@ pub(crate) fn stale_translation(
     draft.help = Some(format!(
         "{name} must flush the range on {who} after the change and before it returns"
     ));
+    by_erratum(&mut draft, &old);
     live.report(draft);
+}
+
+/// Where an invalidation was not enough, by an erratum of the CPUs: says so, and what is.
+pub(crate) fn by_erratum(draft: &mut Draft, old: &Old) {
+    let Some((flush, leaves)) = old.left else { return };
+    let Some((so, end)) = leaves.text() else { return };
+    draft.notes.push(format!("event {flush} invalidated it, but on these CPUs {so} (an erratum)"));
+    draft.missing = vec![end.to_owned()];
+    draft.help = Some(format!("{end}, before what relies on the old translation's end"));
 }
 
 /// Code is executed by an address for which this CPU may still use an old answer, which leads to
@@ -108,6 +118,7 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
         "flush the old translation on {} before the address leads elsewhere",
         live.cpus_text(this)
     ));
+    by_erratum(&mut draft, old);
     live.report(draft);
 }
 
@@ -186,6 +197,7 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
         };
         draft.help =
             Some("flush executable ranges before their frames go back, not lazily".to_owned());
+        by_erratum(&mut draft, &old);
         live.report(draft);
     }
 }

@@ -11,12 +11,19 @@
 //! stored it. An invalidation behind which no instruction stands (a log that shows a flush as a
 //! whole) is complete at once. Sources: `arch::sync` and the citations of the rules.
 //!
+//! Errata are features of the header. Of arm64 (`repeat_tlbi`) and powerpc (`tlbie_stq`): what is
+//! broadcast is complete for other CPUs only when another broadcast invalidation, of whatever
+//! address, was issued behind a barrier behind it, and is complete itself (Linux 6.12
+//! arch/arm64/include/asm/tlbflush.h `__TLBI_0`, a8f78680ee6b, arch/powerpc/mm/book3s64/radix_tlb.c
+//! `fixup_tlbie_pid`); on powerpc stores alone are left over. Of x86 (`invlpg_miss`): INVLPG leaves
+//! global entries while there are PCIDs (ce0b15d11ad8).
+//!
 //! Not modelled: instructions fetched through the old translation that still wait in the pipeline
 //! of another CPU; nXS variants; FEAT_ETS.
 
 use textbed_arch::{
-    Arch, SpaceId,
-    effect::{Barrier, Domain, Reach},
+    Arch, Features, SpaceId,
+    effect::{Barrier, Domain, Reach, TlbScope},
 };
 
 use super::Target;
@@ -30,6 +37,74 @@ struct Pending {
     issued: u64,
     /// powerpc: a tlbsync followed.
     announced: bool,
+    second: Second,
+    /// Complete but for what an erratum leaves.
+    half: bool,
+}
+
+/// The second invalidation that errata want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Second {
+    Wanted,
+    /// A barrier stands behind the first.
+    Fenced,
+    Issued,
+}
+
+/// What an invalidation does not take away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leaves {
+    /// Nothing.
+    Nothing,
+    /// Global entries.
+    Globals,
+    /// All that other CPUs than its own hold.
+    Others,
+    /// What other CPUs store.
+    StoresOfOthers,
+}
+
+impl Leaves {
+    /// What is so, and what ends it.
+    pub(crate) fn text(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Leaves::Nothing => None,
+            Leaves::Globals => Some((
+                "INVLPG leaves global entries while PCIDs are on",
+                "flush by INVPCID or by a change of CR4.PGE, or run without PCIDs",
+            )),
+            Leaves::Others => Some((
+                "accesses of other CPUs may come after one TLBI and its DSB",
+                "issue another TLBI, of any address, behind that DSB, and wait for it by a DSB",
+            )),
+            Leaves::StoresOfOthers => Some((
+                "stores of other threads may come after one tlbie",
+                "issue another tlbie behind a ptesync, and wait for it by tlbsync and ptesync",
+            )),
+        }
+    }
+}
+
+/// What the instruction leaves that is complete at once.
+pub(crate) fn leaves_at_once(arch: Arch, features: Features, scope: TlbScope) -> Leaves {
+    let missed = Features::X86_INVLPG_MISS | Features::X86_PCID;
+    let addressed = matches!(scope, TlbScope::Address | TlbScope::AddressLastLevel);
+    if arch == Arch::X86_64 && addressed && features.contains(missed) {
+        Leaves::Globals
+    } else {
+        Leaves::Nothing
+    }
+}
+
+/// What a broadcast invalidation leaves until it has its second.
+fn leaves_at_first(arch: Arch, features: Features) -> Leaves {
+    if arch == Arch::Arm64 && features.contains(Features::ARM_REPEAT_TLBI) {
+        Leaves::Others
+    } else if arch.is_powerpc() && features.contains(Features::PPC_TLBIE_STQ) {
+        Leaves::StoresOfOthers
+    } else {
+        Leaves::Nothing
+    }
 }
 
 /// Invalidations kept by CPU until their barrier; adjacent ones are one. Past it the two oldest
@@ -50,8 +125,8 @@ pub(crate) struct Issued {
 /// What a barrier completed.
 #[derive(Debug, Default)]
 pub(crate) struct Completed {
-    /// Invalidations, each with its reach and the event that issued it.
-    pub(crate) done: Vec<(Target, Reach, u64)>,
+    /// Invalidations, each with its reach, the event that issued it, and what it leaves.
+    pub(crate) done: Vec<(Target, Reach, u64, Leaves)>,
     /// Changes that walks now see.
     pub(crate) seen: Vec<(SpaceId, Span)>,
 }
@@ -69,6 +144,11 @@ pub(crate) fn walks_see_stores(arch: Arch) -> bool {
 impl Issued {
     pub(crate) fn issue(&mut self, target: Target, reach: Reach, issued: u64) {
         let sealed = std::mem::take(&mut self.sealed);
+        if reach == Reach::Broadcast {
+            for p in self.pending.iter_mut().filter(|p| p.second == Second::Fenced) {
+                p.second = Second::Issued;
+            }
+        }
         if let Some(last) = self.pending.last_mut()
             && !sealed
             && let (Some(a), Some(b)) = (last.target.span, target.span)
@@ -82,7 +162,8 @@ impl Issued {
         if self.pending.len() >= MAX_PENDING {
             self.pending.drain(..2);
         }
-        self.pending.push(Pending { target, reach, issued, announced: false });
+        let (second, half) = (Second::Wanted, false);
+        self.pending.push(Pending { target, reach, issued, announced: false, second, half });
     }
 
     /// This CPU changed an entry.
@@ -104,7 +185,12 @@ impl Issued {
     }
 
     /// What a barrier of this CPU completes.
-    pub(crate) fn barrier(&mut self, arch: Arch, barrier: Barrier, domain: Domain) -> Completed {
+    pub(crate) fn barrier(
+        &mut self,
+        (arch, features): (Arch, Features),
+        barrier: Barrier,
+        domain: Domain,
+    ) -> Completed {
         let mut completed = Completed::default();
         self.sealed = true;
         let sees = match barrier {
@@ -131,12 +217,26 @@ impl Issued {
             (Barrier::Ptesync, Reach::Broadcast) => arch.is_powerpc() && p.announced,
             _ => false,
         };
-        self.pending.retain(|p| {
-            let done = completes(p);
+        let first = leaves_at_first(arch, features);
+        let seconds = match barrier {
+            Barrier::DsbFull => arch == Arch::Arm64 && domain != Domain::NonShareable,
+            Barrier::Ptesync => arch.is_powerpc(),
+            _ => false,
+        };
+        self.pending.retain_mut(|p| {
+            let waits = p.half && p.second != Second::Issued;
+            let done = completes(p) && !waits;
+            let lacks = p.reach == Reach::Broadcast && p.second != Second::Issued;
+            let leaves = if lacks { first } else { Leaves::Nothing };
             if done {
-                completed.done.push((p.target, p.reach, p.issued));
+                completed.done.push((p.target, p.reach, p.issued, leaves));
+                p.half = true;
+                p.announced = false;
             }
-            !done
+            if seconds && p.second == Second::Wanted {
+                p.second = Second::Fenced;
+            }
+            !done || leaves != Leaves::Nothing
         });
         completed
     }

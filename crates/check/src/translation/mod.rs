@@ -19,6 +19,7 @@ use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
 
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
+use complete::Leaves;
 
 /// An answer that the tables no longer give.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Old {
     /// An invalidation that named it completed here, but had been issued before walks were bound to
     /// see the change.
     pub(crate) early: Option<Mark>,
+    /// The last invalidation (its event) that hit it and left it to some CPU, by an erratum.
+    pub(crate) left: Option<(u64, Leaves)>,
 }
 
 /// The old answers for one range, oldest first.
@@ -77,6 +80,18 @@ pub(crate) struct Target {
     /// The range, for scopes with an address.
     pub(crate) span: Option<Span>,
     pub(crate) space: SpaceId,
+}
+
+/// An invalidation that is complete, as far as it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flush {
+    pub(crate) target: Target,
+    /// CPUs that it reaches, and the one that issued it.
+    pub(crate) cpus: u64,
+    pub(crate) own: u64,
+    /// The event that asked for it; `MAX` = whatever walks could find then.
+    pub(crate) issued: u64,
+    pub(crate) leaves: Leaves,
 }
 
 impl Target {
@@ -131,19 +146,17 @@ impl Stale {
         self.spaces.values().any(|map| map.get(virt).is_some())
     }
 
-    /// Takes `cpus` off what `target` hits and no walk could find when event `issued` asked for it
-    /// (`MAX` = whatever the walks). Returns the frames that were concerned, and the ranges for
-    /// which the invalidation came too early.
+    /// Takes CPUs off what `flush` hits and no walk could find when it was issued. Returns the
+    /// frames that were concerned, and the ranges for which the invalidation came too early.
     pub(crate) fn close(
         &mut self,
-        target: &Target,
-        cpus: u64,
-        issued: u64,
+        flush: &Flush,
         mark: &Mark,
     ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
+        let Flush { target, cpus, own, issued, leaves } = *flush;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
-            for (span, shift) in spans_of(target, map) {
+            for (span, shift) in spans_of(&target, map) {
                 map.update(span, |part, olds| {
                     let mut olds = olds?.clone();
                     for old in &mut olds.0 {
@@ -151,9 +164,20 @@ impl Stale {
                         if !whole || !target.hits(*space, old.perm) {
                             continue;
                         }
+                        if leaves == Leaves::Globals && old.perm.contains(Perm::GLOBAL) {
+                            old.left = Some((mark.seq, leaves));
+                            continue;
+                        }
                         if old.unwalkable_at <= issued {
-                            old.cpus &= !cpus;
-                            if old.cpus == 0 {
+                            let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
+                            let some = stores || leaves == Leaves::Others;
+                            old.cpus &= if some { !own } else { !cpus };
+                            old.left = some.then_some((mark.seq, leaves));
+                            let before = old.perm;
+                            if stores {
+                                old.perm -= Perm::EXEC;
+                            }
+                            if old.cpus == 0 || old.perm != before {
                                 frames.extend(Span::of(old.phys, part.len()));
                             }
                         } else if old.cpus & cpus != 0 && old.since.seq < issued {

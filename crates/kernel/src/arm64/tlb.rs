@@ -1,10 +1,12 @@
 //! arm64 kernel TLB flushes: broadcast by hardware, no interrupts.
 //!
-//! From: Linux 5.19 and 6.12 arch/arm64/include/asm/tlbflush.h. Not modelled: range invalidation
-//! (FEAT_TLBIRANGE, not used for kernel ranges in these versions), errata workarounds.
+//! From: Linux 5.19 and 6.12 arch/arm64/include/asm/tlbflush.h, with what it does on CPUs that want
+//! each TLBI twice. Not modelled: range invalidation (FEAT_TLBIRANGE, not used for kernel ranges in
+//! these versions), workarounds of other errata.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, VirtAddr};
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Features, VirtAddr};
 
+use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 
@@ -21,17 +23,43 @@ impl Kernel {
     ) -> Result<(), Stop> {
         self.machine.op_named(cpu, "dsb ishst", 0)?;
         if end.saturating_sub(start) > MAX_DVM_OPS << FRAME_SHIFT {
-            self.machine.op_named(cpu, "tlbi vmalle1is", 0)?;
+            self.arm64_tlbi(cpu, |k| Ok(k.machine.op_named(cpu, "tlbi vmalle1is", 0)?))?;
         } else {
             let mut at = start & !(FRAME_BYTES - 1);
             while at < end {
-                self.machine.tlbi(cpu, "tlbi vaale1is", VirtAddr(at), FRAME_BYTES, 0)?;
+                self.arm64_tlbi(cpu, |k| k.tlbi_page(cpu, "tlbi vaale1is", at))?;
                 at += FRAME_BYTES;
             }
         }
         self.machine.op_named(cpu, "dsb ish", 0)?;
+        if self.repeats_tlbi("one-more") {
+            self.tlbi_page(cpu, "tlbi vale1is", 0)?;
+            self.machine.op_named(cpu, "dsb ish", 0)?;
+        }
         self.machine.op_named(cpu, "isb", 0)?;
         Ok(())
+    }
+
+    /// One invalidation, twice where the CPU and the version have it so.
+    fn arm64_tlbi(
+        &mut self,
+        cpu: CpuId,
+        issue: impl Fn(&mut Kernel) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        issue(self)?;
+        if self.repeats_tlbi("each-twice") {
+            self.machine.op_named(cpu, "dsb ish", 0)?;
+            issue(self)?;
+        }
+        Ok(())
+    }
+
+    fn tlbi_page(&mut self, cpu: CpuId, name: &str, at: u64) -> Result<(), Stop> {
+        Ok(self.machine.tlbi(cpu, name, VirtAddr(at), FRAME_BYTES, 0)?)
+    }
+
+    fn repeats_tlbi(&self, how: &str) -> bool {
+        self.features.contains(Features::ARM_REPEAT_TLBI) && self.caps.word(Fact::RepeatTlbi) == how
     }
 
     /// What `set_pte` does after it wrote a valid kernel entry.

@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_6, V6_9, V6_10,
-    V6_13, V6_15, V6_16, V6_18, V6_19, X86, row,
+    ALL, ARM64, NOT_ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_4, V6_6, V6_9,
+    V6_10, V6_13, V6_15, V6_16, V6_18, V6_19, V7_0, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -240,6 +240,40 @@ pub(super) const ROWS: &[FactRow] = &[
         None,
         Word("if-the-cpu-has-it"),
         Cite::deduced("Linux 6.18.2 arch/x86/mm/tlb.c; 6.14 has none; with 6.15 from memory"),
+    ),
+    row(Fact::PcidOffByErratum, NOT_X86, None, None, No, Cite::deduced("a bit of x86's CR4")),
+    row(
+        Fact::PcidOffByErratum,
+        X86,
+        None,
+        Some(V6_4),
+        No,
+        Cite::deduced("commit ce0b15d11ad8 of 6.4 brought it"),
+    ),
+    row(
+        Fact::PcidOffByErratum,
+        X86,
+        Some(V6_4),
+        None,
+        Yes,
+        Cite::read("Linux arch/x86/mm/init.c setup_pcid(), commit ce0b15d11ad8 (6.4)"),
+    ),
+    row(Fact::RepeatTlbi, NOT_ARM64, None, None, No, Cite::deduced("an arm64 instruction")),
+    row(
+        Fact::RepeatTlbi,
+        ARM64,
+        None,
+        Some(V7_0),
+        Word("each-twice"),
+        Cite::read("Linux 6.12 arch/arm64/include/asm/tlbflush.h __TLBI_0, __TLBI_1"),
+    ),
+    row(
+        Fact::RepeatTlbi,
+        ARM64,
+        Some(V7_0),
+        None,
+        Word("one-more"),
+        Cite::read("Linux arch/arm64/include/asm/tlbflush.h, commit a8f78680ee6b (7.0)"),
     ),
     row(Fact::VmapNodes, ALL, None, Some(V6_9), No, Cite::read("Linux 6.8 mm/vmalloc.c")),
     row(

@@ -30,6 +30,7 @@ const V6_0: Version = Version::candidate(6, 0, 1);
 pub(crate) const V6_1: Version = Version::candidate(6, 1, 1);
 pub(crate) const V6_2: Version = Version::candidate(6, 2, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);
+const V6_4: Version = Version::candidate(6, 4, 1);
 pub(crate) const V6_7: Version = Version::candidate(6, 7, 1);
 pub(crate) const V6_9: Version = Version::candidate(6, 9, 1);
 pub(crate) const V6_10: Version = Version::candidate(6, 10, 1);
@@ -40,6 +41,7 @@ const V6_16: Version = Version::candidate(6, 16, 1);
 pub(crate) const V6_15: Version = Version::candidate(6, 15, 1);
 pub(crate) const V6_18: Version = Version::candidate(6, 18, 1);
 const V6_19: Version = Version::candidate(6, 19, 1);
+const V7_0: Version = Version::candidate(7, 0, 1);
 
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 

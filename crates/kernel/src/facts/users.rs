@@ -3,16 +3,15 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_2, V6_3, V6_10, V6_13, V6_15, V6_18, X86, row,
+    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_2, V6_3, V6_4, V6_10, V6_13, V6_15, V6_18, V7_0, X86,
+    row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
 use crate::version::Version;
 
-const V6_4: Version = Version::candidate(6, 4, 1);
 const V6_8: Version = Version::candidate(6, 8, 1);
 const V6_14: Version = Version::candidate(6, 14, 1);
-const V7_0: Version = Version::candidate(7, 0, 1);
 
 const MODULE: Cite = Cite::read("Linux 6.1, 6.4, 6.12, 6.18.2 kernel/module/main.c, strict_rwx.c");
 const AFTER_INIT: Cite = Cite::deduced(

@@ -1,10 +1,11 @@
 //! powerpc radix TLB flushes of kernel addresses: the whole of PID 0, whatever the range.
 //!
-//! Modelled: tlbie with its barriers; without tlbie an interrupt to all CPUs and tlbiel. From:
-//! Linux 6.12 and 6.19 arch/powerpc/mm/book3s64/radix_tlb.c. Not modelled: H_RPT_INVALIDATE, the
-//! sets that tlbiel steps through on POWER9.
+//! Modelled: tlbie with its barriers, and one more on POWER9 whose tlbie passes stores; without
+//! tlbie an interrupt to all CPUs and tlbiel. From: Linux 6.12 and 6.19
+//! arch/powerpc/mm/book3s64/radix_tlb.c (`_tlbie_pid`, `fixup_tlbie_pid`). Not modelled:
+//! H_RPT_INVALIDATE, the sets that tlbiel steps through on POWER9.
 
-use textbed_arch::{CpuId, Features};
+use textbed_arch::{CpuId, FRAME_BYTES, Features, VirtAddr};
 use textbed_machine::{Machine, MachineError};
 
 use crate::error::Stop;
@@ -13,6 +14,8 @@ use crate::kernel::Kernel;
 
 /// RB of a tlbie that names a PID and no address (IS = 1).
 const RB_IS_PID: u64 = 1 << 10;
+/// The address of the second tlbie: one that is hardly in use.
+const UNUSED: u64 = ((1 << 52) - 1) & !(FRAME_BYTES - 1);
 
 impl Kernel {
     /// `radix__flush_tlb_kernel_range`.
@@ -21,6 +24,10 @@ impl Kernel {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let row = instruction(self.arch, "tlbie")?;
             self.machine.op_with(cpu, row, &[RB_IS_PID, 0])?;
+            if self.features.contains(Features::PPC_TLBIE_STQ) {
+                self.machine.op_named(cpu, "ptesync", 0)?;
+                self.machine.tlbi(cpu, "tlbie", VirtAddr(UNUSED), FRAME_BYTES, 0)?;
+            }
             self.machine.op_named(cpu, "eieio", 0)?;
             self.machine.op_named(cpu, "tlbsync", 0)?;
             self.machine.op_named(cpu, "ptesync", 0)?;
