@@ -1,13 +1,14 @@
 //! Single entries of the kernel's page tables, stored by hand: what code that manages mappings
 //! itself does (fixed maps, patchers, drivers, and bugs in these).
 //!
-//! Modelled: one small page of the vmalloc and module ranges, its frame named by any address of an
-//! area that owns it; the barriers that each architecture puts behind a new valid kernel entry
-//! (arm64 `dsb ishst; isb` unless the caller defers them), and none behind a cleared one. powerpc
-//! puts none behind either: its `ptesync` is in `__map_kernel_page()` and `flush_cache_vmap()`, the
-//! caller's affair. From: Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/
-//! book3s/64/radix.h, arch/x86/include/asm/pgtable_64.h. Not modelled: user entries, large leaves,
-//! page-table checks, deferred barriers as a mode of a task (arm64, 6.16 on).
+//! Modelled: one small page of the vmalloc and module ranges or the direct map, its frame named by
+//! any address of an area that owns it; the barriers that each architecture puts behind a new valid
+//! kernel entry (arm64 `dsb ishst; isb` unless the caller defers them), and none behind a cleared
+//! one. powerpc puts none behind either: its `ptesync` is in `__map_kernel_page()` and
+//! `flush_cache_vmap()`, the caller's affair. From: Linux 6.12 arch/arm64/include/asm/pgtable.h,
+//! arch/powerpc/include/asm/ book3s/64/radix.h, arch/x86/include/asm/pgtable_64.h. Not modelled:
+//! user entries, large leaves, page-table checks, deferred barriers as a mode of a task (arm64,
+//! 6.16 on).
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, PhysAddr, SpaceId, VirtAddr};
 
@@ -39,11 +40,13 @@ pub(crate) fn pte_clear(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
 }
 
 impl Kernel {
-    /// An address of a vmalloc or module range that no large leaf maps, rounded to its page.
+    /// An address of a vmalloc or module range or the direct map that no large leaf maps, rounded
+    /// to its page.
     fn small_page(&self, addr: VirtAddr) -> Result<VirtAddr, Stop> {
         let virt = addr.align_down(FRAME_SHIFT);
-        if !self.layout.is_vmalloc_or_module(virt) {
-            return Err(Stop::not_modelled("entries outside the vmalloc and module ranges"));
+        if !self.layout.is_vmalloc_or_module(virt) && !self.layout.direct_map.contains(virt) {
+            let what = "entries outside the vmalloc and module ranges and the direct map";
+            return Err(Stop::not_modelled(what));
         }
         match self.machine.lookup(SpaceId::KERNEL, virt) {
             Some(leaf) if leaf.shift != FRAME_SHIFT => {
