@@ -19,7 +19,7 @@ use crate::tables::UNKNOWN_PHYS;
 #[derive(Debug)]
 pub struct Checker {
     options: Options,
-    live: Option<Box<Live>>,
+    pub(crate) live: Option<Box<Live>>,
     events: u64,
     /// Events before a header: they cannot be read.
     headless: u64,
@@ -142,6 +142,7 @@ impl Sink for Checker {
 /// Kinds of which a change of translations and its flush are made.
 const ACT: KindSet = KindSet::of(&[
     Kind::Leaf,
+    Kind::TableUnlinked,
     Kind::TableFreed,
     Kind::TlbInvalidate,
     Kind::Barrier,
@@ -334,6 +335,10 @@ impl Live {
                 self.trap_handler(now, virt, len, registered);
             }
             View::Trap { virt, .. } => self.trapped(now, virt),
+            View::TableUnlinked { virt, len, phys, .. } => {
+                self.table_unlinked(now, Span::of(virt.0, len), phys);
+            }
+            View::TableFreed { phys, .. } => self.table_freed(now, phys),
             View::Needs { call, what, lock } => self.needs(now, call, what, lock),
             View::Compared { virt, phys, bytes, equal } => {
                 self.compared(now, virt.0, now.phys(phys), bytes, equal);
@@ -346,11 +351,10 @@ impl Live {
             }
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
-            // Not looked at: for people (Marker, Warned), for rules not built (ReadSide,
-            // TableFreed: LIMITS.md), and what only tests may read (Observed).
+            // Not looked at: for people (Marker, Warned), for rules not built (ReadSide), and what
+            // only tests may read (Observed).
             View::Marker { .. }
             | View::Warned { .. }
-            | View::TableFreed { .. }
             | View::ReadSide { .. }
             | View::Observed { .. } => {}
         }

@@ -9,10 +9,11 @@ use textbed_event::{ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, O
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::memory::BecameExec;
-use crate::rules::RuleId;
+use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::Leaves;
+use crate::translation::unlinked::Unlinked;
 use crate::translation::{Flush, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
@@ -136,8 +137,7 @@ impl Live {
         if !self.header.records.contains(Kind::TlbInvalidate) {
             return;
         }
-        let by_hand = self.header.facts.contains(Facts::MAINTENANCE)
-            && !complete::walks_see_stores(self.arch());
+        let by_hand = self.made_visible_by_hand();
         let answer = Old {
             phys: old.phys,
             perm: old.perm,
@@ -152,6 +152,39 @@ impl Live {
         self.stale.add(space, span, answer);
         if by_hand {
             self.issued.entry(mark.cpu).or_default().changed(space, span);
+        }
+    }
+
+    /// Whether a change of the tables is visible to walks only behind a barrier that the stream
+    /// shows.
+    fn made_visible_by_hand(&self) -> bool {
+        self.header.facts.contains(Facts::MAINTENANCE) && !complete::walks_see_stores(self.arch())
+    }
+
+    /// No entry points to a page-table page any more.
+    pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
+        let (space, mark) = (now.event.space, self.mark(now));
+        let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
+        let by_hand = self.made_visible_by_hand();
+        self.stale.tables.add(Unlinked {
+            space,
+            span,
+            phys: phys.0,
+            cpus: self.cpus.holding(space) & self.cpus.online,
+            unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            since: mark.about(span.first),
+        });
+        if by_hand {
+            self.issued.entry(mark.cpu).or_default();
+        }
+    }
+
+    /// A page-table page went back to the allocator.
+    pub(crate) fn table_freed(&mut self, now: Now<'_>, phys: PhysAddr) {
+        self.occasions.looked(RuleId::WalkAfterFree);
+        if let Some(table) = self.stale.tables.freed(phys.0) {
+            let mark = self.mark(now);
+            translations::walk_after_free(self, &table, &mark);
         }
     }
 
@@ -181,7 +214,8 @@ impl Live {
         let issued = if whole { u64::MAX } else { now.seq() };
         if whole || complete::at_once(self.arch(), reach) {
             let leaves = complete::leaves_at_once(self.arch(), self.header.features, scope);
-            self.close(now, &target, reach, issued, leaves);
+            let uppers = complete::takes_every_upper(self.arch(), self.header.features);
+            self.close(now, &target, reach, issued, (leaves, uppers));
         } else {
             self.issued.entry(now.cpu()).or_default().issue(target, reach, now.seq());
         }
@@ -200,24 +234,34 @@ impl Live {
         let Some(issued) = self.issued.get_mut(&now.cpu()) else { return };
         let completed = issued.barrier((arch, self.header.features), barrier, domain);
         self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);
+        if completed.all_seen {
+            self.stale.tables.stores_done(now.cpu(), now.seq());
+        }
         for (target, reach, issued_at, leaves) in completed.done {
-            self.close(now, &target, reach, issued_at, leaves);
+            self.close(now, &target, reach, issued_at, (leaves, false));
         }
     }
 
     /// Whatever the CPU's walks could find, all of `target` is gone from its TLB.
     fn close_all(&mut self, now: Now<'_>, target: &Target) {
-        self.close(now, target, Reach::Local, u64::MAX, Leaves::Nothing);
+        self.close(now, target, Reach::Local, u64::MAX, (Leaves::Nothing, false));
     }
 
-    fn close(&mut self, now: Now<'_>, target: &Target, reach: Reach, issued: u64, leaves: Leaves) {
+    fn close(
+        &mut self,
+        now: Now<'_>,
+        target: &Target,
+        reach: Reach,
+        issued: u64,
+        (leaves, every_upper): (Leaves, bool),
+    ) {
         let own = View::cpu_bit(now.cpu());
         let cpus = match reach {
             Reach::Local => own,
             Reach::Broadcast => u64::MAX,
         };
         let mark = self.mark(now);
-        let flush = Flush { target: *target, cpus, own, issued, leaves };
+        let flush = Flush { target: *target, cpus, own, issued, leaves, every_upper };
         let (frames, early) = self.stale.close(&flush, &mark);
         self.early.extend(
             early.into_iter().map(|(space, span)| (self.calls.outermost(mark.cause), space, span)),

@@ -49,6 +49,7 @@ const PAIRS: &[Pair] = &[
     pair!("unlocked-patch"),
     pair!("verify-mismatch"),
     pair!("write-through-read-only"),
+    pair!("walk-after-free"),
     pair!("wrong-alias"),
     pair!("wrong-context"),
     pair!("wrong-range"),

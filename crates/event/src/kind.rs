@@ -60,11 +60,12 @@ pub enum Kind {
     Compared,
     TaskStands,
     LoadOld,
+    TableUnlinked,
 }
 
 impl Kind {
     /// Every kind, in numeric order.
-    pub const ALL: [Kind; 53] = {
+    pub const ALL: [Kind; 54] = {
         use Kind::*;
         [
             Gap,
@@ -120,6 +121,7 @@ impl Kind {
             Compared,
             TaskStands,
             LoadOld,
+            TableUnlinked,
         ]
     };
 

@@ -15,6 +15,8 @@ use crate::values::{
 use crate::{Bytes, CallRef, Kind, KindSet, NameId, View};
 
 const LEN40: u64 = (1 << 40) - 1;
+/// A physical address below its level.
+const PHYS52: u64 = (1 << 52) - 1;
 
 fn bytes(range: Bytes) -> u64 {
     u64::from(range.offset) << 32 | u64::from(range.len)
@@ -82,6 +84,9 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
                     | u64::from(c.new.bits()) << 56,
             ],
         ),
+        V::TableUnlinked { virt, len, phys, level } => {
+            (Kind::TableUnlinked, [virt.0, len, (phys.0 & PHYS52) | u64::from(level) << 56])
+        }
         V::TableFreed { phys, level } => (Kind::TableFreed, [phys.0, u64::from(level), 0]),
         V::AreaMade { virt, len, shift } => (Kind::AreaMade, [virt.0, len, u64::from(shift)]),
         V::AreaRemoved { virt, len } => (Kind::AreaRemoved, [virt.0, len, 0]),
@@ -211,6 +216,12 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
                 old: Perm::from_bits_retain(byte(c, 6) as u8),
                 new: Perm::from_bits_retain(byte(c, 7) as u8),
             },
+        },
+        Kind::TableUnlinked => V::TableUnlinked {
+            virt: VirtAddr(a),
+            len: b,
+            phys: PhysAddr(c & PHYS52),
+            level: byte(c, 7) as u8,
         },
         Kind::TableFreed => V::TableFreed { phys: PhysAddr(a), level: b as u8 },
         Kind::AreaMade => V::AreaMade { virt: VirtAddr(a), len: b, shift: c as u8 },

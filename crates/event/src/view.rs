@@ -129,6 +129,18 @@ pub enum View {
         /// Sizes and permissions.
         change: LeafChange,
     },
+    /// The entry that pointed to a page-table page does not any more: a leaf took its place, or
+    /// nothing did. The page is still the tables'.
+    TableUnlinked {
+        /// First address that it served.
+        virt: VirtAddr,
+        /// Bytes that it served.
+        len: u64,
+        /// Where it is; below 2^52.
+        phys: PhysAddr,
+        /// Its level, 0 = root.
+        level: u8,
+    },
     /// A page-table page went back to the allocator.
     TableFreed {
         /// Where it was.

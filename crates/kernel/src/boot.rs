@@ -123,6 +123,7 @@ impl Kernel {
             noted: Vec::new(),
             under_way: BTreeMap::new(),
             beginning: None,
+            unmapped: false,
             staged: VecDeque::new(),
             nested: None,
             value: None,

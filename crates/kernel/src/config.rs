@@ -147,6 +147,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::deduced("an option of the model, not of Linux"),
     },
     OptionSpec {
+        name: "skip_table_flush",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "n",
+        defaults: &[],
+        doc: "a mistake to seed: a page-table page that is empty where a large leaf is to come \
+              goes back without a flush",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+    OptionSpec {
         name: "memory_mib",
         kind: OptionKind::Count { min: 64, max: 65536 },
         archs: ANY,

@@ -13,6 +13,7 @@ use textbed_event::WarnReason;
 use textbed_machine::{CpuMask, Machine, MachineError};
 
 use crate::calls::CallSpec;
+use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::phases::Wait;
@@ -27,6 +28,11 @@ enum By {
     Flush,
     /// To have code run there.
     Itself,
+    /// To invalidate translations where a large leaf takes the place of an empty table: not before
+    /// anything was unmapped.
+    Emptied,
+    /// The same, of calls that ask for large leaves where large ones are opt-out alone.
+    EmptiedOptOut,
 }
 
 const X86: &[Arch] = &[Arch::X86_64];
@@ -122,6 +128,9 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
             IMAGES,
         ],
     ),
+    (By::Emptied, ALL, &[&["vmalloc_huge", "module_alloc_huge", "__vmalloc_node_range"]]),
+    (By::Emptied, X86, &[&["register_ftrace_function"]]),
+    (By::EmptiedOptOut, ALL, &[&["vmalloc", "vmalloc_exec", "module_alloc"]]),
     (
         By::Flush,
         POWER,
@@ -153,7 +162,16 @@ impl Kernel {
         SENDERS.iter().any(|(by, archs, groups)| {
             archs.contains(&self.arch)
                 && groups.iter().any(|calls| calls.contains(&call))
-                && (*by == By::Itself || self.flushes_by_interrupt())
+                && match by {
+                    By::Itself => true,
+                    By::Flush => self.flushes_by_interrupt(),
+                    By::Emptied => self.flushes_by_interrupt() && self.unmapped,
+                    By::EmptiedOptOut => {
+                        self.flushes_by_interrupt()
+                            && self.unmapped
+                            && self.caps.yes(Fact::HugeVmallocOptOut)
+                    }
+                }
         })
     }
 

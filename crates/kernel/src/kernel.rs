@@ -70,6 +70,8 @@ pub struct Kernel {
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
     /// The call whose body runs now, from [`Kernel::begin`] to its end or its first step.
     pub(crate) beginning: Option<&'static str>,
+    /// Some page was unmapped: page-table pages may be empty.
+    pub(crate) unmapped: bool,
     /// Steps that the body or step that runs now leaves behind.
     pub(crate) staged: VecDeque<Step>,
     /// The last call that a step made, once it returned.

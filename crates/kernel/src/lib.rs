@@ -27,6 +27,7 @@ mod caps;
 mod config;
 mod cross_calls;
 mod dispatcher;
+mod empty_tables;
 pub mod errno;
 mod error;
 mod facts;

@@ -87,6 +87,7 @@ impl Kernel {
                 _ => {}
             }
         }
+        self.unmapped = true;
         Ok(self.machine.unmap(cpu, SpaceId::KERNEL, start, len)?)
     }
 

@@ -266,6 +266,7 @@ impl Kernel {
             let phys = run.pfn.addr();
             // The contiguous bit is not modelled: a group is 16 pages.
             let leaf = if shift == CONT_SHIFT { FRAME_SHIFT } else { shift };
+            self.free_empty_tables(cpu, at, len, leaf)?;
             let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, leaf, request.perm);
             match done {
                 Ok(()) => at = at.offset(len),
@@ -308,6 +309,7 @@ impl Kernel {
     /// Gives an area back whose mapping failed for want of a table at `reached`.
     fn undo_area(&mut self, cpu: CpuId, start: VirtAddr, reached: VirtAddr) -> Result<(), Stop> {
         if reached > start {
+            self.unmapped = true;
             self.machine.unmap(cpu, SpaceId::KERNEL, start, reached.0 - start.0)?;
         }
         let frames = self.areas.remove(start).map(|a| a.frames).unwrap_or_default();

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{FRAME_SHIFT, Pfn};
+use textbed_arch::{FRAME_SHIFT, Pfn, PhysAddr};
 
 use crate::MachineError;
 
@@ -41,6 +41,8 @@ pub(crate) struct Frames {
     /// Freed blocks, the last one freed last.
     freed: Vec<Block>,
     freed_tables: Vec<Block>,
+    /// Tables that nothing points to any more, with their levels and frames; not free yet.
+    unlinked: Vec<(PhysAddr, u8, u64)>,
 }
 
 impl Frames {
@@ -52,6 +54,7 @@ impl Frames {
             allocated: BTreeMap::new(),
             freed: Vec::new(),
             freed_tables: Vec::new(),
+            unlinked: Vec::new(),
         }
     }
 
@@ -144,6 +147,21 @@ impl Frames {
         }
         self.top = start;
         Some(Pfn(start))
+    }
+
+    /// Nothing points to a table any more.
+    pub(crate) fn unlink_table(&mut self, phys: PhysAddr, level: u8, frames: u64) {
+        self.unlinked.push((phys, level, frames));
+    }
+
+    /// How many such tables wait to be taken back.
+    pub(crate) fn unlinked_tables(&self) -> usize {
+        self.unlinked.len()
+    }
+
+    /// Those tables, which are the caller's to take back.
+    pub(crate) fn take_unlinked(&mut self) -> Vec<(PhysAddr, u8, u64)> {
+        std::mem::take(&mut self.unlinked)
     }
 
     /// Takes back a table's frames.

@@ -356,9 +356,38 @@ fn an_empty_table_gives_way_to_a_larger_leaf() {
         m.unmap(P0, KERNEL, v, PAGE).unwrap();
         m.take_batch();
         m.map(P0, KERNEL, v, PhysAddr(LARGE), LARGE, 21, Perm::KERNEL_RW).unwrap();
-        let freed = m.take_batch().events;
-        let freed = freed.iter().filter(|e| matches!(e.view(), View::TableFreed { level: 3, .. }));
-        assert_eq!(freed.count(), 1);
+        let told = m.take_batch().events;
+        let unlinked = told.iter().filter(|e| {
+            let all = (v, LARGE, 3);
+            matches!(e.view(), View::TableUnlinked { virt, len, level, .. } if (virt, len, level) == all)
+        });
+        assert_eq!(unlinked.count(), 1);
+        // It is the tables' until it is given back.
+        assert!(!told.iter().any(|e| matches!(e.view(), View::TableFreed { .. })));
+        m.free_tables(P0);
+        let told = m.take_batch().events;
+        assert!(matches!(told[..], [e] if matches!(e.view(), View::TableFreed { level: 3, .. })));
+        m.free_tables(P0);
+        assert!(m.take_batch().events.is_empty(), "once");
+    }
+}
+
+#[test]
+fn empty_tables_are_cleared_away_and_others_are_not() {
+    for arch in ARCHS {
+        let mut m = machine(arch);
+        let v = code(arch);
+        let far = v.offset(LARGE);
+        for at in [v, far] {
+            m.map(P0, KERNEL, at, PhysAddr(LARGE), PAGE, 12, Perm::KERNEL_RW).unwrap();
+        }
+        m.unmap(P0, KERNEL, v, PAGE).unwrap();
+        assert_eq!(m.unlink_empty_tables(P0, KERNEL, v, 2 * LARGE, 21), Ok(1), "{arch}");
+        assert_eq!(m.unlink_empty_tables(P0, KERNEL, v, 2 * LARGE, 21), Ok(0), "{arch}");
+        assert!(m.lookup(KERNEL, far).is_some() && m.lookup(KERNEL, v).is_none());
+        m.free_tables(P0);
+        m.map(P0, KERNEL, v, PhysAddr(LARGE), LARGE, 21, Perm::KERNEL_RW).unwrap();
+        assert!(m.lookup(KERNEL, v.offset(PAGE)).is_some());
     }
 }
 

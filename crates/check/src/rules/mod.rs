@@ -41,6 +41,8 @@ pub enum RuleId {
     StaleTranslation,
     /// An executable translation reaches a frame that went back to the allocator.
     ExecAfterFree,
+    /// A page-table page went back while a CPU may still walk through it.
+    WalkAfterFree,
     /// Bytes that nobody wrote are executable.
     MissingTrapFill,
     /// The tables do not say what a call promised.
@@ -142,7 +144,7 @@ pub struct RuleRow {
 
 impl RuleId {
     /// Every rule, in table order.
-    pub const ALL: [RuleId; 28] = [
+    pub const ALL: [RuleId; 29] = [
         RuleId::WxMapping,
         RuleId::WxAlias,
         RuleId::WxStaleTranslation,
@@ -152,6 +154,7 @@ impl RuleId {
         RuleId::MissingPublicationOrder,
         RuleId::StaleTranslation,
         RuleId::ExecAfterFree,
+        RuleId::WalkAfterFree,
         RuleId::MissingTrapFill,
         RuleId::BrokenPromise,
         RuleId::IgnoredError,

@@ -1,4 +1,4 @@
-//! stale-translation, exec-after-free.
+//! stale-translation, exec-after-free, walk-after-free.
 
 use textbed_arch::{Perm, SpaceId, VirtAddr};
 use textbed_event::{CallRef, Promise};
@@ -10,6 +10,7 @@ use crate::mark::Mark;
 use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
 use crate::translation::Old;
+use crate::translation::unlinked::Unlinked;
 use crate::words;
 
 /// A call promised that a right is gone: may a CPU still use an old answer that grants it?
@@ -125,6 +126,30 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
 /// The flush that would take `cpus` off an old answer.
 fn flush_for(live: &Live, cpus: u64) -> String {
     format!("{} for {}", words::tlb_flush(live.arch()), live.cpus_text(cpus))
+}
+
+/// A page-table page goes back that CPUs may still walk through.
+pub(crate) fn walk_after_free(live: &mut Live, table: &Unlinked, freed: &Mark) {
+    let who = live.cpus_text(table.cpus);
+    let message = format!(
+        "a page of page tables went back to the allocator while {who} may still walk through it, \
+         for {} from {} on",
+        words::size(table.span.len()),
+        live.address(table.span.first)
+    );
+    let site = live.site(&freed.about(table.span.first), "the page goes back here");
+    let mut draft = Draft::new(RuleId::WalkAfterFree, message, site);
+    draft.because = Some(live.site(&table.since, "nothing points to it from here on"));
+    draft.sure = freed.sure && table.since.sure;
+    draft.blame = Blame::Callee;
+    draft.missing.push(flush_for(live, table.cpus));
+    draft.window = Window::Other;
+    draft.notes.push("whoever owns the page next decides what is mapped there".to_owned());
+    draft.help = Some(format!(
+        "clear the entry that points to the page, invalidate its addresses on {who}, at every \
+         level, and give the page back then"
+    ));
+    live.report(draft);
 }
 
 /// Frames go back: does an executable translation still reach them?

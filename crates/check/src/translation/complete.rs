@@ -96,6 +96,12 @@ pub(crate) fn leaves_at_once(arch: Arch, features: Features, scope: TlbScope) ->
     }
 }
 
+/// Whether an invalidation of one address takes all entries above the last level with it (Intel
+/// SDM 3A 4.10.4.1; AMD too, but with EFER.TCE).
+pub(crate) fn takes_every_upper(arch: Arch, features: Features) -> bool {
+    arch == Arch::X86_64 && !features.contains(Features::X86_TCE)
+}
+
 /// What a broadcast invalidation leaves until it has its second.
 fn leaves_at_first(arch: Arch, features: Features) -> Leaves {
     if arch == Arch::Arm64 && features.contains(Features::ARM_REPEAT_TLBI) {
@@ -129,6 +135,8 @@ pub(crate) struct Completed {
     pub(crate) done: Vec<(Target, Reach, u64, Leaves)>,
     /// Changes that walks now see.
     pub(crate) seen: Vec<(SpaceId, Span)>,
+    /// All that the CPU stored to the tables is seen.
+    pub(crate) all_seen: bool,
 }
 
 /// Whether an invalidation by an instruction is complete when it is issued.
@@ -200,6 +208,7 @@ impl Issued {
         };
         if sees {
             completed.seen = std::mem::take(&mut self.changed);
+            completed.all_seen = true;
         }
         if self.pending.is_empty() {
             return completed;

@@ -4,13 +4,15 @@
 //! CPUs that may still hold it. A completed invalidation takes CPUs off it ([`complete`] says by
 //! architecture when one is complete); with no CPU left the answer is forgotten.
 //!
-//! [`watch`] has what concerns entries that are being changed: their order, breaks and holes.
+//! [`watch`] has what concerns entries that are being changed: their order, breaks and holes;
+//! [`unlinked`] the page-table pages that CPUs may still walk through.
 //!
-//! Judged in the order of the stream. Not modelled: stale upper levels by themselves, narrower
-//! answers after an upgrade (they grant less), and CPUs from number 63 on one by one: they share a
-//! bit.
+//! Judged in the order of the stream. Not modelled: answers of walks that went on through a stale
+//! upper entry, but for pages that went back; narrower answers after an upgrade (they grant less);
+//! CPUs from number 63 on one by one, which share a bit.
 
 pub(crate) mod complete;
+pub(crate) mod unlinked;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
 use complete::Leaves;
+use unlinked::UnlinkedTables;
 
 /// An answer that the tables no longer give.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,7 @@ const MAX_OLDS: usize = 16;
 #[derive(Default, Debug)]
 pub(crate) struct Stale {
     spaces: BTreeMap<SpaceId, SpanMap<Olds>>,
+    pub(crate) tables: UnlinkedTables,
 }
 
 /// Which old answers an invalidation is about.
@@ -92,6 +96,8 @@ pub(crate) struct Flush {
     /// The event that asked for it; `MAX` = whatever walks could find then.
     pub(crate) issued: u64,
     pub(crate) leaves: Leaves,
+    /// It takes every entry above the last level with it, whatever address it names.
+    pub(crate) every_upper: bool,
 }
 
 impl Target {
@@ -153,7 +159,8 @@ impl Stale {
         flush: &Flush,
         mark: &Mark,
     ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
-        let Flush { target, cpus, own, issued, leaves } = *flush;
+        self.tables.close(flush);
+        let Flush { target, cpus, own, issued, leaves, .. } = *flush;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
             for (span, shift) in spans_of(&target, map) {
@@ -233,7 +240,7 @@ impl Stale {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.spaces.values().all(SpanMap::is_empty)
+        self.tables.is_empty() && self.spaces.values().all(SpanMap::is_empty)
     }
 }
 

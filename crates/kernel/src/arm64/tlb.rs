@@ -31,6 +31,22 @@ impl Kernel {
                 at += FRAME_BYTES;
             }
         }
+        self.arm64_tlbi_done(cpu)
+    }
+
+    /// `__flush_tlb_kernel_pgtable`: every level of one address.
+    pub(crate) fn arm64_flush_kernel_table(
+        &mut self,
+        cpu: CpuId,
+        at: VirtAddr,
+    ) -> Result<(), Stop> {
+        self.machine.op_named(cpu, "dsb ishst", 0)?;
+        self.arm64_tlbi(cpu, |k| k.tlbi_page(cpu, "tlbi vaae1is", at.0))?;
+        self.arm64_tlbi_done(cpu)
+    }
+
+    /// What stands behind the last invalidation.
+    fn arm64_tlbi_done(&mut self, cpu: CpuId) -> Result<(), Stop> {
         self.machine.op_named(cpu, "dsb ish", 0)?;
         if self.repeats_tlbi("one-more") {
             self.tlbi_page(cpu, "tlbi vale1is", 0)?;

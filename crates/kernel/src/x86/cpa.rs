@@ -380,7 +380,11 @@ impl Kernel {
                 at = next;
             }
         }
-        if joined { self.flush_tlb_all(cpu) } else { Ok(()) }
+        if joined {
+            self.flush_tlb_all(cpu)?;
+            self.machine.free_tables(cpu);
+        }
+        Ok(())
     }
 
     /// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an

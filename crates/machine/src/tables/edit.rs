@@ -35,7 +35,8 @@ impl Runs {
 
 impl Machine {
     /// Maps `len` bytes from `virt` to `phys` in leaves of `1 << leaf_shift` bytes. Tables are made
-    /// where they are missing; an empty table in the way of a larger leaf is freed.
+    /// where they are missing; an empty table in the way of a larger leaf is unlinked, and waits
+    /// for [`Machine::free_tables`].
     ///
     /// # Errors
     /// See [`MapError`]; no leaf was made.

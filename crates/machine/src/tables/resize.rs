@@ -1,11 +1,13 @@
 //! Leaves split and collapsed by one level, and the tables that come and go with that.
 //!
-//! The entry above is replaced in one store. Not modelled here: break-before-make, which is the
-//! caller's sequence of edits and invalidations.
+//! The entry above is replaced in one store. A table that no entry points to any more stays
+//! allocated until its owner gives it back ([`Machine::free_tables`]): CPUs may still walk through
+//! it until they are told. Not modelled here: break-before-make and the flush between, which are
+//! the caller's sequence of edits and invalidations.
 
 use textbed_arch::paging::Entry;
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
-use textbed_event::{LeafChange, View};
+use textbed_event::{Flags, LeafChange, OpId, View};
 
 use super::edit::Runs;
 use super::{Found, Run};
@@ -50,7 +52,8 @@ impl Machine {
     }
 
     /// Replaces the table that holds the leaf at an address by one leaf of the next larger size, if
-    /// all its leaves are contiguous and agree in every attribute. The table is freed.
+    /// all its leaves are contiguous and agree in every attribute. The table waits for
+    /// [`Machine::free_tables`].
     ///
     /// # Errors
     /// They do not agree, or no leaf has the larger size.
@@ -101,8 +104,54 @@ impl Machine {
         let change = LeafChange { count: 1, shift, old_shift, old, new };
         let run = Run { virt: start.0, phys: first.phys.0, old_phys: first.phys.0, change };
         self.changed(cpu, owner, Runs(vec![run]));
-        self.free_table(cpu, table, f.level);
+        self.unlinked(cpu, owner, table, f.level, (start, up.span_bytes()));
         Ok(())
+    }
+
+    /// Clears the entries that point to empty tables where leaves of `1 << leaf_shift` bytes are to
+    /// come: what is in the way of [`Machine::map`], which else overwrites these entries. Returns
+    /// how many there were; the tables wait for [`Machine::free_tables`].
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub fn unlink_empty_tables(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        len: u64,
+        leaf_shift: u32,
+    ) -> Result<usize, MapError> {
+        let (owner, last) = self.range(Some(cpu), space, virt, len)?;
+        let level = self.leaf_level(leaf_shift)?;
+        let before = self.frames.unlinked_tables();
+        let mut at = virt.0 & !((1 << leaf_shift) - 1);
+        loop {
+            if let Some(entry) = self.path(owner, VirtAddr(at), level)
+                && let Entry::Table { .. } =
+                    self.format.decode(level, self.entry(entry).unwrap_or(0))
+            {
+                let bytes = self.format.levels.get(level).map_or(0, |l| l.table_bytes());
+                let table = PhysAddr(entry.0 & !(bytes.max(1) - 1));
+                if self.collect(owner, at, at | ((1 << leaf_shift) - 1))?.is_empty() {
+                    self.clear_way(cpu, table, level, VirtAddr(at))?;
+                    self.set_entry(entry, 0)?;
+                }
+            }
+            match at.checked_add(1 << leaf_shift) {
+                Some(next) if next <= last => at = next,
+                _ => break,
+            }
+        }
+        Ok(self.frames.unlinked_tables() - before)
+    }
+
+    /// Gives page-table pages back that nothing points to any more.
+    pub fn free_tables(&mut self, cpu: CpuId) {
+        for (phys, level, frames) in self.frames.take_unlinked() {
+            self.frames.free_table(phys.pfn(), frames);
+            self.emit(cpu, View::TableFreed { phys, level });
+        }
     }
 
     /// Address of the entry of `level` that translates an address.
@@ -112,7 +161,7 @@ impl Machine {
         walk.path().get(level).map(|step| step.addr)
     }
 
-    /// Frees the empty tables below an entry that is to become a leaf.
+    /// Unlinks the empty tables below an entry that is to become something else.
     pub(super) fn clear_way(
         &mut self,
         cpu: CpuId,
@@ -137,14 +186,24 @@ impl Machine {
             if let Some(entry) = addr {
                 self.uppers_notice(owner, entry, raw, (virt, span));
             }
-            self.free_table(cpu, next, below);
+            self.unlinked(cpu, owner, next, below, (virt, span));
         }
         Ok(())
     }
 
-    fn free_table(&mut self, cpu: CpuId, table: PhysAddr, level: usize) {
+    /// Nothing points to a table any more; it served these addresses.
+    fn unlinked(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        phys: PhysAddr,
+        level: usize,
+        (virt, len): (VirtAddr, u64),
+    ) {
         let frames = self.table_frames(level);
-        self.frames.free_table(table.pfn(), frames);
-        self.emit(cpu, View::TableFreed { phys: table, level: level as u8 });
+        let level = level as u8;
+        self.frames.unlink_table(phys, level, frames);
+        let view = View::TableUnlinked { virt, len, phys, level };
+        self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
     }
 }
