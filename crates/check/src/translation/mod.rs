@@ -12,6 +12,8 @@
 //! CPUs from number 63 on one by one, which share a bit.
 
 pub(crate) mod complete;
+#[cfg(test)]
+mod random;
 pub(crate) mod unlinked;
 pub(crate) mod watch;
 

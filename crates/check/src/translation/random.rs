@@ -1,0 +1,328 @@
+//! Random programs on the simulator, whose accesses tell what a CPU can still use, held against the
+//! windows that this module keeps.
+//!
+//! The simulator knows nothing of windows: it has a TLB for each CPU that holds whatever it may,
+//! and an invalidation that reaches it as early as barriers allow. Two things are asked of every
+//! access. *Sound*: it leads to a frame, or is granted a store, only by what the tables say or by
+//! an old answer that is still open for its CPU. *Tight*: as long as an old answer is open that
+//! leads elsewhere, or grants more, an access of that CPU can be made to show it. All
+//! architectures, with and without the errata of their invalidations.
+//!
+//! Not generated: flushes of one CPU before it knows of a change of another and of its barrier
+//! (whether the change came first is open then; the checker goes by the stream's order), accesses
+//! of a CPU between its change and its barrier (the simulator takes a load for order there), user
+//! spaces, large leaves, caches of upper levels (`scenarios/rules/walk-after-free` has those).
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{MemOrder, Sink, View};
+use textbed_machine::{Choice, Machine, MachineConfig, Policy};
+
+use crate::Checker;
+use crate::options::Options;
+use crate::span::Span;
+
+const CPUS: u16 = 3;
+const PAGES: u64 = 3;
+const PAGE: u64 = 4096;
+const KERNEL: SpaceId = SpaceId::KERNEL;
+
+/// One step of a program.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Maps a page to a frame, if it is not mapped.
+    Map {
+        page: u64,
+        frame: u64,
+        writable: bool,
+    },
+    Unmap {
+        page: u64,
+    },
+    /// Takes the right to store away, or gives it back.
+    Protect {
+        page: u64,
+        writable: bool,
+    },
+    /// Invalidates a page, or everything.
+    Flush {
+        page: Option<u64>,
+        local: bool,
+    },
+    /// A barrier: of its architecture's list, modulo its length.
+    Barrier(usize),
+    /// A load that uses the oldest translation that it can, and a store.
+    Load {
+        page: u64,
+    },
+    Store {
+        page: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = (u16, Step)> {
+    let page = || 0..PAGES;
+    let one = prop_oneof![
+        3 => (page(), 0..PAGES, any::<bool>())
+            .prop_map(|(page, frame, writable)| Step::Map { page, frame, writable }),
+        3 => page().prop_map(|page| Step::Unmap { page }),
+        3 => (page(), any::<bool>()).prop_map(|(page, writable)| Step::Protect { page, writable }),
+        4 => (proptest::option::weighted(0.8, page()), any::<bool>())
+            .prop_map(|(page, local)| Step::Flush { page, local }),
+        6 => (0..12_usize).prop_map(Step::Barrier),
+        4 => page().prop_map(|page| Step::Load { page }),
+        3 => page().prop_map(|page| Step::Store { page }),
+    ];
+    (0..CPUS, one)
+}
+
+/// Holds whatever it may, completes invalidations as early as it may, and uses the oldest
+/// translation while `old` is set.
+struct Keeps {
+    old: Rc<Cell<bool>>,
+}
+
+impl Policy for Keeps {
+    fn choose(&mut self, choice: &Choice) -> usize {
+        match choice {
+            Choice::TlbFill { .. } => 1,
+            Choice::TlbiReached { options, .. } => options - 1,
+            Choice::Translation { options, .. } if self.old.get() => options - 1,
+            _ => 0,
+        }
+    }
+}
+
+/// A program on a machine, with the checker behind it.
+struct Bench {
+    machine: Machine,
+    checker: Checker,
+    old: Rc<Cell<bool>>,
+    base: VirtAddr,
+    frames: PhysAddr,
+    /// Pages that were ever made writable after they were not.
+    upgraded: [bool; PAGES as usize],
+    /// CPUs whose last change of the tables has no barrier behind it.
+    unseen: [bool; CPUS as usize],
+}
+
+impl Bench {
+    fn new(arch: Arch, features: Features) -> Self {
+        let old = Rc::new(Cell::new(false));
+        let policy = Keeps { old: Rc::clone(&old) };
+        let config = MachineConfig { features, cpus: CPUS, ..MachineConfig::new(arch) };
+        let mut machine = Machine::new(config, Box::new(policy)).unwrap();
+        let frames = machine.alloc_frames(CpuId(0), PAGES, 12, true).unwrap().addr();
+        for n in 0..PAGES {
+            machine.load_image(PhysAddr(frames.0 + n * PAGE), &[n as u8 + 1]).unwrap();
+        }
+        let mut checker = Checker::new(Options::default());
+        assert!(checker.begin(&machine.header()).is_continue());
+        let base = VirtAddr(match arch {
+            Arch::X86_64 => 0xffff_ffff_8000_0000,
+            Arch::Arm64 => 0xffff_8000_8000_0000,
+            _ => 0xc008_0000_0000_0000,
+        });
+        let mut bench =
+            Self { machine, checker, old, base, frames, upgraded: [false; 3], unseen: [false; 3] };
+        bench.told();
+        bench
+    }
+
+    fn virt(&self, page: u64) -> VirtAddr {
+        self.base.offset(page * PAGE)
+    }
+
+    /// The checker hears of what happened.
+    fn told(&mut self) {
+        let batch = self.machine.take_batch();
+        assert!(self.checker.batch(&batch).is_continue());
+    }
+
+    /// Frames and rights of the old answers that the checker holds open for a CPU.
+    fn open(&self, cpu: CpuId, page: u64) -> Vec<(u64, Perm)> {
+        let live = self.checker.live.as_ref().unwrap();
+        let at = Span::of(self.virt(page).0, 1).unwrap();
+        let held = live.stale.within(KERNEL, at);
+        let mine = |old: &&super::Old| old.cpus & View::cpu_bit(cpu) != 0;
+        held.flat_map(|(_, olds)| {
+            olds.0.iter().filter(mine).map(|old| (old.phys, old.perm)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    /// The frame and rights that the tables give.
+    fn now(&self, page: u64) -> Option<(u64, Perm)> {
+        self.machine.lookup(KERNEL, self.virt(page)).map(|m| (m.phys.0, m.perm))
+    }
+
+    fn frame_of(&self, byte: u8) -> u64 {
+        self.frames.0 + (u64::from(byte) - 1) * PAGE
+    }
+
+    fn step(&mut self, cpu: CpuId, step: Step) {
+        let arch = self.machine.config().arch;
+        let others_unseen = (0..CPUS).any(|c| c != cpu.0 && self.unseen[usize::from(c)]);
+        let changes = matches!(step, Step::Map { .. } | Step::Unmap { .. } | Step::Protect { .. });
+        if others_unseen && (changes || matches!(step, Step::Flush { .. })) {
+            return;
+        }
+        if self.unseen[cpu.index()] && matches!(step, Step::Load { .. } | Step::Store { .. }) {
+            return;
+        }
+        self.unseen[cpu.index()] |= changes && arch != Arch::X86_64;
+        match step {
+            Step::Map { page, frame, writable } => {
+                let at = self.virt(page);
+                let phys = PhysAddr(self.frames.0 + frame * PAGE);
+                let perm = if writable { Perm::KERNEL_RW } else { Perm::KERNEL_RO };
+                // Over an open answer on a table's own entry no conflict is asked for here.
+                if self.now(page).is_none() && self.nobody_holds(page) {
+                    self.machine.map(cpu, KERNEL, at, phys, PAGE, 12, perm).unwrap();
+                }
+            }
+            Step::Unmap { page } => {
+                let _ = self.machine.unmap(cpu, KERNEL, self.virt(page), PAGE);
+            }
+            Step::Protect { page, writable } => {
+                self.upgraded[page as usize] |= writable;
+                let (set, clear) = if writable {
+                    (Perm::WRITE, Perm::empty())
+                } else {
+                    (Perm::empty(), Perm::WRITE)
+                };
+                let _ = self.machine.protect(cpu, KERNEL, self.virt(page), PAGE, set, clear);
+            }
+            Step::Flush { page, local } => self.flush(cpu, arch, page, local),
+            Step::Barrier(n) => {
+                let names: &[&str] = match arch {
+                    Arch::X86_64 => &["mfence"],
+                    Arch::Arm64 => {
+                        &["dsb ishst", "dsb ish", "dsb nsh", "dsb ishld", "isb", "dsb ish"]
+                    }
+                    _ => &["ptesync", "tlbsync", "sync", "eieio", "ptesync"],
+                };
+                let name = names[n % names.len()];
+                let sees = ["dsb ishst", "dsb ish", "dsb nsh", "ptesync"];
+                self.machine.op_named(cpu, name, 0).unwrap();
+                if self.unseen[cpu.index()] && sees.contains(&name) {
+                    self.unseen[cpu.index()] = false;
+                    self.others_learn(cpu);
+                }
+            }
+            Step::Load { page } => self.load(cpu, page),
+            Step::Store { page } => self.store(cpu, page),
+        }
+        self.told();
+    }
+
+    /// The other CPUs learn that this one changed the tables, so that what they invalidate from
+    /// here on comes after it.
+    fn others_learn(&mut self, cpu: CpuId) {
+        self.machine.publish(cpu, "tables", 1);
+        for other in (0..CPUS).map(CpuId).filter(|other| *other != cpu) {
+            self.machine.observe(other, "tables").unwrap();
+        }
+    }
+
+    /// Whether no CPU has an old answer there: else a new frame is a missing break, whose outcome
+    /// is open.
+    fn nobody_holds(&self, page: u64) -> bool {
+        (0..CPUS).all(|cpu| self.open(CpuId(cpu), page).is_empty())
+    }
+
+    fn flush(&mut self, cpu: CpuId, arch: Arch, page: Option<u64>, local: bool) {
+        let m = &mut self.machine;
+        let at = page.map(|page| self.base.offset(page * PAGE));
+        match (arch, at) {
+            (Arch::X86_64, Some(at)) => m.op_named(cpu, "invlpg", at.0).unwrap(),
+            (Arch::X86_64, None) => {
+                let cr4 = m.cr4(cpu);
+                m.op_named(cpu, "mov cr4", cr4 ^ 1 << 7).unwrap();
+                m.op_named(cpu, "mov cr4", cr4).unwrap();
+            }
+            (Arch::Arm64, Some(at)) => {
+                let name = if local { "tlbi vaale1" } else { "tlbi vaae1is" };
+                m.tlbi(cpu, name, at, PAGE, 0).unwrap();
+            }
+            (Arch::Arm64, None) => {
+                let name = if local { "tlbi vmalle1" } else { "tlbi vmalle1is" };
+                m.op_named(cpu, name, 0).unwrap();
+            }
+            (_, at) => {
+                let name = if local { "tlbiel" } else { "tlbie" };
+                m.tlbi(cpu, name, at.unwrap_or(self.base), PAGE, 0).unwrap();
+            }
+        }
+    }
+
+    fn load(&mut self, cpu: CpuId, page: u64) {
+        let (open, now) = (self.open(cpu, page), self.now(page));
+        let mut byte = [0];
+        self.old.set(true);
+        let loaded = self.machine.load(cpu, self.virt(page), &mut byte);
+        self.old.set(false);
+        let elsewhere = open.iter().any(|(phys, _)| now.is_none_or(|(here, _)| here != *phys));
+        match loaded {
+            Ok(()) => {
+                let frame = self.frame_of(byte[0]);
+                let known = now.is_some_and(|(here, _)| here == frame)
+                    || open.iter().any(|(phys, _)| *phys == frame);
+                assert!(known, "{cpu} loads {frame:#x}: {now:x?}, {open:x?}");
+                let here = now.is_some_and(|(here, _)| here == frame);
+                assert!(!(elsewhere && here), "{cpu} cannot show {open:x?}");
+            }
+            Err(fault) => assert!(!elsewhere && now.is_none(), "{cpu} {fault:?}: {open:x?}"),
+        }
+    }
+
+    fn store(&mut self, cpu: CpuId, page: u64) {
+        let (open, now) = (self.open(cpu, page), self.now(page));
+        let at = self.virt(page).offset(64);
+        self.old.set(true);
+        let stored = self.machine.store(cpu, at, &[1], MemOrder::Plain);
+        self.old.set(false);
+        let granted = now.is_some_and(|(_, perm)| perm.writable());
+        let by_old = open.iter().any(|(_, perm)| perm.writable());
+        if stored.is_ok() {
+            assert!(granted || by_old, "{cpu} stores: {now:x?}, {open:x?}");
+        } else if !self.upgraded[page as usize] {
+            // A narrower answer from before an upgrade can be the oldest, and is not kept.
+            assert!(!granted && !by_old, "{cpu} cannot store: {now:x?}, {open:x?}");
+        }
+    }
+}
+
+fn run(arch: Arch, features: Features, steps: &[(u16, Step)]) {
+    let mut bench = Bench::new(arch, features);
+    for (cpu, step) in steps {
+        bench.step(CpuId(*cpu), *step);
+    }
+}
+
+/// Each architecture as it is, and with its erratum.
+fn machines() -> impl Strategy<Value = (Arch, Features)> {
+    prop_oneof![
+        Just((Arch::X86_64, Features::empty())),
+        Just((Arch::X86_64, Features::X86_INVLPG_MISS)),
+        Just((Arch::Arm64, Features::empty())),
+        Just((Arch::Arm64, Features::ARM_REPEAT_TLBI)),
+        Just((Arch::Ppc64le, Features::empty())),
+    ]
+    .prop_map(|(arch, erratum)| (arch, Features::default_for(arch) | erratum))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_a_cpu_can_still_use_is_what_is_kept_open(
+        (arch, features) in machines(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        run(arch, features, &steps);
+    }
+}
