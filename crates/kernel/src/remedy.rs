@@ -4,6 +4,9 @@
 //! Linux carries it out, and under which name in which version, is this table's affair. A row holds
 //! from `since` to before `until`.
 //!
+//! No row: `broken-promise`, which the call's own author mends. Where a rule speaks of patchers of
+//! any kind, the row names the call of the one that has such sites in every kernel.
+//!
 //! Not modelled: whether the function is exported to modules, and calls of configurations other
 //! than SMP with the options that protect text.
 
@@ -170,6 +173,22 @@ pub const REMEDIES: &[Remedy] = &[
         "aarch64_insn_gen_hint(AARCH64_INSN_HINT_BTIC)",
         "gives bti c to whoever generates code",
         Cite::read("Linux 6.12 to 7.0, arch/arm64/include/asm/insn.h")),
+    row("ignored-error", ALL, (Some(V6_10), None),
+        "if (bpf_jit_binary_lock_ro(hdr)) bpf_jit_binary_free(hdr)",
+        "gives up code whose permissions could not be changed; its like goes for set_memory_ro()",
+        Cite::deduced("Linux, the patches of 2024 that made bpf_jit_binary_lock_ro() __must_check")),
+    row("self-patch", ALL, ALWAYS, "NOKPROBE_SYMBOL(fn)",
+        "keeps probes out of what a patcher runs, as notrace keeps the function tracer out",
+        Cite::read("Linux include/asm-generic/kprobes.h")),
+    row("patch-metadata", ALL, ALWAYS, "ftrace_free_mem(mod, start, end)",
+        "takes the function tracer's sites in a range off its lists, before the memory goes back",
+        Cite::read("Linux kernel/trace/ftrace.c: ftrace_free_mem")),
+    row("verify-mismatch", ALL, ALWAYS, "ftrace_bug(ret, rec)",
+        "reports what was expected and found, and shuts the function tracer down: nothing is patched",
+        Cite::read("Linux kernel/trace/ftrace.c: what ftrace_bug() says of itself")),
+    row("wrong-context", ALL, ALWAYS, "schedule_work(work)",
+        "has a kernel thread make the call later, which may sleep and has interrupts on",
+        Cite::read("Linux Documentation/core-api/workqueue.rst: introduction, threaded workqueues")),
     row("write-through-read-only", X86, (Some(V5_19), None), "text_poke_copy(addr, opcode, len)",
         "writes through a temporary mapping of its own, where nobody runs yet",
         Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c")),
