@@ -10,13 +10,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use textbed_check::{Confidence, Level, Options};
-use textbed_event::{Collect, Tee};
+use textbed_check::{Checker, Confidence, Level, Options};
+use textbed_event::{Collect, Tee, elide::Elided};
 use textbed_scenario::{
     Loaded, Outcome, PolicyChoice, RunError, RunOptions, SyncSeen, SyncSite, run,
 };
-
-use crate::watch::Watch;
 
 /// Who decides in the runs that count.
 const POLICIES: [PolicyChoice; 3] =
@@ -136,12 +134,15 @@ impl<'a> Story<'a> {
         events: Option<&mut Collect>,
     ) -> Result<Ran, RunError> {
         let options = RunOptions { policy, left_out: Some(without.to_vec()), ..self.how.clone() };
-        let mut watch = Watch::new(self.options.clone());
+        let mut checker = Checker::new(self.options.clone());
+        // Findings are all that is compared, and no event withheld changes one.
+        let mut watch = Elided::new(&mut checker);
         let end = match events {
             Some(events) => run(self.loaded, &options, &mut Tee(&mut watch, events)),
             None => run(self.loaded, &options, &mut watch),
-        }?;
-        let (report, _) = watch.finish();
+        };
+        watch.finish();
+        let (end, report) = (end?, checker.finish());
         let shown = report.findings.into_iter().filter(|f| f.level != Level::Allow);
         Ok(Ran {
             found: shown.map(|f| (f.fingerprint, f.rule.name(), f.confidence)).collect(),
