@@ -166,7 +166,8 @@ impl Live {
             return;
         }
         match now.event.view() {
-            View::Fetch { virt, phys, len } => self.fetched(now, virt, phys, len),
+            // Before this.
+            View::Fetch { .. } => {}
             // The hot ones first.
             View::Store { virt, phys, bytes, order } => {
                 self.entry_used(now, virt, false);
@@ -360,6 +361,7 @@ impl Live {
         }
     }
 
+    #[inline]
     fn fetched(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         self.entry_used(now, virt, true);
         self.run_in_site(now, virt, phys, len);

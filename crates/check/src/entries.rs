@@ -117,14 +117,21 @@ impl Live {
     }
 
     /// Somebody used an address: is its entry new, or was it gone?
+    #[inline]
     pub(crate) fn entry_used(&mut self, now: Now<'_>, virt: VirtAddr, exec: bool) {
+        if !exec && self.watch.is_idle() {
+            return;
+        }
         let space = self.space_at(now, virt);
         if exec {
             self.watch.runs(now.cpu(), now.seq(), space, virt.0);
         }
-        if !self.watch.concerns(space, virt.0) {
-            return;
+        if !self.watch.is_idle() && self.watch.concerns(space, virt.0) {
+            self.watched_is_used(now, space, virt, exec);
         }
+    }
+
+    fn watched_is_used(&mut self, now: Now<'_>, space: SpaceId, virt: VirtAddr, exec: bool) {
         let mark = self.mark(now);
         self.watch.used(space, virt.0, &mark);
         let Some((span, fresh)) = self.watch.fresh_at(space, virt.0) else { return };
@@ -152,6 +159,7 @@ impl Live {
     }
 
     /// The space that an address belongs to on the event's CPU.
+    #[inline]
     fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
         if virt.0 >> 63 == 1 { SpaceId::KERNEL } else { self.cpus.space_of(now.cpu()) }
     }

@@ -1,7 +1,7 @@
 //! The live state of one stream: everything that the rules look at, and the way from a mark to a
 //! site of a finding.
 
-use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr, sync::live::unit_bytes};
 use textbed_event::{
     Batch, CallRef, Event, Facts, Flags, Header, KindSet, NameTable, Source, View,
 };
@@ -122,6 +122,8 @@ pub(crate) struct Live {
     pub(crate) fetches: Fetches,
     pub(crate) book: Book,
     pub(crate) occasions: Occasions,
+    /// Bytes of code that are seen whole or not at all, see [`unit_bytes`].
+    pub(crate) code_unit: u64,
     /// Kinds of which events were lost.
     pub(crate) gaps: KindSet,
     /// Addresses of which the source did not know the frame.
@@ -152,6 +154,7 @@ impl Live {
             wx: WxWindows::default(),
             book: Book::default(),
             occasions: Occasions::default(),
+            code_unit: unit_bytes(header.arch, header.features),
             gaps: KindSet::EMPTY,
             without_phys: 0,
             header,

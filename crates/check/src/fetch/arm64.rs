@@ -24,62 +24,19 @@
 use rustc_hash::FxHashMap;
 
 use textbed_arch::{
-    Arch, CpuId, Features,
+    CpuId,
     effect::{Barrier, Domain},
 };
-use textbed_event::{Header, MemOrder};
+use textbed_event::MemOrder;
 
+use super::caches::Caches;
 use super::index::Fetched;
 use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
+use super::touched::{Touch, Touched};
 use super::versions::{History, Version, Versions, key_of};
 use super::views::{Stores, View};
 use crate::mistakes::{Mistake, made};
-use crate::span::{Piece, Span, WordMap};
-
-/// What closes a fetch window on this CPU.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caches {
-    /// Stores must be cleaned to where fetches look (not with effective IDC, or a snooping cache).
-    pub(crate) clean: bool,
-    /// Instruction caches must be invalidated (not with DIC).
-    pub(crate) invalidate: bool,
-    /// Any one invalidation stands for every line (Power with a coherent instruction cache).
-    pub(crate) any_line: bool,
-    /// A fetch is ordered before later effects of its CPU and hands on what it saw (Arm). Else it
-    /// is before later stores of its CPU only, since none of them is done by speculation, and
-    /// hands on nothing.
-    pub(crate) fetch_orders: bool,
-    /// Coherence, and a load that missed a store, order CPUs: storage is multi-copy-atomic (Arm).
-    pub(crate) from_reads: bool,
-    /// A load comes after its CPU's earlier cleans of the line (Arm).
-    pub(crate) clean_before_load: bool,
-    /// Context synchronisation completes the CPU's own invalidations for itself (Power).
-    pub(crate) sync_completes: bool,
-}
-
-impl Caches {
-    /// Arm with neither IDC nor DIC.
-    pub(crate) const ARM: Self = Self {
-        clean: true,
-        invalidate: true,
-        any_line: false,
-        fetch_orders: true,
-        from_reads: true,
-        clean_before_load: true,
-        sync_completes: false,
-    };
-
-    pub(crate) fn of(header: &Header) -> Self {
-        let f = header.features;
-        if header.arch == Arch::Arm64 {
-            let dic = f.contains(Features::ARM_DIC);
-            let idc = dic || f.contains(Features::ARM_IDC);
-            Self { clean: !idc, invalidate: !dic, ..Self::ARM }
-        } else {
-            super::powerpc::caches(f)
-        }
-    }
-}
+use crate::span::Span;
 
 /// What one CPU knows.
 #[derive(Clone, Default, Debug)]
@@ -104,39 +61,6 @@ impl Cpu {
     /// Its private knowledge; the same as the public one at first.
     fn private(&mut self) -> &mut Knowledge {
         self.private.get_or_insert_with(|| Box::new(self.public.clone()))
-    }
-}
-
-/// What one CPU knew when it last touched a range.
-#[derive(Clone, Debug)]
-struct Touch {
-    cpu: CpuId,
-    loads: View,
-    accesses: View,
-    cleans: View,
-}
-
-impl Touch {
-    fn by(cpu: CpuId) -> Self {
-        let (loads, accesses, cleans) = Default::default();
-        Self { cpu, loads, accesses, cleans }
-    }
-}
-
-/// The CPUs that touched a range.
-#[derive(Clone, Default, Debug)]
-struct Touches(Vec<Touch>);
-
-impl Piece for Touches {
-    fn skip(&mut self, _bytes: u64) {}
-    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        self.0.len() == next.0.len()
-            && self.0.iter().zip(&next.0).all(|(a, b)| {
-                a.cpu == b.cpu
-                    && a.loads.same(&b.loads)
-                    && a.accesses.same(&b.accesses)
-                    && a.cleans.same(&b.cleans)
-            })
     }
 }
 
@@ -167,7 +91,7 @@ fn know(view: &mut View, version: &Version, span: Span) {
 pub(crate) struct Weak {
     caches: Caches,
     cpus: FxHashMap<CpuId, Cpu>,
-    touched: WordMap<Touches>,
+    touched: Touched,
     open: Vec<Open>,
     /// Whether windows are followed after their fetch; streams are judged at the fetch.
     pub(crate) follow: bool,
@@ -182,7 +106,7 @@ impl Weak {
         Self {
             caches,
             cpus: FxHashMap::default(),
-            touched: WordMap::default(),
+            touched: Touched::default(),
             open: Vec::new(),
             follow: false,
             grown: Vec::new(),
@@ -192,30 +116,6 @@ impl Weak {
 
     fn cpu(&mut self, cpu: CpuId) -> &mut Cpu {
         self.cpus.entry(cpu).or_default()
-    }
-
-    /// Notes what `cpu` knew when it touched `span`.
-    fn touch(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        self.touched.update(span, |_, there| {
-            let mut touches = there.cloned().unwrap_or_default();
-            match touches.0.iter_mut().find(|t| t.cpu == cpu) {
-                Some(touch) => f(touch),
-                None => {
-                    let mut touch = Touch::by(cpu);
-                    f(&mut touch);
-                    touches.0.push(touch);
-                }
-            }
-            Some(touches)
-        });
-    }
-
-    /// Notes it for parts of `span` that somebody touched already.
-    fn touch_again(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        let parts: Vec<Span> = self.touched.parts(span).map(|(part, _)| part).collect();
-        for part in parts {
-            self.touch(cpu, part, &f);
-        }
     }
 
     /// R2. Returns the version's view. `newest` is the view of the version before it, if another
@@ -232,8 +132,8 @@ impl Weak {
         let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
         let newest = newest.filter(|_| from_reads);
         let mut own = Vec::new();
-        for (_, touches) in self.touched.parts(span) {
-            for touch in &touches.0 {
+        for (_, touches) in self.touched.of(span) {
+            for touch in touches {
                 if touch.cpu == p {
                     own.push(touch.accesses.clone());
                     if !made(Mistake::NoOrderOfLine) {
@@ -266,7 +166,7 @@ impl Weak {
         }
         let k = public.unwrap_or_default();
         self.given_up |= k.entries() > MAX_ENTRIES;
-        self.touch(p, span, |t| t.accesses.join(&k));
+        self.touched.note(p, span, |t| t.accesses.join(&k));
         self.late_store(span, stamp, &k);
         k
     }
@@ -275,7 +175,7 @@ impl Weak {
     pub(crate) fn store_goes_on(&mut self, p: CpuId, span: Span, stamp: u64, view: &View) {
         let mut k = view.clone();
         k.stored(span, key_of(stamp, p));
-        self.touch(p, span, |t| t.accesses.join(&k));
+        self.touched.note(p, span, |t| t.accesses.join(&k));
         self.late_store(span, stamp, &k);
     }
 
@@ -283,8 +183,8 @@ impl Weak {
     /// clean, touched the range.
     pub(crate) fn touched_otherwise(&self, p: CpuId, span: Span) -> bool {
         self.touched
-            .parts(span)
-            .any(|(_, touches)| touches.0.iter().any(|t| t.cpu != p || t.cleans.entries() != 0))
+            .of(span)
+            .any(|(_, touches)| touches.iter().any(|t| t.cpu != p || t.cleans.entries() != 0))
     }
 
     /// R11: fetches that are not known to be past when a later version is stored may return it.
@@ -314,7 +214,7 @@ impl Weak {
     ) -> View {
         let mut cleans = Vec::new();
         if self.caches.clean_before_load {
-            let touches = self.touched.parts(span).flat_map(|(_, touches)| &touches.0);
+            let touches = self.touched.of(span).flat_map(|(_, touches)| touches);
             cleans.extend(touches.filter(|t| t.cpu == p).map(|t| t.cleans.clone()));
         }
         let cpu = self.cpu(p);
@@ -344,7 +244,7 @@ impl Weak {
             public.get_or_insert(k);
         }
         let k = public.unwrap_or_default();
-        self.touch(p, span, |t| {
+        self.touched.note(p, span, |t| {
             t.loads.join(&k);
             t.accesses.join(&k);
         });
@@ -371,9 +271,9 @@ impl Weak {
     ) {
         let span = line.unwrap_or(Span { first: 0, last: u64::MAX });
         let mut own = Vec::new();
-        for (_, touches) in self.touched.parts(span) {
+        for (_, touches) in self.touched.of(span) {
             let mine = |t: &&Touch| t.cpu == p && !made(Mistake::NoOrderOfLine);
-            for touch in touches.0.iter().filter(mine) {
+            for touch in touches.iter().filter(mine) {
                 own.extend([touch.accesses.clone(), touch.cleans.clone()]);
             }
         }
@@ -396,8 +296,8 @@ impl Weak {
         // Later stores anywhere in the line come after it, wherever in the line the earlier ones
         // were. Of everything, only what was touched is noted.
         match line {
-            Some(line) => self.touch(p, line, |t| t.cleans.join(&k)),
-            None => self.touch_again(p, span, |t| t.cleans.join(&k)),
+            Some(line) => self.touched.note(p, line, |t| t.cleans.join(&k)),
+            None => self.touched.note_again(p, span, |t| t.cleans.join(&k)),
         }
     }
 
@@ -509,8 +409,8 @@ impl Weak {
         let loads =
             self.cpus.get(&p).map_or(0, |cpu| cpu.public.base[LOAD].w().newest(history, span));
         let mut own = u64::MAX;
-        for (part, touches) in self.touched.parts(span) {
-            let touch = touches.0.iter().find(|t| t.cpu == p);
+        for (part, touches) in self.touched.of(span) {
+            let touch = touches.iter().find(|t| t.cpu == p);
             own = own.min(touch.map_or(0, |t| t.accesses.w().newest(history, part)));
         }
         loads.max(if own == u64::MAX { 0 } else { own })

@@ -92,21 +92,34 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Where in the index the block at `phys` is, or would be.
-    fn slot(&self, phys: u64) -> usize {
+    /// Where in the index a block at `phys`, which is in none, would be.
+    fn free_slot(&self, phys: u64) -> usize {
         let mask = self.index.len().wrapping_sub(1);
-        let mut at = (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize & mask;
-        while let Some(id) = self.index.get(at)
-            && self.blocks.get(*id as usize).is_some_and(|b| b.phys != phys)
-        {
+        let mut at = self.first_slot(phys) & mask;
+        while self.index.get(at).is_some_and(|id| *id != NONE) {
             at = (at + 1) & mask;
         }
         at
     }
 
     /// The block that begins at `phys`.
-    pub(super) fn find(&self, phys: u64) -> Option<Id> {
-        self.index.get(self.slot(phys)).copied().filter(|id| *id != NONE)
+    #[inline]
+    pub(super) fn find(&self, phys: u64) -> Option<(Id, &Block)> {
+        let mask = self.index.len().wrapping_sub(1);
+        let mut at = self.first_slot(phys);
+        loop {
+            let id = *self.index.get(at & mask)?;
+            let block = self.blocks.get(id as usize)?;
+            if block.phys == phys {
+                return Some((id, block));
+            }
+            at += 1;
+        }
+    }
+
+    #[inline]
+    fn first_slot(&self, phys: u64) -> usize {
+        (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (self.shift & 63)) as usize
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Block> {
@@ -125,11 +138,11 @@ impl Blocks {
             self.shift = 64 - room.trailing_zeros();
             self.index = vec![NONE; room];
             for id in 0..id {
-                let slot = self.slot(self.blocks[id as usize].phys);
+                let slot = self.free_slot(self.blocks[id as usize].phys);
                 self.index[slot] = id;
             }
         }
-        let slot = self.slot(block.phys);
+        let slot = self.free_slot(block.phys);
         self.index[slot] = id;
         self.blocks.push(block);
         id
@@ -141,6 +154,7 @@ impl Blocks {
         chunk.get(id as usize % CHUNK)
     }
 
+    #[inline]
     pub(super) fn seen_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Seen> {
         let chunk = self.seen.get_mut(cpu)?.get_mut(id as usize / CHUNK)?.as_mut()?;
         chunk.get_mut(id as usize % CHUNK)

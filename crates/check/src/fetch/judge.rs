@@ -20,13 +20,21 @@ use crate::translation::Old;
 
 impl Live {
     /// Code was fetched and executed.
+    #[inline]
     pub(crate) fn fetch(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         let Some(phys) = now.phys(phys) else { return };
-        let (p, seq) = (now.cpu(), now.seq());
+        let (p, seq, at) = (now.cpu(), now.seq(), (virt.0, phys));
         let model = &self.fetches.model;
-        if self.fetches.looks.known(p, (virt.0, phys), len, || model.moment(p), seq) {
-            return;
+        if !self.fetches.looks.plain(p, at, len, seq)
+            && !self.fetches.looks.known(p, phys, len, || model.moment(p), seq)
+        {
+            self.judge_fetch(now, virt, phys, len);
         }
+    }
+
+    /// It is not known what is to be said of a block that was fetched.
+    fn judge_fetch(&mut self, now: Now<'_>, virt: VirtAddr, phys: u64, len: u32) {
+        let (p, seq) = (now.cpu(), now.seq());
         let moment = self.fetches.moment(p);
         self.fetches.versions.end_run();
         let Some(span) = Span::of(phys, u64::from(len)) else { return };

@@ -6,7 +6,7 @@
 
 use textbed_arch::effect::Barrier;
 
-use super::arm64::Caches;
+use super::caches::Caches;
 use super::versions::Versions;
 use super::views::View;
 use crate::mistakes::{Mistake, made};
@@ -58,7 +58,7 @@ impl Knowledge {
         let mut all = View::default();
         from.iter().for_each(|view| all.join(view));
         let bases = self.base.iter_mut().enumerate().filter(|(at, _)| to.contains(at));
-        View::join_each(bases.map(|(_, base)| base), &all);
+        View::join_each(bases.map(|(_, base)| base), all);
     }
 
     /// R6, R7.
@@ -103,6 +103,6 @@ impl Knowledge {
         if made(Mistake::SyncTakesAllLoads) {
             handed.join(&self.gathered[LOAD]);
         }
-        View::join_each(self.base.iter_mut(), &handed);
+        View::join_each(self.base.iter_mut(), handed);
     }
 }

@@ -93,30 +93,44 @@ fn page_key(virt: u64) -> u64 {
 }
 
 impl Looks {
+    /// Whether this block is plain; if so, notes that it ran at `now`.
+    #[inline]
+    pub(crate) fn plain(
+        &mut self,
+        cpu: CpuId,
+        (virt, phys): (u64, u64),
+        len: u32,
+        now: u64,
+    ) -> bool {
+        let Some((id, block)) = self.blocks.find(phys) else { return false };
+        let Block { frame, page, sum, plain, .. } = *block;
+        let there = [page, frame].map(|place| self.places.get(place as usize));
+        let [Some(there), Some(frame)] = there else { return false };
+        let changes = there.changes.wrapping_add(frame.changes).wrapping_add(self.all);
+        if plain < len || there.key != page_key(virt) || changes != sum {
+            return false;
+        }
+        match self.blocks.seen_mut(cpu, id) {
+            Some(seen) if seen.sum == sum && seen.len() >= len => seen.ran(now),
+            Some(seen) => *seen = Seen::judged(now, len, true, page, sum),
+            None => self.put(cpu, id, Seen::judged(now, len, true, page, sum)),
+        }
+        true
+    }
+
     /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
     /// `moment` is the CPU's fetch view.
     pub(crate) fn known(
         &mut self,
         cpu: CpuId,
-        (virt, phys): (u64, u64),
+        phys: u64,
         len: u32,
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> bool {
-        let Some(id) = self.blocks.find(phys) else { return false };
-        let Some(block) = self.blocks.get(id).copied() else { return false };
-        if block.plain >= len
-            && self.places.get(block.page as usize).is_some_and(|p| p.key == page_key(virt))
-            && self.sum(block.frame, block.page) == block.sum
-        {
-            let Block { page, sum, .. } = block;
-            match self.blocks.seen_mut(cpu, id) {
-                Some(seen) if seen.sum == sum && seen.len() >= len => seen.ran(now),
-                Some(seen) => *seen = Seen::judged(now, len, true, page, sum),
-                None => self.put(cpu, id, Seen::judged(now, len, true, page, sum)),
-            }
-            return true;
-        }
+        let Some((id, block)) = self.blocks.find(phys).map(|(id, block)| (id, *block)) else {
+            return false;
+        };
         let Some(seen) = self.blocks.seen(cpu, id).filter(|seen| seen.len() != 0) else {
             return false;
         };
@@ -134,7 +148,7 @@ impl Looks {
 
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
-        let Some(id) = self.blocks.find(phys) else { return false };
+        let Some((id, _)) = self.blocks.find(phys) else { return false };
         let Some(seen) = self.blocks.seen_mut(cpu, id).filter(|seen| seen.len() != 0) else {
             return false;
         };
@@ -153,6 +167,7 @@ impl Looks {
         place
     }
 
+    #[inline(never)]
     fn put(&mut self, cpu: CpuId, id: Id, seen: Seen) {
         self.blocks.make_room(cpu, id);
         if let Some(there) = self.blocks.seen_mut(cpu, id) {
@@ -189,7 +204,7 @@ impl Looks {
         let frame = self.place(frame_key(phys));
         let page = self.place(page_key(virt));
         let sum = self.sum(frame, page);
-        let id = self.blocks.find(phys).unwrap_or_else(|| {
+        let id = self.blocks.find(phys).map(|(id, _)| id).unwrap_or_else(|| {
             let first = self.places.get_mut(frame as usize).map(|place| &mut place.blocks);
             let next = first.as_deref().copied().unwrap_or(NONE);
             let id = self.blocks.add(Block { phys, frame, page, sum, plain: 0, next });

@@ -9,7 +9,7 @@ use textbed_arch::effect::{Barrier, Domain};
 use textbed_arch::{Arch, CpuId, Features};
 use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
 
-use super::arm64::Caches;
+use super::caches::Caches;
 use super::powerpc;
 use super::versions::{Made, Version, Versions};
 use super::views::View;

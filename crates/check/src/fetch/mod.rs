@@ -11,15 +11,19 @@
 
 pub(crate) mod arm64;
 mod blocks;
+pub(crate) mod caches;
 pub(crate) mod clock;
 pub(crate) mod edges;
 mod events;
+mod history;
 pub(crate) mod index;
 mod judge;
 mod knowledge;
+mod known;
 pub(crate) mod looks;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
+mod touched;
 pub(crate) mod verdict;
 pub(crate) mod versions;
 pub(crate) mod views;
@@ -47,7 +51,8 @@ use crate::options::{Mode, Options};
 use crate::rules::RuleId;
 use crate::span::{Span, SpanMap};
 
-use arm64::{Caches, Weak};
+use arm64::Weak;
+use caches::Caches;
 use clock::Clock;
 use edges::Edges;
 use index::Fetched;

@@ -12,7 +12,7 @@ use textbed_arch::{
     effect::{Barrier, Domain},
 };
 
-use super::arm64::Caches;
+use super::caches::Caches;
 use super::index::{Fetched, by_virt};
 use super::versions::Versions;
 use crate::per_cpu::PerCpu;

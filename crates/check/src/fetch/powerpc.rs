@@ -23,7 +23,7 @@
 
 use textbed_arch::Features;
 
-use super::arm64::Caches;
+use super::caches::Caches;
 
 /// What closes a fetch window on a Power CPU.
 pub(crate) fn caches(features: Features) -> Caches {

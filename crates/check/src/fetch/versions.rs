@@ -5,149 +5,24 @@
 //! number of its first event; stamps of one byte ascend in coherence order, because a stream holds
 //! the stores of a byte in that order.
 //!
-//! Kept per range: the newest versions, up to [`MAX_VERSIONS`], and how many older ones there were.
-//! Those that no verdict can reach any more go when the next one comes (see [`super::Settling`]),
-//! so that what is kept follows the memory that was stored to, not the number of stores.
+//! Kept per range ([`super::history`]): the newest versions, up to a number, and how many older
+//! ones there were. Those that no verdict can reach any more go when the next one comes (see
+//! [`super::Settling`]), so that what is kept follows the memory that was stored to, not the
+//! number of stores.
 //! Not modelled: the bytes of long stores (only single code units are kept, for live patching).
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
-use textbed_arch::{Arch, CpuId, VirtAddr, trap};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{CallRef, Kind, Origin};
 
-use super::clock::Clock;
-use super::views::View;
+use super::history::may_trap;
+pub(crate) use super::history::{History, Kept, Unit, Version, key_of};
 use crate::mark::{ChainId, Mark};
 use crate::shortcuts::{Shortcut, open};
 use crate::span::{Piece, Span, WordMap};
-
-/// Versions kept for one range.
-const MAX_VERSIONS: usize = 8;
-
-/// What a store made.
-#[derive(Debug)]
-pub(crate) struct Version {
-    /// Number of its first event.
-    pub(crate) stamp: u64,
-    pub(crate) cpu: CpuId,
-    pub(crate) mark: Mark,
-    /// The virtual address used minus the physical one.
-    pub(crate) delta: u64,
-    /// x86: a non-temporal store, which needs a fence.
-    pub(crate) nontemporal: bool,
-    /// Number of the fence after it; 0 = none yet.
-    pub(crate) fenced: Cell<u64>,
-    /// The bytes, if they are one code unit.
-    pub(crate) unit: Option<Unit>,
-    /// What its CPU knew (weakly ordered architectures, predicted).
-    pub(crate) view: Option<View>,
-    /// What its CPU knew of others (x86).
-    pub(crate) clock: Option<Clock>,
-}
-
-impl Version {
-    /// Its stamp and its CPU in one word; keys of one byte ascend as stamps do. Stamps are below
-    /// 2^48: the checker takes no other events.
-    #[inline]
-    pub(crate) fn key(&self) -> u64 {
-        key_of(self.stamp, self.cpu)
-    }
-
-    /// A non-temporal store that no fence followed.
-    pub(crate) fn waits_for_fence(&self) -> bool {
-        self.nontemporal && self.fenced.get() == 0
-    }
-
-    /// Whether its bytes are, or hold, a trap.
-    fn may_trap(&self, arch: Arch) -> bool {
-        self.unit.is_some_and(|u| may_trap(arch, u.bytes.get(..usize::from(u.len)).unwrap_or(&[])))
-    }
-}
-
-/// See [`Version::key`].
-#[inline]
-pub(super) fn key_of(stamp: u64, cpu: CpuId) -> u64 {
-    stamp << 16 | u64::from(cpu.0)
-}
-
-/// Whether bytes are, or hold, a trap.
-fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
-    let unit = if arch == Arch::X86_64 { 1 } else { 4 };
-    bytes.windows(unit).any(|b| trap::is_trap_fill(arch, b))
-}
-
-/// A stored code unit: address and bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Unit {
-    pub(crate) phys: u64,
-    pub(crate) len: u8,
-    pub(crate) bytes: [u8; 8],
-}
-
-/// The versions of one range, oldest first; version 0, what was there before the first one, has no
-/// entry.
-#[derive(Clone, Debug)]
-pub(crate) struct History {
-    /// Versions that are not kept any more.
-    pub(crate) forgotten: u32,
-    pub(crate) versions: Kept,
-}
-
-/// The versions kept of a history: most memory is stored to once between two looks.
-#[derive(Clone, Debug)]
-pub(crate) enum Kept {
-    One(Rc<Version>),
-    Many(Rc<Vec<Rc<Version>>>),
-}
-
-impl std::ops::Deref for Kept {
-    type Target = [Rc<Version>];
-
-    fn deref(&self) -> &[Rc<Version>] {
-        match self {
-            Kept::One(version) => std::slice::from_ref(version),
-            Kept::Many(versions) => versions,
-        }
-    }
-}
-
-impl History {
-    pub(crate) fn newest(&self) -> Option<&Rc<Version>> {
-        self.versions.last()
-    }
-
-    /// Number of the newest version known at `stamp`, counted from 0 = before all stores.
-    pub(crate) fn number_at(&self, stamp: u64) -> u32 {
-        let known = self.versions.iter().filter(|v| v.stamp <= stamp).count() as u32;
-        if known == 0 { 0 } else { self.forgotten + known }
-    }
-
-    /// Number of the newest version.
-    pub(crate) fn newest_number(&self) -> u32 {
-        self.forgotten + self.versions.len() as u32
-    }
-
-    /// One version more; the oldest is forgotten where there are too many.
-    fn push(&mut self, version: &Rc<Version>) {
-        match &mut self.versions {
-            Kept::One(first) => {
-                let mut versions = Vec::with_capacity(2);
-                versions.extend([Rc::clone(first), Rc::clone(version)]);
-                self.versions = Kept::Many(Rc::new(versions));
-            }
-            Kept::Many(versions) => {
-                let versions = Rc::make_mut(versions);
-                if versions.len() >= MAX_VERSIONS {
-                    versions.remove(0);
-                    self.forgotten += 1;
-                }
-                versions.push(Rc::clone(version));
-            }
-        }
-    }
-}
 
 /// A store of a few bytes of which nothing is known but the event itself: what is kept of most, and
 /// made a [`Version`] when somebody asks.

@@ -9,7 +9,7 @@ use textbed_arch::{
 };
 use textbed_event::MemOrder;
 
-use super::arm64::Caches;
+use super::caches::Caches;
 use super::views::View;
 use crate::outcomes::Stream;
 use crate::span::Span;

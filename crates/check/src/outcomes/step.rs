@@ -3,7 +3,7 @@
 
 use textbed_arch::effect::{Barrier, Domain};
 
-use crate::fetch::arm64::Caches;
+use crate::fetch::caches::Caches;
 use crate::span::Span;
 
 /// A set of loads of one thread: what fed a value, an address or a branch.

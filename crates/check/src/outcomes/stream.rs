@@ -13,7 +13,8 @@ use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
 
 use super::class::{Class, Kind};
 use super::step::{Deps, Order, Step};
-use crate::fetch::arm64::{Caches, Weak};
+use crate::fetch::arm64::Weak;
+use crate::fetch::caches::Caches;
 use crate::fetch::versions::{Made, Version, Versions};
 use crate::fetch::views::View;
 use crate::mark::{ChainId, Mark};

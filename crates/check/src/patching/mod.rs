@@ -90,6 +90,7 @@ impl Live {
     }
 
     /// A fetch, for open sites.
+    #[inline]
     pub(crate) fn run_in_site(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         if self.patching.sites.is_empty() {
             return;

@@ -14,7 +14,6 @@ use crate::mark::{ChainId, Mark};
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
-use textbed_arch::sync::live::unit_bytes;
 
 /// What is known about a trap at some place.
 #[derive(Clone, Copy, Debug)]
@@ -347,8 +346,7 @@ impl Live {
         let len = frames.len();
         match self.arch() {
             Arch::X86_64 => {
-                let unit = unit_bytes(self.arch(), self.header.features);
-                let line = if unit == 8 { 8 } else { 64 };
+                let line = if self.code_unit == 8 { 8 } else { 64 };
                 (2..=16).contains(&len) && frames.first / line != frames.last / line
             }
             _ => len <= 16 && !(frames.first.is_multiple_of(4) && len.is_multiple_of(4)),
@@ -364,7 +362,7 @@ impl Live {
 
     /// A store to code that others run.
     pub(crate) fn judge_store_shape(&mut self, mark: &Mark, frames: Span) {
-        let unit = unit_bytes(self.arch(), self.header.features);
+        let unit = self.code_unit;
         // Behind a trap nobody is; and of a site its own shape was judged when it was opened.
         let known = self
             .patching

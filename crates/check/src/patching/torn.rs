@@ -35,7 +35,7 @@ impl Live {
         if !ran || !self.checkable(RuleId::TornPatch) {
             return;
         }
-        let unit = unit_bytes(self.arch(), self.header.features);
+        let unit = self.code_unit;
         let around = Span {
             first: frames.first.saturating_sub(REACH),
             last: frames.last.saturating_add(REACH),

@@ -64,14 +64,17 @@ impl<V> Region<V> {
 #[derive(Clone, Debug)]
 pub(super) struct Cells<V> {
     regions: FxHashMap<u64, Region<V>>,
-    /// The numbers of the regions, in order.
+    /// Which regions of each 64 there are, by the number of the first over 64.
+    groups: FxHashMap<u64, u64>,
+    /// The numbers of the groups, in order.
     order: BTreeSet<u64>,
     len: usize,
 }
 
 impl<V> Default for Cells<V> {
     fn default() -> Self {
-        Self { regions: FxHashMap::default(), order: BTreeSet::new(), len: 0 }
+        let (regions, groups) = (FxHashMap::default(), FxHashMap::default());
+        Self { regions, groups, order: BTreeSet::new(), len: 0 }
     }
 }
 
@@ -103,9 +106,14 @@ impl<V> Cells<V> {
 
     /// Puts a value there, made of what was there.
     pub(super) fn put(&mut self, cell: u64, value: impl FnOnce(Option<&V>) -> V) {
-        let order = &mut self.order;
-        let region = self.regions.entry(cell >> REGION).or_insert_with(|| {
-            order.insert(cell >> REGION);
+        let (groups, order) = (&mut self.groups, &mut self.order);
+        let number = cell >> REGION;
+        let region = self.regions.entry(number).or_insert_with(|| {
+            let group = groups.entry(number >> 6).or_insert_with(|| {
+                order.insert(number >> 6);
+                0
+            });
+            *group |= 1 << (number & 63);
             Region::default()
         });
         match region.place(cell).and_then(|place| region.values.get_mut(place)) {
@@ -124,8 +132,15 @@ impl<V> Cells<V> {
         let region = self.regions.get_mut(&(cell >> REGION))?;
         let value = region.take(cell)?;
         if region.bits == 0 {
-            self.regions.remove(&(cell >> REGION));
-            self.order.remove(&(cell >> REGION));
+            let number = cell >> REGION;
+            self.regions.remove(&number);
+            if let Some(group) = self.groups.get_mut(&(number >> 6)) {
+                *group &= !(1 << (number & 63));
+                if *group == 0 {
+                    self.groups.remove(&(number >> 6));
+                    self.order.remove(&(number >> 6));
+                }
+            }
         }
         self.len -= 1;
         Some(value)
@@ -150,10 +165,22 @@ impl<V> Cells<V> {
             // The next one is looked for only where it is not the one beside.
             let next = match next == end {
                 true => next,
-                false => *self.order.range(next..=end).next()?,
+                false => self.next_region(next).filter(|next| *next <= end)?,
             };
             from = next << REGION;
         }
+    }
+
+    /// The first region from `number` on.
+    fn next_region(&self, number: u64) -> Option<u64> {
+        let first = |group: u64, from: u64| {
+            let later = self.groups.get(&group)? & (u64::MAX << from);
+            (later != 0).then(|| group << 6 | u64::from(later.trailing_zeros()))
+        };
+        first(number >> 6, number & 63).or_else(|| {
+            let group = self.order.range((number >> 6) + 1..).next()?;
+            first(*group, 0)
+        })
     }
 
     /// The cells from `first` to `last` that have a value, in order.
@@ -164,5 +191,42 @@ impl<V> Cells<V> {
             from = cell.checked_add(1);
             Some((cell, value))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cells near to each other, in neighbouring regions, and in regions far away.
+    fn cell() -> impl Strategy<Value = u64> {
+        let at = prop::sample::select(&[0u64, 1, 63, 64][..]);
+        (0u64..3, 0u64..3, at).prop_map(|(far, near, at)| far << 30 | near << 11 | at)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_tree(ops in prop::collection::vec((cell(), cell(), any::<u8>()), 1..80)) {
+            let (mut cells, mut tree) = (Cells::default(), BTreeMap::new());
+            for (cell, other, value) in ops {
+                if value < 100 {
+                    prop_assert_eq!(cells.remove(cell), tree.remove(&cell));
+                } else {
+                    cells.put(cell, |there| there.map_or(value, |there| there ^ value));
+                    tree.entry(cell).and_modify(|there| *there ^= value).or_insert(value);
+                }
+                prop_assert_eq!(cells.get(other), tree.get(&other));
+                prop_assert_eq!((cells.len(), cells.is_empty()), (tree.len(), tree.is_empty()));
+                let (first, last) = (cell.min(other), cell.max(other));
+                let range: Vec<(u64, u8)> = cells.range(first, last).map(|(c, v)| (c, *v)).collect();
+                let there: Vec<(u64, u8)> =
+                    tree.range(first..=last).map(|(c, v)| (*c, *v)).collect();
+                prop_assert_eq!(range, there);
+            }
+        }
     }
 }

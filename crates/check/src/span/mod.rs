@@ -6,10 +6,10 @@
 //! page.
 
 mod cells;
-
-use std::collections::BTreeMap;
+mod wide;
 
 use cells::Cells;
+use wide::Wide;
 
 /// Addresses `first..=last`; never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -84,7 +84,7 @@ enum Touched {
 #[derive(Clone, Debug)]
 pub(crate) struct Granular<V, const SHIFT: u32> {
     cells: Cells<V>,
-    wide: BTreeMap<u64, (u64, V)>,
+    wide: Wide<V>,
 }
 
 /// Few spans, or spans of all sizes: none is a cell but of 2^48 bytes.
@@ -96,7 +96,7 @@ pub(crate) type WordMap<V> = Granular<V, 3>;
 
 impl<V, const SHIFT: u32> Default for Granular<V, SHIFT> {
     fn default() -> Self {
-        Self { cells: Cells::default(), wide: BTreeMap::new() }
+        Self { cells: Cells::default(), wide: Wide::default() }
     }
 }
 
@@ -121,40 +121,37 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         Span { first, last: first | ((1 << SHIFT) - 1) }
     }
 
-    /// The wide entry that holds `at`.
-    fn wide_at(&self, at: u64) -> Option<(Span, &V)> {
-        let (first, (last, value)) = self.wide.range(..=at).next_back()?;
-        (*last >= at).then_some((Span { first: *first, last: *last }, value))
-    }
-
     /// The entry that holds `at`, whole.
     pub(crate) fn get(&self, at: u64) -> Option<(Span, &V)> {
         match self.cells.get(at >> SHIFT) {
             Some(value) => Some((Self::of_cell(at >> SHIFT), value)),
-            None => self.wide_at(at),
+            None => self.wide.at(at),
         }
     }
 
     /// Whether any entry meets `span`.
     pub(crate) fn meets(&self, span: Span) -> bool {
-        if self.wide.is_empty() && span.first >> SHIFT == span.last >> SHIFT {
+        if self.wide.meets(span) {
+            return true;
+        }
+        if span.first >> SHIFT == span.last >> SHIFT {
             return self.cells.get(span.first >> SHIFT).is_some();
         }
-        self.wide_meets(span)
-            || self.cells.range(span.first >> SHIFT, span.last >> SHIFT).next().is_some()
+        self.cells.range(span.first >> SHIFT, span.last >> SHIFT).next().is_some()
     }
 
     /// The entries that meet `span`, whole, in order.
     fn whole(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
         let first = self.get(span.first);
-        // Mostly it lies in one entry.
+        let in_cell = span.first >> SHIFT == span.last >> SHIFT;
+        // Mostly it lies in one entry, or is a cell without one.
         let (mut one, many) = match first {
             Some((whole, _)) if whole.last >= span.last => (first, None),
+            None if in_cell && !self.wide.meets(span) => (None, None),
             first => (None, Some(first.map_or(span.first, |(whole, _)| whole.first))),
         };
         let mut many = many.map(|from| {
-            let wide = self.wide.range(from..=span.last);
-            let mut wide = wide.map(|(first, (last, v))| (Span { first: *first, last: *last }, v));
+            let mut wide = self.wide.from(Span { first: from, last: span.last });
             let cells = self.cells.range(span.first >> SHIFT, span.last >> SHIFT);
             let mut cells = cells.map(|(cell, value)| (Self::of_cell(cell), value));
             let next = (wide.next(), cells.next());
@@ -192,29 +189,25 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         if let Some(cell) = Self::cell(span) {
             return self.cells.get_mut(cell);
         }
-        self.wide.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+        self.wide.get_mut(span)
     }
 
     /// Puts an entry over `span` by itself, made of the one that was there, where no neighbour can
     /// be the same thing: if `span` is a cell and meets nothing that is none. Whether it did.
     pub(crate) fn put_cell(&mut self, span: Span, value: impl FnOnce(Option<&V>) -> V) -> bool {
         let Some(cell) = Self::cell(span) else { return false };
-        if !self.wide.is_empty() && self.wide_meets(span) {
+        if self.wide.meets(span) {
             return false;
         }
         self.cells.put(cell, value);
         true
     }
 
-    fn wide_meets(&self, span: Span) -> bool {
-        self.wide.range(..=span.last).next_back().is_some_and(|(_, (last, _))| *last >= span.first)
-    }
-
     fn exact(&self, span: Span) -> Option<&V> {
         if let Some(cell) = Self::cell(span) {
             return self.cells.get(cell);
         }
-        self.wide.get(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+        self.wide.get(span)
     }
 
     /// What of the map `span` meets: most changes are of one entry, or of none.
@@ -249,8 +242,8 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
             if let Some(value) = self.take(whole) {
                 self.enter(longer, value);
             }
-        } else if let Some((last, _)) = self.wide.get_mut(&whole.first) {
-            *last = span.last;
+        } else {
+            self.wide.extend(longer);
         }
         true
     }
@@ -259,9 +252,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
             Some(cell) => self.cells.put(cell, |_| value),
-            None => {
-                self.wide.insert(span.first, (span.last, value));
-            }
+            None => self.wide.insert(span, value),
         }
     }
 
@@ -269,7 +260,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     fn take(&mut self, span: Span) -> Option<V> {
         match Self::cell(span) {
             Some(cell) => self.cells.remove(cell),
-            None => self.wide.remove(&span.first).map(|(_, value)| value),
+            None => self.wide.remove(span),
         }
     }
 
@@ -443,52 +434,72 @@ mod tests {
         assert_eq!(clipped, [(Span { first: 0x1800, last: 0x1807 }, Moving(0x9800))]);
     }
 
-    proptest! {
-        /// Against an array of 64 cells.
-        #[test]
-        fn agrees_with_an_array(ops in prop::collection::vec((0u64..64, 1u64..20, 0u8..4, 0u8..3), 1..60)) {
-            // Cells of four bytes, so that entries of both sorts meet.
-            let mut map = Granular::<u8, 2>::default();
-            let mut cells = [None::<u8>; 64];
-            for (first, len, value, what) in ops {
-                let span = Span::of(first, len.min(64 - first)).unwrap();
-                let range = span.first as usize..=span.last as usize;
-                match what {
-                    0 => {
-                        map.insert(span, value);
-                        cells[range].fill(Some(value));
-                    }
-                    1 => {
-                        map.remove(span);
-                        cells[range].fill(None);
-                    }
-                    _ => {
-                        let next = |v: Option<u8>| match v {
-                            None => Some(value),
-                            Some(3) => None,
-                            Some(v) => Some(v + 1),
-                        };
-                        map.update(span, |_, v| next(v.copied()));
-                        for cell in &mut cells[range] {
-                            *cell = next(*cell);
-                        }
+    type Ops = Vec<(u64, u64, u8, u8)>;
+
+    fn ops() -> impl Strategy<Value = Ops> {
+        prop::collection::vec((0u64..64, 1u64..20, 0u8..4, 0u8..3), 1..60)
+    }
+
+    /// A map against an array of 64 values for `unit` bytes each.
+    fn agrees<const SHIFT: u32>(ops: Ops, unit: u64) -> Result<(), TestCaseError> {
+        let mut map = Granular::<u8, SHIFT>::default();
+        let mut cells = [None::<u8>; 64];
+        for (first, len, value, what) in ops {
+            let len = len.min(64 - first);
+            let span = Span::of(first * unit, len * unit).unwrap();
+            let range = first as usize..(first + len) as usize;
+            match what {
+                0 => {
+                    map.insert(span, value);
+                    cells[range.clone()].fill(Some(value));
+                }
+                1 => {
+                    map.remove(span);
+                    cells[range.clone()].fill(None);
+                }
+                _ => {
+                    let next = |v: Option<u8>| match v {
+                        None => Some(value),
+                        Some(3) => None,
+                        Some(v) => Some(v + 1),
+                    };
+                    map.update(span, |_, v| next(v.copied()));
+                    for cell in &mut cells[range.clone()] {
+                        *cell = next(*cell);
                     }
                 }
-                for (at, cell) in cells.iter().enumerate() {
-                    prop_assert_eq!(map.get(at as u64).map(|(_, v)| *v), *cell);
-                }
-                // Whatever is asked for, there is the part of it that each cell has.
-                let asked = Span::of(first, len.min(64 - first)).unwrap();
-                let parts: Vec<_> = map.parts(asked).collect();
-                prop_assert!(parts.is_sorted_by(|(a, _), (b, _)| a.last < b.first));
-                for at in asked.first..=asked.last {
-                    let part = parts.iter().find(|(part, _)| (part.first..=part.last).contains(&at));
-                    prop_assert_eq!(part.map(|(_, v)| **v), cells[at as usize]);
-                }
-                // Equal neighbours are one entry.
-                let runs = cells.chunk_by(|a, b| a == b).filter(|run| run[0].is_some()).count();
-                prop_assert_eq!(map.entries(), runs);
             }
+            for (at, cell) in cells.iter().enumerate() {
+                prop_assert_eq!(map.get(at as u64 * unit).map(|(_, v)| *v), *cell);
+            }
+            // Whatever is asked for, there is the part of it that each cell has.
+            prop_assert_eq!(map.meets(span), cells[range.clone()].iter().any(Option::is_some));
+            let parts: Vec<_> = map.parts(span).collect();
+            prop_assert!(parts.is_sorted_by(|(a, _), (b, _)| a.last < b.first));
+            for at in range {
+                let (first, last) = (at as u64 * unit, (at as u64 + 1) * unit - 1);
+                let part = parts.iter().find(|(part, _)| part.first <= first && last <= part.last);
+                prop_assert_eq!(part.map(|(_, v)| **v), cells[at]);
+            }
+            // Equal neighbours are one entry.
+            let runs = cells.chunk_by(|a, b| a == b).filter(|run| run[0].is_some()).count();
+            prop_assert_eq!(map.entries(), runs);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_an_array(ops in ops()) {
+            // Cells of four bytes, so that entries of both sorts meet.
+            agrees::<2>(ops, 1)?;
+        }
+
+        /// What is no cell lies in blocks of its own, and in more than are noted one by one.
+        #[test]
+        fn agrees_with_an_array_over_many_blocks(ops in ops()) {
+            agrees::<14>(ops.clone(), 4096)?;
+            agrees::<20>(ops, 1 << 17)?;
         }
     }
 }

@@ -217,16 +217,20 @@ impl Watch {
         }
     }
 
+    /// Whether there is no fresh entry and no hole anywhere.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.fresh.is_empty() && self.holes.is_empty()
+    }
+
     /// Whether a fresh entry or a hole is there.
     pub(crate) fn concerns(&self, space: SpaceId, virt: u64) -> bool {
-        if self.fresh.is_empty() && self.holes.is_empty() {
-            return false;
-        }
         self.fresh.get(&space).is_some_and(|map| map.get(virt).is_some())
             || self.holes.get(&space).is_some_and(|map| map.get(virt).is_some())
     }
 
     /// A CPU executed there, by event `seq`; it may be told late.
+    #[inline]
     pub(crate) fn runs(&mut self, cpu: CpuId, seq: u64, space: SpaceId, virt: u64) {
         match self.running.get_mut(cpu) {
             Some(running) if running.0 <= seq => *running = (seq, space, virt),

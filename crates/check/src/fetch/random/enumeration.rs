@@ -10,7 +10,7 @@ use textbed_arch::effect::{Barrier, Domain};
 
 use super::Op::{self, *};
 use super::Step;
-use crate::fetch::arm64::Caches;
+use crate::fetch::caches::Caches;
 
 /// Pairs without an order beyond which a program is left out: it would take too long.
 const MAX_CHOICES: usize = 10;

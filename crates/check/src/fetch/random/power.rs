@@ -20,7 +20,7 @@ use textbed_event::MemOrder;
 use super::super::powerpc;
 use super::super::views::View;
 use super::Mix;
-use crate::fetch::arm64::Caches;
+use crate::fetch::caches::Caches;
 use crate::mistakes::{self, Mistake};
 use crate::outcomes::Stream;
 use crate::span::Span;

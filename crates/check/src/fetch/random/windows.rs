@@ -4,7 +4,7 @@
 
 use textbed_arch::CpuId;
 
-use super::super::arm64::Caches;
+use super::super::caches::Caches;
 use super::super::views::View;
 use super::super::worked_examples::{CONFIGURATIONS, Litmus};
 use super::enumeration::Model;

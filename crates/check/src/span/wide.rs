@@ -1,0 +1,126 @@
+//! Values of spans that are no cells, in order, with a quick answer where there are none.
+//!
+//! Where most spans are cells, most look-ups of what is no cell find nothing: a bit for each block
+//! of addresses in which a wide span lies says so without a walk down a tree.
+
+use std::collections::BTreeMap;
+
+use super::Span;
+
+/// Bytes of a block, as a power of two.
+const BLOCK: u32 = 12;
+/// Blocks of one span that are noted one by one; a longer span is looked for from everywhere.
+const MAX_BLOCKS: u64 = 16;
+const WORDS: usize = 64;
+
+/// Values by first address, with the last one.
+#[derive(Clone, Debug)]
+pub(super) struct Wide<V> {
+    map: BTreeMap<u64, (u64, V)>,
+    /// By a hash of the block: whether a span may lie there. Bits go when the last span does.
+    blocks: Option<Box<[u64; WORDS]>>,
+    everywhere: bool,
+}
+
+impl<V> Default for Wide<V> {
+    fn default() -> Self {
+        Self { map: BTreeMap::new(), blocks: None, everywhere: false }
+    }
+}
+
+fn bit(block: u64) -> (usize, u64) {
+    let hash = block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+    ((hash >> 6) as usize % WORDS, 1 << (hash & 63))
+}
+
+impl<V> Wide<V> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether any span may meet this one.
+    fn may_meet(&self, span: Span) -> bool {
+        let Some(blocks) = &self.blocks else { return false };
+        let (first, last) = (span.first >> BLOCK, span.last >> BLOCK);
+        let noted = |block| {
+            let (word, bit) = bit(block);
+            blocks[word] & bit != 0
+        };
+        self.everywhere || last - first >= MAX_BLOCKS || (first..=last).any(noted)
+    }
+
+    fn note(&mut self, span: Span) {
+        let (first, last) = (span.first >> BLOCK, span.last >> BLOCK);
+        let blocks = self.blocks.get_or_insert_with(|| Box::new([0; WORDS]));
+        self.everywhere |= last - first >= MAX_BLOCKS;
+        for block in (first..=last).take(MAX_BLOCKS as usize) {
+            let (word, bit) = bit(block);
+            blocks[word] |= bit;
+        }
+    }
+
+    /// The entry that holds `at`.
+    pub(super) fn at(&self, at: u64) -> Option<(Span, &V)> {
+        if !self.may_meet(Span { first: at, last: at }) {
+            return None;
+        }
+        let (first, (last, value)) = self.map.range(..=at).next_back()?;
+        (*last >= at).then_some((Span { first: *first, last: *last }, value))
+    }
+
+    /// Whether any entry meets `span`.
+    pub(super) fn meets(&self, span: Span) -> bool {
+        let last = || self.map.range(..=span.last).next_back();
+        self.may_meet(span) && last().is_some_and(|(_, (last, _))| *last >= span.first)
+    }
+
+    /// The entries that begin in `span`, in order.
+    pub(super) fn from(&self, span: Span) -> impl Iterator<Item = (Span, &V)> {
+        let some = self.may_meet(span).then(|| self.map.range(span.first..=span.last));
+        let entries = some.into_iter().flatten();
+        entries.map(|(first, (last, value))| (Span { first: *first, last: *last }, value))
+    }
+
+    /// The value of `span`, if it is an entry by itself.
+    pub(super) fn get(&self, span: Span) -> Option<&V> {
+        if !self.may_meet(span) {
+            return None;
+        }
+        self.map.get(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+    }
+
+    pub(super) fn get_mut(&mut self, span: Span) -> Option<&mut V> {
+        if !self.may_meet(span) {
+            return None;
+        }
+        self.map.get_mut(&span.first).filter(|(last, _)| *last == span.last).map(|(_, v)| v)
+    }
+
+    /// Lets the entry that begins where `span` does end where that ends.
+    pub(super) fn extend(&mut self, span: Span) {
+        if let Some((last, _)) = self.map.get_mut(&span.first) {
+            let more = Span { first: *last, last: span.last };
+            *last = span.last;
+            self.note(more);
+        }
+    }
+
+    /// Puts an entry over a span that is free.
+    pub(super) fn insert(&mut self, span: Span, value: V) {
+        self.note(span);
+        self.map.insert(span.first, (span.last, value));
+    }
+
+    /// Takes the entry out that begins where `span` does.
+    pub(super) fn remove(&mut self, span: Span) -> Option<V> {
+        let value = self.map.remove(&span.first).map(|(_, value)| value);
+        if self.map.is_empty() {
+            (self.blocks, self.everywhere) = (None, false);
+        }
+        value
+    }
+}
