@@ -8,9 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// synchronisation.
 #[derive(Parser, Debug)]
 #[command(name = "textbed", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 nothing at deny level, 1 findings (test: a difference), \
-2 unusable input or arguments, 3 something needed is not modelled, a limit was reached, or a log \
-records too little to check anything. With several inputs all are processed, and 2 wins over 1 over 3.")]
+#[command(
+    after_help = "Exit status: 0 nothing at deny level, 1 findings (test: a difference; run: \
+also a CPU that waits for ever and is not expected to), 2 unusable input or arguments, 3 something \
+needed is not modelled, a limit was reached, or a log records too little to check anything. With \
+several inputs all are processed, and 2 wins over 1 over 3."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -14,7 +14,8 @@ use textbed_report::text::Problem;
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Note, Outcome, Run};
 use textbed_scenario::diagnostic::{Diagnostic, Severity};
-use textbed_scenario::syntax::ast::Block;
+use textbed_scenario::expect::End;
+use textbed_scenario::syntax::ast::{Block, Reading};
 use textbed_scenario::{Loaded, Outcome as Ended, PolicyChoice, RunEnd, RunError, RunOptions};
 
 use crate::args::{MachineArgs, PolicyArg, ScenarioArgs};
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
                     match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
                         Ok((mut run, _)) => {
                             baseline.apply(&mut run);
-                            status = status.and(status_of(&run));
+                            status = status.and(status_of(&run, &loaded));
                             other_orders |= run.outcome == Outcome::Clean && programs(&loaded) > 1;
                             if told.adds(&mut run) {
                                 timelines.keep(timeline, &run);
@@ -344,10 +345,20 @@ fn outcome(end: &RunEnd, report: &Report) -> Outcome {
     }
 }
 
-fn status_of(run: &Run) -> Status {
-    let limits = match run.outcome {
+fn status_of(run: &Run, loaded: &Loaded) -> Status {
+    let ended = match run.outcome {
         Outcome::Limit(_) | Outcome::NotModelled(_) => Status::NotModelled,
+        Outcome::Blocked if !may_block(run, loaded) => Status::Findings,
         _ => Status::Clean,
     };
-    limits.and(if run.denied() { Status::Findings } else { Status::Clean })
+    ended.and(if run.denied() { Status::Findings } else { Status::Clean })
+}
+
+/// Whether the scenario says that such a run ends with a CPU that waits for ever.
+fn may_block(run: &Run, loaded: &Loaded) -> bool {
+    let kernel = run.kernel.as_deref().and_then(|k| k.parse().ok());
+    let (Some(reading), Some(kernel)) = (Reading::by_name(&run.reading), kernel) else {
+        return false;
+    };
+    loaded.expectation(run.arch, kernel, reading).is_some_and(|e| e.end == End::Blocked)
 }

@@ -5,7 +5,8 @@
 pub(crate) enum Status {
     /// Nothing at deny level.
     Clean,
-    /// Findings at deny level, or a difference in `test`.
+    /// Findings at deny level, a difference in `test`, or in `run` a CPU that waits for ever and is
+    /// not expected to.
     Findings,
     /// Input or arguments that cannot be used.
     Unusable,

@@ -104,6 +104,23 @@ fn logs_that_cannot_be_used_are_exit_2() {
 }
 
 #[test]
+fn a_cpu_that_waits_for_ever_is_exit_1_unless_it_is_expected_to() {
+    let story = |expect: &str| {
+        format!(
+            "scenario \"x\"\narch x86_64\ncpu 0 {{\n  await nothing\n}}\n\
+                 cpu 1 {{\n  if 1 == 2 {{ publish nothing = 1 }}\n}}\n{expect}\n"
+        )
+    };
+    let cases =
+        [("", 1), ("expect: none", 1), ("expect: blocked", 0), ("expect arm64: blocked", 1)];
+    for (expect, want) in cases {
+        let output = over("story.tb", story(expect).as_bytes(), &["run"]);
+        assert_eq!(status(&output), want, "{expect}: {}", stdout(&output));
+        assert!(stdout(&output).contains("waits for `nothing`"), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn a_log_that_records_too_little_for_any_rule_is_not_clean() {
     let log = b"     a-1     [000] .....     1.000000: do_init_module: (do_init_module+0x4/0x40) \
                 mod=0xffffffffc0201000 name=\"x\"\n";
