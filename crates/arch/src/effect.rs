@@ -104,6 +104,8 @@ pub enum SyncCause {
     Serialising = 3,
     /// A change of address space (x86 MOV to CR3).
     SpaceSwitch = 4,
+    /// The CPU starts from reset: nothing was fetched before.
+    Reset = 5,
 }
 
 /// What a wait is for. An interrupt that is taken ends every one.

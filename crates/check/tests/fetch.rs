@@ -482,6 +482,35 @@ fn a_grace_period_or_a_lock_is_an_edge() {
 }
 
 #[test]
+fn those_who_share_a_lock_learn_nothing_from_each_other() {
+    for (arch, features) in configurations() {
+        for (released, taken) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut s = patched_area(arch, Features::empty(), Features::empty());
+            s.header.features = features;
+            for (name, step) in protocol(arch, features) {
+                match name {
+                    "publish" => {
+                        let lock = s.rec.name("cpu_hotplug_lock");
+                        let shared = |yes| if yes { Flags::SHARED } else { Flags::default() };
+                        s.flags = shared(released);
+                        s.emit(0, View::LockReleased { lock });
+                        s.flags = shared(taken);
+                        s.emit(1, View::LockAcquired { lock });
+                        s.flags = Flags::default();
+                    }
+                    "observe" => {}
+                    _ => step(&mut s),
+                }
+            }
+            s.fetch(1, AREA, P, 8);
+            let report = s.run();
+            let edge = !(released && taken);
+            assert_eq!(report.findings.is_empty(), edge, "{arch} {released} {taken}");
+        }
+    }
+}
+
+#[test]
 fn a_copy_loop_is_one_version_and_each_line_is_looked_at() {
     // 256 bytes in 8-byte stores; the third of four lines is not cleaned.
     let mut s = patched_area(Arch::Arm64, Features::empty(), Features::empty());

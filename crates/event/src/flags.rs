@@ -65,6 +65,9 @@ impl Flags {
     /// A region is a stretch in which others get their places: where something lies in it says
     /// nothing in another run.
     pub const ZONE: Flags = Flags(1 << 16);
+    /// A lock was taken or released by one of several who may hold it together: such holders learn
+    /// nothing from each other, and all that the last one learnt who held it alone.
+    pub const SHARED: Flags = Flags(1 << 17);
 
     /// Both sets.
     #[must_use]

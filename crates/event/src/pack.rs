@@ -333,8 +333,8 @@ fn domain(number: u64) -> Domain {
 
 fn sync_cause(number: u64) -> SyncCause {
     use SyncCause::*;
-    let known = [Instruction, ExceptionEntry, ExceptionReturn, Serialising];
-    known.get(number as usize).copied().unwrap_or(SpaceSwitch)
+    let known = [Instruction, ExceptionEntry, ExceptionReturn, Serialising, SpaceSwitch];
+    known.get(number as usize).copied().unwrap_or(Reset)
 }
 
 fn barrier(number: u64) -> Barrier {

@@ -314,7 +314,7 @@ pub enum View {
         /// The sender waited for all receivers up to here.
         waited: bool,
     },
-    /// A lock was taken.
+    /// A lock was taken: for one holder, or (with [`Flags::SHARED`](crate::Flags)) for several.
     LockAcquired {
         /// Which, as a name.
         lock: NameId,

@@ -18,6 +18,7 @@ use crate::bpf::Packs;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::{KernelError, Stop};
+use crate::hotplug::Hotplug;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::rox_cache::RoxCache;
@@ -108,6 +109,7 @@ impl Kernel {
             caps,
             layout,
             cpus,
+            hotplug: Hotplug::new(cpus),
             areas: Areas::default(),
             image,
             warned: BTreeSet::new(),

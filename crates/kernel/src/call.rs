@@ -11,6 +11,7 @@ use crate::area::Frames;
 use crate::calls::{CALLS, CallNeed, CallSpec, NOT_MODELLED, ParamKind, find_call};
 use crate::errno;
 use crate::error::{CallError, Stop};
+use crate::hotplug::{Shares, shares};
 use crate::kernel::{CallValue, Kernel};
 use crate::needs::needs_of;
 use crate::phases::UnderWay;
@@ -86,12 +87,14 @@ impl Kernel {
         let spec = find_call(name, self.version, self.arch)?;
         self.check_cpu(cpu, spec)?;
         let checked = check_args(spec, self.arch, args)?;
-        self.perform(cpu, spec, &checked)
+        self.carried_out(cpu, |k| k.open_first(cpu, spec, &checked))
     }
 
     pub(crate) fn check_cpu(&self, cpu: CpuId, spec: &CallSpec) -> Result<(), CallError> {
         if cpu.0 < self.cpus {
-            return Ok(());
+            let what = format!("a call on {cpu}, which is offline");
+            let offline = CallError::NotModelled { call: spec.name.to_owned(), what };
+            return if self.is_online(cpu) { Ok(()) } else { Err(offline) };
         }
         Err(CallError::Arguments {
             call: spec.name,
@@ -205,8 +208,17 @@ impl Kernel {
         spec: &'static CallSpec,
         args: &Args,
     ) -> Result<CallValue, CallError> {
+        self.carried_out(cpu, |k| k.open(cpu, spec, args))
+    }
+
+    /// Carries out what `open` begins, letting nobody in between.
+    fn carried_out(
+        &mut self,
+        cpu: CpuId,
+        open: impl FnOnce(&mut Kernel) -> Result<Option<CallValue>, CallError>,
+    ) -> Result<CallValue, CallError> {
         let floor = self.under_way.get(&cpu).map_or(0, Vec::len);
-        let done = match self.open(cpu, spec, args) {
+        let done = match open(self) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => self.run_whole(cpu, floor),
             Err(error) => Err(error),
@@ -217,6 +229,19 @@ impl Kernel {
             calls.truncate(floor);
         }
         done
+    }
+
+    /// As [`Kernel::open`], for a call that no other call makes.
+    pub(crate) fn open_first(
+        &mut self,
+        cpu: CpuId,
+        spec: &'static CallSpec,
+        args: &Args,
+    ) -> Result<Option<CallValue>, CallError> {
+        self.beginning = Some(spec.name);
+        let opened = self.open(cpu, spec, args);
+        self.beginning = None;
+        opened
     }
 
     /// Enters a call and runs its body; `None` if that left steps behind.
@@ -249,6 +274,7 @@ impl Kernel {
             spec,
             args: args.clone(),
             call,
+            keeps_cpus: false,
             armed: None,
             steps: VecDeque::new(),
             value: 0,
@@ -259,6 +285,10 @@ impl Kernel {
             }
             under.value = value;
         } else {
+            if shares(spec.name, self.arch) == Some(Shares::Whole) {
+                self.share(cpu).map_err(|stop| self.error(stop, spec.name))?;
+                under.keeps_cpus = true;
+            }
             let outer = std::mem::replace(&mut self.armed, due);
             let staged = std::mem::take(&mut self.staged);
             let done = (spec.run)(self, cpu, args);
@@ -273,7 +303,7 @@ impl Kernel {
                 Err(stop) => return Err(self.error(stop, spec.name)),
             }
         }
-        Ok(Some(self.close(cpu, &under)))
+        self.close(cpu, &under).map(Some)
     }
 
     /// The error of a call. What the machine refuses where a stray store went over page tables is
@@ -287,8 +317,11 @@ impl Kernel {
     }
 
     /// Leaves a call: what it promises, and its result.
-    pub(crate) fn close(&mut self, cpu: CpuId, under: &UnderWay) -> CallValue {
+    pub(crate) fn close(&mut self, cpu: CpuId, under: &UnderWay) -> Result<CallValue, CallError> {
         let UnderWay { spec, args, call, value, .. } = under;
+        if under.keeps_cpus {
+            self.unshare(cpu).map_err(|stop| self.error(stop, spec.name))?;
+        }
         let failed = spec.returns.failed(*value);
         if !failed {
             for row in promises_of(spec.name, self.arch, self.version) {
@@ -296,7 +329,7 @@ impl Kernel {
             }
         }
         self.machine.leave_call(cpu, *call, *value, failed);
-        CallValue { value: *value, failed, call: *call }
+        Ok(CallValue { value: *value, failed, call: *call })
     }
 
     fn promise(&mut self, cpu: CpuId, row: &PromiseRow, args: &Args) {
@@ -371,7 +404,11 @@ pub(crate) fn check_args(
                     format!("{v} pages do not fit the parameter, an int"),
                 ));
             }
+            (ParamKind::Cpu, Arg::Value(v)) if u32::try_from(*v).is_ok() => *v,
             (ParamKind::Byte, Arg::Value(v)) if *v <= 0xff => *v,
+            (ParamKind::Cpu, Arg::Value(v)) => {
+                return Err(wrong(param.name, format!("{v} is no number of a CPU")));
+            }
             (ParamKind::Byte, Arg::Value(v)) => {
                 return Err(wrong(param.name, format!("{v:#x} is no byte")));
             }

@@ -23,6 +23,8 @@ pub enum ParamKind {
     Bytes,
     /// A number of pages (a C `int`).
     Pages,
+    /// The number of a CPU (a C `unsigned int`).
+    Cpu,
     /// One byte.
     Byte,
     /// An instruction as a number: 32 bits, or a prefix in the upper 32.
@@ -43,6 +45,7 @@ impl ParamKind {
             ParamKind::Addr => "an address",
             ParamKind::Bytes => "a number of bytes",
             ParamKind::Pages => "a number of pages",
+            ParamKind::Cpu => "the number of a CPU",
             ParamKind::Byte => "a byte",
             ParamKind::Insn => "an instruction as a number",
             ParamKind::Flag => "0 or 1",

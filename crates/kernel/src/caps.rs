@@ -176,6 +176,8 @@ facts! {
     StaticCall = "static-call",
     /// Where a BPF trampoline's image lives.
     TrampolineImage = "bpf-trampoline-image",
+    /// CPU 0 can be taken offline.
+    BootCpuRemovable = "boot-cpu-removable",
 }
 
 /// The facts of one version on one architecture.

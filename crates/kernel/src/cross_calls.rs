@@ -55,12 +55,30 @@ pub(crate) const SET_MEMORY: Names = &[
     "set_memory_4k",
 ];
 
+/// What allocates kernel addresses, and looks once more after a purge where there are none.
+pub(crate) const ALLOCATES: Names = &[
+    "vmalloc",
+    "vmalloc_huge",
+    "vmalloc_no_huge",
+    "vmalloc_exec",
+    "__vmalloc_node_range",
+    "vmap",
+    "module_alloc",
+    "module_alloc_huge",
+    "execmem_alloc",
+    "execmem_alloc_rw",
+];
+
 /// What writes the text of BPF programs.
 pub(crate) const BPF_TEXT: Names = &["bpf_arch_text_copy", "bpf_arch_text_invalidate"];
 
 /// Calls on packs that write their text.
-const PACKS_WRITTEN: Names =
-    &["bpf_prog_pack_free", "bpf_jit_binary_pack_finalize", "bpf_jit_binary_pack_free"];
+const PACKS_WRITTEN: Names = &[
+    "bpf_prog_pack_free",
+    "bpf_jit_binary_pack_alloc",
+    "bpf_jit_binary_pack_finalize",
+    "bpf_jit_binary_pack_free",
+];
 
 /// Calls that change where BPF programs attach.
 const LINKS: Names = &["bpf_trampoline_link_prog", "bpf_trampoline_unlink_prog"];
@@ -72,7 +90,7 @@ const IMAGES: Names = &["__bpf_tramp_image_put_deferred", "bpf_dispatcher_change
 /// a step waits for stands there. What sends and is not here fails where it is begun, in debug
 /// builds.
 const SENDERS: &[(By, &[Arch], &[Names])] = &[
-    (By::Itself, ALL, &[&["kick_all_cpus_sync", "stop_machine"]]),
+    (By::Itself, ALL, &[&["kick_all_cpus_sync", "stop_machine", "stop_machine_cpuslocked"]]),
     (By::Itself, X86, &[&["text_poke_sync", "smp_text_poke_sync_each_cpu"]]),
     (
         By::Itself,
@@ -86,6 +104,8 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "apply_alternatives_all",
                 "static_key_enable",
                 "static_key_disable",
+                "static_key_enable_cpuslocked",
+                "static_key_disable_cpuslocked",
                 "load_module",
             ],
             BPF_TEXT,
@@ -110,8 +130,6 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "vmalloc_exec_v1",
                 "vfree_exec",
                 "module_memfree",
-                "execmem_alloc",
-                "execmem_alloc_rw",
                 "execmem_restore_rox",
                 "execmem_free",
                 "load_module",
@@ -120,8 +138,9 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "free_module",
                 "register_kprobe",
                 "bpf_prog_pack_alloc",
-                "bpf_jit_binary_pack_alloc",
+                "register_ftrace_function",
             ],
+            ALLOCATES,
             SET_MEMORY,
             PACKS_WRITTEN,
             LINKS,
@@ -209,7 +228,7 @@ impl Kernel {
         function: &str,
         handler: OnCpu<'_>,
     ) -> Result<(), Stop> {
-        let targets = CpuMask::first(self.cpus).without(cpu);
+        let targets = self.online().collect::<CpuMask>().without(cpu);
         if targets == CpuMask::EMPTY {
             return Ok(());
         }

@@ -16,6 +16,7 @@ use crate::call::Failure;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::Stop;
+use crate::hotplug::Hotplug;
 use crate::layout::{Layout, Range};
 use crate::phases::{Step, UnderWay};
 use crate::rox_cache::RoxCache;
@@ -45,6 +46,8 @@ pub struct Kernel {
     pub(crate) caps: Caps,
     pub(crate) layout: Layout,
     pub(crate) cpus: u16,
+    /// Which of them are online.
+    pub(crate) hotplug: Hotplug,
     pub(crate) areas: Areas,
     /// Frames of the kernel text.
     pub(crate) image: Frames,
@@ -68,7 +71,7 @@ pub struct Kernel {
     pub(crate) noted: Vec<(VirtAddr, u64)>,
     /// Calls of several phases, by CPU, innermost last.
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
-    /// The call whose body runs now, from [`Kernel::begin`] to its end or its first step.
+    /// The call whose body runs now, if no other made it: to its end or its first step.
     pub(crate) beginning: Option<&'static str>,
     /// Some page was unmapped: page-table pages may be empty.
     pub(crate) unmapped: bool,

@@ -8,7 +8,7 @@
 use textbed_arch::{Arch, Cite};
 use textbed_event::Need;
 
-use crate::cross_calls::{BPF_TEXT, SET_MEMORY};
+use crate::cross_calls::{ALLOCATES, BPF_TEXT, SET_MEMORY};
 use crate::facts::{V6_9, V6_10};
 use crate::version::{Version, in_range};
 
@@ -47,18 +47,7 @@ const fn row(
 /// Every need that is not in the call table.
 pub const NEEDS: &[NeedRow] = &[
     row(
-        &[
-            "vmalloc",
-            "vmalloc_huge",
-            "vmalloc_no_huge",
-            "vmalloc_exec",
-            "__vmalloc_node_range",
-            "vmap",
-            "module_alloc",
-            "module_alloc_huge",
-            "execmem_alloc",
-            "execmem_alloc_rw",
-        ],
+        ALLOCATES,
         ALL,
         Need::MaySleep,
         Cite::read("Linux 6.12 mm/vmalloc.c: GFP_KERNEL, BUG_ON(in_interrupt())"),

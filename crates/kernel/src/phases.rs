@@ -15,13 +15,18 @@ use textbed_event::CallRef;
 use crate::call::{Arg, Args, check_args};
 use crate::calls::{CallSpec, find_call};
 use crate::error::{CallError, Stop};
+use crate::hotplug::shares;
 use crate::kernel::{CallValue, Kernel};
 
 /// What a call waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wait {
-    /// A lock that another CPU holds.
+    /// A lock that another CPU holds, or that others share.
     Lock(String),
+    /// A lock that several share, and that another CPU has alone or waits to have.
+    SharedLock(String),
+    /// The end of the call that is under way on a CPU.
+    CallOf(CpuId),
     /// Other CPUs whose interrupts are off.
     Cpus(Vec<CpuId>),
 }
@@ -29,7 +34,8 @@ pub enum Wait {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wait::Lock(name) => f.write_str(name),
+            Wait::Lock(name) | Wait::SharedLock(name) => f.write_str(name),
+            Wait::CallOf(cpu) => write!(f, "the call that is under way on {cpu}"),
             Wait::Cpus(cpus) => {
                 let names: Vec<String> = cpus.iter().map(ToString::to_string).collect();
                 write!(f, "{}, with interrupts off there", names.join(", "))
@@ -78,7 +84,7 @@ pub(crate) fn step_then_others(
 /// A step that waits for a lock and takes it.
 pub(crate) fn lock_step(name: &'static str) -> Step {
     Box::new(move |k, cpu| {
-        if k.machine.lock_holder(name).is_some_and(|by| by != cpu) {
+        if k.lock_waits(cpu, name, false) {
             return Ok(Turn::Wait(Wait::Lock(name.to_owned())));
         }
         k.lock(cpu, name).map(|()| Turn::Next)
@@ -110,6 +116,8 @@ pub(crate) struct UnderWay {
     pub(crate) spec: &'static CallSpec,
     pub(crate) args: Args,
     pub(crate) call: CallRef,
+    /// It keeps CPUs where they are until its end.
+    pub(crate) keeps_cpus: bool,
     /// The injected failure that its next allocation meets.
     pub(crate) armed: Option<usize>,
     pub(crate) steps: VecDeque<Step>,
@@ -153,17 +161,18 @@ impl Kernel {
             let what = format!("a call on {cpu} while another is under way there");
             return Err(CallError::NotModelled { call: spec.name.to_owned(), what });
         }
-        let held = |lock: &&&str| self.machine.lock_holder(lock).is_some_and(|by| by != cpu);
-        if let Some(lock) = spec.takes.iter().find(held) {
+        if let Some(lock) = spec.takes.iter().find(|lock| self.lock_waits(cpu, lock, false)) {
             return Ok(Progress::Waits(Wait::Lock((*lock).to_owned())));
+        }
+        if shares(spec.name, self.arch).is_some()
+            && let Some(wait) = self.share_waits(cpu)
+        {
+            return Ok(Progress::Waits(wait));
         }
         if let Some(wait) = self.held_back(cpu, spec).filter(|_| !anyway) {
             return Ok(Progress::Waits(wait));
         }
-        self.beginning = Some(spec.name);
-        let opened = self.open(cpu, spec, &checked);
-        self.beginning = None;
-        match opened? {
+        match self.open_first(cpu, spec, &checked)? {
             Some(value) => Ok(Progress::Done(value)),
             None => self.resume(cpu),
         }
@@ -210,7 +219,7 @@ impl Kernel {
                 return Err(CallError::NotModelled { call: "resume".to_owned(), what });
             };
             let Some(mut step) = top.steps.pop_front() else {
-                let value = self.close(cpu, &top);
+                let value = self.close(cpu, &top)?;
                 let depth = self.under_way.get(&cpu).map_or(0, Vec::len);
                 if depth <= floor {
                     return Ok(Progress::Done(value));
@@ -278,7 +287,7 @@ impl Kernel {
 
     /// Receivers of a cross-call that do not take interrupts now.
     pub(crate) fn receivers_off(&self, cpu: CpuId) -> Option<Wait> {
-        let others = (0..self.cpus).map(CpuId).filter(|c| *c != cpu);
+        let others = self.online().filter(|c| *c != cpu);
         let off: Vec<CpuId> = others.filter(|c| !self.machine.irqs_on(*c)).collect();
         (!off.is_empty()).then_some(Wait::Cpus(off))
     }

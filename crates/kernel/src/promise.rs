@@ -81,6 +81,8 @@ const KICKS: Cite = Cite::read(
 );
 const SET_MEMORY: Cite =
     Cite::read("Linux 5.19, 6.12: each implementation flushes all CPUs before it returns 0");
+const ENABLE_LOCKED: &str = "static_key_enable_cpuslocked";
+const DISABLE_LOCKED: &str = "static_key_disable_cpuslocked";
 const SELF_PAGES: Extent = Extent::Pages(0, 1);
 
 /// Every promise.
@@ -146,8 +148,12 @@ pub const PROMISES: &[PromiseRow] = &[
     row("smp_text_poke_batch_finish", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH),
     row("static_key_enable", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
     row("static_key_disable", X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row(ENABLE_LOCKED, X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
+    row(DISABLE_LOCKED, X86, None, Promise::NoStaleCode, Extent::Noted, BATCH_OLD),
     row("static_key_enable", ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
     row("static_key_disable", ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
+    row(ENABLE_LOCKED, ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
+    row(DISABLE_LOCKED, ARM64, Some(V6_11), Promise::NoStaleCode, Extent::Noted, KICKS),
     row(
         "aarch64_insn_patch_text",
         ARM64,

@@ -7,7 +7,7 @@
 //! invalidation, `isb` on each CPU. From: Linux 6.12 kernel/stop_machine.c multi_cpu_stop(),
 //! arch/arm64/kernel/alternative.c, arch/x86/kernel/alternative.c. Not modelled: the function (an
 //! empty one; a scenario's own stands in `with stop_machine`), the stopper threads and what wakes
-//! them, CPU hotplug, x86's stopped NMIs, powerpc's feature sections.
+//! them, x86's stopped NMIs, powerpc's feature sections.
 
 use textbed_arch::{Arch, CpuId};
 use textbed_event::View;
@@ -68,7 +68,7 @@ impl Kernel {
     ) -> Result<(), Stop> {
         self.interrupts_others(cpu)?;
         let irqs = self.machine.irqs_on(cpu);
-        let others: Vec<CpuId> = (0..self.cpus).map(CpuId).filter(|c| *c != cpu).collect();
+        let others: Vec<CpuId> = self.online().filter(|c| *c != cpu).collect();
         self.patch_rounds += 1;
         let round = self.patch_rounds;
         for other in &others {
@@ -83,12 +83,12 @@ impl Kernel {
         run(self, cpu)?;
         let slot = format!("stop_machine round {round}");
         self.machine.publish(cpu, &slot, 1);
-        for other in &others {
-            self.machine.observe(*other, &slot);
+        for other in self.online().filter(|c| *c != cpu) {
+            self.machine.observe(other, &slot);
             if let Some(op) = last {
-                self.machine.op_named(*other, op, 0)?;
+                self.machine.op_named(other, op, 0)?;
             }
-            self.machine.set_irqs(*other, true);
+            self.machine.set_irqs(other, true);
         }
         self.machine.set_irqs(cpu, irqs);
         self.emit(cpu, textbed_event::Flags::default(), View::StopMachine { begin: false });

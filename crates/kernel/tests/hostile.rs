@@ -78,6 +78,7 @@ fn arguments(spec: &CallSpec, step: &Step, known: &[u64], fixed: &[u64]) -> Vec<
             ParamKind::Pages => {
                 Arg::Value(if seed.0.is_multiple_of(3) { number(seed) } else { seed.1 % 5 })
             }
+            ParamKind::Cpu => Arg::Value(seed.1 % 3),
             ParamKind::Byte => Arg::Value(seed.1 % 300),
             ParamKind::Insn => Arg::Value(seed.1 >> (seed.0 % 64)),
             ParamKind::Flag => Arg::Value(seed.1 % 3),
@@ -134,7 +135,14 @@ fn run(arch: Arch, version: &str, steps: &[Step]) {
         let Ok(spec) = find_call(name, bed.kernel.version(), arch) else { continue };
         let args = arguments(spec, step, &known, &fixed);
         let cpu = CpuId(step.cpu);
-        let done = carried_out(&mut bed, cpu, name, &args);
+        let mut done = carried_out(&mut bed, cpu, name, &args);
+        // What is left open on purpose is ended at once: alone, nobody else would.
+        let ends = [("cpus_read_lock", "cpus_read_unlock"), ("cpu_up_begin", "cpu_up_end")];
+        if let Some((_, end)) = ends.iter().find(|(begin, _)| *begin == name)
+            && done.is_ok()
+        {
+            done = carried_out(&mut bed, cpu, end, &args);
+        }
         let batch = bed.take();
         for event in &batch.events {
             assert!(event.is_valid(), "{event:?}");

@@ -53,6 +53,7 @@ fn usual(kind: ParamKind, area: u64) -> Arg {
         ParamKind::Addr => Arg::Value(area),
         ParamKind::Bytes => Arg::Value(4096),
         ParamKind::Pages => Arg::Value(1),
+        ParamKind::Cpu => Arg::Value(1),
         ParamKind::Byte => Arg::Value(0xcc),
         ParamKind::Insn => Arg::Value(0x6000_0000),
         ParamKind::Flag => Arg::Value(0),

@@ -17,6 +17,7 @@ use crate::ipi::{Ipi, Serving};
 use crate::iside::Ahead;
 use crate::leave_out::Watch;
 use crate::lines::Lines;
+use crate::locks::Held;
 use crate::maintain::Pending;
 use crate::memory::Memory;
 use crate::spaces::Space;
@@ -122,7 +123,7 @@ pub struct Machine {
     pub(crate) past: Past,
     pub(crate) choices: Choices,
     pub(crate) recorder: Recorder,
-    pub(crate) locks: BTreeMap<String, CpuId>,
+    pub(crate) locks: BTreeMap<String, Held>,
     pub(crate) slots: BTreeMap<String, u64>,
     pub(crate) next_ipi: u32,
     /// Counts what happened; every change of state has a moment of its own.

@@ -101,9 +101,9 @@ impl Machine {
             visit_cpu(c, take);
         }
         take(Part::Value(self.locks.len() as u64));
-        for (name, cpu) in &self.locks {
+        for (name, held) in &self.locks {
             take(Part::Bytes(name.as_bytes()));
-            take(Part::Value(u64::from(cpu.0)));
+            held.visit(take);
         }
         take(Part::Value(self.slots.len() as u64));
         for (name, value) in &self.slots {

@@ -1,9 +1,9 @@
-//! What orders CPUs among each other: locks, published values, their state; frames changing hands;
-//! and what patchers say about their work (handlers of traps, needs of a call).
+//! What orders CPUs among each other: published values, their state; frames changing hands; and
+//! what patchers say about their work (handlers of traps, needs of a call).
 //!
-//! Modelled: a lock is held or not; a published value is seen by whoever looks later, as by a
-//! load-acquire whose result decides a branch. Not modelled: lock contention and fairness, and
-//! looking at a slot without depending on it.
+//! Modelled: a published value is seen by whoever looks later, as by a load-acquire whose result
+//! decides a branch. Not modelled: looking at a slot without depending on it. Locks are in
+//! [`crate::locks`].
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
 use textbed_event::{CpuState, NameId, Need, View};
@@ -12,51 +12,6 @@ use crate::leave_out::SyncKind;
 use crate::{Machine, MachineError};
 
 impl Machine {
-    /// Takes a lock.
-    ///
-    /// # Errors
-    /// Somebody holds it, perhaps the caller itself.
-    pub fn lock(&mut self, cpu: CpuId, name: &str) -> Result<(), MachineError> {
-        self.cpu(cpu)?;
-        if let Some(by) = self.locks.get(name) {
-            return Err(MachineError::LockHeld { name: name.to_owned(), by: *by });
-        }
-        self.locks.insert(name.to_owned(), cpu);
-        if self.begins_untold(cpu, || SyncKind::Lock(name.to_owned())) {
-            return Ok(());
-        }
-        self.learned(cpu);
-        let lock = self.recorder.name(name);
-        self.emit(cpu, View::LockAcquired { lock });
-        Ok(())
-    }
-
-    /// Releases a lock.
-    ///
-    /// # Errors
-    /// This CPU does not hold it.
-    pub fn unlock(&mut self, cpu: CpuId, name: &str) -> Result<(), MachineError> {
-        self.cpu(cpu)?;
-        if self.locks.get(name) != Some(&cpu) {
-            return Err(MachineError::LockNotHeld { name: name.to_owned(), cpu });
-        }
-        if self.ends_untold(|| SyncKind::Lock(name.to_owned())) {
-            self.locks.remove(name);
-            return Ok(());
-        }
-        self.perform_all(cpu);
-        self.locks.remove(name);
-        let lock = self.recorder.name(name);
-        self.emit(cpu, View::LockReleased { lock });
-        Ok(())
-    }
-
-    /// Who holds a lock.
-    #[must_use]
-    pub fn lock_holder(&self, name: &str) -> Option<CpuId> {
-        self.locks.get(name).copied()
-    }
-
     /// Publishes a value by a release store.
     pub fn publish(&mut self, cpu: CpuId, slot: &str, value: u64) {
         // Where every store releases there is nothing to leave out.

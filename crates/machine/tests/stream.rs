@@ -198,6 +198,26 @@ fn cross_calls_and_locks_in_wrong_contexts() {
 }
 
 #[test]
+fn several_share_a_lock_or_one_has_it_alone() {
+    let mut r = rig(Box::new(Newest));
+    let name = || "cpu_hotplug_lock".to_owned();
+    for cpu in [P0, P1, P1] {
+        r.m.lock_shared(cpu, &name()).unwrap();
+    }
+    assert_eq!(r.m.lock_sharers(&name()), [P0, P1, P1]);
+    assert_eq!(r.m.lock_holder(&name()), None);
+    assert_eq!(r.m.lock(P2, &name()), Err(MachineError::LockHeld { name: name(), by: P0 }));
+    let not = |cpu| Err(MachineError::LockNotHeld { name: name(), cpu });
+    assert_eq!(r.m.unlock_shared(P2, &name()), not(P2));
+    assert_eq!(r.m.unlock(P0, &name()), not(P0));
+    for cpu in [P1, P0, P1] {
+        r.m.unlock_shared(cpu, &name()).unwrap();
+    }
+    r.m.lock(P2, &name()).unwrap();
+    assert_eq!(r.m.lock_shared(P0, &name()), Err(MachineError::LockHeld { name: name(), by: P2 }));
+}
+
+#[test]
 fn a_cross_call_is_pending_until_interrupts_are_on_and_synchronises_only_then() {
     let mut r = rig(Box::new(Stalest));
     r.fetch(P1, 0);

@@ -38,10 +38,19 @@ struct Ipi<T> {
     done: T,
 }
 
+/// What the holders of a lock released.
+#[derive(Clone, Default, Debug)]
+struct Lock<T> {
+    /// Those that had it alone.
+    alone: T,
+    /// Those that shared it, who learn nothing from each other.
+    shared: T,
+}
+
 /// What was released and where.
 #[derive(Debug)]
 pub(crate) struct Edges<T> {
-    locks: FxHashMap<NameId, T>,
+    locks: FxHashMap<NameId, Lock<T>>,
     slots: FxHashMap<NameId, VecDeque<(u64, T)>>,
     ipis: VecDeque<Ipi<T>>,
 }
@@ -53,14 +62,19 @@ impl<T> Default for Edges<T> {
 }
 
 impl<T: Join> Edges<T> {
-    pub(crate) fn lock_released(&mut self, lock: NameId, knowledge: T) {
+    pub(crate) fn lock_released(&mut self, lock: NameId, shared: bool, knowledge: T) {
         if self.locks.len() < MAX_NAMES || self.locks.contains_key(&lock) {
-            self.locks.entry(lock).or_default().join(&knowledge);
+            let lock = self.locks.entry(lock).or_default();
+            let of = if shared { &mut lock.shared } else { &mut lock.alone };
+            of.join(&knowledge);
         }
     }
 
-    pub(crate) fn lock_acquired(&self, lock: NameId) -> Option<&T> {
-        self.locks.get(&lock)
+    /// What who takes a lock learns.
+    pub(crate) fn lock_acquired(&self, lock: NameId, shared: bool) -> impl Iterator<Item = &T> {
+        let lock = self.locks.get(&lock);
+        let from_sharers = lock.filter(|_| !shared).map(|lock| &lock.shared);
+        lock.map(|lock| &lock.alone).into_iter().chain(from_sharers)
     }
 
     pub(crate) fn published(&mut self, slot: NameId, value: u64, knowledge: T) {

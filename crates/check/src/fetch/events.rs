@@ -392,16 +392,17 @@ impl Live {
 
     pub(crate) fn lock_acquired(&mut self, now: Now<'_>, lock: NameId) {
         let p = now.cpu();
+        let shared = now.event.flags.has(Flags::SHARED);
         self.fetches.looks.learnt(p);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } if machine.by_edges => {
-                if let Some(from) = edges.lock_acquired(lock) {
+                for from in edges.lock_acquired(lock, shared) {
                     machine.acquire(p, from);
                 }
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
-                if let Some(from) = edges.lock_acquired(lock) {
+                for from in edges.lock_acquired(lock, shared) {
                     weak.acquire(p, from);
                 }
             }
@@ -411,13 +412,14 @@ impl Live {
 
     pub(crate) fn lock_released(&mut self, now: Now<'_>, lock: NameId) {
         let (p, seq) = (now.cpu(), now.seq());
+        let shared = now.event.flags.has(Flags::SHARED);
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } if machine.by_edges => {
-                edges.lock_released(lock, machine.release(p, seq))
+                edges.lock_released(lock, shared, machine.release(p, seq));
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
-                edges.lock_released(lock, weak.release(p, false));
+                edges.lock_released(lock, shared, weak.release(p, false));
             }
             _ => {}
         }

@@ -56,6 +56,7 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
             Some(SyncCause::ExceptionEntry) => "an interrupt or exception that it took",
             Some(SyncCause::ExceptionReturn) => "a return from an interrupt or exception",
             Some(SyncCause::SpaceSwitch) => "a change of its address space",
+            Some(SyncCause::Reset) => "its start from reset",
             _ => "a context synchronisation",
         };
         draft.notes.push(format!(

@@ -173,7 +173,7 @@ pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
     k.interrupts_others(cpu)?;
     let irqs = k.machine.irqs_on(cpu);
     k.emit(cpu, Flags::default(), View::StopMachine { begin: true });
-    let everyone: Vec<CpuId> = (0..k.cpus).map(CpuId).collect();
+    let everyone: Vec<CpuId> = k.online().collect();
     for one in &everyone {
         k.machine.set_irqs(*one, false);
     }

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_CODE, ADDR_INSN, ARM64, SLEEPS, START_END, V6_3, call, needs, p, since};
+use super::{ADDR_CODE, ADDR_INSN, ARM64, CPUS_HELD, START_END, V6_3, call, needs, p, since};
 use crate::arm64;
 use crate::calls::ParamKind::{Addr, Bytes, Code, Insn};
 use crate::calls::{CallSpec, Returns};
@@ -79,7 +79,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             PATCHING,
             arm64::patching::patch_text,
         ),
-        SLEEPS,
+        CPUS_HELD,
     ),
     call(
         "caches_clean_inval_pou",

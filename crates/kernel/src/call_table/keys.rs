@@ -8,8 +8,8 @@ use crate::calls::{CallSpec, Param, Returns};
 use crate::text_users;
 
 const JUMP_LABEL: Cite = Cite::read("Linux 6.12 kernel/jump_label.c, arch/*/kernel/jump_label.c");
-const KEY: &[Param] = &[p("key", Bytes)];
-const KEY_LOCKS: &[&str] = &["jump_label_mutex", "text_mutex"];
+pub(super) const KEY: &[Param] = &[p("key", Bytes)];
+pub(super) const KEY_LOCKS: &[&str] = &["jump_label_mutex", "text_mutex"];
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[

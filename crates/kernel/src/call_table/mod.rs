@@ -8,6 +8,7 @@ mod allocation;
 mod arm64;
 mod bpf;
 mod flushes;
+mod hotplug;
 mod keys;
 mod modules;
 mod not_modelled;
@@ -23,6 +24,7 @@ use textbed_event::Need;
 
 use crate::calls::ParamKind::{Addr, Bytes, Code, Insn, Pages};
 use crate::calls::{Body, CallNeed, CallSpec, Param, ParamKind, Returns};
+use crate::hotplug::HOTPLUG_LOCK;
 use crate::version::Version;
 
 pub(crate) use allocation::EXECMEM_TYPES;
@@ -43,6 +45,7 @@ joined! {
         tracing::ROWS,
         bpf::ROWS,
         plain::ROWS,
+        hotplug::ROWS,
 }
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
@@ -99,6 +102,7 @@ const fn takes(mut spec: CallSpec, locks: &'static [&'static str]) -> CallSpec {
 }
 
 const SLEEPS: &[CallNeed] = &[CallNeed::Context(Need::MaySleep)];
+const CPUS_HELD: &[CallNeed] = &[CallNeed::Lock(HOTPLUG_LOCK), CallNeed::Context(Need::MaySleep)];
 const TEXT_MUTEX: &[CallNeed] = &[CallNeed::Lock("text_mutex")];
 const SYNCS_TEXT: &[CallNeed] = &[CallNeed::Lock("text_mutex"), CallNeed::Context(Need::IrqsOn)];
 const IRQS_ON: &[CallNeed] = &[CallNeed::Context(Need::IrqsOn)];

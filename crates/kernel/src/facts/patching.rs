@@ -67,4 +67,26 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::JumpLabelKicks, ARM64, None, Some(V6_11), No, KICKS),
     row(Fact::JumpLabelKicks, ARM64, Some(V6_11), None, Yes, KICKS),
     row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
+    row(
+        Fact::BootCpuRemovable,
+        X86,
+        None,
+        None,
+        No,
+        Cite::read(
+            "Linux 6.1 arch/x86/kernel/topology.c (cpu0_hotplug is off by default), 6.6, 6.12, 7.0 \
+             arch_cpu_is_hotpluggable()",
+        ),
+    ),
+    row(
+        Fact::BootCpuRemovable,
+        NOT_X86,
+        None,
+        None,
+        Yes,
+        Cite::read(
+            "Linux 6.12 arch/arm64/kernel/setup.c (PSCI, unless a trusted OS resides there), \
+             arch/powerpc/kernel/sysfs.c",
+        ),
+    ),
 ];

@@ -12,6 +12,7 @@ use super::{Optimised, Probe};
 use crate::call::Args;
 use crate::errno::EINVAL;
 use crate::error::Stop;
+use crate::hotplug::{share_step, unshare_step};
 use crate::insns::{ARM64_KPROBE_STEP, INT3, KPROBE, word_of};
 use crate::kernel::Kernel;
 use crate::phases::{Step, call_step, cross_step, lock_step, step, step_then_others, unlock_step};
@@ -58,7 +59,7 @@ impl Kernel {
     /// `arm_kprobe`: the breakpoint, under text_mutex.
     pub(super) fn arm_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
         let breakpoint = KPROBE.bytes(self.arch);
-        let mut steps = vec![lock_step("text_mutex")];
+        let mut steps = vec![share_step(), lock_step("text_mutex")];
         if self.arch == Arch::X86_64 {
             steps.extend(self.make_way_steps(addr));
         }
@@ -69,7 +70,7 @@ impl Kernel {
             }
             Ok(())
         }));
-        steps.push(unlock_step("text_mutex"));
+        steps.extend([unlock_step("text_mutex"), unshare_step()]);
         steps
     }
 
@@ -91,9 +92,9 @@ impl Kernel {
         if !probe.armed {
             return Vec::new();
         }
-        let mut steps = vec![lock_step("text_mutex")];
+        let mut steps = vec![share_step(), lock_step("text_mutex")];
         steps.extend(self.restore_steps(addr));
-        steps.push(unlock_step("text_mutex"));
+        steps.extend([unlock_step("text_mutex"), unshare_step()]);
         steps
     }
 

@@ -7,7 +7,7 @@
 //! kernel text). From: Linux 6.1, 6.12 and 6.18.2 kernel/kprobes.c, arch/*/kernel/kprobes*. Not
 //! modelled: probes on ftrace locations (refused here; Linux hands them to ftrace), return probes,
 //! handlers' own code, blacklists, symbols, probes hit inside a probe, arming and disarming of all
-//! probes at once, CPU hotplug.
+//! probes at once.
 
 pub(crate) mod arming;
 mod decode;
@@ -22,6 +22,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOENT, ENOMEM};
 use crate::error::Stop;
+use crate::hotplug::{share_step, unshare_step};
 use crate::kernel::Kernel;
 use crate::phases::{Step, step};
 use crate::traps::Resume;
@@ -120,9 +121,11 @@ pub(crate) fn register_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result
     if k.users.probes.by_addr.contains_key(&addr.0) {
         return Err(Stop::not_modelled("a probe where an unused optimised one waits to be freed"));
     }
+    k.share(cpu)?;
     k.lock(cpu, "text_mutex")?;
     let prepared = k.arch_prepare_kprobe(cpu, addr)?;
     k.unlock(cpu, "text_mutex")?;
+    k.unshare(cpu)?;
     let probe = match prepared {
         Ok(probe) => probe,
         Err(error) => {
@@ -134,7 +137,10 @@ pub(crate) fn register_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result
     k.machine.trap_handler(cpu, addr, len, true);
     k.users.probes.by_addr.insert(addr.0, probe);
     let mut steps = k.arm_steps(addr);
-    steps.push(step(move |k, cpu| k.try_to_optimize(cpu, addr)));
+    if k.caps.yes(Fact::KprobesOptimise) {
+        let optimise = step(move |k, cpu| k.try_to_optimize(cpu, addr));
+        steps.extend([share_step(), optimise, unshare_step()]);
+    }
     steps.push(done_step("kprobe_mutex"));
     k.with_steps(steps)
 }

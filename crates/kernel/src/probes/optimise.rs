@@ -18,6 +18,7 @@ use super::{Detour, Optimised};
 use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
+use crate::hotplug::shareable_step;
 use crate::insns::{POWER_NOP, try_branch, word_of};
 use crate::kernel::Kernel;
 use crate::phases::{Step, lock_step, step, step_then_others};
@@ -28,6 +29,7 @@ const MAX_REPLACED_BYTES: usize = 24;
 /// `kprobe_optimizer()`: the work item.
 pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
     k.lock(cpu, "kprobe_mutex")?;
+    k.share(cpu)?;
     k.lock(cpu, "text_mutex")?;
     let mut steps = Vec::new();
     let (leaving, freeing) = (k.detours_in(Optimised::Leaving), k.detours_in(Optimised::Freeing));
@@ -57,6 +59,7 @@ pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Resu
             k.remove_kprobe(cpu, VirtAddr(addr))?;
         }
         k.unlock(cpu, "text_mutex")?;
+        k.unshare(cpu)?;
         k.unlock(cpu, "kprobe_mutex")
     }));
     k.with_steps(steps)
@@ -74,6 +77,7 @@ pub(crate) fn wait_for_kprobe_optimizer(
     let wait = vec![
         lock_step("kprobe_mutex"),
         step(|k, cpu| k.unlock(cpu, "kprobe_mutex")),
+        shareable_step(),
         step(|k, cpu| k.step_call(cpu, "kprobe_optimizer", &Args::default())),
     ];
     k.with_steps(wait)
@@ -112,9 +116,6 @@ impl Kernel {
 
     /// `try_to_optimize_kprobe`: prepares the detour; a probe that can't have one stays as it is.
     pub(super) fn try_to_optimize(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<(), Stop> {
-        if !self.caps.yes(Fact::KprobesOptimise) {
-            return Ok(());
-        }
         self.lock(cpu, "jump_label_mutex")?;
         self.lock(cpu, "text_mutex")?;
         let detour = if self.arch == Arch::X86_64 {

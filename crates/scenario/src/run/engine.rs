@@ -425,12 +425,16 @@ impl<'a, W: World> Engine<'a, W> {
             called => called?,
         };
         let returned = match called {
-            Called::WantsLock { name, begun: false } => {
-                program.state = State::WantsLock(Cow::Owned(name), calling.place);
+            Called::WantsLock { name, shared, begun: false } => {
+                program.state = State::WantsLock(Cow::Owned(name), shared, calling.place);
                 return Ok(());
             }
-            Called::WantsLock { name, begun: true } => {
-                program.state = State::WantsLock(Cow::Owned(name), calling.place);
+            Called::WantsLock { name, shared, begun: true } => {
+                program.state = State::WantsLock(Cow::Owned(name), shared, calling.place);
+                None
+            }
+            Called::WantsCallEnd(cpu) => {
+                program.state = State::WantsCallEnd(cpu, calling.place);
                 None
             }
             Called::WantsCpus { cpus, begun: false } => {

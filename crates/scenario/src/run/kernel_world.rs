@@ -6,7 +6,7 @@ use textbed_arch::{CpuId, SpaceId, VirtAddr};
 use textbed_event::{
     Batch, CallRef, NameId, NameTable, Origin, OriginId, RcuFlavour, Sink, View, WarnReason,
 };
-use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
+use textbed_kernel::{CallError, HOTPLUG_LOCK, Kernel, Progress, Returns, Wait, find_call};
 use textbed_machine::{CpuMask, Machine, MachineError, OpError, SyncSeen};
 
 use super::RunOptions;
@@ -253,7 +253,13 @@ impl<'a> KernelWorld<'a> {
         let value = match progress {
             Progress::Done(value) => value,
             Progress::More => return Called::More,
-            Progress::Waits(Wait::Lock(name)) => return Called::WantsLock { name, begun },
+            Progress::Waits(Wait::Lock(name)) => {
+                return Called::WantsLock { name, shared: false, begun };
+            }
+            Progress::Waits(Wait::SharedLock(name)) => {
+                return Called::WantsLock { name, shared: true, begun };
+            }
+            Progress::Waits(Wait::CallOf(cpu)) => return Called::WantsCallEnd(cpu),
             Progress::Waits(Wait::Cpus(cpus)) => return Called::WantsCpus { cpus, begun },
         };
         Called::Returned(Returned {
@@ -367,8 +373,16 @@ impl World for KernelWorld<'_> {
         called
     }
 
-    fn holds(&self, cpu: CpuId, lock: &str) -> bool {
-        self.kernel.machine().lock_holder(lock).is_some_and(|by| by != cpu)
+    fn lock_waits(&self, cpu: CpuId, lock: &str, shared: bool) -> bool {
+        self.kernel.lock_waits(cpu, lock, shared)
+    }
+
+    fn is_calling(&self, cpu: CpuId) -> bool {
+        self.kernel.is_under_way(cpu)
+    }
+
+    fn is_online(&self, cpu: CpuId) -> bool {
+        self.kernel.is_online(cpu)
     }
 
     fn observe(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
@@ -394,6 +408,7 @@ impl World for KernelWorld<'_> {
             }
             Inside::StopMachine => {
                 let machine = self.kernel.machine_mut();
+                machine.lock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
                 let before = machine.irqs_on(cpu);
                 machine.emit(cpu, View::StopMachine { begin: true });
                 machine.set_irqs(cpu, false);
@@ -432,6 +447,7 @@ impl World for KernelWorld<'_> {
                 let machine = self.kernel.machine_mut();
                 machine.set_irqs(cpu, before);
                 machine.emit(cpu, View::StopMachine { begin: false });
+                machine.unlock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
             }
             Inside::Rcu => self.read_side(cpu, false),
             Inside::Patch(..) => {

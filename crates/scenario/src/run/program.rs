@@ -33,8 +33,10 @@ pub(crate) enum State<'a> {
     Ready,
     /// It waits for a name to be published, at this place.
     Awaits(&'a str, Span),
-    /// It waits for a lock.
-    WantsLock(Cow<'a, str>, Span),
+    /// It waits for a lock, for itself or (true) together with others.
+    WantsLock(Cow<'a, str>, bool, Span),
+    /// Its call, begun at this place, waits for the end of the call under way on that CPU.
+    WantsCallEnd(CpuId, Span),
     /// It waits until these CPUs take interrupts again.
     WantsCpus(Vec<CpuId>, Span),
     /// The call at this place may have to wait for these CPUs, and was not begun.
@@ -107,6 +109,18 @@ impl<'a> Program<'a> {
         if let Some(frame) = self.frames.last_mut() {
             frame.next = frame.next.saturating_add(1);
         }
+    }
+
+    /// Whether it has nothing left to do.
+    pub(crate) fn is_through(&self) -> bool {
+        self.is_over()
+            || (self.frames.len() < 2 && self.upcoming().is_none() && self.calling.is_none())
+    }
+
+    /// Where it stands.
+    pub(crate) fn place(&self) -> Span {
+        let upcoming = || self.upcoming().map(head);
+        self.calling.map(|calling| calling.place).or_else(upcoming).unwrap_or_default()
     }
 
     /// Whether it will never run again.

@@ -32,8 +32,11 @@ pub(crate) enum Called {
     Returned(Returned),
     /// It is under way: other programs may run before [`World::resume`].
     More,
-    /// It waits for a lock. `begun`: it is under way; else it has to be called again.
-    WantsLock { name: String, begun: bool },
+    /// It waits for a lock, for itself or (`shared`) together with others. `begun`: it is under
+    /// way; else it has to be called again.
+    WantsLock { name: String, shared: bool, begun: bool },
+    /// It is under way, and waits for the end of a call that is under way on that CPU.
+    WantsCallEnd(CpuId),
     /// It waits until these CPUs take interrupts. `begun` as above.
     WantsCpus { cpus: Vec<CpuId>, begun: bool },
 }
@@ -114,9 +117,20 @@ pub(crate) trait World: Bare {
         Err(Stop::NotModelled(format!("going on on {cpu}, where no call is under way")))
     }
 
-    /// Whether a call under way on another CPU holds a lock.
-    fn holds(&self, _cpu: CpuId, _lock: &str) -> bool {
+    /// Whether a CPU cannot have a lock now, for itself or together with others, because of what a
+    /// call on another CPU holds or waits for.
+    fn lock_waits(&self, _cpu: CpuId, _lock: &str, _shared: bool) -> bool {
         false
+    }
+
+    /// Whether a call is under way on a CPU.
+    fn is_calling(&self, _cpu: CpuId) -> bool {
+        false
+    }
+
+    /// Whether a CPU is there to run anything.
+    fn is_online(&self, _cpu: CpuId) -> bool {
+        true
     }
 
     /// The load-acquire of a published value.

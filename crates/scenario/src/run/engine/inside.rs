@@ -1,5 +1,7 @@
 //! `with` and `ipi`: what holds other CPUs, and what makes them do something.
 
+use textbed_kernel::HOTPLUG_LOCK;
+
 use super::*;
 
 impl<'a, W: World> Engine<'a, W> {
@@ -13,15 +15,22 @@ impl<'a, W: World> Engine<'a, W> {
         let cpu = self.program(index)?.cpu;
         match context {
             Context::Lock(name) => {
-                if self.locks.contains_key(&name.value) || self.world.holds(cpu, &name.value) {
+                if self.locks.contains_key(&name.value)
+                    || self.world.lock_waits(cpu, &name.value, false)
+                {
                     self.program(index)?.state =
-                        State::WantsLock(Cow::Borrowed(&name.value), place);
+                        State::WantsLock(Cow::Borrowed(&name.value), false, place);
                     return Ok(false);
                 }
                 self.world.enter(cpu, Inside::Lock(&name.value))?;
                 self.locks.insert(name.value.clone(), cpu);
             }
             Context::StopMachine => {
+                if self.world.lock_waits(cpu, HOTPLUG_LOCK, true) {
+                    self.program(index)?.state =
+                        State::WantsLock(Cow::Borrowed(HOTPLUG_LOCK), true, place);
+                    return Ok(false);
+                }
                 let others: Vec<CpuId> = (0..self.cpus).map(CpuId).collect();
                 if self.any_irqs_off(&others, cpu) {
                     self.program(index)?.state = State::WantsCpus(others, place);
@@ -86,9 +95,9 @@ impl<'a, W: World> Engine<'a, W> {
         Ok(())
     }
 
-    /// The receivers of an IPI, ascending, each once.
+    /// The receivers of an IPI, ascending, each once: those that are online.
     pub(super) fn targets(&self, targets: &Targets, sender: CpuId) -> Vec<CpuId> {
-        let all = (0..self.cpus).map(CpuId);
+        let all = (0..self.cpus).map(CpuId).filter(|cpu| self.world.is_online(*cpu));
         match targets {
             Targets::All => all.collect(),
             Targets::Others => all.filter(|cpu| *cpu != sender).collect(),

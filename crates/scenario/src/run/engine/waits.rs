@@ -7,15 +7,18 @@ impl<W: World> Engine<'_, W> {
     pub(super) fn ready(&self) -> Vec<usize> {
         let can_run = |index: &usize| {
             let Some(program) = self.programs.get(*index) else { return false };
-            if self.alone.is_some_and(|alone| alone != *index) {
+            if self.alone.is_some_and(|alone| alone != *index) || !self.world.is_online(program.cpu)
+            {
                 return false;
             }
             match &program.state {
                 State::Ready => true,
                 State::Awaits(name, _) => self.published.contains_key(*name),
-                State::WantsLock(name, _) => {
-                    !self.locks.contains_key(name.as_ref()) && !self.world.holds(program.cpu, name)
+                State::WantsLock(name, shared, _) => {
+                    !self.locks.contains_key(name.as_ref())
+                        && !self.world.lock_waits(program.cpu, name, *shared)
                 }
+                State::WantsCallEnd(cpu, _) => !self.world.is_calling(*cpu),
                 State::WantsCpus(cpus, _) | State::HeldBack(cpus, _) => {
                     !self.any_irqs_off(cpus, program.cpu)
                 }
@@ -65,11 +68,18 @@ impl<W: World> Engine<'_, W> {
     /// What a program that can't run waits for.
     fn waiting(&self, program: &Program<'_>) -> Option<(String, Span)> {
         let cpu = program.cpu;
+        if !self.world.is_online(cpu) {
+            let what = || format!("{cpu} is offline, and nobody brings it up");
+            return (!program.is_through()).then(|| (what(), program.place()));
+        }
         match &program.state {
+            State::WantsCallEnd(other, place) => {
+                Some((format!("{cpu} waits for the end of the call on {other}"), *place))
+            }
             State::Awaits(name, place) => {
                 Some((format!("{cpu} waits for `{name}`, which nobody publishes"), *place))
             }
-            State::WantsLock(name, place) => Some((
+            State::WantsLock(name, _, place) => Some((
                 format!("{cpu} waits for the lock `{name}`, which is never released"),
                 *place,
             )),
