@@ -56,6 +56,7 @@ mod stop_machine;
 mod stores;
 pub mod suggest;
 mod text_users;
+mod trampoline_image;
 mod trampolines;
 mod traps;
 mod users;

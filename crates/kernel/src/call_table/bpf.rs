@@ -2,9 +2,9 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, SIZE, SLEEPS, V5_19, call, needs, p, since, takes};
+use super::{ALL, SIZE, SLEEPS, V5_19, call, needs, never, p, since, takes};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
-use crate::calls::{CallSpec, Param, Returns};
+use crate::calls::{CallSpec, Param, ParamKind, Returns};
 use crate::facts::V6_2;
 use crate::{bpf, dispatcher, text_users, trampolines};
 
@@ -106,6 +106,19 @@ pub(super) const ROWS: &[CallSpec] = &[
         "fills memory with trap instructions by plain stores (the JIT's fill function)",
         JIT,
         bpf::fill_ill_insns,
+    ),
+    never(
+        call(
+            "prog_attach_type",
+            &[p("prog", Addr), p("type", ParamKind::Flags(trampolines::ATTACH_TYPES))],
+            Returns::Void,
+            ALL,
+            "says when a program runs: before the function (if nothing is said), behind it, or \
+             before and perhaps instead of it",
+            TRAMPOLINE,
+            trampolines::prog_attach_type,
+        ),
+        "the expected_attach_type of a program that is loaded",
     ),
     takes(
         call(
