@@ -13,7 +13,6 @@ use textbed_event::WarnReason;
 use textbed_machine::{CpuMask, Machine, MachineError};
 
 use crate::calls::CallSpec;
-use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::phases::Wait;
@@ -28,11 +27,9 @@ enum By {
     Flush,
     /// To have code run there.
     Itself,
-    /// To invalidate translations where a large leaf takes the place of an empty table: not before
-    /// anything was unmapped.
-    Emptied,
-    /// The same, of calls that ask for large leaves where large ones are opt-out alone.
-    EmptiedOptOut,
+    /// To invalidate translations of what was freed before, or of a table that this left empty:
+    /// not before anything was unmapped.
+    Unmapped,
 }
 
 const X86: &[Arch] = &[Arch::X86_64];
@@ -130,6 +127,8 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "vmalloc_exec_v1",
                 "vfree_exec",
                 "module_memfree",
+                "execmem_alloc",
+                "execmem_alloc_rw",
                 "execmem_restore_rox",
                 "execmem_free",
                 "load_module",
@@ -140,16 +139,13 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "bpf_prog_pack_alloc",
                 "register_ftrace_function",
             ],
-            ALLOCATES,
             SET_MEMORY,
             PACKS_WRITTEN,
             LINKS,
             IMAGES,
         ],
     ),
-    (By::Emptied, ALL, &[&["vmalloc_huge", "module_alloc_huge", "__vmalloc_node_range"]]),
-    (By::Emptied, X86, &[&["register_ftrace_function"]]),
-    (By::EmptiedOptOut, ALL, &[&["vmalloc", "vmalloc_exec", "module_alloc"]]),
+    (By::Unmapped, ALL, &[ALLOCATES]),
     (
         By::Flush,
         POWER,
@@ -184,12 +180,7 @@ impl Kernel {
                 && match by {
                     By::Itself => true,
                     By::Flush => self.flushes_by_interrupt(),
-                    By::Emptied => self.flushes_by_interrupt() && self.unmapped,
-                    By::EmptiedOptOut => {
-                        self.flushes_by_interrupt()
-                            && self.unmapped
-                            && self.caps.yes(Fact::HugeVmallocOptOut)
-                    }
+                    By::Unmapped => self.flushes_by_interrupt() && self.unmapped,
                 }
         })
     }
