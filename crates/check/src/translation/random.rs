@@ -303,6 +303,39 @@ fn run(arch: Arch, features: Features, steps: &[(u16, Step)]) {
     }
 }
 
+#[test]
+fn each_barrier_completes_what_it_may_and_no_more() {
+    // Behind an unmapping and a broadcast invalidation of CPU 0: barriers by their place in the
+    // architecture's list, and whether another CPU may still load there.
+    let [ishst, ish, nsh, isb] = [0, 1, 2, 4];
+    let [ptesync, tlbsync, sync, eieio] = [0, 1, 2, 3];
+    let rows: &[(Arch, &[usize], bool)] = &[
+        (Arch::Arm64, &[ish], false),
+        (Arch::Arm64, &[nsh], true),
+        (Arch::Arm64, &[ishst, isb], true),
+        (Arch::Ppc64le, &[tlbsync, ptesync], false),
+        (Arch::Ppc64le, &[ptesync], true),
+        (Arch::Ppc64le, &[tlbsync, sync], true),
+        (Arch::Ppc64le, &[ptesync, eieio, tlbsync], true),
+    ];
+    for (arch, barriers, left) in rows {
+        let mut bench = Bench::new(*arch, Features::default_for(*arch));
+        let seen = if *arch == Arch::Arm64 { ish } else { ptesync };
+        let (p0, p1) = (CpuId(0), CpuId(1));
+        bench.step(p0, Step::Map { page: 0, frame: 0, writable: true });
+        bench.step(p0, Step::Barrier(seen));
+        bench.step(p0, Step::Unmap { page: 0 });
+        bench.step(p0, Step::Barrier(seen));
+        bench.step(p0, Step::Flush { page: Some(0), local: false });
+        for n in *barriers {
+            bench.step(p0, Step::Barrier(*n));
+        }
+        assert_eq!(!bench.open(p1, 0).is_empty(), *left, "{arch}, {barriers:?}");
+        // And so says the simulator.
+        bench.step(p1, Step::Load { page: 0 });
+    }
+}
+
 /// Each architecture as it is, and with its erratum.
 fn machines() -> impl Strategy<Value = (Arch, Features)> {
     prop_oneof![

@@ -273,7 +273,10 @@ pub(super) const ROWS: &[FactRow] = &[
         Some(V7_0),
         None,
         Word("one-more"),
-        Cite::read("Linux arch/arm64/include/asm/tlbflush.h, commit a8f78680ee6b (7.0)"),
+        Cite::deduced(
+            "the message and patch of a8f78680ee6b, arch/arm64/include/asm/tlbflush.h; which version \
+             from the lists that it stands in",
+        ),
     ),
     row(Fact::VmapNodes, ALL, None, Some(V6_9), No, Cite::read("Linux 6.8 mm/vmalloc.c")),
     row(
