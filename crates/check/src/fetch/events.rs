@@ -271,7 +271,7 @@ impl Live {
         let by = self.fetches.by_virt.then_some(virt.0 & !(self.fetches.iline - 1));
         if let Model::Weak { observed, predicted, .. } = &mut self.fetches.model {
             let versions = &self.fetches.versions;
-            observed.invalidate(now.cpu(), versions, line, by, alone);
+            observed.invalidate(now.cpu(), versions, line, by, alone, now.seq());
             if let Some(weak) = predicted.as_mut().filter(|_| alone) {
                 weak.invalidate_own(now.cpu(), versions);
             } else if let Some(weak) = predicted {

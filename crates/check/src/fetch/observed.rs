@@ -5,6 +5,8 @@
 //! through context synchronisation or the anchor (R8, R10). So a CPU's fetch view is a moment of
 //! the stream: its last context synchronisation, or the youngest store whose version it fetched.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
 use textbed_arch::{
@@ -36,41 +38,91 @@ impl Piece for Done {
 
 /// Completions kept for one range.
 const MAX_DONE: usize = 8;
+/// Completions of everything kept: past it a CPU that synchronised its context before the oldest of
+/// them counts as one that may run what was replaced before that.
+const MAX_EVERYWHERE: usize = 4096;
+
+/// Invalidations by range, and of everything: those of all that was stored up to a version are one
+/// number, whatever was stored.
+#[derive(Default, Debug)]
+struct Stamps {
+    by_range: SpanMap<Stamp>,
+    everywhere: u64,
+}
+
+impl Stamps {
+    fn is_empty(&self) -> bool {
+        self.by_range.is_empty() && self.everywhere == 0
+    }
+
+    fn reaches(&self, span: Span, stamp: u64) -> bool {
+        self.everywhere >= stamp && self.everywhere != 0 || reaches(&self.by_range, span, stamp)
+    }
+}
+
+/// The same, when they were complete.
+#[derive(Default, Debug)]
+struct Completed {
+    by_range: SpanMap<Done>,
+    /// When, and up to which version; youngest last.
+    everywhere: VecDeque<(u64, u64)>,
+}
 
 /// What a CPU invalidated for itself alone.
 #[derive(Default, Debug)]
 struct Own {
-    issued: SpanMap<Stamp>,
-    pending: SpanMap<Stamp>,
-    done: SpanMap<Done>,
+    issued: Stamps,
+    pending: Stamps,
+    done: Completed,
 }
 
-/// Invalidations up to the versions of `pending` were complete at event `now`.
-fn complete(done: &mut SpanMap<Done>, pending: &SpanMap<Stamp>, now: u64) {
-    for (span, stamp) in pending.iter() {
-        done.update(span, |_, there| {
-            let mut done = there.cloned().unwrap_or(Done(Vec::new()));
-            if done.0.last().is_none_or(|(_, s)| *s < stamp.0) {
-                done.0.push((now, stamp.0));
-                if done.0.len() > MAX_DONE {
-                    done.0.remove(0);
-                }
+impl Done {
+    fn add(&mut self, now: u64, stamp: u64) {
+        if self.0.last().is_none_or(|(_, s)| *s < stamp) {
+            self.0.push((now, stamp));
+            if self.0.len() > MAX_DONE {
+                self.0.remove(0);
             }
-            Some(done)
-        });
+        }
+    }
+
+    /// When version `stamp` or a younger one was.
+    fn when(&self, stamp: u64) -> Option<u64> {
+        self.0.iter().find(|(_, s)| *s >= stamp).map(|(when, _)| *when)
     }
 }
 
-/// The event by which all of `span` was invalidated with version `stamp` or a younger one.
-fn completed_in(map: &SpanMap<Done>, span: Span, stamp: u64) -> Option<u64> {
-    let mut bytes = 0u64;
-    let mut latest = 0;
-    for (part, done) in map.within(span) {
-        let (when, _) = done.0.iter().find(|(_, s)| *s >= stamp)?;
-        latest = latest.max(*when);
-        bytes = bytes.saturating_add(part.len());
+impl Completed {
+    /// Invalidations up to the versions of `pending` were complete at event `now`.
+    fn complete(&mut self, pending: &Stamps, now: u64) {
+        for (span, stamp) in pending.by_range.iter() {
+            self.by_range.update(span, |_, there| {
+                let mut done = there.cloned().unwrap_or(Done(Vec::new()));
+                done.add(now, stamp.0);
+                Some(done)
+            });
+        }
+        if pending.everywhere > self.everywhere.back().map_or(0, |(_, stamp)| *stamp) {
+            self.everywhere.push_back((now, pending.everywhere));
+            if self.everywhere.len() > MAX_EVERYWHERE {
+                self.everywhere.pop_front();
+            }
+        }
     }
-    (bytes == span.len()).then_some(latest)
+
+    /// The event by which all of `span` was invalidated with version `stamp` or a younger one.
+    fn by(&self, span: Span, stamp: u64) -> Option<u64> {
+        let first = self.everywhere.partition_point(|(_, s)| *s < stamp);
+        let everywhere = self.everywhere.get(first).map(|(when, _)| *when);
+        let mut bytes = 0u64;
+        let mut latest = 0;
+        for (part, done) in self.by_range.parts(span) {
+            let when = done.when(stamp).into_iter().chain(everywhere).min()?;
+            latest = latest.max(when);
+            bytes = bytes.saturating_add(part.len());
+        }
+        if bytes == span.len() { Some(latest) } else { Some(latest.max(everywhere?)) }
+    }
 }
 
 /// What happened, in the order of the stream.
@@ -81,11 +133,11 @@ pub(crate) struct Observed {
     /// Newest version cleaned.
     cleaned: SpanMap<Stamp>,
     /// Newest version for which an invalidation was issued.
-    issued: SpanMap<Stamp>,
+    issued: Stamps,
     /// The same for invalidations that reach their own CPU alone.
     own: FxHashMap<CpuId, Own>,
-    pending: FxHashMap<CpuId, SpanMap<Stamp>>,
-    done: SpanMap<Done>,
+    pending: FxHashMap<CpuId, Stamps>,
+    done: Completed,
     /// The fetch view of each CPU, as a moment.
     view: PerCpu<u64>,
 }
@@ -107,10 +159,10 @@ impl Observed {
             arch,
             caches,
             cleaned: SpanMap::default(),
-            issued: SpanMap::default(),
+            issued: Stamps::default(),
             own: FxHashMap::default(),
             pending: FxHashMap::default(),
-            done: SpanMap::default(),
+            done: Completed::default(),
             view: PerCpu::default(),
         }
     }
@@ -129,10 +181,14 @@ impl Observed {
         line: Option<Span>,
         virt: Option<u64>,
         alone: bool,
+        now: u64,
     ) {
         let everything = Span { first: 0, last: u64::MAX };
         let span = line.filter(|_| !self.caches.any_line).unwrap_or(everything);
-        let parts: Vec<(Span, u64)> = if self.caches.clean {
+        let all = span == everything && !self.caches.clean;
+        let parts: Vec<(Span, u64)> = if all {
+            Vec::new()
+        } else if self.caches.clean {
             self.cleaned.within(span).map(|(part, stamp)| (part, stamp.0)).collect()
         } else {
             versions.newest_in(span).collect()
@@ -143,6 +199,11 @@ impl Observed {
         } else {
             (self.pending.entry(p).or_default(), &mut self.issued)
         };
+        if all {
+            // What is stored by now, whatever it is.
+            pending.everywhere = pending.everywhere.max(now);
+            issued.everywhere = issued.everywhere.max(now);
+        }
         for (part, stamp) in parts {
             // In a cache that is indexed by virtual address, for this one alone.
             let part = match (line, virt) {
@@ -151,8 +212,8 @@ impl Observed {
                 }
                 _ => part,
             };
-            raise(pending, part, stamp);
-            raise(issued, part, stamp);
+            raise(&mut pending.by_range, part, stamp);
+            raise(&mut issued.by_range, part, stamp);
         }
     }
 
@@ -171,15 +232,15 @@ impl Observed {
         if domain == Domain::NonShareable {
             // Complete for this CPU; for the others only with a barrier that reaches them.
             if let Some(pending) = self.pending.get(&p) {
-                complete(&mut self.own.entry(p).or_default().done, pending, now);
+                self.own.entry(p).or_default().done.complete(pending, now);
                 any = true;
             }
         } else if let Some(pending) = self.pending.remove(&p) {
-            complete(&mut self.done, &pending, now);
+            self.done.complete(&pending, now);
             any = true;
         }
         if let Some(own) = self.own.get_mut(&p).filter(|own| !own.pending.is_empty()) {
-            complete(&mut own.done, &std::mem::take(&mut own.pending), now);
+            own.done.complete(&std::mem::take(&mut own.pending), now);
             any = true;
         }
         any
@@ -190,7 +251,7 @@ impl Observed {
             && let Some(pending) = self.pending.get(&p)
         {
             // For this CPU; the others need its barrier.
-            complete(&mut self.own.entry(p).or_default().done, pending, now);
+            self.own.entry(p).or_default().done.complete(pending, now);
         }
         self.view.set(p, now);
     }
@@ -220,9 +281,9 @@ impl Observed {
 
     /// Whether an invalidation that reaches `p` was issued after that.
     pub(crate) fn issued(&self, p: CpuId, at: Fetched, stamp: u64) -> bool {
-        let own = |span| self.own.get(&p).is_some_and(|own| reaches(&own.issued, span, stamp));
+        let own = |span| self.own.get(&p).is_some_and(|own| own.issued.reaches(span, stamp));
         !self.caches.invalidate
-            || at.places().any(|span| reaches(&self.issued, span, stamp) || own(span))
+            || at.places().any(|span| self.issued.reaches(span, stamp) || own(span))
     }
 
     /// The event by which version `stamp` of all of it could no longer be missed by a fetch of
@@ -232,8 +293,8 @@ impl Observed {
             return Some(stamp);
         }
         let done = |span| {
-            let own = self.own.get(&p).and_then(|own| completed_in(&own.done, span, stamp));
-            completed_in(&self.done, span, stamp).into_iter().chain(own).min()
+            let own = self.own.get(&p).and_then(|own| own.done.by(span, stamp));
+            self.done.by(span, stamp).into_iter().chain(own).min()
         };
         at.places().filter_map(done).min()
     }
