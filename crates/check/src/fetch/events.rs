@@ -290,6 +290,9 @@ impl Live {
             Model::X86 { machine, .. } => machine.barrier(p, barrier, seq),
             Model::Weak { observed, predicted, .. } => {
                 completed = observed.barrier(p, barrier, domain, seq);
+                if completed {
+                    observed.tidy(p, &self.fetches.versions);
+                }
                 if let Some(weak) = predicted {
                     weak.barrier(p, barrier, domain);
                 }
@@ -323,6 +326,7 @@ impl Live {
             Model::X86 { machine, .. } => machine.sync(p, mark.seq),
             Model::Weak { observed, predicted, .. } => {
                 observed.sync(p, mark.seq);
+                observed.tidy(p, &self.fetches.versions);
                 if let Some(weak) = predicted {
                     weak.sync(p);
                 }

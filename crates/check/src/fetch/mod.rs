@@ -13,6 +13,7 @@ pub(crate) mod arm64;
 mod blocks;
 pub(crate) mod caches;
 pub(crate) mod clock;
+mod completed;
 pub(crate) mod edges;
 mod events;
 mod history;

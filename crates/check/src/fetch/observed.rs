@@ -5,8 +5,6 @@
 //! through context synchronisation or the anchor (R8, R10). So a CPU's fetch view is a moment of
 //! the stream: its last context synchronisation, or the youngest store whose version it fetched.
 
-use std::collections::VecDeque;
-
 use rustc_hash::FxHashMap;
 
 use textbed_arch::{
@@ -15,58 +13,11 @@ use textbed_arch::{
 };
 
 use super::caches::Caches;
+use super::completed::{Completed, Stamp, Stamps, raise, reaches};
 use super::index::{Fetched, by_virt};
 use super::versions::Versions;
 use crate::per_cpu::PerCpu;
-use crate::span::{Piece, Span, SpanMap};
-
-/// Newest stamp for a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp(u64);
-crate::span::flat_piece!(Stamp);
-
-/// Completed invalidations of a range: when, and up to which version. Youngest last.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Done(Vec<(u64, u64)>);
-
-impl Piece for Done {
-    fn skip(&mut self, _bytes: u64) {}
-    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        self == next
-    }
-}
-
-/// Completions kept for one range.
-const MAX_DONE: usize = 8;
-/// Completions of everything kept: past it a CPU that synchronised its context before the oldest of
-/// them counts as one that may run what was replaced before that.
-const MAX_EVERYWHERE: usize = 4096;
-
-/// Invalidations by range, and of everything: those of all that was stored up to a version are one
-/// number, whatever was stored.
-#[derive(Default, Debug)]
-struct Stamps {
-    by_range: SpanMap<Stamp>,
-    everywhere: u64,
-}
-
-impl Stamps {
-    fn is_empty(&self) -> bool {
-        self.by_range.is_empty() && self.everywhere == 0
-    }
-
-    fn reaches(&self, span: Span, stamp: u64) -> bool {
-        self.everywhere >= stamp && self.everywhere != 0 || reaches(&self.by_range, span, stamp)
-    }
-}
-
-/// The same, when they were complete.
-#[derive(Default, Debug)]
-struct Completed {
-    by_range: SpanMap<Done>,
-    /// When, and up to which version; youngest last.
-    everywhere: VecDeque<(u64, u64)>,
-}
+use crate::span::{Span, SpanMap};
 
 /// What a CPU invalidated for itself alone.
 #[derive(Default, Debug)]
@@ -74,55 +25,6 @@ struct Own {
     issued: Stamps,
     pending: Stamps,
     done: Completed,
-}
-
-impl Done {
-    fn add(&mut self, now: u64, stamp: u64) {
-        if self.0.last().is_none_or(|(_, s)| *s < stamp) {
-            self.0.push((now, stamp));
-            if self.0.len() > MAX_DONE {
-                self.0.remove(0);
-            }
-        }
-    }
-
-    /// When version `stamp` or a younger one was.
-    fn when(&self, stamp: u64) -> Option<u64> {
-        self.0.iter().find(|(_, s)| *s >= stamp).map(|(when, _)| *when)
-    }
-}
-
-impl Completed {
-    /// Invalidations up to the versions of `pending` were complete at event `now`.
-    fn complete(&mut self, pending: &Stamps, now: u64) {
-        for (span, stamp) in pending.by_range.iter() {
-            self.by_range.update(span, |_, there| {
-                let mut done = there.cloned().unwrap_or(Done(Vec::new()));
-                done.add(now, stamp.0);
-                Some(done)
-            });
-        }
-        if pending.everywhere > self.everywhere.back().map_or(0, |(_, stamp)| *stamp) {
-            self.everywhere.push_back((now, pending.everywhere));
-            if self.everywhere.len() > MAX_EVERYWHERE {
-                self.everywhere.pop_front();
-            }
-        }
-    }
-
-    /// The event by which all of `span` was invalidated with version `stamp` or a younger one.
-    fn by(&self, span: Span, stamp: u64) -> Option<u64> {
-        let first = self.everywhere.partition_point(|(_, s)| *s < stamp);
-        let everywhere = self.everywhere.get(first).map(|(when, _)| *when);
-        let mut bytes = 0u64;
-        let mut latest = 0;
-        for (part, done) in self.by_range.parts(span) {
-            let when = done.when(stamp).into_iter().chain(everywhere).min()?;
-            latest = latest.max(when);
-            bytes = bytes.saturating_add(part.len());
-        }
-        if bytes == span.len() { Some(latest) } else { Some(latest.max(everywhere?)) }
-    }
 }
 
 /// What happened, in the order of the stream.
@@ -140,17 +42,6 @@ pub(crate) struct Observed {
     done: Completed,
     /// The fetch view of each CPU, as a moment.
     view: PerCpu<u64>,
-}
-
-/// Raises the stamps in `span` of `to` to `stamp`.
-fn raise(to: &mut SpanMap<Stamp>, span: Span, stamp: u64) {
-    to.update(span, |_, old| Some(Stamp(old.map_or(stamp, |o| o.0.max(stamp)))));
-}
-
-/// Whether all of `span` has at least `stamp`.
-fn reaches(map: &SpanMap<Stamp>, span: Span, stamp: u64) -> bool {
-    let parts = map.within(span).filter(|(_, s)| s.0 >= stamp);
-    parts.fold(0u64, |sum, (part, _)| sum.saturating_add(part.len())) == span.len()
 }
 
 impl Observed {
@@ -244,6 +135,20 @@ impl Observed {
             any = true;
         }
         any
+    }
+
+    /// Forgets what no version asks for any more, from time to time.
+    pub(crate) fn tidy(&mut self, p: CpuId, versions: &Versions) {
+        self.done.tidy(versions);
+        if let Some(own) = self.own.get_mut(&p) {
+            own.done.tidy(versions);
+        }
+    }
+
+    /// Completions of everything that are kept.
+    #[cfg(test)]
+    pub(super) fn completions_of_everything(&self) -> usize {
+        self.done.kept_of_everything()
     }
 
     pub(crate) fn sync(&mut self, p: CpuId, now: u64) {

@@ -354,6 +354,16 @@ impl Versions {
         self.map.meets(span)
     }
 
+    /// Hands the stamp of every version that is kept to `take`, in no order.
+    pub(crate) fn stamps(&self, mut take: impl FnMut(u64)) {
+        for entry in self.map.values() {
+            match entry {
+                Entry::Noted(_, note) => take(note.stamp()),
+                Entry::Kept(history) => history.versions.iter().for_each(|v| take(v.stamp)),
+            }
+        }
+    }
+
     /// Ranges with a history.
     pub(crate) fn entries(&self) -> usize {
         self.map.entries()

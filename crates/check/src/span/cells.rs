@@ -146,6 +146,11 @@ impl<V> Cells<V> {
         Some(value)
     }
 
+    /// Every value, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.regions.values().flat_map(|region| &region.values)
+    }
+
     /// The first cell with a value from `cell` on, up to `last`.
     fn next(&self, cell: u64, last: u64) -> Option<(u64, &V)> {
         if self.len == 0 || cell > last {

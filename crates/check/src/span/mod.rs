@@ -175,6 +175,11 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         self.whole(Span { first: 0, last: u64::MAX })
     }
 
+    /// The value of every entry, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.cells.values().chain(self.wide.values())
+    }
+
     /// The entries that meet `span`, clipped to it, in order; the values are those of the whole
     /// entries.
     pub(crate) fn parts(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {

@@ -78,6 +78,11 @@ impl<V> Wide<V> {
         self.may_meet(span) && last().is_some_and(|(_, (last, _))| *last >= span.first)
     }
 
+    /// Every value.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.map.values().map(|(_, value)| value)
+    }
+
     /// The entries that begin in `span`, in order.
     pub(super) fn from(&self, span: Span) -> impl Iterator<Item = (Span, &V)> {
         let some = self.may_meet(span).then(|| self.map.range(span.first..=span.last));
