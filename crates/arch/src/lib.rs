@@ -2,9 +2,9 @@
 //!
 //! Every fact about x86-64, arm64 and powerpc that the other crates need stands here once: names
 //! ([`isa`]), addresses ([`addr`]), permissions ([`perm`]), CPU features ([`features`]), page-table
-//! formats ([`paging`]), the instruction table ([`insn`]), cache geometry ([`cache`]) and the rules
-//! that close a fetch or translation window ([`sync`]), trap fills ([`trap`]). Each row names its
-//! source ([`cite`]).
+//! formats ([`paging`], [`hashed`]), the instruction table ([`insn`]), cache geometry ([`cache`])
+//! and the rules that close a fetch or translation window ([`sync`]), trap fills ([`trap`]). Each
+//! row names its source ([`cite`]).
 //!
 //! Not here: anything Linux does (crate `textbed-kernel`), and any state (crate `textbed-machine`).
 
@@ -13,6 +13,7 @@ pub mod cache;
 pub mod cite;
 pub mod effect;
 pub mod features;
+pub mod hashed;
 pub mod insn;
 pub mod isa;
 pub mod paging;

@@ -37,8 +37,9 @@ impl Tree {
         self.next = self.next.next_multiple_of(bytes);
         let at = self.next;
         self.next += bytes;
-        for i in 0..bytes / 8 {
-            self.memory.insert(at + 8 * i, 0);
+        let entry = self.format.entry_bytes(level);
+        for i in 0..bytes / entry {
+            self.memory.insert(at + entry * i, 0);
         }
         PhysAddr(at)
     }
@@ -64,7 +65,7 @@ impl Tree {
                     let new = self.table(l + 1);
                     for i in 0..self.format.levels[l + 1].entries() {
                         let part = self.format.leaf_at_level(raw, l, l + 1, i).unwrap();
-                        self.memory.insert(new.0 + 8 * i, part);
+                        self.memory.insert(new.0 + self.format.entry_bytes(l + 1) * i, part);
                     }
                     self.memory.insert(addr.0, self.format.encode_table(l, new).unwrap());
                     new
@@ -87,9 +88,15 @@ enum Op {
     Collapse { page: u64, perm: Perm },
 }
 
-/// The next larger leaf after a page: 2 MiB, or what the granule has.
+/// The next larger leaf after a page: 2 MiB, or what the granule has; a page again where a format
+/// has no larger ones.
 fn large_shift(f: &Format) -> u32 {
-    f.leaf_shifts().filter(|s| *s > f.page_shift).min().unwrap()
+    f.leaf_shifts().filter(|s| *s > f.page_shift).min().unwrap_or(f.page_shift)
+}
+
+/// Pages of the area.
+fn pages(f: &Format) -> u64 {
+    (LARGE << (large_shift(f) - f.page_shift)).max(64)
 }
 
 /// Large leaves of the area.
@@ -133,7 +140,9 @@ type Model = BTreeMap<u64, (u64, Perm)>;
 
 fn area(format: &Format) -> VirtAddr {
     VirtAddr(match format.canonical {
+        Canonical::Quadrant if format.va_bits < 52 => 0xc000_3d00_0000_0000,
         Canonical::Quadrant => 0xc008_0000_0000_0000,
+        Canonical::ZeroAbove => 0xc900_0000,
         _ => 0xffff_c900_0000_0000,
     })
 }
@@ -150,7 +159,7 @@ fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
     let per_large = 1u64 << (shift - f.page_shift);
     let last = f.last_level();
     let large = f.level_for_shift(shift).unwrap();
-    let total = LARGE * per_large;
+    let total = pages(f);
     let va = |page: u64| area(f).offset(page * page_bytes);
     match *op {
         Op::Map { page, frame, perm } => {
@@ -213,7 +222,7 @@ fn apply(tree: &mut Tree, model: &mut Model, op: &Op) {
 fn agree(tree: &Tree, model: &Model) -> Result<(), TestCaseError> {
     let f = tree.format;
     let page_bytes = 1u64 << f.page_shift;
-    let pages = LARGE << (large_shift(f) - f.page_shift);
+    let pages = pages(f);
     let mut seen = Model::new();
     let scan = f.for_each_leaf(tree.root, Half::High, &mut |a| tree.read(a), &mut |leaf| {
         for i in 0..1u64 << (leaf.shift - f.page_shift) {
@@ -265,6 +274,7 @@ proptest! {
             let same = Entry::Leaf { phys, shift: l.index_shift, perm: said, raw };
             prop_assert_eq!(f.decode(level, raw), same);
             prop_assert_eq!(f.entry_from_bytes(f.entry_to_bytes(raw)), raw);
+            prop_assert!(l.entry_bytes == 8 || raw >> 32 == 0);
             prop_assert_eq!(f.entry_to_bytes(raw)[0],
                 raw.to_be_bytes()[if f.big_endian { 0 } else { 7 }]);
             prop_assert_eq!(f.entry_perm(level, raw, &Controls::LINUX), said);
@@ -280,7 +290,7 @@ proptest! {
         let perm = f.entry_perm(last, there, &Controls::LINUX);
         prop_assert!(perm.contains(set) && !perm.intersects(clear));
         // Only bits of permission fields differ.
-        let rights = ["RW", "NX", "RDONLY", "DBM", "PXN", "EXEC", "WRITE"];
+        let rights = ["RW", "NX", "RDONLY", "DBM", "PXN", "EXEC", "WRITE", "RO"];
         let allowed = rights.iter().filter_map(|n| f.field(n)).fold(0, |m, f| m | f.mask());
         prop_assert_eq!((there ^ raw) & !allowed, 0);
         prop_assert_eq!(f.with_perm(last, there, set, clear), there);

@@ -1,9 +1,11 @@
 //! `textbed caps`: what an architecture and kernel version are modelled to do, with sources.
 //!
-//! Four tables for each architecture (facts, options, promises and needs of calls) and one list of
-//! the sources that they name by number.
+//! Five tables for each architecture (page-table formats, facts, options, promises and needs of
+//! calls) and one list of the sources that they name by number.
 
 use anyhow::Result;
+use textbed_arch::hashed::HASH_FORMATS;
+use textbed_arch::paging::{FORMATS, Format};
 use textbed_arch::{Arch, Cite};
 use textbed_kernel::{
     CALLS, Caps, Fact, OPTIONS, Version, find_call, needs_of, promises_of, simulated,
@@ -50,10 +52,11 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         if n > 0 {
             out.text("\n")?;
         }
-        let can_run = simulated().any(|v| v == kernel);
+        let can_run = simulated().any(|v| v == kernel) && Format::for_kernel(arch, 12).is_some();
         let how = if can_run { "scenarios and logs" } else { "logs; scenarios are not modelled" };
         let mut sources = Sources::default();
         let tables = [
+            formats_table(arch, &mut sources, out),
             facts_table(arch, kernel, &mut sources, out),
             options_table(arch, &mut sources, out),
             promises_table(arch, kernel, &mut sources, out),
@@ -63,6 +66,46 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         out.text(&format!("\nsources\n{}", sources.list(out.style().width)))?;
     }
     Ok(Status::Clean)
+}
+
+/// Formats of page tables, and whether a kernel can be simulated on them.
+fn formats_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
+    let mut table = Table::new(["page tables", "leaves", "simulated kernels", "source"]);
+    let size = |shift: u32| match shift {
+        ..20 => format!("{}k", 1u64 << (shift - 10)),
+        20..30 => format!("{}m", 1u64 << (shift - 20)),
+        30..40 => format!("{}g", 1u64 << (shift - 30)),
+        _ => format!("{}t", 1u64 << (shift - 40)),
+    };
+    // Every 64-bit Power shares the formats of one.
+    let shared = if arch == Arch::Ppc64 { Arch::Ppc64le } else { arch };
+    for format in FORMATS.into_iter().filter(|f| f.arch == shared) {
+        let used = Format::for_kernel(arch, format.page_shift);
+        let used = used.is_some_and(|f| std::ptr::eq(f, format));
+        let leaves: Vec<String> = format.leaf_shifts().map(size).collect();
+        table.row([
+            format.name.to_owned(),
+            leaves.join(", "),
+            (if used { "yes" } else { "no" }).to_owned(),
+            sources.number(format.cite),
+        ]);
+    }
+    for format in HASH_FORMATS.into_iter().filter(|_| arch.is_powerpc()) {
+        if (format.word_bytes == 4) != (arch == Arch::Ppc32) {
+            continue;
+        }
+        let mut shifts: Vec<u32> = format.sizes.iter().map(|s| s.shift).collect();
+        shifts.sort_unstable_by(|a, b| b.cmp(a));
+        shifts.dedup();
+        let leaves: Vec<String> = shifts.into_iter().map(size).collect();
+        table.row([
+            format.name.to_owned(),
+            leaves.join(", "),
+            "no".to_owned(),
+            sources.number(format.cite),
+        ]);
+    }
+    out.laid_out(&table)
 }
 
 /// What differs by version or architecture, with its value here.

@@ -1,5 +1,5 @@
-# Performs accesses that the host asks for, each below an interrupt handler (QEMU's powernv, loaded
-# at 0 by -bios, hypervisor state, big-endian).
+# Performs accesses that the host asks for, each below an interrupt handler (QEMU's powernv8 and
+# powernv9, loaded at 0 by -bios, hypervisor state, big-endian).
 #
 # The host writes code, tables and cases to memory that it shares with QEMU; see
 # tests/mmu/tests/guest/qemu.rs for the layout, which this file and that one have in common. Every
@@ -17,6 +17,8 @@
         .set    SPR_LPCR, 318
         .set    LPIDR, 319
         .set    PTCR, 464
+        .set    SDR1, 25
+        .set    PVR, 287
 
         .text
         .globl  _start
@@ -38,10 +40,13 @@ main:
         lis     %r20, CONTROL
         li      %r3, 0
         mtspr   LPIDR, %r3
+        mfspr   %r3, PVR
+        srdi    %r3, %r3, 16
+        cmpdi   %cr3, %r3, 0x4e         # POWER9 has processes and tables of partitions
+        bne     %cr3, 1f
         li      %r3, 1
         mtspr   PID, %r3
-        lis     %r3, 0x50                # LPCR: radix trees (HR) by a process table (UPRT)
-        mtspr   SPR_LPCR, %r3
+1:
         li      %r3, 1                  # ready
         std     %r3, 16(%r20)
 
@@ -54,7 +59,16 @@ wait:
         ld      %r31, 40(%r20)
         ld      %r30, 48(%r20)
         ld      %r3, 32(%r20)
+        bne     %cr3, 1f
         mtspr   PTCR, %r3
+        b       2f
+1:
+        mtspr   SDR1, %r3
+2:
+        ld      %r3, 56(%r20)           # LPCR: radix trees by a process table, or hashed tables
+        mtspr   SPR_LPCR, %r3
+        cmpdi   %cr2, %r3, 0
+        isync
 
 next:
         cmpdi   %r29, 0
@@ -82,11 +96,26 @@ next:
         mtspr   AMR, %r7
         ld      %r7, 136(%r31)
         mtspr   IAMR, %r7
+        bne     %cr2, 2f
+        ld      %r7, 144(%r31)          # hashed: the segments
+        ld      %r8, 152(%r31)
+        slbmte  %r8, %r7
+        ld      %r7, 160(%r31)
+        ld      %r8, 168(%r31)
+        slbmte  %r8, %r7
+        isync
+        ptesync
+        ld      %r7, 96(%r31)           # QEMU takes any of these for all
+        li      %r8, 0
+        tlbie   %r7, %r8, 0, 0, 0
+        b       3f
+2:
         ptesync
         li      %r8, 0
         li      %r7, 0xc00              # all of what is cached of trees, of all processes
         tlbie   %r7, %r8, 2, 1, 1
         tlbie   %r7, %r8, 2, 0, 1
+3:
         eieio
         tlbsync
         ptesync
@@ -122,6 +151,15 @@ ended:
         std     %r7, 48 + 8 * i(%r30)
         .set    i, i + 1
         .endr
+        bne     %cr2, 4f
+        li      %r7, 0
+        .set    i, 0
+        .rept   5                       # hashed: the next case's lie elsewhere
+        ld      %r6, 16 * i(%r31)
+        std     %r7, 0(%r6)
+        .set    i, i + 1
+        .endr
+4:
         mfsrr0  %r7
         std     %r7, 88(%r30)
         addi    %r31, %r31, CASE_BYTES

@@ -1,6 +1,7 @@
 //! Formats with one wrong bit each.
 
 use textbed_arch::Perm;
+use textbed_arch::hashed::{HashField, HashFormat, Part};
 use textbed_arch::paging::{ARM64_4K, Field, Format, Kinds, Role, X86_64_4LEVEL, X86_64_5LEVEL};
 
 /// A wrong table: which field (by name and level), and what is wrong with it.
@@ -140,4 +141,114 @@ pub fn x86_5level() -> Vec<(String, Format)> {
         ("PKEY", 4, "in pages only", |f| f.levels = 0b1_0000),
     ];
     build(&X86_64_5LEVEL, &seeds)
+}
+
+/// A wrong table of hashed entries, segments or blocks: which of these, which field (by name and
+/// word), and what is wrong with it.
+type HashSeed = (Table, &'static str, usize, &'static str, fn(&mut HashField));
+
+#[derive(Clone, Copy)]
+enum Table {
+    Entry,
+    Segment,
+    Block,
+}
+
+fn build_hashed(format: &'static HashFormat, seeds: &[HashSeed]) -> Vec<(String, HashFormat)> {
+    let make = |(table, name, word, what, edit): &HashSeed| {
+        let right = match table {
+            Table::Entry => format.entry,
+            Table::Segment => format.segment,
+            Table::Block => format.block,
+        };
+        let mut fields = right.to_vec();
+        let field = fields.iter_mut().find(|f| f.name == *name && f.word == *word).unwrap();
+        edit(field);
+        // Leaked: a format refers to its fields for ever.
+        let fields = Vec::leak(fields);
+        let wrong = match table {
+            Table::Entry => format.with_entry(fields),
+            Table::Segment => format.with_segment(fields),
+            Table::Block => format.with_block(fields),
+        };
+        (format!("{name} {what}"), wrong)
+    };
+    seeds.iter().map(make).collect()
+}
+
+fn unused(f: &mut HashField) {
+    f.part = Part::Reserved;
+}
+
+/// Wrong tables of 64-bit entries and segments.
+#[must_use]
+pub fn hashed(format: &'static HashFormat) -> Vec<(String, HashFormat)> {
+    use Table::{Entry, Segment};
+    let size = format.entry.iter().find(|f| f.part == Part::SegmentSize).map_or(0, |f| f.word);
+    let seeds: [HashSeed; 20] = [
+        (Entry, "V", 0, "at bit 3", |f| f.lo_bit = 3),
+        (Entry, "H", 0, "not compared", unused),
+        (Entry, "L", 0, "not looked at", unused),
+        (Entry, "AVPN", 0, "without its lowest bit", |f| {
+            f.lo_bit += 1;
+            f.bits -= 1;
+            f.at += 1;
+        }),
+        (Entry, "AVPN", 0, "without its highest ten bits", |f| f.bits -= 10),
+        (Entry, "B", size, "not compared", unused),
+        (Entry, "PP", 1, "with one bit", |f| f.bits = 1),
+        (Entry, "PP0", 1, "ignored", unused),
+        (Entry, "N", 1, "ignored", unused),
+        (Entry, "N", 1, "at bit 4", |f| f.lo_bit = 4),
+        (Entry, "G", 1, "ignored", unused),
+        (Entry, "C", 1, "never set", unused),
+        (Entry, "R", 1, "at bit 6", |f| f.lo_bit = 6),
+        (Entry, "KEY", 1, "without its low bits", unused),
+        (Entry, "RPN", 1, "from bit 16 on", |f| {
+            f.lo_bit = 16;
+            f.bits -= 4;
+            f.at = 16;
+        }),
+        (Segment, "V", 0, "at bit 26", |f| f.lo_bit = 26),
+        (Segment, "N", 1, "ignored", unused),
+        (Segment, "Kp", 1, "for the kernel", |f| f.part = Part::KernelKey),
+        (Segment, "Ks", 1, "ignored", unused),
+        (Segment, "VSID", 1, "from bit 13 on", |f| f.lo_bit = 13),
+    ];
+    build_hashed(format, &seeds)
+}
+
+/// Wrong tables of 32-bit entries, segment registers and blocks.
+#[must_use]
+pub fn hashed32(format: &'static HashFormat) -> Vec<(String, HashFormat)> {
+    use Table::{Block, Entry, Segment};
+    let seeds: [HashSeed; 18] = [
+        (Entry, "V", 0, "ignored", |f| f.lo_bit = 30),
+        (Entry, "H", 0, "not compared", unused),
+        (Entry, "API", 0, "not compared", unused),
+        (Entry, "VSID", 0, "without its highest bit", |f| f.bits -= 1),
+        (Entry, "PP", 1, "with one bit", |f| f.bits = 1),
+        (Entry, "PP", 1, "at bit 1", |f| f.lo_bit = 1),
+        (Entry, "C", 1, "never set", unused),
+        (Entry, "R", 1, "never set", unused),
+        (Entry, "RPN", 1, "from bit 13 on", |f| {
+            f.lo_bit = 13;
+            f.bits -= 1;
+            f.at = 13;
+        }),
+        (Segment, "VSID", 1, "with 23 bits", |f| f.bits = 23),
+        (Segment, "N", 1, "ignored", unused),
+        (Segment, "Kp", 1, "ignored", unused),
+        (Segment, "Ks", 1, "for a process", |f| f.part = Part::UserKey),
+        (Block, "Vp", 0, "ignored", unused),
+        (Block, "Vs", 0, "ignored", unused),
+        (Block, "BL", 0, "with one bit less", |f| f.bits -= 1),
+        (Block, "PP", 1, "with one bit", |f| f.bits = 1),
+        (Block, "BRPN", 1, "from bit 18 on", |f| {
+            f.lo_bit = 18;
+            f.bits -= 1;
+            f.at = 18;
+        }),
+    ];
+    build_hashed(format, &seeds)
 }

@@ -186,7 +186,15 @@ const fn wide(
     leaf_allowed: bool,
     table_allowed: bool,
 ) -> Level {
-    Level { name, manual_name, index_shift, index_bits, leaf_allowed, table_allowed }
+    Level {
+        name,
+        manual_name,
+        index_shift,
+        index_bits,
+        entry_bytes: 8,
+        leaf_allowed,
+        table_allowed,
+    }
 }
 
 const ALL: u8 = 0b1111;

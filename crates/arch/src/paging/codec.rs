@@ -192,7 +192,7 @@ impl Format {
         let Some(l) = self.levels.get(level) else { return malformed(Why::NoSuchLevel) };
         let leaf = self.is_leaf_shaped(level, raw);
         let Some(s) = self.shape(level, leaf) else { return malformed(Why::NoSuchLevel) };
-        if raw & s.valid == 0 {
+        if raw & s.present == 0 {
             return Entry::None;
         }
         if leaf && !l.leaf_allowed {
@@ -250,7 +250,7 @@ impl Format {
         let leaf = self.is_leaf_shaped(level, raw);
         let Some(s) = self.shape(level, leaf) else { return Perm::empty() };
         let mut perm = if leaf { self.leaf_perm(s, raw, controls) } else { table_limits(s, raw) };
-        perm.set(Perm::PRESENT, raw & s.valid != 0);
+        perm.set(Perm::PRESENT, raw & s.present != 0);
         perm
     }
 
@@ -349,8 +349,8 @@ impl Format {
             (None, _) => return Err(EncodeError::NoSuchLevel { format: self.name, level }),
         };
         let misaligned = !next.0.is_multiple_of(below.table_bytes());
+        let shift = below.table_bytes().trailing_zeros();
         let Some(address) = s.placed(next.0).filter(|_| !misaligned) else {
-            let shift = 3 + below.index_bits;
             return Err(EncodeError::Address { phys: next, shift });
         };
         let type_bits = s.type_mask & !s.type_leaf;
@@ -359,6 +359,9 @@ impl Format {
         for right in s.rights() {
             let deny = denied.contains(right.primary);
             raw = put(raw, right.mask, deny == (right.sense == Sense::Deny));
+        }
+        if raw & s.present == 0 {
+            return Err(EncodeError::Address { phys: next, shift });
         }
         let nearest = table_limits(s, raw);
         if nearest.intersects(denied) {

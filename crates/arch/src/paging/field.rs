@@ -38,6 +38,8 @@ pub enum Role {
     LeafIf(u64),
     /// Physical address of the page or of the next table, in place.
     Address,
+    /// The same, of an entry that is valid unless these bits are 0.
+    AddressIfValid,
     /// Bits of that address that are elsewhere in the entry: from this bit of the address on.
     AddressFrom(u32),
     /// Grants these permissions if 1. In a table entry: takes them away below if 0.

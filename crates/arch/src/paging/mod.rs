@@ -4,12 +4,13 @@
 //! roles, follow a tree ([`Format::walk`]) and list its leaves ([`Format::for_each_leaf`]).
 //!
 //! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 48 or 52 bits,
-//! powerpc radix with 4 KiB and 64 KiB base pages. What each is held against:
-//! `tests/mmu/ORACLE.md`.
+//! powerpc radix with 4 KiB and 64 KiB base pages, and the trees that Linux keeps beside powerpc's
+//! hashed tables and on 32-bit Power, which no CPU walks ([`crate::hashed`] has what the CPU
+//! reads). What each is held against: `tests/mmu/ORACLE.md`.
 //!
-//! Not modelled: x86 32-bit paging and shadow-stack pages; arm64 permission
-//! overlays, stage 2, guarded pages; powerpc hash tables, 32-bit Power, partition-scoped (second)
-//! translation, AMR and IAMR keys other than key 0. Memory types stay raw bits.
+//! Not modelled: x86 32-bit paging and shadow-stack pages; arm64 permission overlays, stage 2,
+//! guarded pages; powerpc's partition-scoped (second) translation, AMR and IAMR keys other than
+//! key 0. Memory types stay raw bits.
 
 mod access;
 mod arm64;
@@ -17,7 +18,9 @@ mod codec;
 mod controls;
 mod fault;
 mod field;
+mod hash;
 mod indirection;
+mod power32;
 mod radix;
 mod scan;
 mod shape;
@@ -34,7 +37,9 @@ pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
 pub use fault::{Refusal, Refused, SYNDROME_ROWS, Syndrome, SyndromeRow, VECTOR_ROWS, VectorRow};
 pub use field::{Field, Kinds, Role};
+pub use hash::{HASH_TREE_4K, HASH_TREE_64K};
 pub use indirection::Indirection;
+pub use power32::{BOOK3S32_TREE, BOOK3S32_TREE_6_6, MPC8XX_TREE};
 pub use radix::{RADIX_4K, RADIX_64K};
 pub use scan::{DEFAULT_ENTRY_LIMIT, Half, MappedLeaf, Scan, ScanEnd};
 pub use walk::{Step, Translation, Walk, WalkFault};
@@ -44,7 +49,7 @@ pub use x86::{X86_64_4LEVEL, X86_64_5LEVEL};
 pub const MAX_LEVELS: usize = 5;
 
 /// Every format.
-pub static FORMATS: [&Format; 10] = [
+pub static FORMATS: [&Format; 15] = [
     &X86_64_4LEVEL,
     &X86_64_5LEVEL,
     &ARM64_4K,
@@ -55,6 +60,11 @@ pub static FORMATS: [&Format; 10] = [
     &ARM64_64K_LPA,
     &RADIX_4K,
     &RADIX_64K,
+    &HASH_TREE_4K,
+    &HASH_TREE_64K,
+    &BOOK3S32_TREE,
+    &BOOK3S32_TREE_6_6,
+    &MPC8XX_TREE,
 ];
 
 /// One level of a tree of tables. Level 0 is the root.
@@ -69,6 +79,8 @@ pub struct Level {
     pub index_shift: u32,
     /// Number of address bits that select an entry.
     pub index_bits: u32,
+    /// Bytes of an entry: 8, or 4 on 32-bit Power.
+    pub entry_bytes: u64,
     /// Whether an entry of this level may be a leaf.
     pub leaf_allowed: bool,
     /// Whether an entry of this level may point to a table.
@@ -82,10 +94,10 @@ impl Level {
         1 << self.index_bits
     }
 
-    /// Bytes of one table of this level (8 an entry); also the alignment of such a table.
+    /// Bytes of one table of this level; also the alignment of such a table.
     #[must_use]
     pub const fn table_bytes(&self) -> u64 {
-        8 << self.index_bits
+        self.entry_bytes << self.index_bits
     }
 
     /// Bytes that one entry of this level covers.
@@ -133,11 +145,13 @@ pub enum Canonical {
     AllEqual,
     /// Bits 63:62 are 00 (the process) or 11 (the kernel), bits between are zero (radix).
     Quadrant,
+    /// Bits above `va_bits` are zero (32-bit).
+    ZeroAbove,
 }
 
 impl Format {
     /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
-    /// where it is not modelled (ppc32, kernels with other granules).
+    /// where it is not simulated (ppc32, kernels with other granules).
     #[must_use]
     pub fn for_kernel(arch: Arch, page_shift: u32) -> Option<&'static Format> {
         Some(match (arch, page_shift) {
@@ -192,16 +206,22 @@ impl Format {
     /// the end of the physical space.
     #[must_use]
     pub fn entry_addr(&self, table: PhysAddr, level: usize, va: VirtAddr) -> Option<PhysAddr> {
-        table.checked_add(self.index(level, va) * 8)
+        table.checked_add(self.index(level, va) * self.entry_bytes(level))
     }
 
-    /// The value of an entry from its bytes in memory.
+    /// Bytes of an entry of `level`.
+    #[must_use]
+    pub fn entry_bytes(&self, level: usize) -> u64 {
+        self.levels.get(level).map_or(8, |l| l.entry_bytes)
+    }
+
+    /// The value of an entry of 8 bytes from its bytes in memory.
     #[must_use]
     pub fn entry_from_bytes(&self, bytes: [u8; 8]) -> u64 {
         if self.big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
     }
 
-    /// The bytes of an entry in memory.
+    /// The bytes in memory of an entry of 8 bytes.
     #[must_use]
     pub fn entry_to_bytes(&self, value: u64) -> [u8; 8] {
         if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
@@ -228,6 +248,7 @@ impl Format {
                 let between = (va.0 << 2) >> (2 + self.va_bits);
                 (quadrant == 0 || quadrant == 3) && between == 0
             }
+            Canonical::ZeroAbove => va.0 >> self.va_bits == 0,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! `book3s/64/pgtable.h` and `radix.h`. There is no global bit: a page is common to all processes
 //! because its address is in quadrant 3, whose tables are process 0's.
 //!
-//! Not modelled: partition-scoped trees, hash tables, that non-idempotent storage is not executed
+//! Not modelled: partition-scoped trees, that non-idempotent storage is not executed
 //! (ATT), and reference and change faults (R and C are kept as bits; Linux sets both in kernel
 //! entries).
 
@@ -88,7 +88,15 @@ const fn level(
     table_allowed: bool,
 ) -> Level {
     let manual_name = if table_allowed { "PDE" } else { "PTE" };
-    Level { name, manual_name, index_shift, index_bits, leaf_allowed, table_allowed }
+    Level {
+        name,
+        manual_name,
+        index_shift,
+        index_bits,
+        entry_bytes: 8,
+        leaf_allowed,
+        table_allowed,
+    }
 }
 
 const ALL: u8 = 0b1111;

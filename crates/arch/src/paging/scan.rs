@@ -13,8 +13,8 @@ use crate::perm::Perm;
 /// Entries that [`Format::for_each_leaf`] reads before it gives up: 2^26 is 512 MiB of tables.
 pub const DEFAULT_ENTRY_LIMIT: u64 = 1 << 26;
 
-/// Which half of the virtual addresses a root translates. x86-64 roots have both; then it is not
-/// used.
+/// Which half of the virtual addresses a root translates. x86-64's and 32-bit
+/// Power's roots have both; then it is not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Half {
     /// User addresses: arm64 TTBR0, powerpc quadrant 0.
@@ -126,7 +126,9 @@ impl Format {
         let above = 64 - self.va_bits;
         VirtAddr(match (self.canonical, half) {
             (Canonical::SignExtended, _) => (((low << above) as i64) >> above) as u64,
-            (Canonical::AllEqual | Canonical::Quadrant, Half::Low) => low,
+            (Canonical::AllEqual | Canonical::Quadrant, Half::Low) | (Canonical::ZeroAbove, _) => {
+                low
+            }
             (Canonical::AllEqual, Half::High) => low | (u64::MAX << self.va_bits),
             (Canonical::Quadrant, Half::High) => low | (3 << 62),
         })
@@ -150,13 +152,13 @@ impl Scanner<'_> {
                 return ControlFlow::Break(ScanEnd::LimitReached);
             }
             self.out.entries += 1;
-            let value = table.checked_add(index * 8).and_then(|addr| (self.read)(addr));
+            let value = table.checked_add(index * l.entry_bytes).and_then(|addr| (self.read)(addr));
             let Some(raw) = value else {
                 self.out.outside_memory += 1;
                 return ControlFlow::Continue(());
             };
             let here = low | (index << l.index_shift);
-            let entry = table.offset(index * 8);
+            let entry = table.offset(index * l.entry_bytes);
             match self.format.decode_with(level, raw, self.controls) {
                 Entry::None => {}
                 Entry::Malformed { why } => self.malformed(here, level, why),

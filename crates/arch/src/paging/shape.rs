@@ -51,7 +51,9 @@ pub(super) struct Shape {
     pub(super) dirty: u64,
     pub(super) contiguous: u64,
     pub(super) next_level_bits: u64,
+    /// Bits that are set in a valid entry, and those of which a valid entry has one at least.
     pub(super) valid: u64,
+    pub(super) present: u64,
     /// Granted unless a field denies it.
     pub(super) base: Perm,
     rights: [Right; MAX_RIGHTS],
@@ -110,6 +112,7 @@ const EMPTY: Shape = Shape {
     contiguous: 0,
     next_level_bits: 0,
     valid: 0,
+    present: 0,
     base: Perm::empty(),
     rights: [NO_RIGHT; MAX_RIGHTS],
     n_rights: 0,
@@ -128,12 +131,19 @@ const fn shape(fields: &[Field], level: usize, leaf: bool) -> Shape {
         }
         let mask = f.mask();
         match f.role {
-            Role::Valid => s.valid |= mask,
+            Role::Valid => {
+                s.valid |= mask;
+                s.present |= mask;
+            }
             Role::LeafIf(value) => {
                 s.type_mask = mask;
                 s.type_leaf = value << f.lo_bit;
             }
             Role::Address => s.address |= mask,
+            Role::AddressIfValid => {
+                s.address |= mask;
+                s.present |= mask;
+            }
             Role::AddressFrom(bit) => {
                 s.elsewhere = mask;
                 s.above = bit - f.lo_bit;

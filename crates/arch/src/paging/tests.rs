@@ -29,6 +29,18 @@ fn kernel_protections_have_the_kernels_values() {
         (p, 3, Perm::KERNEL_RO, Recent, 0xc000_0000_0000_010c),
         (p, 3, Perm::KERNEL_ROX, Recent, 0xc000_0000_0000_010d),
         (p, 3, Perm::KERNEL_RWX, Recent, 0xc000_0000_0000_018f),
+        (&HASH_TREE_64K, 3, Perm::KERNEL_RW, Recent, 0xc000_0000_0000_018e),
+        (&HASH_TREE_4K, 3, Perm::KERNEL_ROX, Recent, 0xc000_0000_0000_010d),
+        (&BOOK3S32_TREE, 1, Perm::KERNEL_RW, Recent, 0x595),
+        (&BOOK3S32_TREE, 1, Perm::KERNEL_RO, Recent, 0x115),
+        (&BOOK3S32_TREE, 1, Perm::KERNEL_ROX, Recent, 0x315),
+        (&BOOK3S32_TREE, 1, Perm::KERNEL_RWX, Recent, 0x795),
+        (&BOOK3S32_TREE_6_6, 1, Perm::KERNEL_RW, Recent, 0x591),
+        (&BOOK3S32_TREE_6_6, 1, Perm::KERNEL_ROX, Recent, 0x311),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RW, Recent, 0x185),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RO, Recent, 0x685),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_ROX, Recent, 0x6c5),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RWX, Recent, 0x1c5),
     ];
     for &(format, level, perm, style, value) in rows {
         let raw = format.encode_leaf_as(level, PhysAddr(0), perm, style);
@@ -38,6 +50,12 @@ fn kernel_protections_have_the_kernels_values() {
     assert_eq!(a.encode_table(0, PhysAddr(0x1000)), Ok(0x1000_0000_0000_1003));
     assert_eq!(p.encode_table(0, PhysAddr(0x1000)), Ok(0x8000_0000_0000_1009));
     assert_eq!(RADIX_64K.encode_table(2, PhysAddr(0x1100)), Ok(0x8000_0000_0000_1105));
+    assert_eq!(HASH_TREE_4K.encode_table(1, PhysAddr(0x1400)), Ok(0x8000_0000_0000_1400));
+    assert_eq!(BOOK3S32_TREE.encode_table(0, PhysAddr(0x3000)), Ok(0x3000));
+    assert_eq!(MPC8XX_TREE.encode_table(0, PhysAddr(0x3000)), Ok(0x3001));
+    // A table at 0 would read as none.
+    let none = EncodeError::Address { phys: PhysAddr(0), shift: 12 };
+    assert_eq!(BOOK3S32_TREE.encode_table(0, PhysAddr(0)), Err(none));
 }
 
 #[test]
@@ -84,6 +102,9 @@ fn formats_by_kernel() {
     assert_eq!(shifts(&RADIX_64K), [30, 21, 16]);
     assert_eq!(RADIX_4K.levels[0].table_bytes(), 64 << 10);
     assert_eq!(RADIX_64K.levels[3].table_bytes(), 256);
+    assert_eq!(shifts(&HASH_TREE_4K), [12]);
+    assert_eq!(shifts(&HASH_TREE_64K), [34, 24, 16]);
+    assert_eq!(BOOK3S32_TREE.levels[0].table_bytes(), 4096);
 }
 
 #[test]
@@ -98,6 +119,10 @@ fn canonical_addresses() {
     assert!(!is(a, 0x1_0000_0000_0000) && !is(a, 0xfffe_0000_0000_0000));
     assert!(is(p, 0xc008_0000_0000_0000) && is(p, 0xf_ffff_ffff_ffff));
     assert!(!is(p, 0x4000_0000_0000_0000) && !is(p, 0xc010_0000_0000_0000));
+    // The hash tree of 4 KiB pages ends at 64 TiB, above vmalloc and what follows it.
+    let h = &HASH_TREE_4K;
+    assert!(is(h, 0xc000_3d00_0000_0000) && !is(h, 0xc000_4000_0000_0000));
+    assert!(is(&MPC8XX_TREE, 0xffff_ffff) && !is(&MPC8XX_TREE, 1 << 32));
 }
 
 #[test]

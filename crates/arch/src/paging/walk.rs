@@ -6,10 +6,14 @@
 use std::fmt;
 
 use super::codec::{Entry, Why};
-use super::{Attempt, Controls, Format, MAX_LEVELS, Privilege, Refusal};
+use super::{Attempt, Canonical, Controls, Format, MAX_LEVELS, Privilege, Refusal};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::isa::Arch;
 use crate::perm::Perm;
+
+/// Where Linux's own addresses begin on 32-bit Power: PAGE_OFFSET, and the segment below it for
+/// modules (its default; other configurations have other ones).
+const KERNEL_32: u64 = 0xb000_0000;
 
 /// One entry read on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -127,7 +131,7 @@ impl Walk {
 
 impl Format {
     /// Follows `va` from the root table at `root`, under [`Controls::LINUX`]. `read` returns the
-    /// value of the 8-byte entry at an address (see [`Format::entry_from_bytes`]), or `None` where
+    /// value of the entry at an address (see [`Format::entry_from_bytes`]), or `None` where
     /// there is no memory. At most one entry a level is read, so no table can make it loop.
     pub fn walk(
         &self,
@@ -234,7 +238,11 @@ impl Format {
         let hierarchical = self.arch != Arch::Arm64 || !controls.in_force(self.arch).arm_hpd;
         let mut rights = if hierarchical { leaf & limits } else { leaf };
         if self.arch.is_powerpc() {
-            rights.set(Perm::GLOBAL, va.0 >> 62 == 3);
+            let kernel = match self.canonical {
+                Canonical::ZeroAbove => va.0 >= KERNEL_32,
+                _ => va.0 >> 62 == 3,
+            };
+            rights.set(Perm::GLOBAL, kernel);
         }
         rights
     }

@@ -99,7 +99,15 @@ const fn level(
     leaf_allowed: bool,
     table_allowed: bool,
 ) -> Level {
-    Level { name, manual_name, index_shift, index_bits: 9, leaf_allowed, table_allowed }
+    Level {
+        name,
+        manual_name,
+        index_shift,
+        index_bits: 9,
+        entry_bytes: 8,
+        leaf_allowed,
+        table_allowed,
+    }
 }
 
 const ALL: u8 = 0b1111;

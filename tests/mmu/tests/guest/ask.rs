@@ -19,7 +19,7 @@ const CONTROLS: usize = 16;
 /// And an answer: the register, what the frame has afterwards, and the entries.
 const LOADED: usize = 4;
 const AFTER: usize = 5;
-const ENTRIES: usize = 6;
+pub(crate) const ENTRIES: usize = 6;
 
 /// What came of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,47 +98,91 @@ fn address(format: &Format, arch: &dyn Arch, case: &Case) -> u64 {
     va(format, arch.base()) | case.high
 }
 
-/// The case as the guest reads it.
-pub(crate) fn ask(format: &Format, arch: &dyn Arch, case: &Case) -> Raw {
-    let mut raw = [0; 24];
-    let va = address(format, arch, case);
-    for (level, table) in TABLES.iter().enumerate() {
-        // Levels below the leaf: something to write that nobody reads.
-        let at = if level <= case.leaf { format.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
-        raw[2 * level] = arch.base() + table + at;
-        raw[2 * level + 1] = case.entries[level];
+/// What both sides of an access are told, beside entries and control registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    /// Where code begins that loads; eight bytes behind it some that stores.
+    pub(crate) code: u64,
+    /// The guest's word for the privilege.
+    pub(crate) mode: u64,
+    pub(crate) va: u64,
+    /// Where it is to arrive, and what is there to tell that from other places.
+    pub(crate) frame: u64,
+    pub(crate) mark: u64,
+    /// The part of the mark that a register has if it was executed, and if it was loaded.
+    pub(crate) executed: u64,
+    pub(crate) loaded: u64,
+    pub(crate) what: Attempt,
+}
+
+impl Access {
+    /// The case as the guest reads it: entries are pairs of address and value.
+    pub(crate) fn ask(&self, entries: &[(u64, u64); LEVELS], controls: &[u64]) -> Raw {
+        let mut raw = [0; 24];
+        for (n, (at, value)) in entries.iter().enumerate() {
+            raw[2 * n] = *at;
+            raw[2 * n + 1] = *value;
+        }
+        let (pc, register, before) = match self.what {
+            Attempt::Read => (self.code, 0, self.mark),
+            Attempt::Write => (self.code + 8, self.loaded, 0),
+            Attempt::Exec => (self.va, 0, self.mark),
+        };
+        raw[PC] = pc;
+        raw[MODE] = self.mode;
+        raw[VA] = self.va;
+        raw[REGISTER] = register;
+        raw[FRAME] = self.frame;
+        raw[BEFORE] = before;
+        raw[CONTROLS..][..controls.len()].copy_from_slice(controls);
+        raw
     }
+
+    /// Where it arrived, if nothing stopped it: an access that went elsewhere is an answer too, and
+    /// a wrong one. `stored`: what the frame has if it was stored to.
+    pub(crate) fn reached(&self, answer: &Answer, stored: u64) -> Seen {
+        let seen = match self.what {
+            Attempt::Read => answer[LOADED] == self.loaded,
+            Attempt::Write => answer[AFTER] == stored,
+            Attempt::Exec => answer[LOADED] == self.executed,
+        };
+        Seen::Reached(if seen { self.frame } else { u64::MAX })
+    }
+}
+
+/// The access of a case.
+fn access(format: &Format, arch: &dyn Arch, case: &Case) -> Access {
     let frame = reached(format, case.leaf, arch.base());
     let mark = arch.mark(frame);
-    let code = if case.who == Privilege::User { CODE + USER_CODE } else { CODE };
-    let (pc, register, before) = match case.what {
-        Attempt::Read => (code, 0, mark),
-        Attempt::Write => (code + 8, mark, 0),
-        Attempt::Exec => (va, 0, mark),
-    };
-    let (mode, controls) = arch.settings(format, case);
-    raw[PC] = pc;
-    raw[MODE] = mode;
-    raw[VA] = va;
-    raw[REGISTER] = register;
-    raw[FRAME] = frame;
-    raw[BEFORE] = before;
-    raw[CONTROLS..][..controls.len()].copy_from_slice(&controls);
-    raw
+    Access {
+        code: if case.who == Privilege::User { CODE + USER_CODE } else { CODE },
+        mode: arch.settings(format, case).0,
+        va: address(format, arch, case),
+        frame,
+        mark,
+        executed: arch.loaded(frame),
+        loaded: mark,
+        what: case.what,
+    }
+}
+
+/// The case as the guest reads it.
+pub(crate) fn ask(format: &Format, arch: &dyn Arch, case: &Case) -> Raw {
+    let va = address(format, arch, case);
+    let entries = std::array::from_fn(|level| {
+        // Levels below the leaf: something to write that nobody reads.
+        let at = if level <= case.leaf { format.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
+        (arch.base() + TABLES[level] + at, case.entries[level])
+    });
+    access(format, arch, case).ask(&entries, &arch.settings(format, case).1)
 }
 
 /// What the guest's answer says.
 pub(crate) fn read(format: &Format, arch: &dyn Arch, case: &Case, answer: &Answer) -> Outcome {
     let seen = match arch.ended(case, answer) {
         End::Done => {
-            let frame = reached(format, case.leaf, arch.base());
-            let seen = match case.what {
-                Attempt::Read => answer[LOADED] == arch.mark(frame),
-                Attempt::Write => answer[AFTER] == arch.mark(frame),
-                Attempt::Exec => answer[LOADED] == arch.loaded(frame),
-            };
-            // An access that went elsewhere is an answer too, and a wrong one.
-            Seen::Reached(if seen { frame } else { u64::MAX })
+            let access = access(format, arch, case);
+            access.reached(answer, access.mark)
         }
         End::Fault(told, at) => Seen::Fault(told, at),
         End::Nowhere => Seen::Nowhere,

@@ -11,6 +11,9 @@
 
 mod arm64;
 mod ask;
+mod hashed;
+mod hashed32;
+mod hashed64;
 mod powerpc;
 mod qemu;
 mod x86;
@@ -19,6 +22,7 @@ use std::time::Instant;
 
 use ask::{Arch, Outcome, Seen, ask, ours, read, taken};
 use qemu::{BATCH, Guest, Raw};
+use textbed_arch::hashed::{HPT_2_07, HPT_3_0, HPT_32};
 use textbed_arch::insn::Family;
 use textbed_arch::paging::{
     ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA, Controls, Format,
@@ -186,6 +190,51 @@ fn powerpc_radix_sample() {
 #[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
 fn powerpc_radix_long() {
     powerpc_radix(LONG);
+}
+
+/// `step`: of every combination one of so many.
+fn powerpc_hashed(step: usize, n: usize) {
+    for (format, machine) in [(&HPT_2_07, &hashed64::POWER8), (&HPT_3_0, &powerpc::MACHINE)] {
+        let Some(mut guest) = Guest::start(machine, &[]) else { return };
+        let machine = hashed64::Power64;
+        hashed64::prepare(format, &guest);
+        let cases = hashed64::every(format, step).chain(hashed64::sample(format, n));
+        let answered = hashed::compare(format, &machine, &mut guest, cases);
+        hashed::syndromes(format, &machine, &answered, &[]);
+        hashed::catch(&machine, &seeds::hashed(format), &answered);
+    }
+}
+
+#[test]
+fn powerpc_hashed_sample() {
+    powerpc_hashed(37, QUICK);
+}
+
+#[test]
+#[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
+fn powerpc_hashed_long() {
+    powerpc_hashed(1, LONG);
+}
+
+fn powerpc_hashed32(n: usize) {
+    let Some(mut guest) = Guest::start(&hashed32::MACHINE, &[]) else { return };
+    let (format, machine) = (&HPT_32, hashed32::Power32);
+    hashed32::prepare(format, &guest);
+    let cases = hashed32::every(format).chain(hashed32::sample(format, n));
+    let answered = hashed::compare(format, &machine, &mut guest, cases);
+    hashed::syndromes(format, &machine, &answered, &["key"]);
+    hashed::catch(&machine, &seeds::hashed32(format), &answered);
+}
+
+#[test]
+fn powerpc_hashed32_sample() {
+    powerpc_hashed32(QUICK);
+}
+
+#[test]
+#[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
+fn powerpc_hashed32_long() {
+    powerpc_hashed32(LONG);
 }
 
 /// `long`: every combination of one table and the leaf, and more cases at random.

@@ -11,7 +11,9 @@ use textbed_mmu::cases::{
 use crate::ask::{Arch, End};
 use crate::qemu::{Answer, Guest, Machine};
 
-pub(crate) static MACHINE: Machine = Machine {
+pub(crate) static MACHINE: Machine = MACHINE_9;
+
+pub(crate) const MACHINE_9: Machine = Machine {
     program: "qemu-system-ppc64",
     package: "qemu-system-ppc",
     arguments: &["-machine", "powernv9,memory-backend=m"],
@@ -20,11 +22,11 @@ pub(crate) static MACHINE: Machine = Machine {
     big_endian: true,
 };
 
-const LD: u32 = 0xe864_0000;
-const STD: u32 = 0xf864_0000;
-const SC: u32 = 0x4400_0002;
+pub(crate) const LD: u32 = 0xe864_0000;
+pub(crate) const STD: u32 = 0xf864_0000;
+pub(crate) const SC: u32 = 0x4400_0002;
 
-const PARTITION_TABLE: u64 = 0x50_0000;
+pub(crate) const PARTITION_TABLE: u64 = 0x50_0000;
 const PARTITION_TREE: [u64; 2] = [0x52_0000, 0x51_0000];
 const PROCESS_TABLE: u64 = 0x53_0000;
 /// Trees of 52 bits, with 13 bits of index in the root.
@@ -35,12 +37,15 @@ const R: u64 = 0x100;
 const C: u64 = 0x80;
 
 /// 64-bit, hypervisor, machine checks, relocation of both kinds, recoverable.
-const MSR: u64 = 1 << 63 | 1 << 60 | 0x1032;
+pub(crate) const MSR: u64 = 1 << 63 | 1 << 60 | 0x1032;
 /// Problem state, which has external interrupts on.
-const MSR_USER: u64 = 0xc000;
+pub(crate) const MSR_USER: u64 = 0xc000;
+
+/// Radix trees (HR) by a process table (UPRT).
+const LPCR: u64 = 0x50_0000;
 
 /// Bits of SRR1 that say why a fetch was refused.
-const SRR1_TOLD: u64 = 0x7fff_0000;
+pub(crate) const SRR1_TOLD: u64 = 0x7fff_0000;
 
 pub(crate) struct Powerpc;
 
@@ -69,6 +74,7 @@ pub(crate) fn prepare(format: &Format, guest: &Guest) {
         guest.put(entry, VALID | LEAF | CODE | R | privileged | 5);
     }
     guest.set_own(PARTITION_TABLE);
+    guest.set_second(LPCR);
 }
 
 impl Arch for Powerpc {

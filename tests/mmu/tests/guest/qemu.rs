@@ -18,7 +18,8 @@ pub(crate) type Raw = [u64; 24];
 pub(crate) type Answer = [u64; 12];
 
 /// The control block, from the beginning of memory: number of the batch asked for, number of the
-/// batch done, ready, number of cases, a word for the architecture, addresses of cases and answers.
+/// batch done, ready, number of cases, a word for the architecture, addresses of cases and answers,
+/// another word for the architecture.
 const CONTROL: u64 = 0x40_0000;
 const CASES: u64 = 0x100_0000;
 const ANSWERS: u64 = 0x200_0000;
@@ -151,9 +152,14 @@ impl Guest {
         self.memory.write_all_at(&self.to_bytes(word), offset).unwrap();
     }
 
-    /// The control block's word for the architecture.
+    /// The control block's first word for the architecture.
     pub(crate) fn set_own(&self, word: u64) {
         self.put(CONTROL + 32, word);
+    }
+
+    /// Its other one.
+    pub(crate) fn set_second(&self, word: u64) {
+        self.put(CONTROL + 56, word);
     }
 
     /// Has at most [`BATCH`] cases performed.
