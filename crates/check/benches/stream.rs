@@ -1,10 +1,11 @@
 //! How fast streams A and B (see `streams`) are checked, through all rules on one core.
 //!
-//! `cargo bench -p textbed-check --bench stream [-- STREAM...]`, where STREAM is `a` (the default),
-//! `b` (ten million mappings, several gigabytes) or `bN` (N mappings). After [`WARM`] events chunks
-//! of the stream are checked one by one; making them is not measured. The time is that which the
-//! processor spent on this process; beside it stands what one pass over the same events takes that
-//! only adds up their words.
+//! `cargo bench -p textbed-check --bench stream [-- STREAM... [ARCH...] [observed|predicted]]`,
+//! where STREAM is `a` (the default), `b` (ten million mappings, several gigabytes) or `bN` (N
+//! mappings). After [`WARM`] events chunks of the stream are checked one by one; making them is not
+//! measured. The time is that which the processor spent on this process (the system tells it in
+//! steps of milliseconds, so the mean of all chunks stands there); beside it stands what one pass
+//! over the same events takes that only adds up their words.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // benches may
 
@@ -19,15 +20,22 @@ use streams::{CHUNK, Stream};
 /// Events that pass before anything is measured.
 const WARM: usize = 8_000_000;
 /// Chunks that are measured.
-const CHUNKS: usize = 9;
+const CHUNKS: usize = 24;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wanted = if wanted.is_empty() { vec!["a".to_owned()] } else { wanted };
+    let modes = [(Mode::Observed, "observed"), (Mode::Predicted, "predicted")];
+    let archs: Vec<Arch> = wanted.iter().filter_map(|w| w.parse().ok()).collect();
+    let of_arch = |arch: &Arch| archs.is_empty() || archs.contains(arch);
+    let named = |name: &str| wanted.iter().any(|w| w == name);
+    let any_mode = !modes.iter().any(|(_, name)| named(name));
+    let streams = wanted.iter().filter(|w| w.starts_with(['a', 'b']) && w.parse::<Arch>().is_err());
+    let streams: Vec<&str> = streams.map(String::as_str).collect();
+    let streams = if streams.is_empty() { vec!["a"] } else { streams };
     println!("stream    architecture mode        M events/s  ns/event  plain pass  VmHWM");
-    for name in &wanted {
-        for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
-            for mode in [Mode::Observed, Mode::Predicted] {
+    for name in streams {
+        for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le].into_iter().filter(of_arch) {
+            for (mode, _) in modes.into_iter().filter(|(_, name)| any_mode || named(name)) {
                 let stream = match name.strip_prefix('b') {
                     Some("") => streams::b(arch, 10_000_000),
                     Some(n) => streams::b(arch, n.parse().unwrap()),
@@ -39,7 +47,7 @@ fn main() {
     }
 }
 
-/// Median of the chunks.
+/// Mean of the chunks.
 fn measure(name: &str, arch: Arch, mode: Mode, mut stream: Stream) {
     let mut checker = Checker::new(Options { mode, ..Options::default() });
     let _ = checker.begin(&stream.header());
@@ -49,21 +57,19 @@ fn measure(name: &str, arch: Arch, mode: Mode, mut stream: Stream) {
     for _ in 0..WARM / CHUNK {
         check(&mut checker, &stream.next(CHUNK));
     }
-    let (mut checked, mut plain) = (Vec::new(), Vec::new());
+    let (mut checked, mut plain, mut events) = (0.0, 0.0, 0);
     for _ in 0..CHUNKS {
         let batches = stream.next(CHUNK);
+        events += batches.iter().map(|batch| batch.events.len()).sum::<usize>();
         let begin = processor_seconds();
         std::hint::black_box(sum(&batches));
-        plain.push(processor_seconds() - begin);
+        plain += processor_seconds() - begin;
         let begin = processor_seconds();
         check(&mut checker, &batches);
-        checked.push(processor_seconds() - begin);
+        checked += processor_seconds() - begin;
     }
-    let ns = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2] / CHUNK as f64 * 1e9
-    };
-    let (checked, plain) = (ns(&mut checked), ns(&mut plain));
+    let ns = |seconds: f64| seconds / events as f64 * 1e9;
+    let (checked, plain) = (ns(checked), ns(plain));
     let rate = 1e3 / checked;
     let (mode, memory) = (format!("{mode:?}"), memory());
     println!("{name:9} {arch:12} {mode:11} {rate:10.2} {checked:9.1} {plain:11.1}  {memory}");

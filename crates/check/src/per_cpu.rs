@@ -13,22 +13,31 @@ impl<T> Default for PerCpu<T> {
 }
 
 impl<T> PerCpu<T> {
+    #[inline]
     pub(crate) fn get(&self, cpu: CpuId) -> Option<&T> {
         self.0.get(usize::from(cpu.0))?.as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, cpu: CpuId) -> Option<&mut T> {
         self.0.get_mut(usize::from(cpu.0))?.as_mut()
     }
 
+    #[inline]
     fn slot(&mut self, cpu: CpuId) -> &mut Option<T> {
         let at = usize::from(cpu.0);
         if at >= self.0.len() {
-            self.0.resize_with(at + 1, || None);
+            self.grow(at);
         }
         &mut self.0[at]
     }
 
+    #[cold]
+    fn grow(&mut self, at: usize) {
+        self.0.resize_with(at + 1, || None);
+    }
+
+    #[inline]
     pub(crate) fn set(&mut self, cpu: CpuId, value: T) {
         *self.slot(cpu) = Some(value);
     }

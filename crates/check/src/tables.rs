@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use textbed_arch::{Perm, SpaceId};
 
 use crate::mark::Mark;
@@ -66,44 +67,36 @@ pub(crate) struct Tables {
     writable: Writable,
 }
 
-/// Pages of the kernel's space that were found writable lately, by their number: most stores go
-/// where others went, and the tables are large.
-#[derive(Debug)]
-struct Writable(Box<[u64]>);
-
-/// Pages remembered, a power of two.
-const MAX_WRITABLE: usize = 1 << 13;
-
-impl Default for Writable {
-    fn default() -> Self {
-        Self(vec![u64::MAX; MAX_WRITABLE].into())
-    }
-}
+/// Pages of the kernel's space that were found writable, a bit each, by the number of the first of
+/// 64: most stores go where others went, and the tables are large.
+#[derive(Default, Debug)]
+struct Writable(FxHashMap<u64, u64>);
 
 impl Writable {
-    fn slot(page: u64) -> usize {
-        page as usize & (MAX_WRITABLE - 1)
-    }
-
     fn has(&self, virt: u64) -> bool {
-        self.0.get(Self::slot(virt >> 12)) == Some(&(virt >> 12))
+        self.0.get(&(virt >> 18)).is_some_and(|pages| pages >> (virt >> 12 & 63) & 1 != 0)
     }
 
     fn add(&mut self, virt: u64) {
-        self.0[Self::slot(virt >> 12)] = virt >> 12;
+        *self.0.entry(virt >> 18).or_default() |= 1 << (virt >> 12 & 63);
     }
 
     fn forget(&mut self, span: Span) {
-        let (first, last) = (span.first >> 12, span.last >> 12);
-        if last - first >= MAX_WRITABLE as u64 {
-            self.0.fill(u64::MAX);
+        let (first, last) = (span.first >> 18, span.last >> 18);
+        if last - first >= self.0.len() as u64 {
+            self.0.retain(|at, _| *at < first || *at > last);
             return;
         }
-        for page in first..=last {
-            let there = &mut self.0[Self::slot(page)];
-            if *there == page {
-                *there = u64::MAX;
+        if first == last {
+            let pages =
+                (u64::MAX << (span.first >> 12 & 63)) & (u64::MAX >> (63 - (span.last >> 12 & 63)));
+            if let Some(there) = self.0.get_mut(&first) {
+                *there &= !pages;
             }
+            return;
+        }
+        for at in first..=last {
+            self.0.remove(&at);
         }
     }
 }
@@ -129,6 +122,12 @@ impl Tables {
             self.writable.add(virt);
         }
         Some(writable)
+    }
+
+    /// Has the processor read what a change of a mapping will read; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {
+        self.now.get(&space).map_or(0, |map| map.touch(virt)) ^ self.aliases.touch(phys)
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{AREA, DM, NONE, ROX, RW, Story, certain, only, rules};
 use textbed_arch::{Arch, Perm, VirtAddr, effect::Reach};
-use textbed_check::rules::RuleId;
+use textbed_check::{Mode, Options, rules::RuleId};
 use textbed_event::{Access, ControlRegister, FaultReason, Flags, Need, View};
 
 const FRAME: u64 = 0x40_0000;
@@ -234,6 +234,33 @@ fn a_trap_that_nobody_knows() {
     };
     assert!(certain(only(&story(false).run(), RuleId::PatchMetadata)));
     assert_eq!(found(story(true)), []);
+}
+
+/// Versions that nobody can reach are not kept, nor more than a few others: that one of them was a
+/// trap is.
+#[test]
+fn a_trap_that_is_not_kept_is_known_by_its_place() {
+    let story = |arch, old: &[u8], many| {
+        let new = [0x90; 4];
+        let mut s = running(arch);
+        s.emit(0, View::TrapHandler { virt: VirtAddr(AREA), len: 4, registered: true });
+        put(&mut s, 0, 0, old);
+        [0, 1, 0, 1].into_iter().for_each(|p| s.sync(p));
+        for byte in 1..=many {
+            put(&mut s, 0, 0, &new.map(|b| b ^ byte));
+            s.dsb(0);
+        }
+        s.emit(0, View::TrapHandler { virt: VirtAddr(AREA), len: 4, registered: false });
+        let report = s.run_with(Options { mode: Mode::Observed, ..Options::default() });
+        report.findings.iter().any(|f| f.rule == RuleId::PatchMetadata)
+    };
+    let traps = [(Arch::X86_64, [0xcc; 4]), (Arch::Arm64, [0x00, 0x20, 0x20, 0xd4])];
+    for (arch, trap) in traps {
+        for many in [1, 12] {
+            assert!(story(arch, &trap, many), "{arch}, {many} stores behind the trap");
+            assert!(!story(arch, &[7; 4], many), "{arch}: no trap");
+        }
+    }
 }
 
 #[test]

@@ -11,78 +11,118 @@ use crate::per_cpu::PerCpu;
 pub(super) type Id = u32;
 /// No block.
 pub(super) const NONE: Id = u32::MAX;
+/// The end of a list that has blocks.
+pub(super) const LAST: Id = u32::MAX - 1;
 
-/// One block, whoever ran it.
+/// One block, whoever ran it: what is asked each time that it runs, half a cache line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     /// Where it begins.
     pub(super) phys: u64,
+    /// The key of the page through which it was found plain.
+    pub(super) page_key: u64,
+    /// Bytes that are plain, with the count of what changed everything when they were (above); see
+    /// [`plain`].
+    pub(super) plain: u32,
+    /// The sum of what was counted for its frame and page when it was found plain.
+    pub(super) sum: u32,
     /// The places of its frame, and of the page through which it was found plain.
     pub(super) frame: Id,
     pub(super) page: Id,
-    /// The sum of what was counted there when it was found plain.
-    pub(super) sum: u32,
-    /// Bytes that are plain; 0 = none.
-    pub(super) plain: u32,
-    /// The next block in its frame.
-    pub(super) next: Id,
 }
 
-/// What one CPU did with a block.
+/// What of the count of changes of everything is kept with a block.
+pub(super) const ALL: u32 = 0xffff;
+
+/// What a block has whose first `len` bytes were found plain when everything had changed `all`
+/// times; 0 = not plain.
+pub(super) fn plain(len: u32, all: u32) -> u32 {
+    if len > MAX_LEN { 0 } else { all << 16 | len }
+}
+
+/// Whether `len` bytes of a block with that are plain now.
+#[inline]
+pub(super) fn is_plain(plain: u32, len: u32, all: u32) -> bool {
+    plain >> 16 == all & ALL && len.wrapping_sub(1) < plain & MAX_LEN
+}
+
+/// The blocks behind a block, in two lists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// In its frame.
+    pub(super) in_frame: Id,
+    /// Among those that were found plain through the same page.
+    pub(super) in_page: Id,
+}
+
+/// What one CPU did with a block: the event of its last execution (48 bits: the checker takes no
+/// other events), the block's bytes (15) and whether it is unclean.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Seen {
-    /// The event of its last execution (48 bits: the checker takes no other events), the block's
-    /// bytes (15) and whether it is unclean.
-    packed: u64,
-    /// The page through which it was judged.
+pub(super) struct Ran(u64);
+
+/// When it was judged for that CPU. It says less for what is plain, which ran since without being
+/// judged: then a sum is of an earlier time, or of now, and nothing changed since.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Judged {
+    /// The page through which.
     pub(super) page: Id,
-    /// The sum of what was counted there and for its frame, and of everybody's count, when it was
-    /// judged. Counts only rise, so the sum is the same only while each of them is.
+    /// The sum of what was counted there and for its frame, and of everybody's count. Counts only
+    /// rise, so the sum is the same only while each of them is.
     pub(super) sum: u32,
 }
 
-const LAST: u64 = (1 << 48) - 1;
+const EVENT: u64 = (1 << 48) - 1;
 const UNCLEAN: u64 = 1 << 63;
 /// A longer block is judged each time. No block crosses a page.
 const MAX_LEN: u32 = (1 << 15) - 1;
 
-impl Seen {
+impl Ran {
     /// It ran, with so many bytes. `clean`: nothing was found, and what the CPU may learn does not
     /// change that.
-    pub(super) fn judged(last: u64, len: u32, clean: bool, page: Id, sum: u32) -> Self {
+    #[inline]
+    pub(super) fn of(last: u64, len: u32, clean: bool) -> Self {
         let unclean = if clean { 0 } else { UNCLEAN };
-        let packed = last & LAST | u64::from(len.min(MAX_LEN)) << 48 | unclean;
-        Self { packed, page, sum }
+        Self(last & EVENT | u64::from(len.min(MAX_LEN)) << 48 | unclean)
     }
 
     /// The event of its last execution.
-    pub(super) fn last(&self) -> u64 {
-        self.packed & LAST
+    pub(super) fn last(self) -> u64 {
+        self.0 & EVENT
     }
 
     /// Its bytes; 0 = this CPU never ran it.
-    pub(super) fn len(&self) -> u32 {
-        (self.packed >> 48) as u32 & MAX_LEN
+    #[inline]
+    pub(super) fn len(self) -> u32 {
+        (self.0 >> 48) as u32 & MAX_LEN
     }
 
-    pub(super) fn is_clean(&self) -> bool {
-        self.packed & UNCLEAN == 0
+    /// Whether it ran with just so many bytes, and nothing was found.
+    #[inline]
+    pub(super) fn is_clean_of(self, len: u32) -> bool {
+        self.0 >> 48 == u64::from(len)
+    }
+
+    pub(super) fn is_clean(self) -> bool {
+        self.0 & UNCLEAN == 0
     }
 
     /// It ran again.
-    pub(super) fn ran(&mut self, last: u64) {
-        self.packed = self.packed & !LAST | last & LAST;
+    #[inline]
+    pub(super) fn again(&mut self, last: u64) {
+        self.0 = self.0 & !EVENT | last & EVENT;
     }
 }
 
 /// Blocks of which what a CPU did is kept together.
 const CHUNK: usize = 64;
-type Chunk = Option<Box<[Seen; CHUNK]>>;
+/// What was done, and beside it, because few ask for that, when it was judged.
+type Chunk = Option<Box<([Ran; CHUNK], [Judged; CHUNK])>>;
 
 /// All blocks.
 #[derive(Default, Debug)]
 pub(super) struct Blocks {
     blocks: Vec<Block>,
+    next: Vec<Next>,
     /// Numbers of blocks, each where the hash of its beginning says or close behind: a power of two
     /// of them, at most half in use.
     index: Vec<Id>,
@@ -122,6 +162,16 @@ impl Blocks {
         (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (self.shift & 63)) as usize
     }
 
+    /// Has the processor read what a look-up of a block, and of what `cpu` did with it, will read;
+    /// what that is says nothing.
+    #[inline]
+    pub(super) fn touch(&self, cpu: CpuId, phys: u64) -> u64 {
+        let mask = self.index.len().wrapping_sub(1);
+        let id = self.index.get(self.first_slot(phys) & mask).copied().unwrap_or(NONE);
+        let ran = self.ran(cpu, id).map_or(0, |ran| ran.0);
+        self.blocks.get(id as usize).map_or(0, |block| block.phys) ^ ran
+    }
+
     pub(super) fn get(&self, id: Id) -> Option<&Block> {
         self.blocks.get(id as usize)
     }
@@ -130,8 +180,24 @@ impl Blocks {
         self.blocks.get_mut(id as usize)
     }
 
-    /// Puts in a block that begins where none does.
-    pub(super) fn add(&mut self, block: Block) -> Id {
+    /// The blocks of a frame, from the one with this number on.
+    pub(super) fn in_frame(&self, first: Option<Id>) -> impl Iterator<Item = Id> + '_ {
+        let first = first.filter(|id| *id != NONE);
+        let next = |id: &Id| self.next.get(*id as usize).map(|next| next.in_frame);
+        std::iter::successors(first, move |id| next(id).filter(|id| *id != NONE))
+    }
+
+    pub(super) fn next_mut(&mut self, id: Id) -> Option<&mut Next> {
+        self.next.get_mut(id as usize)
+    }
+
+    /// None of what is known to be plain is so any more.
+    pub(super) fn none_is_plain(&mut self) {
+        self.blocks.iter_mut().for_each(|block| block.plain = 0);
+    }
+
+    /// Puts in a block that begins where none does; `behind` it in its frame is another.
+    pub(super) fn add(&mut self, block: Block, behind: Id) -> Id {
         let id = self.blocks.len() as Id;
         if (self.blocks.len() + 1) * 2 > self.index.len() {
             let room = (self.index.len() * 2).max(64);
@@ -145,31 +211,49 @@ impl Blocks {
         let slot = self.free_slot(block.phys);
         self.index[slot] = id;
         self.blocks.push(block);
+        self.next.push(Next { in_frame: behind, in_page: NONE });
         id
     }
 
+    #[inline]
+    fn chunk(&self, cpu: CpuId, id: Id) -> Option<&([Ran; CHUNK], [Judged; CHUNK])> {
+        self.seen.get(cpu)?.get(id as usize / CHUNK)?.as_deref()
+    }
+
     /// What `cpu` did with a block, if it ran it or one with a number near by.
-    pub(super) fn seen(&self, cpu: CpuId, id: Id) -> Option<&Seen> {
-        let chunk = self.seen.get(cpu)?.get(id as usize / CHUNK)?.as_ref()?;
-        chunk.get(id as usize % CHUNK)
+    #[inline]
+    pub(super) fn ran(&self, cpu: CpuId, id: Id) -> Option<Ran> {
+        self.chunk(cpu, id)?.0.get(id as usize % CHUNK).copied()
+    }
+
+    /// When it was judged for `cpu`.
+    pub(super) fn judged(&self, cpu: CpuId, id: Id) -> Option<Judged> {
+        self.chunk(cpu, id)?.1.get(id as usize % CHUNK).copied()
     }
 
     #[inline]
-    pub(super) fn seen_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Seen> {
+    pub(super) fn ran_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Ran> {
         let chunk = self.seen.get_mut(cpu)?.get_mut(id as usize / CHUNK)?.as_mut()?;
-        chunk.get_mut(id as usize % CHUNK)
+        chunk.0.get_mut(id as usize % CHUNK)
+    }
+
+    pub(super) fn put(&mut self, cpu: CpuId, id: Id, ran: Ran, judged: Judged) {
+        self.make_room(cpu, id);
+        if let Some(Some(chunk)) = self.seen.of(cpu).get_mut(id as usize / CHUNK) {
+            chunk.0[id as usize % CHUNK] = ran;
+            chunk.1[id as usize % CHUNK] = judged;
+        }
     }
 
     /// Room for what `cpu` does with a block.
-    #[cold]
-    pub(super) fn make_room(&mut self, cpu: CpuId, id: Id) {
+    fn make_room(&mut self, cpu: CpuId, id: Id) {
         let chunks = self.seen.of(cpu);
         let at = id as usize / CHUNK;
         if chunks.len() <= at {
             chunks.resize_with(at + 1, || None);
         }
         if chunks[at].is_none() {
-            chunks[at] = Some(Box::new([Seen::default(); CHUNK]));
+            chunks[at] = Some(Box::new(([Ran::default(); CHUNK], [Judged::default(); CHUNK])));
             self.chunks += 1;
         }
     }

@@ -46,9 +46,9 @@ impl Version {
         self.nontemporal && self.fenced.get() == 0
     }
 
-    /// Whether its bytes are, or hold, a trap.
-    pub(super) fn may_trap(&self, arch: Arch) -> bool {
-        self.unit.is_some_and(|u| may_trap(arch, u.bytes.get(..usize::from(u.len)).unwrap_or(&[])))
+    /// What of it is kept when it is forgotten; nothing where that does not say all of it.
+    fn traps(&self, arch: Arch) -> Option<Traps> {
+        self.unit.map_or(Some(Traps::NONE), |unit| Traps::of(arch, &unit))
     }
 }
 
@@ -58,15 +58,48 @@ pub(crate) fn key_of(stamp: u64, cpu: CpuId) -> u64 {
     stamp << 16 | u64::from(cpu.0)
 }
 
-/// Whether bytes are, or hold, a trap.
-pub(super) fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
-    match arch {
-        Arch::X86_64 => {
-            let trap = trap::trap_pattern(arch);
-            bytes.iter().any(|byte| trap.contains(byte))
+/// Where, of the eight aligned bytes around an address, instructions were that trap: a bit for each
+/// byte at which one may begin. A handler that is taken back asks for these.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Traps(u8);
+
+impl Traps {
+    /// Nowhere.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Of a unit; nothing if it does not lie in eight aligned bytes and may trap.
+    pub(super) fn of(arch: Arch, unit: &Unit) -> Option<Self> {
+        let bytes = unit.bytes.get(..usize::from(unit.len)).unwrap_or(&[]);
+        let step = if arch == Arch::X86_64 { 1 } else { 4 };
+        // Where instructions have four bytes they begin at multiples of these.
+        let first = (unit.phys as usize).wrapping_neg() & (step - 1);
+        let mut traps = 0;
+        for (at, word) in bytes.get(first..).unwrap_or(&[]).chunks_exact(step).enumerate() {
+            if trap::is_trap_fill(arch, word) {
+                traps |= 1 << ((unit.phys as usize + first + at * step) & 7);
+            }
         }
-        _ => bytes.windows(4).any(|word| trap::is_trap_fill(arch, word)),
+        let crosses = (unit.phys & 7) as usize + bytes.len() > 8;
+        (!crosses || traps == 0).then_some(Self(traps))
     }
+
+    /// Whether one was at `phys`.
+    pub(crate) fn at(self, phys: u64) -> bool {
+        self.0 >> (phys & 7) & 1 != 0
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What is known of versions that are not kept any more.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Past {
+    /// How many there were.
+    pub(crate) count: u32,
+    /// Where any of them was a trap.
+    pub(crate) traps: Traps,
 }
 
 /// A stored code unit: address and bytes.
@@ -82,7 +115,7 @@ pub(crate) struct Unit {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     /// Versions that are not kept any more.
-    pub(crate) forgotten: u32,
+    pub(crate) forgotten: Past,
     pub(crate) versions: Kept,
 }
 
@@ -112,16 +145,31 @@ impl History {
     /// Number of the newest version known at `stamp`, counted from 0 = before all stores.
     pub(crate) fn number_at(&self, stamp: u64) -> u32 {
         let known = self.versions.iter().filter(|v| v.stamp <= stamp).count() as u32;
-        if known == 0 { 0 } else { self.forgotten + known }
+        if known == 0 { 0 } else { self.forgotten.count + known }
     }
 
     /// Number of the newest version.
     pub(crate) fn newest_number(&self) -> u32 {
-        self.forgotten + self.versions.len() as u32
+        self.forgotten.count + self.versions.len() as u32
+    }
+
+    /// Whether an instruction at `phys` was a trap that is not kept any more.
+    pub(crate) fn trapped_before(&self, phys: u64) -> bool {
+        self.forgotten.traps.at(phys)
+    }
+
+    /// It as the past of what comes next; nothing where something about it has to stay.
+    pub(super) fn past(&self, arch: Arch) -> Option<Past> {
+        let mut traps = self.forgotten.traps;
+        for version in self.versions.iter() {
+            traps = traps.and(version.traps(arch)?);
+        }
+        let waits = self.newest().is_none_or(|version| version.waits_for_fence());
+        (!waits).then(|| Past { count: self.newest_number(), traps })
     }
 
     /// One version more; the oldest is forgotten where there are too many.
-    pub(super) fn push(&mut self, version: &Rc<Version>) {
+    pub(super) fn push(&mut self, arch: Arch, version: &Rc<Version>) {
         match &mut self.versions {
             Kept::One(first) => {
                 let mut versions = Vec::with_capacity(2);
@@ -131,11 +179,40 @@ impl History {
             Kept::Many(versions) => {
                 let versions = Rc::make_mut(versions);
                 if versions.len() >= MAX_VERSIONS {
-                    versions.remove(0);
-                    self.forgotten += 1;
+                    let oldest = versions.remove(0);
+                    let traps = oldest.traps(arch).unwrap_or_default();
+                    self.forgotten.traps = self.forgotten.traps.and(traps);
+                    self.forgotten.count += 1;
                 }
                 versions.push(Rc::clone(version));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traps(arch: Arch, phys: u64, bytes: &[u8]) -> Option<Vec<u64>> {
+        let mut unit = Unit { phys, len: bytes.len() as u8, bytes: [0; 8] };
+        unit.bytes[..bytes.len()].copy_from_slice(bytes);
+        let traps = Traps::of(arch, &unit)?;
+        Some((0..8).filter(|at| traps.at(*at)).collect())
+    }
+
+    #[test]
+    fn where_instructions_trap_is_kept_by_their_places() {
+        let int3 = |phys, bytes: &[u8]| traps(Arch::X86_64, phys, bytes);
+        assert_eq!(int3(0x1003, &[0xcc, 0x90, 0xcc]), Some(vec![3, 5]));
+        assert_eq!(int3(0x1006, &[1, 2, 3, 4]), Some(vec![]), "nothing to keep");
+        assert_eq!(int3(0x1006, &[1, 2, 0xcc, 4]), None, "in two blocks of eight bytes");
+        let brk = [0x00, 0x20, 0x20, 0xd4];
+        let arm = |phys, bytes: &[u8]| traps(Arch::Arm64, phys, bytes);
+        assert_eq!(arm(0x1004, &brk), Some(vec![4]));
+        assert_eq!(arm(0x1000, &[0x1f, 0x20, 3, 0xd5, 0, 0, 0, 0]), Some(vec![4]), "udf #0");
+        // What begins at no multiple of four is no instruction.
+        assert_eq!(arm(0x1002, &[0; 4]), Some(vec![]));
+        assert_eq!(arm(0x1002, &[1, 1, 0, 0, 0, 0]), Some(vec![4]));
     }
 }

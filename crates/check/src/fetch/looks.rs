@@ -9,7 +9,7 @@
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 
-use super::blocks::{Block, Blocks, Id, NONE, Seen};
+use super::blocks::{ALL, Block, Blocks, Id, Judged, LAST, NONE, Ran, is_plain, plain};
 use crate::per_cpu::PerCpu;
 use crate::span::Span;
 
@@ -59,10 +59,9 @@ const MAX_PAGES: u64 = 16;
 /// A frame or a virtual page in which blocks lie.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    key: u64,
     /// How often something about it changed.
     changes: u32,
-    /// A frame: the first of its blocks.
+    /// The first of a frame's blocks, of a page's those that were found plain through it.
     blocks: Id,
 }
 
@@ -93,7 +92,8 @@ fn page_key(virt: u64) -> u64 {
 }
 
 impl Looks {
-    /// Whether this block is plain; if so, notes that it ran at `now`.
+    /// Whether this block is plain; if so, notes that it ran at `now`. What changes makes blocks
+    /// that it concerns plain no longer, so nothing but the block is asked.
     #[inline]
     pub(crate) fn plain(
         &mut self,
@@ -103,19 +103,32 @@ impl Looks {
         now: u64,
     ) -> bool {
         let Some((id, block)) = self.blocks.find(phys) else { return false };
-        let Block { frame, page, sum, plain, .. } = *block;
-        let there = [page, frame].map(|place| self.places.get(place as usize));
-        let [Some(there), Some(frame)] = there else { return false };
-        let changes = there.changes.wrapping_add(frame.changes).wrapping_add(self.all);
-        if plain < len || there.key != page_key(virt) || changes != sum {
+        let Block { page, page_key: key, sum, plain, .. } = *block;
+        if key != page_key(virt) || !is_plain(plain, len, self.all) {
             return false;
         }
-        match self.blocks.seen_mut(cpu, id) {
-            Some(seen) if seen.sum == sum && seen.len() >= len => seen.ran(now),
-            Some(seen) => *seen = Seen::judged(now, len, true, page, sum),
-            None => self.put(cpu, id, Seen::judged(now, len, true, page, sum)),
+        match self.blocks.ran_mut(cpu, id) {
+            Some(ran) if ran.is_clean_of(len) => ran.again(now),
+            _ => self.ran_otherwise(cpu, id, len, now, Judged { page, sum }),
         }
         true
+    }
+
+    /// A plain block ran with fewer or more bytes than before, or for the first time.
+    #[cold]
+    fn ran_otherwise(&mut self, cpu: CpuId, id: Id, len: u32, now: u64, judged: Judged) {
+        let same = self.blocks.judged(cpu, id).is_some_and(|there| there.sum == judged.sum);
+        match self.blocks.ran_mut(cpu, id) {
+            Some(ran) if same && ran.len() >= len => ran.again(now),
+            _ => self.blocks.put(cpu, id, Ran::of(now, len, true), judged),
+        }
+    }
+
+    /// Has the processor read what a look at the block of a fetch will read; what that is says
+    /// nothing.
+    #[inline]
+    pub(crate) fn touch(&self, cpu: CpuId, phys: u64) -> u64 {
+        self.blocks.touch(cpu, phys)
     }
 
     /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
@@ -131,17 +144,16 @@ impl Looks {
         let Some((id, block)) = self.blocks.find(phys).map(|(id, block)| (id, *block)) else {
             return false;
         };
-        let Some(seen) = self.blocks.seen(cpu, id).filter(|seen| seen.len() != 0) else {
-            return false;
-        };
-        let known = seen.len() >= len
-            && seen.sum == self.sum(block.frame, seen.page)
-            && (seen.is_clean() || {
+        let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0);
+        let (Some(ran), Some(judged)) = (ran, self.blocks.judged(cpu, id)) else { return false };
+        let known = ran.len() >= len
+            && judged.sum == self.sum(block.frame, judged.page)
+            && (ran.is_clean() || {
                 let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
                 self.unclean.get(&(cpu, phys)) == Some(&(moment(), learnt))
             });
-        if known && let Some(seen) = self.blocks.seen_mut(cpu, id) {
-            seen.ran(now);
+        if known && let Some(ran) = self.blocks.ran_mut(cpu, id) {
+            ran.again(now);
         }
         known
     }
@@ -149,11 +161,11 @@ impl Looks {
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
         let Some((id, _)) = self.blocks.find(phys) else { return false };
-        let Some(seen) = self.blocks.seen_mut(cpu, id).filter(|seen| seen.len() != 0) else {
+        let Some(ran) = self.blocks.ran_mut(cpu, id).filter(|ran| ran.len() != 0) else {
             return false;
         };
-        seen.ran(seen.last().max(now));
-        seen.len() >= len
+        ran.again(ran.last().max(now));
+        ran.len() >= len
     }
 
     /// The number of a frame or page, from now on followed.
@@ -161,18 +173,10 @@ impl Looks {
         let next = self.places.len() as Id;
         let place = *self.index.entry(key).or_insert(next);
         if place == next {
-            self.places.push(Place { key, changes: 0, blocks: NONE });
+            self.places.push(Place { changes: 0, blocks: NONE });
             self.followed.add(key);
         }
         place
-    }
-
-    #[inline(never)]
-    fn put(&mut self, cpu: CpuId, id: Id, seen: Seen) {
-        self.blocks.make_room(cpu, id);
-        if let Some(there) = self.blocks.seen_mut(cpu, id) {
-            *there = seen;
-        }
     }
 
     /// A CPU learnt from another what that knew.
@@ -206,24 +210,61 @@ impl Looks {
         let sum = self.sum(frame, page);
         let id = self.blocks.find(phys).map(|(id, _)| id).unwrap_or_else(|| {
             let first = self.places.get_mut(frame as usize).map(|place| &mut place.blocks);
-            let next = first.as_deref().copied().unwrap_or(NONE);
-            let id = self.blocks.add(Block { phys, frame, page, sum, plain: 0, next });
+            let behind = first.as_deref().copied().unwrap_or(NONE);
+            let block = Block { phys, page_key: 0, plain: 0, sum, frame, page };
+            let id = self.blocks.add(block, behind);
             if let Some(first) = first {
                 *first = id;
             }
             id
         });
-        if verdict == Verdict::Plain
-            && let Some(block) = self.blocks.get_mut(id)
-        {
-            (block.page, block.sum, block.plain) = (page, sum, len);
+        if verdict == Verdict::Plain {
+            self.plain_through(id, page);
+            if let Some(block) = self.blocks.get_mut(id) {
+                let plain = plain(len, self.all);
+                *block = Block { page_key: page_key(virt), plain, sum, page, ..*block };
+            }
         }
         let clean = verdict != Verdict::Unclean;
-        self.put(cpu, id, Seen::judged(now, len, clean, page, sum));
+        self.blocks.put(cpu, id, Ran::of(now, len, clean), Judged { page, sum });
         if !clean {
             let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
             self.unclean.insert((cpu, phys), (moment, learnt));
         }
+    }
+
+    /// The block is among those that were found plain through `page`, and through no other.
+    fn plain_through(&mut self, id: Id, page: Id) {
+        let before = self.blocks.get(id).map_or(page, |block| block.page);
+        if self.blocks.next_mut(id).is_some_and(|next| next.in_page != NONE) {
+            if before == page {
+                return;
+            }
+            let all = self.take_plain(before);
+            all.into_iter().filter(|other| *other != id).for_each(|id| self.enter(id, before));
+        }
+        self.enter(id, page);
+    }
+
+    fn enter(&mut self, id: Id, page: Id) {
+        if let (Some(place), Some(next)) =
+            (self.places.get_mut(page as usize), self.blocks.next_mut(id))
+        {
+            next.in_page = if place.blocks == NONE { LAST } else { place.blocks };
+            place.blocks = id;
+        }
+    }
+
+    /// Takes out the blocks that were found plain through `page`.
+    fn take_plain(&mut self, page: Id) -> Vec<Id> {
+        let Some(place) = self.places.get_mut(page as usize) else { return Vec::new() };
+        let mut id = std::mem::replace(&mut place.blocks, NONE);
+        let mut all = Vec::new();
+        while let Some(next) = self.blocks.next_mut(id) {
+            all.push(id);
+            id = std::mem::replace(&mut next.in_page, NONE);
+        }
+        all
     }
 
     /// Whether `cpu` executed a block that meets `span` after event `after` and before `before`.
@@ -242,25 +283,39 @@ impl Looks {
         // A block never crosses a page, and `span` is a part of one.
         let place = self.index.get(&frame_key(span.first));
         let first = place.and_then(|place| self.places.get(*place as usize)).map(|p| p.blocks);
-        let ids = std::iter::successors(first, |id| self.blocks.get(*id).map(|block| block.next));
+        let ids = self.blocks.in_frame(first);
         ids.filter_map(move |id| {
-            let (block, seen) = (self.blocks.get(id)?, self.blocks.seen(cpu, id)?);
-            Span::of(block.phys, seen.len().into())?.meet(span)?;
-            Some(seen.last())
+            let (block, ran) = (self.blocks.get(id)?, self.blocks.ran(cpu, id)?);
+            Span::of(block.phys, ran.len().into())?.meet(span)?;
+            Some(ran.last())
         })
     }
 
     /// Bytes of `span`, or whose they are, changed.
+    #[inline]
     pub(crate) fn stored(&mut self, span: Span) {
-        self.changed(span, frame_key);
+        self.changed(span, frame_key, |looks, place| {
+            let first = looks.places.get(place as usize).map(|place| place.blocks);
+            let ids: Vec<Id> = looks.blocks.in_frame(first).collect();
+            ids.into_iter().for_each(|id| looks.not_plain(id));
+        });
     }
 
     /// The mapping of `virt` changed.
     pub(crate) fn remapped(&mut self, virt: Span) {
-        self.changed(virt, page_key);
+        self.changed(virt, page_key, |looks, place| {
+            looks.take_plain(place).into_iter().for_each(|id| looks.not_plain(id));
+        });
     }
 
-    fn changed(&mut self, span: Span, key: fn(u64) -> u64) {
+    fn not_plain(&mut self, id: Id) {
+        if let Some(block) = self.blocks.get_mut(id) {
+            block.plain = 0;
+        }
+    }
+
+    #[inline]
+    fn changed(&mut self, span: Span, key: fn(u64) -> u64, blocks: fn(&mut Self, Id)) {
         let (first, last) = (span.first >> 12, span.last >> 12);
         if last - first >= MAX_PAGES {
             self.everything_changed();
@@ -269,15 +324,20 @@ impl Looks {
         for page in first..=last {
             let key = key(page << 12);
             if self.followed.may_hold(key)
-                && let Some(place) = self.index.get(&key)
-                && let Some(place) = self.places.get_mut(*place as usize)
+                && let Some(id) = self.index.get(&key).copied()
+                && let Some(place) = self.places.get_mut(id as usize)
             {
                 place.changes = place.changes.wrapping_add(1);
+                blocks(self, id);
             }
         }
     }
 
     pub(crate) fn everything_changed(&mut self) {
         self.all = self.all.wrapping_add(1);
+        if self.all & ALL == 0 {
+            // What is plain is known by the count's lower half alone.
+            self.blocks.none_is_plain();
+        }
     }
 }

@@ -18,8 +18,8 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{CallRef, Kind, Origin};
 
-use super::history::may_trap;
 pub(crate) use super::history::{History, Kept, Unit, Version, key_of};
+use super::history::{Past, Traps};
 use crate::mark::{ChainId, Mark};
 use crate::shortcuts::{Shortcut, open};
 use crate::span::{Piece, Span, WordMap};
@@ -65,8 +65,8 @@ impl Note {
         self.virt.wrapping_sub(self.phys)
     }
 
-    fn may_trap(&self, arch: Arch) -> bool {
-        may_trap(arch, self.bytes.get(..usize::from(self.len)).unwrap_or(&[]))
+    fn unit(&self) -> Unit {
+        Unit { phys: self.phys, len: self.len, bytes: self.bytes }
     }
 
     fn version(&self, contexts: &[Context]) -> Rc<Version> {
@@ -90,7 +90,7 @@ impl Note {
             delta: self.delta(),
             nontemporal: false,
             fenced: Cell::new(0),
-            unit: Some(Unit { phys: self.phys, len: self.len, bytes: self.bytes }),
+            unit: Some(self.unit()),
             view: None,
             clock: None,
         })
@@ -100,8 +100,8 @@ impl Note {
 /// What is kept of one range.
 #[derive(Clone, Debug)]
 enum Entry {
-    /// One store, and how many there were before it.
-    Noted(u32, Note),
+    /// One store, and what there was before it.
+    Noted(Past, Note),
     Kept(History),
 }
 
@@ -124,29 +124,25 @@ impl Entry {
         }
     }
 
-    /// Whether its newest version has to stay even where others would be forgotten.
-    fn stays(&self, arch: Arch) -> bool {
+    /// It as the past of what comes next; nothing where something about it has to stay.
+    fn past(&self, arch: Arch) -> Option<Past> {
         match self {
-            Entry::Noted(_, note) => note.may_trap(arch),
-            Entry::Kept(history) => {
-                history.newest().is_none_or(|v| v.waits_for_fence() || v.may_trap(arch))
+            Entry::Noted(past, note) => {
+                let traps = past.traps.and(Traps::of(arch, &note.unit())?);
+                Some(Past { count: past.count + 1, traps })
             }
-        }
-    }
-
-    fn count(&self) -> u32 {
-        match self {
-            Entry::Noted(forgotten, _) => forgotten + 1,
-            Entry::Kept(history) => history.newest_number(),
+            Entry::Kept(history) => history.past(arch),
         }
     }
 
     /// Whether it is this version and nothing else.
     fn is_only(&self, stamp: u64) -> bool {
         match self {
-            Entry::Noted(forgotten, note) => *forgotten == 0 && note.stamp() == stamp,
+            Entry::Noted(past, note) => *past == Past::default() && note.stamp() == stamp,
             Entry::Kept(h) => {
-                h.forgotten == 0 && h.versions.len() == 1 && h.versions[0].stamp == stamp
+                h.forgotten == Past::default()
+                    && h.versions.len() == 1
+                    && h.versions[0].stamp == stamp
             }
         }
     }
@@ -195,16 +191,17 @@ impl Fresh {
         &self,
         there: Option<&Entry>,
         contexts: &[Context],
+        arch: Arch,
         settled: impl Fn(&Entry) -> bool,
     ) -> Entry {
-        let forgotten = match there {
-            None => 0,
-            Some(entry) if settled(entry) => entry.count(),
-            Some(entry) => {
+        let past = there.map(|entry| if settled(entry) { entry.past(arch) } else { None });
+        let forgotten = match (there, past) {
+            (Some(entry), Some(None)) => {
                 let mut history = entry.history(contexts);
-                history.push(&self.version(contexts));
+                history.push(arch, &self.version(contexts));
                 return Entry::Kept(history);
             }
+            (_, past) => past.flatten().unwrap_or_default(),
         };
         match self {
             Fresh::Note(note) => Entry::Noted(forgotten, *note),
@@ -245,6 +242,12 @@ impl Versions {
     /// Something happened after which a store is no longer part of the run before it.
     pub(crate) fn end_run(&mut self) {
         self.run = None;
+    }
+
+    /// Has the processor read what a store to `phys` will read; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, phys: u64) -> u64 {
+        self.map.touch(phys)
     }
 
     /// The version that a store at `span` by `cpu` would go on with.
@@ -316,10 +319,10 @@ impl Versions {
             return;
         }
         let contexts = &self.contexts;
-        let done = |part: Span, entry: &Entry| {
-            open(Shortcut::Settled) && settled(part, entry.newest()) && !entry.stays(arch)
-        };
-        let over = |part, entry: Option<&Entry>| fresh.over(entry, contexts, |e| done(part, e));
+        let done =
+            |part: Span, entry: &Entry| open(Shortcut::Settled) && settled(part, entry.newest());
+        let over =
+            |part, entry: Option<&Entry>| fresh.over(entry, contexts, arch, |e| done(part, e));
         // A version that was just made is in no neighbour: there is nothing to join.
         if goes_on {
             self.map.update(span, |part, entry| Some(over(part, entry)));

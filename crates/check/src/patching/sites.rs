@@ -196,7 +196,7 @@ impl Live {
             self.metadata((mark, TAKEN_BACK), what, help, true, why);
             return;
         }
-        if !history.versions.iter().any(|v| traps(v)) {
+        if !history.versions.iter().any(|v| traps(v)) && !history.trapped_before(mapping.phys) {
             return;
         }
         let cpus = (0..self.header.cpus.min(64)).map(CpuId);

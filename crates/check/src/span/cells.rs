@@ -1,111 +1,170 @@
-//! Values of cells: spans of one size, aligned to it, found by a hash of the region that they lie
-//! in and the number of cells before them there.
+//! Values of cells: spans of one size, aligned to it, found by a hash of their number.
 //!
-//! Page tables and stores consist of such spans for the most part (a page, a word). A region is 64
-//! cells; its values stand in the order in which they came, with the place of each beside, so that
-//! a look-up touches two places, a walk none in vain, and a new value moves no other.
+//! Page tables and stores consist of such spans for the most part (a page, a word). Values stand in
+//! the order in which they came; a look-up touches two places, one of the index and that of the
+//! value, and a new value moves no other. The index has a part of the hash beside each place, so
+//! that no other value is looked at. Which cells of each region there are is known beside, so that
+//! a walk over a range looks for none in vain.
 
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 /// Cells of a region, as a power of two.
-const REGION: u32 = 6;
-
-/// The cells of one region that have a value.
-#[derive(Clone, Debug)]
-struct Region<V> {
-    bits: u64,
-    /// The place of each cell's value.
-    places: [u8; 64],
-    values: Vec<V>,
-}
-
-impl<V> Default for Region<V> {
-    fn default() -> Self {
-        Self { bits: 0, places: [0; 64], values: Vec::new() }
-    }
-}
-
-impl<V> Region<V> {
-    /// The place of the value of a cell, if it has one.
-    fn place(&self, cell: u64) -> Option<usize> {
-        let at = cell & 63;
-        (self.bits & 1 << at != 0).then(|| usize::from(self.places[at as usize]))
-    }
-
-    fn add(&mut self, cell: u64, value: V) {
-        self.bits |= 1 << (cell & 63);
-        self.places[(cell & 63) as usize] = self.values.len() as u8;
-        self.values.push(value);
-    }
-
-    /// Takes the value of a cell out; the youngest one takes its place.
-    fn take(&mut self, cell: u64) -> Option<V> {
-        let place = self.place(cell)?;
-        self.bits &= !(1 << (cell & 63));
-        let last = self.values.len() - 1;
-        let moved = |at: &usize| self.bits & 1 << at != 0 && usize::from(self.places[*at]) == last;
-        if let Some(at) = (0..64).find(moved) {
-            self.places[at] = place as u8;
-        }
-        Some(self.values.swap_remove(place))
-    }
-
-    /// The first cell from `cell` on that has a value, with its place.
-    fn next(&self, cell: u64) -> Option<(u64, usize)> {
-        let later = self.bits & (u64::MAX << (cell & 63));
-        let at = u64::from(later.trailing_zeros());
-        (later != 0).then(|| (cell & !63 | at, usize::from(self.places[at as usize])))
-    }
-}
+const REGION: u32 = 9;
+/// No place.
+const NONE: u32 = u32::MAX;
 
 /// Values by number of cell.
 #[derive(Clone, Debug)]
 pub(super) struct Cells<V> {
-    regions: FxHashMap<u64, Region<V>>,
+    /// Places of values, each where the hash of its cell says or close behind, with a part of that
+    /// hash: a power of two of them, at most two thirds in use.
+    index: Vec<(u32, u32)>,
+    shift: u32,
+    values: Vec<(u64, V)>,
+    /// Which cells of each region there are, by the number of the region.
+    regions: FxHashMap<u64, [u64; 8]>,
     /// Which regions of each 64 there are, by the number of the first over 64.
     groups: FxHashMap<u64, u64>,
     /// The numbers of the groups, in order.
     order: BTreeSet<u64>,
-    len: usize,
 }
 
 impl<V> Default for Cells<V> {
     fn default() -> Self {
         let (regions, groups) = (FxHashMap::default(), FxHashMap::default());
-        Self { regions, groups, order: BTreeSet::new(), len: 0 }
+        let (index, values) = (Vec::new(), Vec::new());
+        Self { index, shift: 0, values, regions, groups, order: BTreeSet::new() }
     }
+}
+
+/// The first cell of its region from `from` on.
+fn first_in(region: &[u64; 8], from: u64) -> Option<u64> {
+    let base = from & !63;
+    let later = region[(from >> 6 & 7) as usize] & (u64::MAX << (from & 63));
+    if later != 0 {
+        return Some(base | u64::from(later.trailing_zeros()));
+    }
+    let next = (from >> 6 & 7) as usize + 1;
+    let word = (next..8).find(|word| region[*word] != 0)?;
+    let first = from >> REGION << REGION;
+    Some(first | (word as u64) << 6 | u64::from(region[word].trailing_zeros()))
 }
 
 impl<V> Cells<V> {
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.values.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.values.len()
     }
 
+    /// Where in the index a cell is looked for first, and what stands there with its place.
+    #[inline]
+    fn home(&self, cell: u64) -> (usize, u32) {
+        let hash = cell.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> (self.shift & 63)) as usize, hash as u32)
+    }
+
+    /// Where in the index a cell is, with its place.
+    #[inline]
+    fn find(&self, cell: u64) -> Option<(usize, usize)> {
+        let mask = self.index.len().wrapping_sub(1);
+        let (mut at, tag) = self.home(cell);
+        loop {
+            let (there, place) = *self.index.get(at & mask)?;
+            if there == tag && self.values.get(place as usize).is_some_and(|(c, _)| *c == cell) {
+                return Some((at & mask, place as usize));
+            }
+            if place == NONE {
+                return None;
+            }
+            at += 1;
+        }
+    }
+
+    #[inline]
     pub(super) fn get(&self, cell: u64) -> Option<&V> {
-        if self.len == 0 {
-            return None;
-        }
-        let region = self.regions.get(&(cell >> REGION))?;
-        region.values.get(region.place(cell)?)
+        let (_, place) = self.find(cell)?;
+        self.values.get(place).map(|(_, value)| value)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, cell: u64) -> Option<&mut V> {
-        if self.len == 0 {
-            return None;
+        let (_, place) = self.find(cell)?;
+        self.values.get_mut(place).map(|(_, value)| value)
+    }
+
+    /// Has the processor read what a look-up of the cell, or a first value there, will read; what
+    /// that is says nothing.
+    #[inline]
+    pub(super) fn touch(&self, cell: u64) -> u64 {
+        let region = self.regions.get(&(cell >> REGION)).map_or(0, |region| region[0]);
+        let mask = self.index.len().wrapping_sub(1);
+        let (home, tag) = self.home(cell);
+        let (there, place) = self.index.get(home & mask).copied().unwrap_or((0, NONE));
+        let value = self.values.get(place as usize).filter(|_| there == tag);
+        value.map_or(0, |(cell, _)| *cell) ^ region
+    }
+
+    /// Every value, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.values.iter().map(|(_, value)| value)
+    }
+
+    /// Notes in the index where the value at `place` is, of a cell that is not in it.
+    fn note(&mut self, cell: u64, place: u32) {
+        let mask = self.index.len().wrapping_sub(1);
+        let (home, tag) = self.home(cell);
+        let mut at = home & mask;
+        while self.index.get(at).is_some_and(|(_, there)| *there != NONE) {
+            at = (at + 1) & mask;
         }
-        let region = self.regions.get_mut(&(cell >> REGION))?;
-        let place = region.place(cell)?;
-        region.values.get_mut(place)
+        if let Some(there) = self.index.get_mut(at) {
+            *there = (tag, place);
+        }
+    }
+
+    /// Takes what stands at `hole` out of the index; what stands behind it because of it moves up.
+    fn forget(&mut self, mut hole: usize) {
+        let mask = self.index.len().wrapping_sub(1);
+        let mut at = (hole + 1) & mask;
+        while let Some((cell, _)) = self.values.get(self.index[at].1 as usize) {
+            let from_home = at.wrapping_sub(self.home(*cell).0) & mask;
+            if from_home >= at.wrapping_sub(hole) & mask {
+                self.index[hole] = self.index[at];
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.index[hole] = (0, NONE);
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let room = (self.index.len() * 2).max(8);
+        self.shift = 64 - room.trailing_zeros();
+        self.index = vec![(0, NONE); room];
+        for place in 0..self.values.len() {
+            self.note(self.values[place].0, place as u32);
+        }
     }
 
     /// Puts a value there, made of what was there.
     pub(super) fn put(&mut self, cell: u64, value: impl FnOnce(Option<&V>) -> V) {
+        if let Some((_, place)) = self.find(cell)
+            && let Some((_, there)) = self.values.get_mut(place)
+        {
+            *there = value(Some(there));
+            return;
+        }
+        if (self.values.len() + 1) * 3 > self.index.len() * 2 {
+            self.grow();
+        }
+        self.note(cell, self.values.len() as u32);
+        self.values.push((cell, value(None)));
         let (groups, order) = (&mut self.groups, &mut self.order);
         let number = cell >> REGION;
         let region = self.regions.entry(number).or_insert_with(|| {
@@ -114,54 +173,54 @@ impl<V> Cells<V> {
                 0
             });
             *group |= 1 << (number & 63);
-            Region::default()
+            [0; 8]
         });
-        match region.place(cell).and_then(|place| region.values.get_mut(place)) {
-            Some(there) => *there = value(Some(there)),
-            None => {
-                region.add(cell, value(None));
-                self.len += 1;
-            }
-        }
+        region[(cell >> 6 & 7) as usize] |= 1 << (cell & 63);
     }
 
+    /// Takes the value of a cell out; the youngest one takes its place.
     pub(super) fn remove(&mut self, cell: u64) -> Option<V> {
-        if self.len == 0 {
-            return None;
+        let (at, place) = self.find(cell)?;
+        self.forget(at);
+        let (_, value) = self.values.swap_remove(place);
+        if let Some((moved, _)) = self.values.get(place) {
+            let (last, mask) = (self.values.len() as u32, self.index.len() - 1);
+            let mut at = self.home(*moved).0 & mask;
+            while self.index[at].1 != last {
+                at = (at + 1) & mask;
+            }
+            self.index[at].1 = place as u32;
         }
-        let region = self.regions.get_mut(&(cell >> REGION))?;
-        let value = region.take(cell)?;
-        if region.bits == 0 {
-            let number = cell >> REGION;
-            self.regions.remove(&number);
-            if let Some(group) = self.groups.get_mut(&(number >> 6)) {
-                *group &= !(1 << (number & 63));
-                if *group == 0 {
-                    self.groups.remove(&(number >> 6));
-                    self.order.remove(&(number >> 6));
-                }
+        let number = cell >> REGION;
+        if let Some(region) = self.regions.get_mut(&number) {
+            region[(cell >> 6 & 7) as usize] &= !(1 << (cell & 63));
+            if *region == [0; 8] {
+                self.regions.remove(&number);
+                self.forget_region(number);
             }
         }
-        self.len -= 1;
         Some(value)
     }
 
-    /// Every value, in no order.
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.regions.values().flat_map(|region| &region.values)
+    fn forget_region(&mut self, number: u64) {
+        if let Some(group) = self.groups.get_mut(&(number >> 6)) {
+            *group &= !(1 << (number & 63));
+            if *group == 0 {
+                self.groups.remove(&(number >> 6));
+                self.order.remove(&(number >> 6));
+            }
+        }
     }
 
     /// The first cell with a value from `cell` on, up to `last`.
     fn next(&self, cell: u64, last: u64) -> Option<(u64, &V)> {
-        if self.len == 0 || cell > last {
+        if self.is_empty() || cell > last {
             return None;
         }
         let (mut from, end) = (cell, last >> REGION);
         loop {
-            if let Some(region) = self.regions.get(&(from >> REGION))
-                && let Some((at, place)) = region.next(from)
-            {
-                return (at <= last).then(|| Some((at, region.values.get(place)?)))?;
+            if let Some(at) = self.regions.get(&(from >> REGION)).and_then(|r| first_in(r, from)) {
+                return (at <= last).then(|| Some((at, self.get(at)?)))?;
             }
             let next = (from >> REGION) + 1;
             if next > end {
@@ -209,7 +268,7 @@ mod tests {
 
     /// Cells near to each other, in neighbouring regions, and in regions far away.
     fn cell() -> impl Strategy<Value = u64> {
-        let at = prop::sample::select(&[0u64, 1, 63, 64][..]);
+        let at = prop::sample::select(&[0u64, 1, 63, 64, 130, 511, 512][..]);
         (0u64..3, 0u64..3, at).prop_map(|(far, near, at)| far << 30 | near << 11 | at)
     }
 

@@ -129,6 +129,12 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
+    /// Has the processor read what a look-up of `at` will read; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, at: u64) -> u64 {
+        self.cells.touch(at >> SHIFT)
+    }
+
     /// Whether any entry meets `span`.
     pub(crate) fn meets(&self, span: Span) -> bool {
         if self.wide.meets(span) {
