@@ -178,6 +178,8 @@ facts! {
     TrampolineImage = "bpf-trampoline-image",
     /// CPU 0 can be taken offline.
     BootCpuRemovable = "boot-cpu-removable",
+    /// An idle CPU that polls its task's flags says so (TIF_POLLING_NRFLAG) and is not interrupted.
+    PollingIdle = "polling-idle",
 }
 
 /// The facts of one version on one architecture.

@@ -126,6 +126,14 @@ pub(crate) fn cpus_read_unlock(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Resu
     Ok(0)
 }
 
+impl Kernel {
+    /// Whether an idle CPU that polls says so, and is woken without an interrupt.
+    #[must_use]
+    pub fn idle_polls(&self) -> bool {
+        self.caps.yes(Fact::PollingIdle)
+    }
+}
+
 /// `remove_cpu(cpu)`.
 pub(crate) fn remove_cpu(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let gone = k.device_of(args)?;

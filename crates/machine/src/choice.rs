@@ -143,11 +143,6 @@ pub enum Choice {
         /// Some CPU can execute the bytes.
         code: bool,
     },
-    /// How a CPU that polls while idle takes a cross-call: 0 by an interrupt, 1 by its poll.
-    IpiByPoll {
-        /// The CPU.
-        cpu: CpuId,
-    },
 }
 
 impl Choice {
@@ -158,7 +153,6 @@ impl Choice {
             Choice::Prefetch { .. }
             | Choice::TlbFill { .. }
             | Choice::UpperFill { .. }
-            | Choice::IpiByPoll { .. }
             | Choice::StoreWaits { .. } => 2,
             Choice::Translation { options, .. }
             | Choice::Version { options, .. }

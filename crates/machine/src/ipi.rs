@@ -1,16 +1,19 @@
 //! Cross-calls: an interrupt to other CPUs, and what they run.
 //!
-//! Modelled: the interrupt as context synchronisation where the architecture has it so, CPUs that
-//! poll while idle and pick the call up without an interrupt (a choice), a sender that waits or
-//! not. A CPU with interrupts off takes nothing: what was sent to it stays pending, in order, until
-//! it takes it ([`Machine::serve_ipis`], or a CPU that runs code and has handlers of its own).
-//! [`Machine::ipi`] has each receiver serve it at once, in CPU order, before the sender goes on,
-//! whether or not the sender waits. Not modelled: priorities, coalescing of equal calls.
+//! Modelled: the interrupt as context synchronisation where the architecture has it so, a CPU that
+//! polls while idle and picks the call up without an interrupt, a sender that waits or not. Who
+//! interrupts one CPU alone sees that it polls and sends it nothing; several are interrupted
+//! together, polling or not (Linux 6.12 kernel/smp.c smp_call_function_many_cond() and
+//! kernel/sched/core.c call_function_single_prep_ipi()). A CPU with interrupts off takes nothing:
+//! what was sent to it stays pending, in order, until it takes it ([`Machine::serve_ipis`], or a
+//! CPU that runs code and has handlers of its own). [`Machine::ipi`] has each receiver serve it at
+//! once, in CPU order, before the sender goes on, whether or not the sender waits. Not modelled:
+//! priorities, coalescing of equal calls, a CPU that leaves its idle loop for another reason
+//! between the call and its interrupt, and serves the call there.
 
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Context, CpuState, OpId, View};
 
-use crate::choice::Choice;
 use crate::leave_out::SyncKind;
 use crate::state::{Part, Take};
 use crate::{CpuMask, Machine, MachineError};
@@ -25,6 +28,14 @@ pub struct Ipi {
     from: CpuId,
 }
 
+/// A cross-call that a CPU has yet to take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    ipi: Ipi,
+    /// The CPU polled while idle and was sent no interrupt.
+    polled: bool,
+}
+
 /// A cross-call that a CPU is serving, and what the CPU goes back to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Serving {
@@ -35,6 +46,13 @@ pub(crate) struct Serving {
 impl Ipi {
     pub(crate) fn visit(self, take: Take<'_>) {
         take(Part::Value(u64::from(self.number) << 16 | u64::from(self.from.0)));
+    }
+}
+
+impl Queued {
+    pub(crate) fn visit(self, take: Take<'_>) {
+        self.ipi.visit(take);
+        take(Part::Value(u64::from(self.polled)));
     }
 }
 
@@ -111,8 +129,13 @@ impl Machine {
         let targets = others.event_bits();
         self.emit(from, View::IpiSent { ipi: ipi.number, function: name, targets });
         self.stirs += 1;
+        // Where earlier calls are pending, their interrupt is under way.
+        let mut interrupted = others.iter().filter(|cpu| self.pending_ipis(*cpu) == 0);
+        let alone = interrupted.next().filter(|_| interrupted.next().is_none());
         for cpu in others.iter() {
-            self.cpu_mut(cpu)?.ipis.push(ipi);
+            let c = self.cpu_mut(cpu)?;
+            let polled = alone == Some(cpu) && c.state == CpuState::PollingIdle;
+            c.ipis.push(Queued { ipi, polled });
         }
         Ok(Some(ipi))
     }
@@ -127,7 +150,9 @@ impl Machine {
     #[must_use]
     pub fn ipi_is_served(&self, ipi: Ipi) -> bool {
         let serves = |serving: &Serving| serving.ipi == ipi;
-        self.cpus.iter().all(|c| !c.ipis.contains(&ipi) && !c.serving.iter().any(serves))
+        self.cpus
+            .iter()
+            .all(|c| !c.ipis.iter().any(|p| p.ipi == ipi) && !c.serving.iter().any(serves))
     }
 
     /// The sender saw that every receiver has served it, if that is so.
@@ -151,8 +176,7 @@ impl Machine {
     ) -> Result<usize, MachineError> {
         let mut served = 0;
         while self.irqs_on(cpu) && self.pending_ipis(cpu) > 0 {
-            let polls = self.cpu(cpu)?.state == CpuState::PollingIdle;
-            let by_interrupt = !(polls && self.choices.yes(Choice::IpiByPoll { cpu }));
+            let by_interrupt = !self.cpu(cpu)?.ipis.first().is_some_and(|pending| pending.polled);
             if !self.accept(cpu, by_interrupt, by_interrupt) {
                 break;
             }
@@ -180,7 +204,7 @@ impl Machine {
         let Some(c) = self.cpus.get_mut(cpu.index()).filter(|c| !c.ipis.is_empty()) else {
             return false;
         };
-        let ipi = c.ipis.remove(0);
+        let ipi = c.ipis.remove(0).ipi;
         let before = (c.context, c.irqs_on);
         if by_interrupt {
             c.context = Context::Irq;

@@ -13,7 +13,7 @@ use crate::controls::Registers;
 use crate::data::{DataOrder, DataSide, Past};
 use crate::frames::Frames;
 use crate::icache::{Icache, InstructionCache};
-use crate::ipi::{Ipi, Serving};
+use crate::ipi::{Queued, Serving};
 use crate::iside::Ahead;
 use crate::leave_out::Watch;
 use crate::lines::Lines;
@@ -101,7 +101,7 @@ pub(crate) struct PerCpu {
     pub(crate) pending: Pending,
     pub(crate) data: DataSide,
     /// Cross-calls that it has not taken, and those that it is serving.
-    pub(crate) ipis: Vec<Ipi>,
+    pub(crate) ipis: Vec<Queued>,
     pub(crate) serving: Vec<Serving>,
     /// Number of the granule that it has reserved.
     pub(crate) reserved: Option<u64>,

@@ -158,19 +158,55 @@ fn a_cross_call_in_order() {
     }
 }
 
+/// How each CPU took a cross-call that P0 sent to these, P1 polling while idle.
+fn taken_by_interrupt(targets: CpuMask, already: Option<CpuId>) -> Vec<(CpuId, bool)> {
+    let mut r = rig(Box::new(Newest));
+    r.m.cpu_idles(P1, true).unwrap();
+    if let Some(cpu) = already {
+        r.m.send_ipi(P0, CpuMask::one(cpu), "earlier").unwrap();
+    }
+    r.m.send_ipi(P0, targets, "function").unwrap();
+    for cpu in [P1, P2] {
+        r.m.serve_ipis(cpu, &mut |_, _| Ok(())).unwrap();
+    }
+    let events = r.m.take_batch().events;
+    let synced = |cpu| events.iter().any(|e| e.cpu == cpu && e.kind == Kind::ContextSync);
+    let taken = events.iter().filter_map(|e| match e.view() {
+        View::IpiTaken { by_interrupt, .. } => Some((e.cpu, by_interrupt)),
+        _ => None,
+    });
+    let taken: Vec<_> = taken.collect();
+    for cpu in [P1, P2] {
+        let interrupted = taken.iter().any(|(c, by_interrupt)| *c == cpu && *by_interrupt);
+        assert_eq!(synced(cpu), interrupted, "{cpu}: an interrupt synchronises");
+    }
+    taken
+}
+
 #[test]
-fn a_polling_cpu_may_take_a_cross_call_without_an_interrupt() {
-    for (policy, by_interrupt) in
-        [(Box::new(Newest) as Box<dyn Policy>, true), (Box::new(Stalest), false)]
-    {
-        let mut r = rig(policy);
-        r.m.set_cpu_state(P1, CpuState::PollingIdle).unwrap();
-        r.m.ipi(P0, CpuMask::one(P1), "function", true, &mut |_, _| Ok(())).unwrap();
-        let events = r.m.take_batch().events;
-        assert!(events.iter().any(|e| matches!(
-            e.view(), View::IpiTaken { by_interrupt: b, .. } if b == by_interrupt
-        )));
-        assert_eq!(events.iter().any(|e| e.kind == Kind::ContextSync), by_interrupt);
+fn a_polling_cpu_is_not_interrupted_if_it_is_called_alone() {
+    let both: CpuMask = [P1, P2].into_iter().collect();
+    assert_eq!(taken_by_interrupt(CpuMask::one(P1), None), [(P1, false)]);
+    assert_eq!(taken_by_interrupt(both, None), [(P1, true), (P2, true)]);
+    // The other one has an interrupt under way.
+    let three = [(P1, false), (P2, true), (P2, true)];
+    assert_eq!(taken_by_interrupt(both, Some(P2)), three);
+}
+
+#[test]
+fn who_idles_is_woken_by_an_interrupt_unless_it_polls() {
+    for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+        for polls in [false, true] {
+            let mut r = Rig::new(arch, Features::default_for(arch), Box::new(Newest));
+            r.m.cpu_idles(P1, polls).unwrap();
+            let state = if polls { CpuState::PollingIdle } else { CpuState::Idle };
+            assert_eq!(r.m.cpu_state(P1), Some(state));
+            r.m.cpu_wakes(P1).unwrap();
+            assert_eq!(r.m.cpu_state(P1), Some(CpuState::Running));
+            let events = r.m.take_batch().events;
+            let synced = events.iter().any(|e| e.cpu == P1 && e.kind == Kind::ContextSync);
+            assert_eq!(synced, !polls, "{arch}");
+        }
     }
 }
 

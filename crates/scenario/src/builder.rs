@@ -364,6 +364,16 @@ impl Program {
         self.with(Context::Rcu, inner);
     }
 
+    /// `with idle { … }`
+    pub fn with_idle(&mut self, inner: impl FnOnce(&mut Program)) {
+        self.with(Context::Idle, inner);
+    }
+
+    /// `with polling_idle { … }`
+    pub fn with_polling_idle(&mut self, inner: impl FnOnce(&mut Program)) {
+        self.with(Context::PollingIdle, inner);
+    }
+
     /// `with patch(ADDR, LEN) { … }`
     pub fn with_patch(
         &mut self,

@@ -18,6 +18,12 @@ const LASS: Cite = Cite::read(
 );
 const PPC_PATCH: Cite = Cite::read("Linux 6.1, 6.4, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
 
+const POLLS: Cite = Cite::read(
+    "Linux 5.19, 6.1, 6.12, 6.18.2, 7.0 arch/*/include/asm/thread_info.h (TIF_POLLING_NRFLAG); 5.19 \
+     kernel/sched/core.c send_call_function_single_ipi(), 6.12 kernel/smp.c, kernel/sched/idle.c; \
+     6.12 arch/x86/kernel/process.c mwait_idle(), drivers/cpuidle/cpuidle-{powernv,pseries}.c",
+);
+
 /// The rows.
 pub(super) const ROWS: &[FactRow] = &[
     row(
@@ -89,4 +95,6 @@ pub(super) const ROWS: &[FactRow] = &[
              arch/powerpc/kernel/sysfs.c",
         ),
     ),
+    row(Fact::PollingIdle, ARM64, None, None, No, POLLS),
+    row(Fact::PollingIdle, NOT_ARM64, None, None, Yes, POLLS),
 ];

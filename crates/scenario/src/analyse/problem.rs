@@ -60,6 +60,15 @@ pub enum ProblemKind {
     /// A handler that waits.
     #[error("a handler can't wait: the CPU it interrupts can't go on meanwhile")]
     AwaitInHandler,
+    /// An idle CPU that does something.
+    #[error("a CPU that idles can only `publish` and `await`")]
+    BusyIdle,
+    /// A CPU that idles while something else holds.
+    #[error("a CPU does not idle inside of `with {context}`")]
+    IdleInside {
+        /// What holds there.
+        context: String,
+    },
     /// A second publication.
     #[error("`{name}` is published twice")]
     PublishedTwice {
@@ -232,6 +241,8 @@ impl Problem {
                 "waits for ever"
             }
             ProblemKind::AwaitInHandler => "waits",
+            ProblemKind::BusyIdle => "does something",
+            ProblemKind::IdleInside { .. } => "idles",
             ProblemKind::PublishedTwice { .. } | ProblemKind::Duplicate { .. } => "again here",
             ProblemKind::PublishedInRepeat { .. } => "in a `repeat`",
             ProblemKind::NoSuchCpu { .. } => "no such CPU",

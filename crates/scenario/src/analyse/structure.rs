@@ -11,7 +11,7 @@ use super::{
 };
 use crate::span::{Span, Spanned};
 use crate::syntax::ast::{
-    Arg, Atom, Block, Body, Expr, File, HandlerKind, Header, Name, StmtKind, Targets,
+    Arg, Atom, Block, Body, Context, Expr, File, HandlerKind, Header, Name, StmtKind, Targets,
 };
 use crate::{errno, suggest};
 use textbed_kernel::Version;
@@ -26,6 +26,7 @@ pub(super) fn check(file: &File, known: &Known<'_>, problems: &mut Vec<Problem>)
         arches: architectures(file),
         labels: Once::default(),
         used_handlers: BTreeSet::new(),
+        inside: Vec::new(),
     };
     for body in bodies(file) {
         walk.body(body, problems);
@@ -186,6 +187,8 @@ struct Walk<'a> {
     arches: Vec<Arch>,
     labels: Once,
     used_handlers: BTreeSet<String>,
+    /// The contexts of the `with`s around the statement, outermost first.
+    inside: Vec<String>,
 }
 
 impl Walk<'_> {
@@ -195,8 +198,15 @@ impl Walk<'_> {
                 self.labels.note(format!("label `{}`", label.value), label.span, problems);
             }
             self.statement(&stmt.value.kind, problems);
+            if let StmtKind::With { context, body } = &stmt.value.kind {
+                self.idles(context, body, problems);
+                self.inside.push(context.value.to_string());
+            }
             for inner in stmt.value.kind.bodies() {
                 self.body(inner, problems);
+            }
+            if matches!(stmt.value.kind, StmtKind::With { .. }) {
+                self.inside.pop();
             }
         }
     }
@@ -223,6 +233,21 @@ impl Walk<'_> {
             }
             StmtKind::Ipi { targets, handler } => self.ipi(&targets.value, handler, problems),
             StmtKind::Repeat { .. } | StmtKind::Await(_) | StmtKind::With { .. } => {}
+        }
+    }
+
+    /// An idle CPU holds nothing and does nothing.
+    fn idles(&self, context: &Spanned<Context>, body: &Body, problems: &mut Vec<Problem>) {
+        if !matches!(context.value, Context::Idle | Context::PollingIdle) {
+            return;
+        }
+        if let Some(context_around) = self.inside.last() {
+            let kind = ProblemKind::IdleInside { context: context_around.clone() };
+            problems.push(problem(kind, context.span));
+        }
+        let rests = |s: &StmtKind| matches!(s, StmtKind::Await(_) | StmtKind::Publish { .. });
+        for stmt in body.iter().filter(|stmt| !rests(&stmt.value.kind)) {
+            problems.push(problem(ProblemKind::BusyIdle, stmt.span));
         }
     }
 

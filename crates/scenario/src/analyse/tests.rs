@@ -297,3 +297,21 @@ mod never_panics {
         }
     }
 }
+
+#[test]
+fn an_idle_cpu_does_nothing_and_holds_nothing() {
+    let idle = |body: &str| said(&format!("scenario \"s\"\n{body}"));
+    let quiet = "cpu 0 { with polling_idle { publish idles = 1\nawait go } }\n\
+                 cpu 1 { await idles\npublish go = 1 }";
+    assert_eq!(idle(quiet), [""; 0]);
+    one(
+        "cpu 0 { with idle { vmalloc(4096) } }",
+        "2:⟨vmalloc(4096)⟩ a CPU that idles can only \
+         `publish` and `await`",
+    );
+    one(
+        "cpu 0 { with lock l { with idle { publish x = 1 } } }",
+        "2:⟨idle⟩ a CPU does not idle \
+         inside of `with lock l`",
+    );
+}

@@ -415,6 +415,10 @@ impl World for KernelWorld<'_> {
                 self.irqs_before.entry(cpu).or_default().push(before);
             }
             Inside::Rcu => self.read_side(cpu, true),
+            Inside::Idle { polls } => {
+                let polls = polls && self.kernel.idle_polls();
+                self.kernel.machine_mut().cpu_idles(cpu, polls).map_err(machine_stopped)?;
+            }
             Inside::Patch(addr, len) => {
                 let bytes = u16::try_from(len).map_err(|_| {
                     Stop::NotModelled(format!("a patch of {len} bytes as one site"))
@@ -450,6 +454,9 @@ impl World for KernelWorld<'_> {
                 machine.unlock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
             }
             Inside::Rcu => self.read_side(cpu, false),
+            Inside::Idle { .. } => {
+                self.kernel.machine_mut().cpu_wakes(cpu).map_err(machine_stopped)?;
+            }
             Inside::Patch(..) => {
                 if let Some(call) = self.patches.get_mut(&cpu).and_then(Vec::pop) {
                     self.kernel.machine_mut().leave_call(cpu, call, 0, false);

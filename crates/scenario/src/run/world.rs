@@ -75,6 +75,11 @@ pub(crate) enum Inside<'a> {
     StopMachine,
     /// A read-side section.
     Rcu,
+    /// The CPU idles.
+    Idle {
+        /// It polls its task's flags.
+        polls: bool,
+    },
     /// A patcher that the scenario writes out replaces bytes: the first one, and how many.
     Patch(u64, u64),
 }

@@ -211,6 +211,10 @@ pub enum Context {
     StopMachine,
     /// An RCU read-side section.
     Rcu,
+    /// This CPU idles until an interrupt.
+    Idle,
+    /// This CPU idles and polls its task's flags, where its kernel does.
+    PollingIdle,
     /// `patch(ADDR, LEN)`: a patcher written out in the scenario replaces these bytes.
     Patch {
         /// The first byte.

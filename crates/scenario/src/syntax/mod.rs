@@ -15,8 +15,8 @@
 //!        | 'await' NAME | 'assert' cond | 'if' cond body ['else' body]
 //!        | 'repeat' INT ['as' NAME] body | 'when' ARCH{','ARCH} body | 'op' OPNAME [args]
 //!        | 'with' context body | 'ipi' CPUS NAME )
-//! context = 'irqs_off' | 'lock' NAME | 'mm' NAME | 'stop_machine' | 'rcu'
-//!        | 'patch' '(' expr ',' expr ')'                  # first byte, length in bytes
+//! context = 'irqs_off' | 'lock' NAME | 'mm' NAME | 'stop_machine' | 'rcu' | 'idle'
+//!        | 'polling_idle' | 'patch' '(' expr ',' expr ')'                  # first byte, length in bytes
 //! CPUS   = 'all' | 'others' | INT{','INT}
 //! args   = '('[arg{','arg}]')' | arg{','arg}
 //! cond   = expr ('=='|'!='|'<'|'<='|'>'|'>=') expr

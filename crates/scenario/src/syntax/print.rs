@@ -159,6 +159,8 @@ impl Display for Context {
             Context::Mm(name) => write!(f, "mm {name}"),
             Context::StopMachine => f.write_str("stop_machine"),
             Context::Rcu => f.write_str("rcu"),
+            Context::Idle => f.write_str("idle"),
+            Context::PollingIdle => f.write_str("polling_idle"),
             Context::Patch { addr, len } => write!(f, "patch({addr}, {len})"),
         }
     }

@@ -219,6 +219,8 @@ fn context(input: &mut Input<'_>) -> Result<Spanned<Context>> {
         "irqs_off" => skip_word(input, "irqs_off").map(|_| Context::IrqsOff)?,
         "stop_machine" => skip_word(input, "stop_machine").map(|_| Context::StopMachine)?,
         "rcu" => skip_word(input, "rcu").map(|_| Context::Rcu)?,
+        "idle" => skip_word(input, "idle").map(|_| Context::Idle)?,
+        "polling_idle" => skip_word(input, "polling_idle").map(|_| Context::PollingIdle)?,
         "lock" => {
             keyword(input, "lock", "`lock`")?;
             Context::Lock(name(input, "the lock's name")?)
@@ -237,7 +239,16 @@ fn context(input: &mut Input<'_>) -> Result<Spanned<Context>> {
             Context::Patch { addr, len }
         }
         _ => {
-            let known = ["`irqs_off`", "`lock`", "`mm`", "`stop_machine`", "`rcu`", "`patch`"];
+            let known = [
+                "`irqs_off`",
+                "`lock`",
+                "`mm`",
+                "`stop_machine`",
+                "`rcu`",
+                "`idle`",
+                "`polling_idle`",
+                "`patch`",
+            ];
             return unexpected(input, &known);
         }
     };

@@ -48,6 +48,8 @@ impl<'a, W: World> Engine<'a, W> {
             }
             Context::Mm(name) => self.world.enter(cpu, Inside::Mm(&name.value))?,
             Context::Rcu => self.world.enter(cpu, Inside::Rcu)?,
+            Context::Idle => self.world.enter(cpu, Inside::Idle { polls: false })?,
+            Context::PollingIdle => self.world.enter(cpu, Inside::Idle { polls: true })?,
             Context::Patch { addr, len } => {
                 let (addr, len) = (self.eval(index, addr)?.bits(), self.eval(index, len)?.bits());
                 self.world.enter(cpu, Inside::Patch(addr, len))?;
@@ -89,6 +91,8 @@ impl<'a, W: World> Engine<'a, W> {
             }
             Context::Mm(name) => self.world.leave(cpu, Inside::Mm(&name.value))?,
             Context::Rcu => self.world.leave(cpu, Inside::Rcu)?,
+            Context::Idle => self.world.leave(cpu, Inside::Idle { polls: false })?,
+            Context::PollingIdle => self.world.leave(cpu, Inside::Idle { polls: true })?,
             // Where it was begun, the world knows.
             Context::Patch { .. } => self.world.leave(cpu, Inside::Patch(0, 0))?,
         }

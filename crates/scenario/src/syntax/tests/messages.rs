@@ -139,8 +139,8 @@ fn slips_in_statements() {
     );
     same(
         stmt("with irq_off { }"),
-        "3:6 ⟨irq_off⟩ expected `irqs_off`, `lock`, `mm`, `stop_machine`, `rcu` or `patch`, found \
-         `irq_off` | did you mean `irqs_off`?",
+        "3:6 ⟨irq_off⟩ expected `irqs_off`, `lock`, `mm`, `stop_machine`, `rcu`, `idle`, \
+         `polling_idle` or `patch`, found `irq_off` | did you mean `irqs_off`?",
     );
     same(stmt("repeat 3 i { }"), "3:10 ⟨i⟩ expected `as` or `{`, found `i`");
     same(

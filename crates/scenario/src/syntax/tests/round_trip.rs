@@ -116,6 +116,8 @@ fn context() -> impl Strategy<Value = Context> {
         Just(Context::IrqsOff),
         Just(Context::StopMachine),
         Just(Context::Rcu),
+        Just(Context::Idle),
+        Just(Context::PollingIdle),
         word("[a-zA-Z_][a-z0-9_]{0,6}").prop_map(Context::Lock),
         word("[a-zA-Z_][a-z0-9_]{0,6}").prop_map(Context::Mm),
         (expr(), expr()).prop_map(|(addr, len)| Context::Patch { addr, len }),
