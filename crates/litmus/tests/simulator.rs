@@ -8,7 +8,7 @@ mod shapes;
 
 use catalogue::catalogue;
 use search::{Fetches, decide};
-use shapes::{CONFIGURATIONS, SHAPES, text};
+use shapes::{CONFIGURATIONS, MORE_SHAPES, SHAPES, text};
 use std::collections::BTreeMap;
 use textbed_litmus::kinds::Kind;
 use textbed_litmus::parse;
@@ -20,11 +20,19 @@ const MOST: u64 = 60_000;
 /// 0487 G8.2.80): the simulator reaches what is recorded as forbidden.
 const LOCAL_IALLU: [&str; 2] = ["SB-bnop-cachesyncs3", "IDC1.SB-bnop-cachesyncs3"];
 
+/// Shapes with too many runs to show that an outcome is not reached. FOW2 is FOW with a second
+/// reader: where one reader cannot get an old word, two cannot.
+const LARGE: [&str; 1] = ["FOW2"];
+
 #[test]
 fn the_simulator_decides_the_known_shapes() {
-    let (mut equal, mut wrong) = (0, Vec::new());
-    for shape in SHAPES {
+    let (mut compared, mut equal, mut wrong) = (0, 0, Vec::new());
+    for shape in SHAPES.iter().chain(MORE_SHAPES) {
         for (caches, allowed) in CONFIGURATIONS.iter().zip(shape.allowed) {
+            if LARGE.contains(&shape.name) && !allowed {
+                continue;
+            }
+            compared += 1;
             let test = parse(&text(shape, caches)).unwrap();
             let found = decide(&test, Fetches::Machine, MOST);
             let expected = if allowed { Kind::Allowed } else { Kind::Forbidden };
@@ -36,7 +44,7 @@ fn the_simulator_decides_the_known_shapes() {
             }
         }
     }
-    println!("shapes: {} compared, {equal} equal", SHAPES.len() * 3);
+    println!("shapes: {compared} compared, {equal} equal");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -166,7 +166,7 @@ impl Machine {
         let issued = self.advance();
         if let Some(c) = self.cpus.get(cpu.index()) {
             let p = &c.pending;
-            let base = p.memory.max(p.full).max(p.learned).max(p.fetched);
+            let base = p.memory.max(p.full).max(p.learned).max(p.fetched).max(c.data.fed());
             let clean = PendingClean { range, issued, base };
             // Stores to the line come before its clean; where a clean does nothing both may wait.
             if self.lines.unified || !self.clean_waits(cpu, clean) {
@@ -204,10 +204,11 @@ impl Machine {
         let at = address_of(scope, phys);
         let unified = self.lines.unified;
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
+            let fed = c.data.fed();
             let p = &mut c.pending;
             // A store barrier orders stores before the IC, but no clean.
             let stores = if unified { p.stores } else { 0 };
-            let base = p.full.max(stores).max(p.learned).max(p.fetched);
+            let base = p.full.max(stores).max(p.learned).max(p.fetched).max(fed);
             p.invalidates.push(PendingInvalidate { at, reach, base });
         }
         let space = self.space_of(cpu);

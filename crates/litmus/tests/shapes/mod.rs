@@ -121,6 +121,25 @@ pub(crate) const SHAPES: &[Shape] = &[
                   // LDR W4,[X3] | CBNZ W4,c | c: ISB | MOV X10,#1 | f: B f1 | MOV X10,#2 \
                   | B f2 | MOV X10,#3 | f1: NOP | f2: NOP",
         condition: "exists (1:X4=1 /\\ ~(1:X10=2))", allowed: [true, false, false] },
+    // Two readers, each with another old version.
+    Shape { name: "FOW2",
+        initial: "0:X0=instr:\"B .+12\"; 0:X7=NOP; 0:X1=P1:f; 0:X2=1; 0:X3=y; 1:X3=y; 2:X3=y; \
+                  2:X5=P1:g;",
+        program: "STR W0,[X1] | STR W7,[X1] | DSB ISH | IC IVAU,X1 | DSB ISH | STR W2,[X3] \
+                  // LDR W4,[X3] | CBNZ W4,c | c: ISB | BL g | B end | g: MOV X10,#1 | f: B f1 \
+                  | MOV X10,#2 | B f2 | MOV X10,#3 | f1: NOP | f2: RET | end: NOP \
+                  // LDR W4,[X3] | CBNZ W4,d | d: ISB | BLR X5",
+        condition: "exists (1:X4=1 /\\ 2:X4=1 /\\ 1:X10=1 /\\ 2:X10=3)",
+        allowed: [true, false, false] },
+    // A clean and no invalidation: an instruction cache may hold many versions.
+    Shape { name: "MP.RF+dc+ctrl-isb-isb",
+        initial: "0:X0=instr:\"B .+12\"; 0:X7=NOP; 0:X1=P1:f; 0:X2=1; 0:X3=y; 1:X3=y;",
+        program: "STR W0,[X1] | STR W7,[X1] | DC CVAU,X1 | DSB ISH | STR W2,[X3] \
+                  // LDR W4,[X3] | CBNZ W4,c | c: ISB | BL g | MOV X8,X10 | ISB | BL g \
+                  | MOV X9,X10 | ISB | BL g | B end | g: MOV X10,#1 | f: B f1 | MOV X10,#2 | B f2 \
+                  | MOV X10,#3 | f1: NOP | f2: RET | end: NOP",
+        condition: "exists (1:X4=1 /\\ 1:X8=2 /\\ 1:X9=3 /\\ 1:X10=1)",
+        allowed: [true, true, false] },
 ];
 
 /// The shape as a test's text.
@@ -142,7 +161,7 @@ pub(crate) fn text(shape: &Shape, caches: &str) -> String {
     out + shape.condition
 }
 
-/// Shapes for the checker alone: they need more than one fetch, or loads and stores reordered.
+/// Shapes of more than one fetch, or with loads and stores reordered.
 #[rustfmt::skip]
 pub(crate) const MORE_SHAPES: &[Shape] = &[
     // Code in both directions: each fetch alone may be old, both are not.

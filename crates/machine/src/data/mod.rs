@@ -90,6 +90,11 @@ impl DataSide {
         self.base = self.base.max(moment);
     }
 
+    /// The moment of the loads that fed the address of the next operation.
+    pub(crate) fn fed(&self) -> u64 {
+        self.depends.unwrap_or(self.loads)
+    }
+
     /// Every part, for [`Machine::fingerprint`].
     pub(crate) fn visit(&self, take: Take<'_>) {
         let moments = [
