@@ -215,7 +215,6 @@ impl Machine {
         if !self.lines.unified {
             self.clean_before_store(cpu, phys.0, len);
         }
-        let floors = self.fetch_floors();
         let shift = self.lines.shift();
         let size = 1u64 << shift;
         for number in phys.0 >> shift..=(phys.0 + (len - 1)) >> shift {
@@ -233,8 +232,10 @@ impl Machine {
             let changed = (at + first, at + last + 1);
             let holders = self.holders(number, &who);
             let at = virt.map(|v| v.0 + (a - phys.0));
-            self.line_stored(cpu, at, number, changed, &holders, now)?;
-            self.lines.prune(number, &floors);
+            if self.line_stored(cpu, at, number, changed, &holders, now)? {
+                let floors = self.fetch_floors();
+                self.lines.prune(number, &floors);
+            }
         }
         if self.has_sets() && self.lines.coherent {
             self.snoop(phys.0, len);
@@ -254,7 +255,8 @@ impl Machine {
         who.iter().copied().filter(|cpu| self.line_filled(*cpu, phys).is_some()).collect()
     }
 
-    /// A line is about to change: keeps what it was for those who may still get it.
+    /// A line is about to change: keeps what it was for those who may still get it. Whether
+    /// anything old is kept of it.
     fn line_stored(
         &mut self,
         cpu: CpuId,
@@ -263,18 +265,18 @@ impl Machine {
         changed: (usize, usize),
         who: &[CpuId],
         now: u64,
-    ) -> Result<(), MachineError> {
+    ) -> Result<bool, MachineError> {
         let (unified, coherent) = (self.lines.unified, self.lines.coherent);
         let sets = self.has_sets();
         let shift = self.lines.shift();
         let seen = self.sees_own_stores();
         let x86 = self.arch() == Arch::X86_64;
-        let mut bytes = vec![0; 1 << shift];
-        self.memory.read(PhysAddr(number << shift), &mut bytes)?;
         let mut waits = false;
         let line = self.lines.entry(number);
         line.touch(cpu, now);
         if !unified || !who.is_empty() || !line.versions.is_empty() {
+            let mut bytes = vec![0; 1 << shift];
+            self.memory.read(PhysAddr(number << shift), &mut bytes)?;
             let until = if coherent { now } else { OPEN };
             line.versions.push(Version {
                 bytes: bytes.into_boxed_slice(),
@@ -296,6 +298,7 @@ impl Machine {
             }
         }
         line.newest_born = now;
+        let kept = !line.versions.is_empty();
         if let Some(c) = self.cpus.get_mut(cpu.index()).filter(|_| waits) {
             c.ahead.waiting.push(number);
         }
@@ -310,7 +313,7 @@ impl Machine {
                 }
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// After old versions of a line left the point of unification: who had fetched them?

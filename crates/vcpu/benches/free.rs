@@ -5,6 +5,7 @@
 //! turn, and the bare instance's time over ours. Then two CPUs that alternate after every
 //! instruction, beside two bare instances that do; alone with `interleaved` as an argument, and in
 //! two rounds with `twice` beside it: callgrind counts the second (`counted_bare`, `counted_ours`).
+//! Names of architectures and of loops choose among them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -248,8 +249,12 @@ fn print_interleaved() {
         let all = !ARCHES.iter().any(|a| has_argument(&a.to_string()));
         all || has_argument(&arch.to_string())
     };
+    let loops = |l: &&Loop| {
+        let all = !LOOPS.iter().any(|l| has_argument(l.name));
+        all || has_argument(l.name)
+    };
     for arch in ARCHES.into_iter().filter(chosen) {
-        for l in &LOOPS {
+        for l in LOOPS.iter().filter(loops) {
             let [bare, ours] = interleaved(arch, l);
             let arch = arch.to_string();
             println!("{arch:8}{:14}{bare:6.0}{ours:8.0}{:8.2}", l.name, ours / bare);

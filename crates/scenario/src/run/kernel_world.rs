@@ -123,6 +123,7 @@ impl<'a> KernelWorld<'a> {
         if self.sink.batch(&batch).is_break() {
             self.stopped = true;
         }
+        self.kernel.machine_mut().recorder().recycle(batch);
     }
 
     /// Warnings that the kernel gave, as notes.

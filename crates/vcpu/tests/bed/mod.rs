@@ -241,7 +241,8 @@ impl Bed {
 
     /// Forgets the events so far.
     pub(crate) fn forget_events(&mut self) {
-        drop(self.m.take_batch());
+        let batch = self.m.take_batch();
+        self.m.recorder().recycle(batch);
     }
 
     pub(crate) fn events(&mut self) -> Batch {
