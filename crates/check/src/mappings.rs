@@ -65,7 +65,7 @@ impl Live {
             let rights =
                 textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
             if moved || !change.new.contains(old.perm & rights) {
-                self.answer_is_old(space, *part, old, change.old_shift, &mark);
+                self.answer_is_old(space, *part, old, (change.old_shift, None), &mark);
                 self.rights_taken(space, *part, old.phys, &mark);
             }
             if old.perm.executable() && (moved || !change.new.executable()) {
@@ -133,7 +133,15 @@ impl Live {
     }
 
     /// The tables no longer give an answer that CPUs may hold.
-    fn answer_is_old(&mut self, space: SpaceId, span: Span, old: &Mapping, shift: u8, mark: &Mark) {
+    /// `table` is the page-table page whose leaf it is, if only the way to that went.
+    fn answer_is_old(
+        &mut self,
+        space: SpaceId,
+        span: Span,
+        old: &Mapping,
+        (shift, table): (u8, Option<u64>),
+        mark: &Mark,
+    ) {
         if !self.header.records.contains(Kind::TlbInvalidate) {
             return;
         }
@@ -148,6 +156,7 @@ impl Live {
             since: mark.about(span.first),
             early: None,
             left: None,
+            table,
         };
         self.stale.add(space, span, answer);
         if by_hand {
@@ -161,7 +170,8 @@ impl Live {
         self.header.facts.contains(Facts::MAINTENANCE) && !complete::walks_see_stores(self.arch())
     }
 
-    /// No entry points to a page-table page any more.
+    /// No entry points to a page-table page any more. What it still holds is what the tables said
+    /// of its addresses up to now.
     pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
         let (space, mark) = (now.event.space, self.mark(now));
         let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
@@ -176,6 +186,10 @@ impl Live {
         });
         if by_hand {
             self.issued.entry(mark.cpu).or_default();
+        }
+        let held: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
+        for (part, leaf) in held {
+            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(phys.0)), &mark);
         }
     }
 

@@ -130,7 +130,7 @@ pub enum View {
         change: LeafChange,
     },
     /// The entry that pointed to a page-table page does not any more: a leaf took its place, or
-    /// nothing did. The page is still the tables'.
+    /// nothing did (told before that leaf's event). The page is still the tables'.
     TableUnlinked {
         /// First address that it served.
         virt: VirtAddr,

@@ -10,6 +10,7 @@ use textbed_event::{Access, FaultReason, Flags, MemOrder, OpId, View};
 
 use crate::iside::Performed;
 use crate::memory::cycle;
+use crate::tlb::Replaced;
 use crate::{Fault, Machine, MachineError};
 
 /// Most bytes of one load or store, and of one fill: 1 GiB.
@@ -362,7 +363,7 @@ impl Machine {
         if changes {
             self.will_replace(cpu, phys, bytes.len() as u64);
             self.memory.write(phys, bytes)?;
-            self.tables_stored(phys, bytes.len() as u64);
+            self.tables_stored(cpu, phys, bytes.len() as u64);
         }
         Ok(changes)
     }
@@ -395,7 +396,7 @@ impl Machine {
         self.memory.fill(phys, len, pattern)?;
         self.past.overwritten(phys.0, len, self.tick);
         if changes {
-            self.tables_stored(phys, len);
+            self.tables_stored(cpu, phys, len);
         }
         Ok(changes)
     }
@@ -412,14 +413,14 @@ impl Machine {
 
     /// A store hit frames of page tables (by an alias of theirs): held translations may now differ
     /// from what the tables say, so that accesses have to walk again. No leaf event is made of it.
-    fn tables_stored(&mut self, phys: PhysAddr, len: u64) {
+    fn tables_stored(&mut self, by: CpuId, phys: PhysAddr, len: u64) {
         // Tables are at the top of memory: if any frame of the range is one, the last is.
         let last = phys.offset(len.saturating_sub(1));
         if !self.frames.is_table(last.pfn()) {
             return;
         }
         self.tables_overwritten = true;
-        let now = self.tick;
+        let now = Replaced { at: self.tick, by };
         for c in &mut self.cpus {
             c.tlb.distrust(now);
         }

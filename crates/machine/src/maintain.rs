@@ -123,6 +123,7 @@ impl Pending {
             }
             let errata = (t.second as u64) << 16 | u64::from(t.half) << 24;
             take(Part::Value(t.reach as u64 | u64::from(t.synced) << 8 | errata));
+            take(Part::Known(t.own));
             take(Part::Known(t.base));
         }
         let moments =
@@ -228,12 +229,13 @@ impl Machine {
             let p = &mut c.pending;
             // x86: an earlier table store is taken to be ordered before INVLPGB, as Linux 7.0
             // flush_tlb_kernel_range() does, which has no fence between; no text was found.
-            let base = if x86 { now } else { p.tables.max(p.learned) };
+            let own = if x86 { now } else { p.tables };
+            let base = own.max(p.learned);
             if reach == Reach::Broadcast {
                 p.second_tlbi();
             }
             let (second, half) = (Second::Wanted, false);
-            p.tlbis.push(PendingTlbi { target, reach, base, synced: false, second, half });
+            p.tlbis.push(PendingTlbi { target, reach, own, base, synced: false, second, half });
         }
         let TlbTarget { scope, virt, len, asid, .. } = target;
         let space = self.space_tagged(cpu, asid);

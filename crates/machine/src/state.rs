@@ -157,14 +157,16 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
         take(Part::Value(e.tag.map_or(u64::MAX, u64::from)));
         take(Part::Value(u64::from(e.space.0)));
         take(Part::Event(e.since));
-        maybe(e.replaced, take);
+        take(Part::Value(e.replaced.map_or(0, |r| u64::from(r.by.0))));
+        maybe(e.replaced.map(|r| r.at), take);
     }
     take(Part::Value(c.uppers.len() as u64));
     for u in &c.uppers {
         for value in [u.entry.0, u.raw, u.virt, u.len, u.tag.map_or(u64::MAX, u64::from)] {
             take(Part::Value(value));
         }
-        take(Part::Event(u.replaced));
+        take(Part::Value(u64::from(u.replaced.by.0)));
+        take(Part::Event(u.replaced.at));
     }
     take(Part::Known(c.ahead.floor));
     take(Part::Known(c.ahead.cursor));

@@ -34,8 +34,15 @@ pub(crate) struct TlbEntry {
     pub(crate) space: SpaceId,
     /// Since when its addresses were executable (meaningless if they are not).
     pub(crate) since: u64,
-    /// Moment at which the tables stopped to say so.
-    pub(crate) replaced: Option<u64>,
+    /// When the tables stopped to say so.
+    pub(crate) replaced: Option<Replaced>,
+}
+
+/// A change of the tables: the moment, and the CPU that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Replaced {
+    pub(crate) at: u64,
+    pub(crate) by: CpuId,
 }
 
 impl TlbEntry {
@@ -151,7 +158,7 @@ impl Tlb {
     }
 
     /// Marks what lies in a range of a space's addresses as no longer said by the tables.
-    fn mark_replaced(&mut self, space: SpaceId, virt: u64, len: u64, now: u64) {
+    fn mark_replaced(&mut self, space: SpaceId, virt: u64, len: u64, now: Replaced) {
         self.rewrite(
             |e| {
                 let mine = e.space == space && e.replaced.is_none();
@@ -163,7 +170,7 @@ impl Tlb {
     }
 
     /// Marks everything as perhaps no longer said by the tables.
-    pub(crate) fn distrust(&mut self, now: u64) {
+    pub(crate) fn distrust(&mut self, now: Replaced) {
         self.changes += 1;
         for e in &mut self.entries {
             e.replaced.get_or_insert(now);
@@ -194,7 +201,7 @@ impl Tlb {
         self.rewrite(
             |e| {
                 let kept = keeps_global && e.tag.is_none();
-                target.hits(e).filter(|_| !kept && e.replaced.is_none_or(|r| r <= moment))
+                target.hits(e).filter(|_| !kept && e.replaced.is_none_or(|r| r.at <= moment))
             },
             |part| {
                 dropped.push(part);
@@ -204,13 +211,9 @@ impl Tlb {
         dropped
     }
 
-    /// Moments in `(after, now]` at which entries that the target hits were replaced, latest first.
-    fn replaced_after(&self, target: &TlbTarget, after: u64) -> Vec<u64> {
-        let hit = self.entries.iter().filter(|e| target.hits(e).is_some());
-        let mut moments: Vec<u64> = hit.filter_map(|e| e.replaced).filter(|r| *r > after).collect();
-        moments.sort_unstable_by(|a, b| b.cmp(a));
-        moments.dedup();
-        moments
+    /// When the tables ceased to say what the target hits.
+    fn replaced(&self, target: &TlbTarget) -> impl Iterator<Item = Replaced> {
+        self.entries.iter().filter(|e| target.hits(e).is_some()).filter_map(|e| e.replaced)
     }
 
     /// Replaces the part of each entry that `select` names by what `change` makes of it.
@@ -248,7 +251,10 @@ impl Tlb {
 pub(crate) struct PendingTlbi {
     pub(crate) target: TlbTarget,
     pub(crate) reach: Reach,
-    /// Not before this moment: what the CPU's earlier barriers had ordered before it.
+    /// Walks see, before it, what the CPU itself changed in the tables until then: the last
+    /// barrier that waits for that.
+    pub(crate) own: u64,
+    /// And what others had changed: that barrier, or how the CPU learned of it.
     pub(crate) base: u64,
     /// powerpc: `tlbsync` came after it.
     pub(crate) synced: bool,
@@ -274,7 +280,7 @@ pub(crate) enum Second {
 impl Machine {
     /// The tables of a space changed: what each CPU that uses them holds is now old, and what it
     /// does not hold it may have filled before.
-    pub(crate) fn tlbs_notice(&mut self, space: SpaceId, run: &Run, now: u64) {
+    pub(crate) fn tlbs_notice(&mut self, space: SpaceId, run: &Run, now: Replaced) {
         let (len, old) = (run.change.len(), run.change.old);
         let same = run.change.old == run.change.new && run.phys == run.old_phys;
         if !old.contains(Perm::PRESENT) || same || len == 0 {
@@ -309,7 +315,14 @@ impl Machine {
     }
 
     /// One CPU's chance to have filled the old leaves of a run under one identifier.
-    fn fill_before(&mut self, cpu: CpuId, space: SpaceId, run: &Run, tag: Option<u16>, now: u64) {
+    fn fill_before(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        run: &Run,
+        tag: Option<u16>,
+        now: Replaced,
+    ) {
         let len = run.change.len();
         let Some(c) = self.cpus.get(cpu.index()) else { return };
         let held = c.tlb.entries.iter().any(|e| {
@@ -369,7 +382,7 @@ impl Machine {
     }
 
     /// A barrier of `by` completes an invalidation: each CPU in reach takes it, at the barrier or
-    /// as early as `base`.
+    /// before changes of the tables that it may overtake.
     pub(crate) fn complete_tlbi(&mut self, by: CpuId, pending: &PendingTlbi) {
         for cpu in self.reached(by, pending.reach).iter() {
             let other = cpu != by && pending.second != Second::Issued;
@@ -381,10 +394,13 @@ impl Machine {
                 self.perform_all(cpu);
             }
             let Some(c) = self.cpus.get(cpu.index()) else { continue };
-            let mut moments = c.tlb.replaced_after(&pending.target, pending.base);
             let x86 = self.arch() == Arch::X86_64;
-            let gone = c.uppers.iter().filter(|u| u.goes(&pending.target, x86));
-            moments.extend(gone.map(|u| u.replaced).filter(|r| *r > pending.base));
+            let uppers = c.uppers.iter().filter(|u| u.goes(&pending.target, x86));
+            let changes = c.tlb.replaced(&pending.target).chain(uppers.map(|u| u.replaced));
+            // Latest first.
+            let overtaken =
+                |r: &Replaced| r.at > if r.by == by { pending.own } else { pending.base };
+            let mut moments: Vec<u64> = changes.filter(overtaken).map(|r| r.at).collect();
             moments.sort_unstable_by(|a, b| b.cmp(a));
             moments.dedup();
             let options = moments.len() + 1;

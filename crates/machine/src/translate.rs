@@ -125,7 +125,7 @@ impl Machine {
             });
             if !seen {
                 // Nothing in the tables says so any more, and it can be held from now on.
-                ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(self.tick), ..e }));
+                ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(upper.replaced), ..e }));
             }
         }
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return ways };
@@ -196,8 +196,10 @@ impl Machine {
         if self.arch() == Arch::X86_64
             && let Some(c) = self.cpus.get_mut(cpu.index())
         {
-            // A page fault drops the entries of its page (SDM 3A 4.10.4.1).
+            // A page fault drops the entries of its page, and those above that led there (SDM 3A
+            // 4.10.4.1).
             c.tlb.drop_address(virt.0, asid);
+            c.uppers.retain(|u| !u.serves(virt.0, asid));
         }
         Err(reason)
     }

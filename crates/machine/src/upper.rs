@@ -14,7 +14,7 @@ use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
 use crate::Machine;
 use crate::choice::Choice;
 use crate::exec_map::overlap;
-use crate::tlb::TlbTarget;
+use crate::tlb::{Replaced, TlbTarget};
 
 /// Upper entries kept for one CPU; the oldest goes first.
 const MOST: usize = 64;
@@ -32,7 +32,7 @@ pub(crate) struct Upper {
     pub(crate) tag: Option<u16>,
     pub(crate) space: SpaceId,
     /// When the tables ceased to have it.
-    pub(crate) replaced: u64,
+    pub(crate) replaced: Replaced,
 }
 
 impl Upper {
@@ -60,12 +60,13 @@ impl Machine {
     /// An entry that pointed to a table is about to be replaced: who may still hold it?
     pub(crate) fn uppers_notice(
         &mut self,
+        by: CpuId,
         space: SpaceId,
         entry: PhysAddr,
         raw: u64,
         (virt, len): (VirtAddr, u64),
     ) {
-        let now = self.advance();
+        let replaced = Replaced { at: self.advance(), by };
         let x86 = self.arch() == Arch::X86_64;
         for cpu in self.all_cpus() {
             let Some(c) = self.cpus.get(cpu.index()) else { continue };
@@ -76,7 +77,7 @@ impl Machine {
             if !self.choices.yes(Choice::UpperFill { cpu, virt, len }) {
                 continue;
             }
-            let upper = Upper { entry, raw, virt: virt.0, len, tag, space, replaced: now };
+            let upper = Upper { entry, raw, virt: virt.0, len, tag, space, replaced };
             if let Some(c) = self.cpus.get_mut(cpu.index()) {
                 if c.uppers.len() >= MOST {
                     c.uppers.remove(0);
@@ -90,7 +91,7 @@ impl Machine {
     pub(crate) fn drop_uppers(&mut self, cpu: CpuId, target: &TlbTarget, moment: u64) {
         let x86 = self.arch() == Arch::X86_64;
         if let Some(c) = self.cpus.get_mut(cpu.index()) {
-            c.uppers.retain(|u| u.replaced > moment || !u.goes(target, x86));
+            c.uppers.retain(|u| u.replaced.at > moment || !u.goes(target, x86));
         }
     }
 }

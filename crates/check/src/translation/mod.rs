@@ -7,9 +7,13 @@
 //! [`watch`] has what concerns entries that are being changed: their order, breaks and holes;
 //! [`unlinked`] the page-table pages that CPUs may still walk through.
 //!
-//! Judged in the order of the stream. Not modelled: answers of walks that went on through a stale
-//! upper entry, but for pages that went back; narrower answers after an upgrade (they grant less);
-//! CPUs from number 63 on one by one, which share a bit.
+//! What a CPU may use is a set of walks: through what the tables say, and through each page-table
+//! page that nothing points to any more, for the CPUs that may still hold the entry that did. The
+//! leaves of such a page are old answers that an invalidation of leaves alone does not end.
+//!
+//! Judged in the order of the stream. Not modelled: upper entries that changed their permissions
+//! and still point to the same table; narrower answers after an upgrade (they grant less); CPUs
+//! from number 63 on one by one, which share a bit.
 
 pub(crate) mod complete;
 #[cfg(test)]
@@ -46,6 +50,9 @@ pub(crate) struct Old {
     pub(crate) early: Option<Mark>,
     /// The last invalidation (its event) that hit it and left it to some CPU, by an erratum.
     pub(crate) left: Option<(u64, Leaves)>,
+    /// The page-table page whose leaf it is, if the tables lead there no more: a CPU that still
+    /// holds the way there finds it again.
+    pub(crate) table: Option<u64>,
 }
 
 /// The old answers for one range, oldest first.
@@ -62,7 +69,7 @@ impl Piece for Olds {
         self.0.len() == next.0.len()
             && self.0.iter().zip(&next.0).all(|(a, b)| {
                 a.phys.wrapping_add(len) == b.phys
-                    && (a.perm, a.shift, a.cpus) == (b.perm, b.shift, b.cpus)
+                    && (a.perm, a.shift, a.cpus, a.table) == (b.perm, b.shift, b.cpus, b.table)
                     && a.unwalkable_at == b.unwalkable_at
                     && a.since.same_call(&b.since)
             })
@@ -163,6 +170,7 @@ impl Stale {
     ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
         self.tables.close(flush);
         let Flush { target, cpus, own, issued, leaves, .. } = *flush;
+        let tables = &self.tables;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
             for (span, shift) in spans_of(&target, map) {
@@ -180,7 +188,8 @@ impl Stale {
                         if old.unwalkable_at <= issued {
                             let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
                             let some = stores || leaves == Leaves::Others;
-                            old.cpus &= if some { !own } else { !cpus };
+                            let back = old.table.map_or(0, |table| tables.walkers(table));
+                            old.cpus &= back | if some { !own } else { !cpus };
                             old.left = some.then_some((mark.seq, leaves));
                             let before = old.perm;
                             if stores {
@@ -221,6 +230,7 @@ impl Stale {
     /// Takes `cpus` off everything of one space: they forgot it (a load that flushes, offline).
     pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Vec<Span> {
         let target = Target { scope: TlbScope::Space, span: None, space };
+        self.tables.forgotten(space, cpus);
         let mut frames = Vec::new();
         if let Some(map) = self.spaces.get_mut(&space) {
             let all = Span { first: 0, last: u64::MAX };

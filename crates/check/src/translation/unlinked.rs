@@ -68,6 +68,21 @@ impl UnlinkedTables {
         self.0.retain(|table| table.cpus != 0);
     }
 
+    /// CPUs that may still walk through a page.
+    pub(super) fn walkers(&self, phys: u64) -> u64 {
+        self.0.iter().filter(|table| table.phys == phys).fold(0, |cpus, table| cpus | table.cpus)
+    }
+
+    /// `cpus` forgot every way that their translations of `space` took.
+    pub(super) fn forgotten(&mut self, space: SpaceId, cpus: u64) {
+        for table in &mut self.0 {
+            if table.space == space || table.space == SpaceId::KERNEL {
+                table.cpus &= !cpus;
+            }
+        }
+        self.0.retain(|table| table.cpus != 0);
+    }
+
     /// What `cpu` stored to the tables is visible to every later walk.
     pub(crate) fn stores_done(&mut self, cpu: CpuId, now: u64) {
         for table in self.0.iter_mut().filter(|table| table.since.cpu == cpu) {

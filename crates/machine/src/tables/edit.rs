@@ -10,6 +10,7 @@ use textbed_event::{Flags, LeafChange, OpId, View};
 
 use super::{Found, Mapping, Run};
 use crate::spaces::is_kernel;
+use crate::tlb::Replaced;
 use crate::{Machine, MapError};
 
 /// Collects changes into uniform runs.
@@ -324,7 +325,7 @@ impl Machine {
         self.perform_all(cpu);
         for run in runs.0 {
             let now = self.advance();
-            self.tlbs_notice(space, &run, now);
+            self.tlbs_notice(space, &run, Replaced { at: now, by: cpu });
             let len = run.change.len();
             let to = run.change.new.executable().then_some(run.phys);
             if let Some(s) = self.spaces.get_mut(space.0 as usize) {

@@ -95,7 +95,7 @@ impl Machine {
         let table_bytes = self.format.levels.get(f.level).map_or(FRAME_BYTES, |l| l.table_bytes());
         let table = PhysAddr(f.entry.0 & !(table_bytes - 1));
         let before = self.entry(entry).unwrap_or(0);
-        self.uppers_notice(owner, entry, before, (start, up.span_bytes()));
+        self.uppers_notice(cpu, owner, entry, before, (start, up.span_bytes()));
         self.set_entry(entry, raw)?;
         let old = first.perm;
         let after = self.collect(owner, start.0, start.0)?;
@@ -103,8 +103,9 @@ impl Machine {
         let (shift, old_shift) = (up.index_shift as u8, m.shift as u8);
         let change = LeafChange { count: 1, shift, old_shift, old, new };
         let run = Run { virt: start.0, phys: first.phys.0, old_phys: first.phys.0, change };
-        self.changed(cpu, owner, Runs(vec![run]));
+        // First that the table is out: up to then the stream has told of the leaves that it holds.
         self.unlinked(cpu, owner, table, f.level, (start, up.span_bytes()));
+        self.changed(cpu, owner, Runs(vec![run]));
         Ok(())
     }
 
@@ -184,7 +185,7 @@ impl Machine {
             let span = self.format.levels.get(level).map_or(0, |l| l.span_bytes());
             let owner = self.owner(SpaceId::KERNEL, virt).unwrap_or(SpaceId::KERNEL);
             if let Some(entry) = addr {
-                self.uppers_notice(owner, entry, raw, (virt, span));
+                self.uppers_notice(cpu, owner, entry, raw, (virt, span));
             }
             self.unlinked(cpu, owner, next, below, (virt, span));
         }
