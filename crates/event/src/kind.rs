@@ -2,12 +2,27 @@
 //!
 //! The numbers are part of the `.tbe` format: a kind is added at the end, never renumbered.
 
-/// What an event is; [`crate::View`] has the fields of each.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-#[allow(missing_docs)] // documented at the variants of `View`, which have the same names
-pub enum Kind {
-    Gap = 0,
+/// Declares the kinds and the list of all of them, so that neither lacks one.
+macro_rules! kinds {
+    ($($kind:ident),* $(,)?) => {
+        /// What an event is; [`crate::View`] has the fields of each.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        #[allow(missing_docs)] // documented at the variants of `View`, which have the same names
+        pub enum Kind {
+            $($kind),*
+        }
+
+        impl Kind {
+            /// Every kind, in numeric order.
+            pub const ALL: [Kind; [$(Kind::$kind),*].len()] = [$(Kind::$kind),*];
+        }
+    };
+}
+
+// In numeric order, from 0 on.
+kinds! {
+    Gap,
     Marker,
     CallEntered,
     CallReturned,
@@ -64,67 +79,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in numeric order.
-    pub const ALL: [Kind; 54] = {
-        use Kind::*;
-        [
-            Gap,
-            Marker,
-            CallEntered,
-            CallReturned,
-            ResultUsed,
-            ResultDropped,
-            Warned,
-            Refused,
-            Promised,
-            WindowOpened,
-            WindowClosed,
-            Region,
-            Leaf,
-            TableFreed,
-            AreaMade,
-            AreaRemoved,
-            SpaceLoaded,
-            Control,
-            CacheClean,
-            IcacheInvalidate,
-            TlbInvalidate,
-            Barrier,
-            ContextSync,
-            Store,
-            Fill,
-            StoreLate,
-            FrameAlloc,
-            FrameFree,
-            PatchSite,
-            Dma,
-            IpiSent,
-            IpiTaken,
-            IpiDone,
-            LockAcquired,
-            LockReleased,
-            Publish,
-            Observe,
-            Load,
-            StopMachine,
-            GracePeriod,
-            ReadSide,
-            Cpu,
-            Fetch,
-            FetchLate,
-            Branch,
-            Fault,
-            Trap,
-            Observed,
-            TrapHandler,
-            Needs,
-            Compared,
-            TaskStands,
-            LoadOld,
-            TableUnlinked,
-        ]
-    };
-
     /// The kind with this number, if there is one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Kind> {

@@ -31,6 +31,7 @@ mod empty_tables;
 pub mod errno;
 mod error;
 mod facts;
+mod free_ranges;
 mod ftrace;
 mod generic;
 mod hotplug;

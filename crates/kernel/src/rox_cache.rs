@@ -18,48 +18,36 @@ use crate::area::vm_flags;
 use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
+use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
 use crate::vmalloc::{PMD_BYTES, Request};
 
 /// Ranges of the cache: start to length.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct RoxCache {
-    free: BTreeMap<u64, u64>,
+    free: FreeRanges,
     busy: BTreeMap<u64, u64>,
     /// Freed, and not brought back to read-only: lost until somebody retries.
     pending: BTreeMap<u64, u64>,
 }
 
 impl RoxCache {
-    /// Adds a free range, merged with its neighbours.
-    fn add(&mut self, mut start: u64, mut len: u64) {
-        if let Some((before, size)) = self.free.range(..start).next_back()
-            && before + size == start
-        {
-            (start, len) = (*before, size + len);
-        }
-        if let Some(size) = self.free.remove(&(start + len)) {
-            len += size;
-        }
-        self.free.insert(start, len);
-    }
-
     /// Takes the first free range that is long enough. The trees allocate their nodes: what is
     /// taken is entered as busy first, then goes out of the free ones, and then what is left of it
     /// goes in again. `fails` says whether the next allocation does; if it is the last one's, what
     /// was left is in neither tree any more.
     fn take(&mut self, size: u64, mut fails: impl FnMut() -> bool) -> Option<u64> {
-        let (start, len) =
-            self.free.iter().find(|(_, len)| **len >= size).map(|(s, l)| (*s, *l))?;
+        let start = self.free.first_fit(size, 1)?;
+        let (_, len) = self.free.holding(start)?;
         if fails() {
             return None;
         }
-        self.free.remove(&start);
+        self.free.cut(start, len);
         if len > size {
             if fails() {
                 return None;
             }
-            self.free.insert(start + size, len - size);
+            self.free.add(start + size, len - size);
         }
         self.busy.insert(start, size);
         Some(start)
@@ -154,7 +142,7 @@ impl Kernel {
         self.lock(cpu, "execmem_cache.mutex")?;
         let refused = self.allocation_fails();
         if !refused {
-            self.rox_cache.add(start, len);
+            self.rox_cache.free.add(start, len);
         }
         self.unlock(cpu, "execmem_cache.mutex")?;
         if refused {
@@ -204,7 +192,7 @@ impl Kernel {
             if self.allocation_fails() {
                 self.rox_cache.pending.insert(ptr, size);
             } else {
-                self.rox_cache.add(ptr, size);
+                self.rox_cache.free.add(ptr, size);
                 self.clean_cache(cpu)?;
             }
         } else {
@@ -217,14 +205,13 @@ impl Kernel {
     /// `execmem_cache_clean`: free ranges that are whole blocks go back to the system, each with
     /// the whole area that it lies in.
     fn clean_cache(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        let whole = |(start, len): &(&u64, &u64)| {
+        let whole = |(start, len): &(u64, u64)| {
             start.is_multiple_of(PMD_BYTES) && len.is_multiple_of(PMD_BYTES)
         };
-        let blocks: Vec<u64> =
-            self.rox_cache.free.iter().filter(whole).map(|(start, _)| *start).collect();
-        for start in blocks {
+        let blocks: Vec<(u64, u64)> = self.rox_cache.free.iter().filter(whole).collect();
+        for (start, len) in blocks {
             self.direct_map_back(cpu, start)?;
-            self.rox_cache.free.remove(&start);
+            self.rox_cache.free.cut(start, len);
             self.inner(cpu, "vfree", &Args::of(&[start]))?;
         }
         Ok(())
@@ -238,14 +225,14 @@ mod tests {
     #[test]
     fn free_ranges_merge_and_the_first_that_fits_is_taken() {
         let mut cache = RoxCache::default();
-        cache.add(0x20_0000, 0x20_0000);
+        cache.free.add(0x20_0000, 0x20_0000);
         assert_eq!(cache.take(0x1000, || false), Some(0x20_0000));
         assert_eq!(cache.take(0x2000, || false), Some(0x20_1000));
         assert_eq!(cache.take(0x20_0000, || false), None);
         for (start, len) in [(0x20_0000, 0x1000), (0x20_1000, 0x2000)] {
             cache.busy.remove(&start);
-            cache.add(start, len);
+            cache.free.add(start, len);
         }
-        assert_eq!(cache.free.into_iter().collect::<Vec<_>>(), [(0x20_0000, 0x20_0000)]);
+        assert_eq!(cache.free.iter().collect::<Vec<_>>(), [(0x20_0000, 0x20_0000)]);
     }
 }

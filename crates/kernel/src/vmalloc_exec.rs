@@ -20,13 +20,14 @@ use crate::area::{Area, vm_flags};
 use crate::call::Args;
 use crate::errno::{EINVAL, EOPNOTSUPP};
 use crate::error::Stop;
+use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
 use crate::vmalloc::{PMD_BYTES, Request};
 
 /// The tree of free text, its areas, and what was handed out: start to length.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct TextAreas {
-    free: BTreeMap<u64, u64>,
+    free: FreeRanges,
     pieces: BTreeMap<u64, u64>,
     areas: Vec<Area>,
 }
@@ -34,55 +35,16 @@ pub(crate) struct TextAreas {
 impl TextAreas {
     /// Takes the lowest place that fits.
     fn take(&mut self, size: u64, align: u64) -> Option<u64> {
-        let fits = |(start, len): (&u64, &u64)| {
-            let at = start.checked_next_multiple_of(align)?;
-            (at.checked_add(size)? <= start.checked_add(*len)?).then_some((*start, *len, at))
-        };
-        let (start, len, at) = self.free.iter().find_map(fits)?;
-        self.free.remove(&start);
-        if at > start {
-            self.free.insert(start, at - start);
-        }
-        let rest = start + len - (at + size);
-        if rest > 0 {
-            self.free.insert(at + size, rest);
-        }
+        let at = self.free.first_fit(size, align)?;
+        self.free.cut(at, size);
         self.pieces.insert(at, size);
         Some(at)
-    }
-
-    /// Gives a place back, merged with its neighbours: start and length of what it became.
-    fn give(&mut self, mut start: u64, mut len: u64) -> (u64, u64) {
-        if let Some((before, size)) = self.free.range(..start).next_back()
-            && before + size == start
-        {
-            (start, len) = (*before, size + len);
-        }
-        if let Some(size) = self.free.remove(&(start + len)) {
-            len += size;
-        }
-        self.free.insert(start, len);
-        (start, len)
     }
 
     /// The piece that an address lies in.
     fn piece(&self, virt: VirtAddr) -> Option<(u64, u64)> {
         let (start, len) = self.pieces.range(..=virt.0).next_back()?;
         (virt.0 - start < *len).then_some((*start, *len))
-    }
-
-    /// Cuts an area out of the free text.
-    fn cut(&mut self, start: u64, len: u64) {
-        let held = self.free.range(..=start).next_back().map(|(s, l)| (*s, *l));
-        let Some((at, size)) = held else { return };
-        self.free.remove(&at);
-        if start > at {
-            self.free.insert(at, start - at);
-        }
-        let rest = (at + size).saturating_sub(start + len);
-        if rest > 0 {
-            self.free.insert(start + len, rest);
-        }
     }
 }
 
@@ -115,7 +77,7 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
         k.dropped(cpu, done);
     }
     k.users.text_areas.areas.push(area);
-    k.users.text_areas.give(start, len);
+    k.users.text_areas.free.add(start, len);
     Ok(k.users.text_areas.take(size, align).map_or(0, |at| at as i64))
 }
 
@@ -152,13 +114,13 @@ pub(crate) fn vfree_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
         let done = k.inner(cpu, "text_poke_set", &Args::of(&[start, 0xcc, len]))?;
         k.dropped(cpu, done);
     }
-    let (start, len) = k.users.text_areas.give(start, len);
+    let (start, len) = k.users.text_areas.free.add(start, len);
     let (from, to) = (start.next_multiple_of(PMD_BYTES), (start + len) & !(PMD_BYTES - 1));
     let whole = |a: &Area| a.start.0 >= from && a.end() <= to;
     let Some(index) = k.users.text_areas.areas.iter().position(whole) else { return Ok(0) };
     let area = k.users.text_areas.areas.remove(index);
     let (at, bytes) = (area.start.0, area.len);
-    k.users.text_areas.cut(at, bytes);
+    k.users.text_areas.free.cut(at, bytes);
     for call in ["set_memory_nx", "set_memory_rw"] {
         let done = k.inner(cpu, call, &Args::of(&[at, bytes / FRAME_BYTES]))?;
         k.dropped(cpu, done);
@@ -175,7 +137,7 @@ mod tests {
     #[test]
     fn places_are_cut_and_merged() {
         let mut text = TextAreas::default();
-        text.give(0x20_0000, 0x20_0000);
+        text.free.add(0x20_0000, 0x20_0000);
         assert_eq!(text.take(100, 64), Some(0x20_0000));
         assert_eq!(text.take(64, 4096), Some(0x20_1000));
         assert_eq!(text.take(64, 64), Some(0x20_0080));
@@ -183,10 +145,10 @@ mod tests {
         assert_eq!(text.piece(VirtAddr(0x20_1040)), None);
         for (at, len) in [(0x20_0000, 100), (0x20_1000, 64), (0x20_0080, 64)] {
             text.pieces.remove(&at);
-            text.give(at, len);
+            text.free.add(at, len);
         }
-        assert_eq!(text.free.iter().next(), Some((&0x20_0000, &0x20_0000)));
-        text.cut(0x20_0000, 0x20_0000);
-        assert!(text.free.is_empty());
+        assert_eq!(text.free.iter().next(), Some((0x20_0000, 0x20_0000)));
+        text.free.cut(0x20_0000, 0x20_0000);
+        assert_eq!(text.free.iter().count(), 0);
     }
 }

@@ -116,20 +116,75 @@ pub(crate) fn program(mix: &mut Mix) -> Vec<(u16, Op)> {
             ops.extend(fragment.into_iter().filter(|_| mix.below(7) != 0));
         }
         ops.truncate(9);
-        ops.reverse();
         queues.push(ops);
     }
+    interleave(mix, queues, 6)
+}
+
+/// Brings the programs of CPUs into one order: in bursts of up to `most` tries, so that a protocol
+/// is often whole.
+fn interleave<T>(mix: &mut Mix, mut queues: Vec<Vec<T>>, most: usize) -> Vec<(u16, T)> {
+    queues.iter_mut().for_each(|queue| queue.reverse());
     let mut steps = Vec::new();
     while queues.iter().any(|q| !q.is_empty()) {
-        let cpu = mix.below(cpus);
-        // In bursts, so that a protocol is often whole.
-        for _ in 0..1 + mix.below(6) {
+        let cpu = mix.below(queues.len());
+        for _ in 0..1 + mix.below(most) {
             if let Some(op) = queues[cpu].pop() {
                 steps.push((cpu as u16, op));
             }
         }
     }
     steps
+}
+
+/// What a comparison of windows with an oracle came to.
+#[derive(Default, Debug)]
+struct Tally {
+    windows: u32,
+    equal: u32,
+    /// Larger than the oracle's, where that is known to happen.
+    wider: u32,
+    /// Narrower than all versions, and without the oldest.
+    narrow: u32,
+    low: u32,
+    first: Option<String>,
+}
+
+/// How a window compares with the oracle's.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Equal,
+    Wider,
+    Different,
+}
+
+impl Tally {
+    /// Counts a window from `low` to `high` of `count` versions beside the first; `text` says of
+    /// one that differs where it is.
+    fn add(
+        &mut self,
+        [low, high]: [usize; 2],
+        count: usize,
+        outcome: Outcome,
+        text: impl FnOnce() -> String,
+    ) {
+        self.windows += 1;
+        self.narrow += u32::from(high - low < count);
+        self.low += u32::from(low > 0);
+        match outcome {
+            Outcome::Equal => self.equal += 1,
+            Outcome::Wider => self.wider += 1,
+            Outcome::Different => {
+                self.first.get_or_insert_with(text);
+            }
+        }
+    }
+
+    /// Fails with the first one that differs.
+    fn all_compare(&self) {
+        let text = self.first.as_deref().unwrap_or_default();
+        assert_eq!(self.windows, self.equal + self.wider, "{text}");
+    }
 }
 
 fn fragment(mix: &mut Mix) -> Vec<Op> {

@@ -8,7 +8,7 @@ use super::super::caches::Caches;
 use super::super::views::View;
 use super::super::worked_examples::{CONFIGURATIONS, Litmus};
 use super::enumeration::Model;
-use super::{Mix, Op, Step, program};
+use super::{Mix, Op, Outcome, Step, Tally, program};
 use crate::mistakes::{self, Mistake};
 use textbed_arch::effect::Domain;
 use textbed_event::MemOrder;
@@ -55,23 +55,17 @@ fn run(caches: Caches, steps: &[(u16, Op)], mix: &mut Mix) -> (Vec<Step>, Window
 /// Place of a fetch in the program, and its window.
 type Windows = Vec<(usize, [usize; 2])>;
 
-/// What a comparison came to.
+/// What a comparison came to: windows may be wider in programs in which something reaches one CPU
+/// alone.
 #[derive(Default, Debug)]
-struct Tally {
-    windows: u32,
-    equal: u32,
-    /// Windows that are larger than the enumeration's, of programs in which something reaches one
-    /// CPU alone.
-    wider: u32,
+struct Compared {
+    tally: Tally,
     alone: u32,
-    narrow: u32,
-    low: u32,
     left_out: u32,
-    first: Option<String>,
 }
 
-fn compare(seeds: std::ops::Range<u64>) -> Tally {
-    let mut tally = Tally::default();
+fn compare(seeds: std::ops::Range<u64>) -> Compared {
+    let mut compared = Compared::default();
     for seed in seeds {
         let mut mix = Mix::of(seed);
         let steps = program(&mut mix);
@@ -85,47 +79,44 @@ fn compare(seeds: std::ops::Range<u64>) -> Tally {
             let count = model.stores(ran[f].op.word().unwrap_or(0)).len();
             let can: Option<Vec<bool>> = (0..=count).map(|v| model.can_return(f, v)).collect();
             let Some(can) = can else {
-                tally.left_out += 1;
+                compared.left_out += 1;
                 continue;
             };
-            tally.windows += 1;
-            tally.alone += u32::from(alone);
-            tally.narrow += u32::from(high - low < count);
-            tally.low += u32::from(low > 0);
+            compared.alone += u32::from(alone);
             let ours: Vec<bool> = (0..=count).map(|v| (low..=high).contains(&v)).collect();
             let covered = ours.iter().zip(&can).all(|(o, c)| *o || !*c);
-            if ours == can {
-                tally.equal += 1;
-            } else if alone && covered {
-                tally.wider += 1;
-            } else if tally.first.is_none() {
-                let text =
-                    format!("seed {seed}, {name}, fetch {f}: {ours:?} but {can:?}\n{ran:#?}");
-                tally.first = Some(text);
-            }
+            let outcome = match ours == can {
+                true => Outcome::Equal,
+                false if alone && covered => Outcome::Wider,
+                false => Outcome::Different,
+            };
+            compared.tally.add([low, high], count, outcome, || {
+                format!("seed {seed}, {name}, fetch {f}: {ours:?} but {can:?}\n{ran:#?}")
+            });
         }
     }
-    tally
+    compared
 }
 
-impl Tally {
+impl Compared {
     fn tell(&self) {
+        let t = &self.tally;
         println!(
             "arm64: {} windows compared, {} equal, {} wider of {} with what reaches one CPU alone; \
              {} narrower than all versions, {} not from 0; {} left out",
-            self.windows, self.equal, self.wider, self.alone, self.narrow, self.low, self.left_out
+            t.windows, t.equal, t.wider, self.alone, t.narrow, t.low, self.left_out
         );
-        let text = self.first.as_deref().unwrap_or_default();
-        assert_eq!(self.windows, self.equal + self.wider, "{text}");
-        assert!(self.left_out * 20 < self.windows, "{self:?}");
-        assert!(self.wider * 200 < self.alone, "{self:?}");
+        t.all_compare();
+        assert!(self.left_out * 20 < t.windows, "{self:?}");
+        assert!(t.wider * 200 < self.alone, "{self:?}");
     }
 }
 
 #[test]
 fn windows_of_random_programs_are_those_of_the_enumeration() {
-    let tally = compare(0..5000);
-    tally.tell();
+    let compared = compare(0..5000);
+    compared.tell();
+    let tally = compared.tally;
     assert!(tally.windows > 8000 && tally.narrow > 1000 && tally.low > 300, "{tally:?}");
 }
 
@@ -156,7 +147,7 @@ fn mistakes_in_the_one_pass_form_are_found() {
         // In parts, so that most are found soon.
         let found = (0..20).any(|part| {
             let seeds = part * 1000..(part + 1) * 1000;
-            mistakes::with(Some(mistake), || compare(seeds)).first.is_some()
+            mistakes::with(Some(mistake), || compare(seeds)).tally.first.is_some()
         });
         assert!(found, "{mistake:?} was not found");
     }
