@@ -5,10 +5,11 @@
 
 use anyhow::Result;
 use textbed_arch::hashed::HASH_FORMATS;
-use textbed_arch::paging::{FORMATS, Format};
+use textbed_arch::paging::FORMATS;
 use textbed_arch::{Arch, Cite};
 use textbed_kernel::{
-    CALLS, Caps, Fact, OPTIONS, Version, find_call, needs_of, promises_of, simulated,
+    CALLS, Caps, Fact, OPTIONS, Version, booted_formats, find_call, needs_of, promises_of,
+    simulated,
 };
 use textbed_report::text::{Table, wrap};
 
@@ -52,7 +53,7 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         if n > 0 {
             out.text("\n")?;
         }
-        let can_run = simulated().any(|v| v == kernel) && Format::for_kernel(arch, 12).is_some();
+        let can_run = simulated().any(|v| v == kernel) && !booted_formats(arch).is_empty();
         let how = if can_run { "scenarios and logs" } else { "logs; scenarios are not modelled" };
         let mut sources = Sources::default();
         let tables = [
@@ -77,16 +78,16 @@ fn formats_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
         30..40 => format!("{}g", 1u64 << (shift - 30)),
         _ => format!("{}t", 1u64 << (shift - 40)),
     };
+    let booted = booted_formats(arch);
+    let used = |name| (if booted.contains(&name) { "yes" } else { "no" }).to_owned();
     // Every 64-bit Power shares the formats of one.
     let shared = if arch == Arch::Ppc64 { Arch::Ppc64le } else { arch };
     for format in FORMATS.into_iter().filter(|f| f.arch == shared) {
-        let used = Format::for_kernel(arch, format.page_shift);
-        let used = used.is_some_and(|f| std::ptr::eq(f, format));
         let leaves: Vec<String> = format.leaf_shifts().map(size).collect();
         table.row([
             format.name.to_owned(),
             leaves.join(", "),
-            (if used { "yes" } else { "no" }).to_owned(),
+            used(format.name),
             sources.number(format.cite),
         ]);
     }
@@ -101,7 +102,7 @@ fn formats_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
         table.row([
             format.name.to_owned(),
             leaves.join(", "),
-            "no".to_owned(),
+            used(format.name),
             sources.number(format.cite),
         ]);
     }

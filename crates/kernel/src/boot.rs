@@ -4,11 +4,13 @@
 //! stack for each CPU; text read-only and executable with its direct-map alias read-only, where the
 //! options say so. From: Linux 6.12 arch/x86/mm/init_64.c, arch/arm64/mm/mmu.c,
 //! arch/powerpc/mm/book3s64/radix_pgtable.c, and 5.19. Not modelled: how it gets there, KASLR, the
-//! kernel's data and bss, memory holes, NUMA, hash translation, more than one image section.
+//! kernel's data and bss, memory holes, NUMA, more than one image section.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::cache::CacheGeometry;
+use textbed_arch::hashed::HPT_3_0;
+use textbed_arch::paging::{Format, HASH_TREE_4K};
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
 use textbed_machine::{DataOrder, InstructionCache, Machine, MachineConfig, Policy};
@@ -21,6 +23,7 @@ use crate::error::{KernelError, Stop};
 use crate::hotplug::Hotplug;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
+use crate::powerpc::hash;
 use crate::rox_cache::RoxCache;
 use crate::users::Users;
 use crate::version::{Version, simulated};
@@ -62,15 +65,19 @@ impl Kernel {
             let known: Vec<String> = simulated().map(|v| v.to_string()).collect();
             return not(format!("kernel {version} (simulated are {})", known.join(", ")));
         }
-        if arch.is_powerpc() && !features.contains(Features::PPC_RADIX) {
-            return not(format!("hash translation on {arch}"));
+        let hashed = arch.is_powerpc() && !features.contains(Features::PPC_RADIX);
+        if hashed && !features.contains(Features::PPC_TLBIE) {
+            return not(format!("hashed tables without tlbie on {arch}"));
+        }
+        if hashed && config.on("debug_pagealloc") {
+            return not(format!("debug_pagealloc with hashed tables on {arch}"));
         }
         let caps = Caps::new(version, arch);
         if caps.yes(Fact::PcidOffByErratum) && features.contains(Features::X86_INVLPG_MISS) {
             features.remove(Features::X86_PCID);
         }
         let memory_bytes = config.count("memory_mib") << 20;
-        let Some(layout) = Layout::new(version, arch, memory_bytes) else {
+        let Some(layout) = Layout::of(version, arch, hashed, memory_bytes) else {
             return not(format!("the address-space layout of {arch}"));
         };
         let icache = match config.count("icache_sets") as u32 {
@@ -84,7 +91,7 @@ impl Kernel {
                 vec![(CpuId(0), geometry)]
             }
         };
-        let machine = Machine::new(
+        let mut machine = Machine::new(
             MachineConfig {
                 arch,
                 cpus,
@@ -99,7 +106,11 @@ impl Kernel {
             },
             policy,
         )?;
-        let image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
+        let mut image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
+        if hashed {
+            machine.use_hashed(hash::SOFTWARE, hash_group_bits(memory_bytes))?;
+            image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
+        }
         let mut kernel = Kernel {
             machine,
             version,
@@ -210,6 +221,9 @@ impl Kernel {
             (false, true) => Perm::KERNEL_RO,
             (false, false) => Perm::KERNEL_RW,
         };
+        if self.machine.is_hashed() {
+            return self.hash_bolt_linear(cpu, text);
+        }
         // Large leaves around the image end at a gigabyte boundary: the image's own permissions
         // keep the leaf that would cover it from being one.
         let stretches = [
@@ -284,7 +298,7 @@ impl Kernel {
             return;
         }
         let image = self.image.pfn.addr().0;
-        let image_end = image + TEXT_BYTES;
+        let image_end = image + self.image.count * FRAME_BYTES;
         for (start, end) in [(0, image), (image_end, self.layout.direct_map.len)] {
             if end > start {
                 let phys = textbed_arch::PhysAddr(start);
@@ -295,7 +309,7 @@ impl Kernel {
 
     /// What the patchers need: a poking space, a space for each CPU, or a vmalloc page for each.
     fn patchers(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        let spaces = match self.caps.word(Fact::PatchAlias) {
+        let spaces = match self.patch_alias() {
             "poking-mm" => 1,
             "mm-if-radix-smp" => self.cpus,
             _ => 0,
@@ -304,7 +318,7 @@ impl Kernel {
             let space = self.machine.new_space(cpu)?;
             self.patch_spaces.push(space);
         }
-        if self.caps.word(Fact::PatchAlias) == "vm-area" {
+        if self.patch_alias() == "vm-area" {
             for _ in 0..self.cpus {
                 let size = 2 * FRAME_BYTES;
                 let place = self.areas.fit(self.layout.vmalloc, size, FRAME_BYTES);
@@ -319,6 +333,26 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// Names of the page-table formats on which [`Kernel::boot`] runs a kernel of `arch`; the tree and
+/// the entries of hashed tables, where it can have these.
+#[must_use]
+pub fn booted_formats(arch: Arch) -> Vec<&'static str> {
+    let tree = Format::for_kernel(arch, FRAME_SHIFT).map(|f| f.name);
+    let hashed = [HASH_TREE_4K.name, HPT_3_0.name];
+    let hashed = hashed.into_iter().filter(|_| Layout::of(BOOTED, arch, true, 1 << 30).is_some());
+    tree.into_iter().chain(hashed).collect()
+}
+
+/// A version that is simulated.
+const BOOTED: Version = Version::release(6, 12);
+
+/// `log2` of the groups of the hashed table: two pages of 4 KiB for each group
+/// (`htab_shift_for_mem_size`).
+fn hash_group_bits(memory_bytes: u64) -> u32 {
+    let rounded = memory_bytes.max(1).next_power_of_two();
+    rounded.trailing_zeros().saturating_sub(13)
 }
 
 /// Where the image lies in memory.

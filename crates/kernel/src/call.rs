@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
-use textbed_event::{Flags, Need, View};
+use textbed_event::{Flags, Need, Promise, View};
 use textbed_machine::MachineError;
 
 use crate::area::Frames;
@@ -370,9 +370,20 @@ impl Kernel {
                 return;
             }
         };
-        if len > 0 {
-            let what = row.promise;
+        if len > 0
+            && let Some(what) = self.kept_now(row.promise)
+        {
             self.emit(cpu, flags, View::Promised { call, what, virt: start, len });
+        }
+    }
+
+    /// What of a promise holds when the call returns: with hashed tables a translation that is
+    /// granted appears when it is first used, and only what was taken away is so at once.
+    fn kept_now(&self, promise: Promise) -> Option<Promise> {
+        match promise {
+            Promise::Write | Promise::Exec if self.machine.is_hashed() => None,
+            Promise::ReadOnlyExec if self.machine.is_hashed() => Some(Promise::NoWrite),
+            other => Some(other),
         }
     }
 }

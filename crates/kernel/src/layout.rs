@@ -1,8 +1,9 @@
 //! Where things lie in the kernel's address space.
 //!
 //! Modelled: direct map, vmalloc, module area, kernel image and the patcher's fixed addresses, as
-//! they are without address-space randomisation (x86-64 4-level, arm64 48 bits, powerpc radix).
-//! Not modelled: KASLR, vmemmap, per-CPU areas, 5-level and hash layouts, ppc32.
+//! they are without address-space randomisation (x86-64 4-level, arm64 48 bits, powerpc radix and
+//! hashed tables with 4 KiB pages). Not modelled: KASLR, vmemmap, per-CPU areas, 5-level layouts,
+//! ppc32.
 
 use textbed_arch::{Arch, Cite, VirtAddr};
 
@@ -42,6 +43,8 @@ impl Range {
 pub struct MapRow {
     /// Architectures.
     pub archs: &'static [Arch],
+    /// Of a kernel that translates by hashed tables (powerpc).
+    pub hashed: bool,
     /// First version.
     pub since: Option<Version>,
     /// First version with another map.
@@ -68,6 +71,7 @@ const MODULES_2G: Version = Version::candidate(6, 5, 1);
 pub const MAPS: &[MapRow] = &[
     MapRow {
         archs: &[Arch::X86_64],
+        hashed: false,
         since: None,
         until: None,
         direct_map: 0xffff_8880_0000_0000,
@@ -82,6 +86,7 @@ pub const MAPS: &[MapRow] = &[
     },
     MapRow {
         archs: &[Arch::Arm64],
+        hashed: false,
         since: None,
         until: Some(MODULES_2G),
         direct_map: 0xffff_0000_0000_0000,
@@ -96,6 +101,7 @@ pub const MAPS: &[MapRow] = &[
     },
     MapRow {
         archs: &[Arch::Arm64],
+        hashed: false,
         since: Some(MODULES_2G),
         until: None,
         direct_map: 0xffff_0000_0000_0000,
@@ -110,6 +116,7 @@ pub const MAPS: &[MapRow] = &[
     },
     MapRow {
         archs: &[Arch::Ppc64le, Arch::Ppc64],
+        hashed: false,
         since: None,
         until: None,
         direct_map: 0xc000_0000_0000_0000,
@@ -120,6 +127,22 @@ pub const MAPS: &[MapRow] = &[
         cite: Cite::read(
             "Linux 7.0 arch/powerpc/include/asm/book3s/64/radix.h; the patching \
                           address is random in Linux and fixed here",
+        ),
+    },
+    MapRow {
+        archs: &[Arch::Ppc64le, Arch::Ppc64],
+        hashed: true,
+        since: None,
+        until: None,
+        direct_map: 0xc000_0000_0000_0000,
+        vmalloc: (0xc000_3d00_0000_0000, 0xc000_3e00_0000_0000),
+        modules: (0xc000_3d00_0000_0000, 0xc000_3e00_0000_0000),
+        image: None,
+        // None is used: patchers have a page of the vmalloc area.
+        patch: 0,
+        cite: Cite::read(
+            "Linux arch/powerpc/include/asm/book3s/64/hash-4k.h (H_KERN_VIRT_START, REGION_SHIFT, \
+             as of 5.11)",
         ),
     },
 ];
@@ -153,8 +176,14 @@ impl Layout {
     /// modelled. `text` is the address of the image; powerpc passes its place in the direct map.
     #[must_use]
     pub fn new(version: Version, arch: Arch, memory_bytes: u64) -> Option<Self> {
-        let row =
-            MAPS.iter().find(|r| r.archs.contains(&arch) && in_range(version, r.since, r.until))?;
+        Self::of(version, arch, false, memory_bytes)
+    }
+
+    /// The same of a kernel that translates by hashed tables, or does not.
+    #[must_use]
+    pub fn of(version: Version, arch: Arch, hashed: bool, memory_bytes: u64) -> Option<Self> {
+        let fits = |r: &&MapRow| r.archs.contains(&arch) && in_range(version, r.since, r.until);
+        let row = MAPS.iter().filter(fits).find(|r| r.hashed == hashed)?;
         let modules = Range::between(row.modules.0, row.modules.1);
         let module_window = match (arch, row.image) {
             (Arch::Arm64, Some(image)) => {
@@ -188,13 +217,16 @@ mod tests {
 
     #[test]
     fn every_simulated_kernel_has_one_map_without_overlaps() {
-        for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64] {
+        use Arch::{Arm64, Ppc64, Ppc64le, X86_64};
+        let kinds = [X86_64, Arm64, Ppc64le, Ppc64].map(|a| (a, false));
+        for (arch, hashed) in kinds.into_iter().chain([(Ppc64le, true), (Ppc64, true)]) {
             for version in simulated() {
                 let rows = MAPS
                     .iter()
-                    .filter(|r| r.archs.contains(&arch) && in_range(version, r.since, r.until));
+                    .filter(|r| r.archs.contains(&arch) && in_range(version, r.since, r.until))
+                    .filter(|r| r.hashed == hashed);
                 assert_eq!(rows.count(), 1, "{arch} {version}");
-                let layout = Layout::new(version, arch, 1 << 30).unwrap();
+                let layout = Layout::of(version, arch, hashed, 1 << 30).unwrap();
                 let (dm, vm) = (layout.direct_map, layout.vmalloc);
                 assert!(dm.end() <= vm.start.0 && vm.len > 1 << 30, "{arch} {version}");
                 assert!(!layout.is_vmalloc_or_module(dm.start));

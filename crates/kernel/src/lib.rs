@@ -10,8 +10,8 @@
 //! [`PROMISES`], [`MAPS`], [`OPTIONS`]. Simulated are the versions of [`simulated`]; others have
 //! facts but do not boot.
 //!
-//! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, hash translation and
-//! ppc32, and the calls of [`NOT_MODELLED`].
+//! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, ppc32, and the calls
+//! of [`NOT_MODELLED`].
 
 #[macro_use]
 mod tables;
@@ -68,7 +68,7 @@ mod vmalloc_exec;
 mod x86;
 
 pub use area::{Area, Areas, Frames, vm_flags};
-pub use boot::BootArgs;
+pub use boot::{BootArgs, booted_formats};
 pub use call::Arg;
 pub use calls::{
     CALLS, CallNeed, CallSpec, NOT_MODELLED, NotModelled, Param, ParamKind, Returns, find_call,

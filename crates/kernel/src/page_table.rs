@@ -36,7 +36,7 @@ pub(crate) fn set_pte_nosync(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
 pub(crate) fn pte_clear(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let virt = k.small_page(args.addr(0))?;
     k.unmapped = true;
-    k.machine.unmap(cpu, SpaceId::KERNEL, virt, FRAME_BYTES)?;
+    k.unmap_kernel(cpu, virt, FRAME_BYTES)?;
     Ok(0)
 }
 

@@ -88,7 +88,7 @@ impl Kernel {
             }
         }
         self.unmapped = true;
-        Ok(self.machine.unmap(cpu, SpaceId::KERNEL, start, len)?)
+        self.unmap_kernel(cpu, start, len)
     }
 
     /// Above `lazy_max_pages()` a work item flushes what was freed; here it runs at once.

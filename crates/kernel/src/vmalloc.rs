@@ -310,7 +310,7 @@ impl Kernel {
     fn undo_area(&mut self, cpu: CpuId, start: VirtAddr, reached: VirtAddr) -> Result<(), Stop> {
         if reached > start {
             self.unmapped = true;
-            self.machine.unmap(cpu, SpaceId::KERNEL, start, reached.0 - start.0)?;
+            self.unmap_kernel(cpu, start, reached.0 - start.0)?;
         }
         let frames = self.areas.remove(start).map(|a| a.frames).unwrap_or_default();
         for run in frames {

@@ -6,10 +6,11 @@
 //! operation.
 //!
 //! Modelled: loads ahead of their turn and stores that wait, as the architecture orders them
-//! ([`DataOrder`]); tables with real bits; per-CPU TLB entries that outlive the tables until an
-//! invalidation completes; per-CPU instruction lines, of whatever an architecture allows or of sets
-//! and ways ([`InstructionCache`]), and instructions fetched ahead; cleaning to the point of
-//! unification; maintenance that takes effect somewhere between its issue and its barrier.
+//! ([`DataOrder`]); tables with real bits, trees or powerpc's hashed ones; per-CPU TLB entries that
+//! outlive the tables until an invalidation completes; per-CPU instruction lines, of whatever an
+//! architecture allows or of sets and ways ([`InstructionCache`]), and instructions fetched ahead;
+//! cleaning to the point of unification; maintenance that takes effect somewhere between its issue
+//! and its barrier.
 //!
 //! Not modelled: load buffering, storage that is not multi-copy-atomic, invalid entries that stay
 //! unseen after a mapping was made, amalgamated entries, accessed and dirty bits set by hardware,
@@ -65,5 +66,5 @@ pub use machine::{Machine, MachineConfig};
 pub use mask::{CpuMask, MAX_CPUS};
 pub use memory::junk_word;
 pub use numbers::SplitMix64;
-pub use tables::{Mapping, Span};
+pub use tables::{HashSoftware, Mapping, Span};
 pub use torn::Integrity;

@@ -21,6 +21,7 @@ use crate::locks::Held;
 use crate::maintain::Pending;
 use crate::memory::Memory;
 use crate::spaces::Space;
+use crate::tables::Hashed;
 use crate::tlb::Tlb;
 use crate::upper::Upper;
 use crate::wait::Waiting;
@@ -112,6 +113,8 @@ pub(crate) struct PerCpu {
 pub struct Machine {
     pub(crate) config: MachineConfig,
     pub(crate) format: &'static Format,
+    /// The hashed table, where CPUs read that and not `format`'s trees.
+    pub(crate) hashed: Option<Hashed>,
     pub(crate) memory: Memory,
     pub(crate) frames: Frames,
     pub(crate) spaces: Vec<Space>,
@@ -193,6 +196,7 @@ impl Machine {
             memory: Memory::new(config.memory_bytes),
             config,
             format,
+            hashed: None,
             frames,
             spaces: Vec::new(),
             cpus,

@@ -290,6 +290,8 @@ impl Machine {
                 let virt = ((x << 20) as i64 >> 20 << 12) as u64;
                 target(scope, virt, page, asid)
             }
+            // By virtual address, which the machine keeps no translations by.
+            _ if self.is_hashed() && scope == TlbScope::Address && (arg(0) >> 10) & 3 == 0 => None,
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => {
                 let (rb, pid) = (arg(0), operands.get(1).map_or(current, |pid| *pid as u16));
                 match (scope, (rb >> 10) & 3) {

@@ -58,6 +58,9 @@ impl Machine {
         upper: Option<&Upper>,
     ) -> Result<TlbEntry, FaultReason> {
         let c = self.cpus.get(cpu.index()).ok_or(FaultReason::BadAddress)?;
+        if self.is_hashed() {
+            return self.walk_hashed(virt);
+        }
         let owner = self.owner(c.space, virt).ok_or(FaultReason::NotPresent)?;
         // On x86 the loaded root serves both halves; its kernel half is shared.
         let tree = if self.arch() == Arch::X86_64 { c.space } else { owner };
@@ -181,6 +184,19 @@ impl Machine {
     ) -> Result<TlbEntry, FaultReason> {
         let asid = self.asid_of(cpu);
         let wp = self.cpus.get(cpu.index()).is_none_or(|c| c.controls.x86_wp);
+        // No hashed entry that grants it: software may make one, and the access is tried again.
+        let refused = !way.is_ok_and(|e| grants(e.perm, access, wp));
+        if refused && self.is_hashed() && self.refill(cpu, virt, access) {
+            let now = self.walk(cpu, virt)?;
+            if let Some(c) = self.cpus.get_mut(cpu.index()) {
+                c.tlb.insert(now);
+            }
+            return if grants(now.perm, access, wp) {
+                Ok(now)
+            } else {
+                Err(FaultReason::Permission)
+            };
+        }
         let reason = match way {
             Ok(e) if grants(e.perm, access, wp) => return Ok(e),
             Ok(_) => match walked {

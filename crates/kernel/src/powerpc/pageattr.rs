@@ -1,9 +1,11 @@
 //! powerpc page attributes.
 //!
 //! Modelled: the checks of change_memory_attr in order, page by page changes with a full flush of
-//! the kernel's PID each, holes skipped in silence, large leaves refused with a WARN. From: Linux
-//! 5.19, 6.8 and 6.12 arch/powerpc/mm/pageattr.c. Not modelled: hash translation, ppc32, the dirty
-//! bit. The direct map is never touched, and nothing is purged.
+//! the kernel's PID each, holes skipped in silence, large leaves refused with a WARN; with hashed
+//! tables entries that were made flushed in batches, and whatever is not vmalloc's refused. From:
+//! Linux 5.19, 6.8 and 6.12 arch/powerpc/mm/pageattr.c. Not modelled: ppc32, the dirty bit, the IO
+//! region, batches that end with a page of the tables. The direct map is never touched, and nothing
+//! is purged.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
@@ -46,7 +48,13 @@ impl Kernel {
         if start.0 >> 60 != 0xc || !self.machine.format().is_canonical(VirtAddr(end - 1)) {
             return Err(Stop::not_modelled("page attributes outside the kernel's quadrant"));
         }
+        if self.machine.is_hashed() && !self.layout.vmalloc.contains(start) {
+            self.warn_once(cpu, "pageattr: region", WarnReason::BadArgument, addr);
+            self.refuse(cpu, no_flags, what, RefusalReason::NotAnArea, start, bytes);
+            return Ok(-EINVAL);
+        }
         let (set, clear) = change.set_clear();
+        let made = self.hash_made(start, bytes);
         for span in self.machine.leaves(SpaceId::KERNEL, start, bytes) {
             let Span::Mapped(leaf) = span else { continue };
             if leaf.shift > FRAME_SHIFT {
@@ -57,9 +65,13 @@ impl Kernel {
             }
             let at = leaf.virt;
             self.machine.protect(cpu, SpaceId::KERNEL, at, FRAME_BYTES, set, clear)?;
-            self.machine.op_named(cpu, "ptesync", 0)?;
-            self.power_flush_kernel(cpu)?;
+            if !self.machine.is_hashed() {
+                self.machine.op_named(cpu, "ptesync", 0)?;
+                self.power_flush_kernel(cpu)?;
+            }
         }
+        // Leaves are changed in lazy mode: their entries go together at its end.
+        self.hash_flush(cpu, &made, true)?;
         Ok(0)
     }
 }

@@ -1,11 +1,12 @@
 //! powerpc text patching.
 //!
-//! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2), the
-//! per-CPU address space (radix, 6.2 on), the store with its cache maintenance through both
-//! addresses, -EPERM where the store faults, the flush of a patched run through the alias. From:
-//! Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not modelled: hash translation,
-//! machines with one CPU (which keep the vmalloc page after 6.2), patching while booting, freed
-//! init text, hardware breakpoints, patch_instructions of an older kernel that oopses on a fault.
+//! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2,
+//! and on hashed tables), the per-CPU address space (radix, 6.2 on), the store with its cache
+//! maintenance through both addresses, -EPERM where the store faults, the flush of a patched run
+//! through the alias. From: Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not
+//! modelled: machines with one CPU (which keep the vmalloc page after 6.2), patching while
+//! booting, freed init text, hardware breakpoints, patch_instructions of an older kernel that
+//! oopses on a fault.
 //!
 //! None of these functions tells another CPU anything.
 
@@ -227,19 +228,30 @@ impl Kernel {
         Ok(0)
     }
 
+    /// Where the alias lives: without radix in the vmalloc page.
+    pub(crate) fn patch_alias(&self) -> &'static str {
+        match self.caps.word(Fact::PatchAlias) {
+            "mm-if-radix-smp" if self.machine.is_hashed() => "vm-area",
+            word => word,
+        }
+    }
+
     /// Maps the page of a text address for this CPU's patching.
     fn open_alias(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Alias, Stop> {
         let phys = self.patched_frame(addr)?;
         let irqs = self.machine.irqs_on(cpu);
         self.machine.set_irqs(cpu, false);
         let missing = || Stop::not_modelled("patching before the patch area exists");
-        if self.caps.word(Fact::PatchAlias) == "vm-area" {
+        if self.patch_alias() == "vm-area" {
             let at = self.patch_areas.get(cpu.index()).copied().ok_or_else(missing)?;
             let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, FRAME_BYTES);
             let perm = Perm::KERNEL_RW;
             let (space, shift) = (SpaceId::KERNEL, FRAME_SHIFT);
             self.machine.map(cpu, space, at, phys, FRAME_BYTES, shift, perm)?;
-            self.machine.op_named(cpu, "ptesync", 0)?;
+            // A hashed entry has its own, when it is made.
+            if !self.machine.is_hashed() {
+                self.machine.op_named(cpu, "ptesync", 0)?;
+            }
             return Ok(Alias { at, window, irqs, back: None, space, pid: 0 });
         }
         let space = self.patch_spaces.get(cpu.index()).copied().ok_or_else(missing)?;
@@ -262,7 +274,11 @@ impl Kernel {
             self.machine.load_space(cpu, space, pid, true)?;
             self.machine.op_named(cpu, "isync", 0)?;
         }
-        self.machine.unmap(cpu, alias.space, alias.at, FRAME_BYTES)?;
+        if alias.back.is_none() {
+            self.unmap_kernel(cpu, alias.at, FRAME_BYTES)?;
+        } else {
+            self.machine.unmap(cpu, alias.space, alias.at, FRAME_BYTES)?;
+        }
         if alias.back.is_some() {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let tlbiel = instruction(self.arch, "tlbiel")?;

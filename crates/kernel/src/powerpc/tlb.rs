@@ -18,8 +18,12 @@ const RB_IS_PID: u64 = 1 << 10;
 const UNUSED: u64 = ((1 << 52) - 1) & !(FRAME_BYTES - 1);
 
 impl Kernel {
-    /// `radix__flush_tlb_kernel_range`.
+    /// `radix__flush_tlb_kernel_range`; with hashed tables an empty function.
     pub(crate) fn power_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.machine.is_hashed() {
+            // Nothing: leaves that change flush their entries.
+            return Ok(());
+        }
         if self.features.contains(Features::PPC_TLBIE) {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let row = instruction(self.arch, "tlbie")?;

@@ -18,7 +18,7 @@ use crate::{Machine, MapError};
 pub(super) struct Runs(pub(super) Vec<Run>);
 
 impl Runs {
-    fn add(&mut self, next: Run) {
+    pub(super) fn add(&mut self, next: Run) {
         if let Some(last) = self.0.last_mut() {
             let (len, c, n) = (last.change.len(), &mut last.change, next.change);
             let same = (c.shift, c.old_shift, c.old, c.new) == (n.shift, n.old_shift, n.old, n.new);
@@ -105,7 +105,7 @@ impl Machine {
                 _ => break,
             }
         }
-        self.changed(cpu, owner, runs);
+        self.tree_changed(cpu, owner, runs);
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Machine {
             self.set_entry(f.entry, 0)?;
             self.note(&mut runs, &m, m.phys, Perm::empty());
         }
-        self.changed(cpu, owner, runs);
+        self.tree_changed(cpu, owner, runs);
         Ok(())
     }
 
@@ -234,7 +234,7 @@ impl Machine {
             let after = self.mapping(&Found { raw, ..*f });
             self.note(&mut runs, &m, after.phys, after.perm);
         }
-        self.changed(cpu, owner, runs);
+        self.tree_changed(cpu, owner, runs);
         Ok(count)
     }
 
@@ -303,7 +303,7 @@ impl Machine {
         let after = self.mapping(&Found { raw, ..*f });
         let mut runs = Runs::default();
         self.note(&mut runs, &m, after.phys, after.perm);
-        self.changed(cpu, owner, runs);
+        self.tree_changed(cpu, owner, runs);
         Ok(())
     }
 
@@ -317,6 +317,16 @@ impl Machine {
         let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
         let phys = if new.is_empty() { before.phys } else { phys };
         runs.add(Run { virt: before.virt.0, phys: phys.0, old_phys: before.phys.0, change });
+    }
+
+    /// Tells everybody about edits of a tree, if CPUs walk it.
+    pub(super) fn tree_changed(&mut self, cpu: CpuId, space: SpaceId, runs: Runs) {
+        if self.is_hashed() {
+            self.perform_all(cpu);
+            self.advance();
+        } else {
+            self.changed(cpu, space, runs);
+        }
     }
 
     /// Tells everybody about edits that were made.

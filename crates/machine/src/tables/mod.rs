@@ -1,14 +1,19 @@
 //! Page tables: bits in modelled memory, made, edited and read for every format alike.
 //!
 //! [`edit`] maps, unmaps and changes leaves, [`resize`] splits and collapses them; what the tables
-//! say is read here. Not modelled: the hardware's accessed and dirty bits.
+//! say is read here. [`hashed`] has the table of entries that CPUs read instead of trees, where
+//! there is one. Not modelled: the hardware's accessed and dirty bits.
 
 mod edit;
+mod hashed;
 mod resize;
 
 use textbed_arch::paging::{Controls, Entry};
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::LeafChange;
+
+pub use hashed::HashSoftware;
+pub(crate) use hashed::Hashed;
 
 use crate::spaces::is_kernel;
 use crate::{Machine, MachineError, MapError};
@@ -213,12 +218,13 @@ impl Machine {
         Ok((owner, found))
     }
 
-    /// What the tables say now for one address.
+    /// What the tables say now for one address; of a hashed table, bolted entries too.
     #[must_use]
     pub fn lookup(&self, space: SpaceId, virt: VirtAddr) -> Option<Mapping> {
         let (owner, last) = self.range(None, space, virt, 1).ok()?;
         let found = self.collect(owner, virt.0, last).ok()?;
-        found.first().map(|f| self.mapping(f)).filter(|m| m.perm.contains(Perm::PRESENT))
+        let leaf = found.first().map(|f| self.mapping(f));
+        leaf.or_else(|| self.bolted(virt)).filter(|m| m.perm.contains(Perm::PRESENT))
     }
 
     /// Every leaf and every gap of a range, in order. Entries that are not valid but keep their

@@ -1,0 +1,284 @@
+//! Traces on 64-bit powerpc with hashed tables, worked out by hand from Linux's hash_utils.c,
+//! hash_tlb.c, hash_native.c and pageattr.c.
+
+mod common;
+
+use common::{Bed, boot_with, expect, values};
+use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{FaultReason, MemOrder};
+use textbed_kernel::{BootArgs, Config, Kernel, KernelError, Version};
+use textbed_machine::{Newest, Stalest};
+
+const POWER: Arch = Arch::Ppc64le;
+const ONE: CpuId = CpuId(1);
+
+fn hashed() -> Features {
+    Features::default_for(POWER) - Features::PPC_RADIX
+}
+
+fn boot(version: &str, options: &[(&str, &str)]) -> Bed {
+    boot_with(version, POWER, options, hashed(), 2)
+}
+
+fn load(bed: &mut Bed, virt: u64) -> Result<(), FaultReason> {
+    let mut bytes = [0; 8];
+    bed.kernel.machine_mut().load(ONE, VirtAddr(virt), &mut bytes).map_err(|f| f.reason)
+}
+
+fn store(bed: &mut Bed, virt: u64) -> Result<(), FaultReason> {
+    let m = bed.kernel.machine_mut();
+    m.store(ONE, VirtAddr(virt), &[1; 8], MemOrder::Plain).map_err(|f| f.reason)
+}
+
+/// The entry is made by the access that misses it, and goes with the change of its leaf.
+#[test]
+fn entries_are_made_at_a_fault_and_flushed_with_the_leaf() {
+    let mut bed = boot("6.12", &[]);
+    let a = bed.area("a", "vmalloc", 3 << 12);
+    bed.trace();
+    load(&mut bed, a).unwrap();
+    load(&mut bed, a + 8).unwrap();
+    store(&mut bed, a + 0x2000).unwrap();
+    expect(
+        &bed.trace(),
+        "
+        1 sync ExceptionEntry
+        1 leaf a+0x0 1x4K --->rw-
+        1 ptesync
+        1 sync ExceptionReturn
+        1 load a+0x0 8
+        1 load a+0x8 8
+        1 sync ExceptionEntry
+        1 leaf a+0x2000 1x4K --->rw-
+        1 ptesync
+        1 sync ExceptionReturn
+        1 store a+0x2000 8
+        ",
+    );
+    // Page 1 was never used: nothing is flushed for it. The others go together.
+    assert_eq!(bed.call("set_memory_ro", &[a, 3]), 0);
+    expect(
+        &bed.trace(),
+        "
+        0 call set_memory_ro
+        0 leaf a+0x0 1x4K rw->---
+        0 leaf a+0x2000 1x4K rw->---
+        0 ptesync
+        0 tlbie: tlb Address broadcast a+0x0
+        0 tlbie: tlb Address broadcast a+0x2000
+        0 eieio
+        0 tlbsync
+        0 ptesync
+        0 promised NoWrite a+0x0 0x3000
+        0 return 0
+        ",
+    );
+    // Without an entry: the handler makes none for it.
+    assert_eq!(store(&mut bed, a), Err(FaultReason::NotPresent));
+    load(&mut bed, a).unwrap();
+    assert_eq!(store(&mut bed, a), Err(FaultReason::Permission));
+    let trace = bed.trace();
+    assert!(trace.contains(&"1 leaf a+0x0 1x4K --->r--".to_owned()), "{trace:#?}");
+    // A fetch of what is not executable makes no entry; the change makes the leaf grant it.
+    assert_eq!(bed.call("set_memory_x", &[a, 1]), 0);
+    load(&mut bed, a).unwrap();
+    let trace = bed.trace();
+    assert!(trace.contains(&"1 leaf a+0x0 1x4K --->r-x".to_owned()), "{trace:#?}");
+}
+
+/// What is granted appears when it is used; what is taken away is gone at once.
+#[test]
+fn calls_promise_what_they_take_away() {
+    let mut bed = boot("6.12", &[]);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    let mut promised = |call: &str| {
+        bed.trace();
+        assert_eq!(bed.call(call, &[a, 1]), 0);
+        let trace = bed.trace();
+        trace.iter().find_map(|l| l.strip_prefix("0 promised ")).unwrap_or("").to_owned()
+    };
+    assert_eq!(promised("set_memory_rox"), "NoWrite a+0x0 0x1000");
+    assert_eq!(promised("set_memory_nx"), "NoExec a+0x0 0x1000");
+    assert_eq!(
+        (promised("set_memory_x"), promised("set_memory_rw")),
+        (String::new(), String::new())
+    );
+}
+
+#[test]
+fn what_is_not_vmallocs_is_refused_and_never_changes() {
+    for version in ["6.1", "6.6", "6.12"] {
+        let mut bed = boot(version, &[]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        let line = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+        bed.trace();
+        assert_eq!(bed.call("set_memory_ro", &[line, 1]), -22);
+        expect(
+            &bed.trace(),
+            "
+            0 call set_memory_ro
+            0 WARN BadArgument
+            0 refused NoWrite NotAnArea dm(a)+0x0 0x1000
+            0 return -22 failed
+            "
+            .replace("            ", "        ")
+            .as_str(),
+        );
+        // Once a boot.
+        assert_eq!(bed.call("set_memory_nx", &[bed.kernel.layout().text.start.0, 1]), -22);
+        assert!(!bed.trace().iter().any(|l| l.contains("WARN")));
+        store(&mut bed, line).unwrap();
+        assert_eq!(bed.call("set_memory_ro", &[a, 0]), 0);
+    }
+}
+
+/// The linear map has entries of 16 MiB without leaves; the image's is read-only.
+#[test]
+fn the_linear_map_is_bolted() {
+    let mut bed = boot("6.12", &[]);
+    let layout = *bed.kernel.layout();
+    let m = bed.kernel.machine();
+    let text = m.lookup(SpaceId::KERNEL, layout.text.start).unwrap();
+    assert_eq!((text.perm.letters(), text.shift, text.phys), ("r-x", 24, PhysAddr(0)));
+    let data = m.lookup(SpaceId::KERNEL, layout.direct_map.start.offset(0x123_4567)).unwrap();
+    assert_eq!((data.perm.letters(), data.phys), ("rw-", PhysAddr(0x100_0000)));
+    assert!(
+        m.leaves(SpaceId::KERNEL, layout.direct_map.start, 1 << 30)
+            .all(|span| { matches!(span, textbed_machine::Span::Gap { .. }) })
+    );
+    assert_eq!(store(&mut bed, layout.text.start.0), Err(FaultReason::Permission));
+    load(&mut bed, layout.text.start.0).unwrap();
+    let trace = bed.trace();
+    assert!(!trace.iter().any(|l| l.contains("leaf")), "no entry is made: {trace:#?}");
+    // The kernel's own search sees leaves alone.
+    assert_eq!(bed.call("ptdump_check_wx", &[]), 1);
+}
+
+#[test]
+fn patching_goes_through_a_vmalloc_page_in_every_version() {
+    for version in ["6.1", "6.12"] {
+        let mut bed = boot(version, &[]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        bed.trace();
+        assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
+        let trace = bed.trace();
+        let alias = trace.iter().find_map(|l| l.split("store ").nth(1)).unwrap();
+        let page = alias.split("+").nth(1).unwrap().split(' ').next().unwrap();
+        let page = u64::from_str_radix(page.trim_start_matches("0x"), 16).unwrap() - 8;
+        bed.mark("alias", bed.kernel.layout().vmalloc.start.0 + page, 1 << 12);
+        assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
+        expect(
+            &bed.trace(),
+            "
+        0 call patch_instruction
+        0 patch site a+0x8
+        0-window PatchShared 0x1000
+        0-sync ExceptionEntry
+        0-leaf alias+0x0 1x4K --->rw-
+        0-ptesync
+        0-sync ExceptionReturn
+        0-store alias+0x8 4
+        0-dcbst alias+0x8
+        0-sync
+        0-icbi a+0x8
+        0-sync
+        0-sync Instruction isync
+        0-leaf alias+0x0 1x4K rw->---
+        0-ptesync
+        0-tlbie: tlb Address broadcast alias+0x0
+        0-eieio
+        0-tlbsync
+        0-ptesync
+        0-window closed
+        0 return 0
+            ",
+        );
+    }
+}
+
+#[test]
+fn an_entry_that_went_stays_in_use_until_it_is_invalidated() {
+    let args = BootArgs {
+        version: Version::release(6, 12),
+        arch: POWER,
+        config: Config::new(POWER),
+        features: hashed(),
+        cpus: 2,
+    };
+    let mut kernel = Kernel::boot(args, Box::new(Stalest)).unwrap();
+    let a = kernel.call(CpuId(0), "vmalloc", &values(&[1 << 12])).unwrap().value as u64;
+    let m = kernel.machine_mut();
+    let mut bytes = [0; 8];
+    m.load(ONE, VirtAddr(a), &mut bytes).unwrap();
+    let ro = (Perm::empty(), Perm::WRITE);
+    m.protect(CpuId(0), SpaceId::KERNEL, VirtAddr(a), 1 << 12, ro.0, ro.1).unwrap();
+    m.store(ONE, VirtAddr(a), &[1; 8], MemOrder::Plain).unwrap();
+    assert!(m.hash_drop(CpuId(0), VirtAddr(a)).unwrap());
+    m.store(ONE, VirtAddr(a), &[2; 8], MemOrder::Plain).unwrap();
+    m.hash_invalidate(CpuId(0), &[VirtAddr(a)]);
+    let refused = m.store(ONE, VirtAddr(a), &[3; 8], MemOrder::Plain).unwrap_err();
+    assert_eq!(refused.reason, FaultReason::NotPresent);
+    assert!(!m.hash_drop(CpuId(0), VirtAddr(a)).unwrap(), "there is none any more");
+}
+
+/// Seventeen pages of one hash: the last one's entry takes the place of another's, which nobody is
+/// told of.
+#[test]
+fn a_full_group_gives_an_entry_up() {
+    let mut bed = boot("6.12", &[("memory_mib", "64")]);
+    let base = bed.kernel.layout().vmalloc.start.0 + (1 << 38);
+    // As many groups as two pages each fill memory: pages so far apart hash alike.
+    let at = |n: u64| base + (n << (26 - 13 + 12));
+    let m = bed.kernel.machine_mut();
+    for n in 0..17 {
+        let phys = PhysAddr(0x200_0000 + (n << 12));
+        let perm = Perm::KERNEL_RW;
+        m.map(CpuId(0), SpaceId::KERNEL, VirtAddr(at(n)), phys, 1 << 12, 12, perm).unwrap();
+    }
+    bed.trace();
+    for n in 0..16 {
+        load(&mut bed, at(n)).unwrap();
+    }
+    let made = bed.trace().iter().filter(|l| l.contains("--->rw-")).count();
+    assert_eq!(made, 16);
+    bed.mark("first", at(0), 1 << 12);
+    bed.mark("last", at(16), 1 << 12);
+    load(&mut bed, at(16)).unwrap();
+    expect(
+        &bed.trace(),
+        "
+        1 sync ExceptionEntry
+        1 leaf first+0x0 1x4K rw->---
+        1 leaf last+0x0 1x4K --->rw-
+        1 ptesync
+        1 sync ExceptionReturn
+        1 load last+0x0 8
+        ",
+    );
+    for n in 0..17 {
+        load(&mut bed, at(n)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_modelled_is_refused_by_name() {
+    let args = |features, option: Option<&str>| {
+        let mut config = Config::new(POWER);
+        if let Some(name) = option {
+            config.set(name, "y").unwrap();
+        }
+        BootArgs { version: Version::release(6, 12), arch: POWER, config, features, cpus: 2 }
+    };
+    for (args, word) in [
+        (args(hashed() - Features::PPC_TLBIE, None), "tlbie"),
+        (args(hashed(), Some("debug_pagealloc")), "debug_pagealloc"),
+    ] {
+        let error = Kernel::boot(args, Box::new(Newest)).err().unwrap();
+        assert!(matches!(error, KernelError::NotModelled { .. }), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let mut bed = boot("6.12", &[]);
+    let m = bed.kernel.machine_mut();
+    let by_number = m.op_named(CpuId(0), "tlbie", 0x1234_5000).unwrap_err();
+    assert!(by_number.to_string().contains("not modelled"), "{by_number}");
+}

@@ -1,0 +1,359 @@
+//! Hashed translation on a machine: a table of entries in memory, which the CPUs read, beside the
+//! trees that software keeps for itself.
+//!
+//! An access that finds no entry, or one that refuses it, is an interrupt whose handler looks into
+//! the tree and makes an entry ([`Machine::refill`]); what it makes of a leaf is the software's
+//! ([`HashSoftware`]). To everybody else a translation appears when its entry is made and goes when
+//! that is removed: the tree's edits concern no CPU and emit nothing. Bolted entries stand for no
+//! leaf. Entries are Power ISA 3.0's.
+//!
+//! Modelled: both groups, entries given up where these are full, an interrupt's context
+//! synchronisation, the barrier behind a new entry. Not modelled: processes (the kernel's addresses
+//! alone), misses of segments, hypervisors' calls, the lock of an entry.
+
+use std::collections::BTreeMap;
+
+use textbed_arch::hashed::{
+    GROUP, HPT_3_0, HashEntry, HashError, HashFormat, HashMemory, HashRefusal, HashTable, Placed,
+    Rights, Segment, Slot,
+};
+use textbed_arch::paging::HASH_TREE_4K;
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_event::{Access, FaultReason, LeafChange, OpId};
+
+use super::edit::Runs;
+use super::{Mapping, Run};
+use crate::memory::Memory;
+use crate::spaces::{Space, is_kernel};
+use crate::tlb::TlbEntry;
+use crate::{Machine, MachineError, MapError};
+
+/// What software does with hashed entries.
+#[derive(Clone, Copy, Debug)]
+pub struct HashSoftware {
+    /// The segment of an address; `None` where it makes none.
+    pub segment: fn(VirtAddr) -> Option<Segment>,
+    /// What its handler makes of a leaf for an access: the leaf as it is then, and the entry's
+    /// rights; `None` if the leaf does not grant the access.
+    pub refill: fn(u64, Access) -> Option<(u64, Rights)>,
+    /// The leaf once an entry for it was made there.
+    pub made: fn(u64, &Placed) -> u64,
+    /// Software bits of a bolted entry.
+    pub bolted: u64,
+}
+
+/// The table, and what it was made for.
+pub(crate) struct Hashed {
+    format: &'static HashFormat,
+    table: HashTable,
+    software: HashSoftware,
+    /// For which address each entry is: an entry does not tell.
+    homes: BTreeMap<u64, VirtAddr>,
+}
+
+/// The machine's memory as the table's words.
+struct Words<'a>(&'a mut Memory);
+
+impl HashMemory for Words<'_> {
+    fn word(&self, addr: PhysAddr) -> Option<u64> {
+        self.0.word(addr).map(u64::from_be_bytes)
+    }
+
+    fn set_word(&mut self, addr: PhysAddr, value: u64) -> bool {
+        self.0.write(addr, &value.to_be_bytes()).is_ok()
+    }
+}
+
+fn no_room(error: HashError) -> MapError {
+    match error {
+        HashError::Full => MapError::OutOfMemory,
+        HashError::OutsideMemory { phys } => MapError::OutsideMemory { phys },
+        _ => MapError::OutsideMemory { phys: PhysAddr(u64::MAX) },
+    }
+}
+
+impl Machine {
+    /// Makes a machine on which nothing was mapped yet one with a hashed table of
+    /// `1 << group_bits` groups.
+    ///
+    /// # Errors
+    /// No memory for it.
+    pub fn use_hashed(
+        &mut self,
+        software: HashSoftware,
+        group_bits: u32,
+    ) -> Result<(), MachineError> {
+        let format = &HPT_3_0;
+        let group_bits = group_bits.max(format.least_group_bits());
+        let mut table = HashTable { base: PhysAddr(0), group_bits };
+        let frames = format.table_bytes(table) / FRAME_BYTES;
+        // Its address is a multiple of its size.
+        let align_shift = format.table_bytes(table).trailing_zeros();
+        let none = MachineError::OutOfMemory { frames, align_shift };
+        let above = self.frames.alloc_table(2 * frames).ok_or(none)?.addr();
+        table.base = PhysAddr(above.0.next_multiple_of(format.table_bytes(table)));
+        self.memory.fill(table.base, format.table_bytes(table), &[0])?;
+        self.format = &HASH_TREE_4K;
+        let root = self.new_table(0)?;
+        self.spaces = vec![Space::new(root)];
+        self.hashed = Some(Hashed { format, table, software, homes: BTreeMap::new() });
+        Ok(())
+    }
+
+    /// Whether CPUs translate by a hashed table.
+    #[must_use]
+    pub fn is_hashed(&self) -> bool {
+        self.hashed.is_some()
+    }
+
+    /// The entry for an address, and its segment.
+    fn hash_find(&self, virt: VirtAddr) -> Result<(Segment, Slot), FaultReason> {
+        let h = self.hashed.as_ref().filter(|_| is_kernel(virt)).ok_or(FaultReason::NotPresent)?;
+        let segment = (h.software.segment)(virt).ok_or(FaultReason::NotPresent)?;
+        let mut read = |addr| self.memory.word(addr).map(u64::from_be_bytes);
+        match h.format.find(h.table, &segment, virt, &mut read) {
+            Ok(slot) => Ok((segment, slot)),
+            Err(HashRefusal::OutsideMemory { .. }) => Err(FaultReason::NoMemory),
+            Err(_) => Err(FaultReason::NotPresent),
+        }
+    }
+
+    /// What an entry maps.
+    fn hash_mapping(&self, virt: VirtAddr, segment: &Segment, slot: &Slot) -> Option<Mapping> {
+        let h = self.hashed.as_ref()?;
+        let entry = h.format.decode_entry(slot.words, segment)?;
+        // The kernel's segments are every process's.
+        let perm = h.format.effective(&entry.rights, segment) | Perm::GLOBAL;
+        let (phys, shift) = (entry.frame, entry.shift);
+        Some(Mapping { virt: virt.align_down(shift), phys, shift, perm, raw: slot.words[1] })
+    }
+
+    /// The translation that the hashed table gives now.
+    pub(crate) fn walk_hashed(&self, virt: VirtAddr) -> Result<TlbEntry, FaultReason> {
+        let (segment, slot) = self.hash_find(virt)?;
+        let m = self.hash_mapping(virt, &segment, &slot).ok_or(FaultReason::NotPresent)?;
+        if self.memory.check(m.phys, 1 << m.shift).is_err() {
+            return Err(FaultReason::NoMemory);
+        }
+        let space = SpaceId::KERNEL;
+        let exec = self.spaces.get(space.0 as usize).and_then(|s| s.exec.lookup(virt.0));
+        Ok(TlbEntry {
+            virt: m.virt.0,
+            len: 1 << m.shift,
+            phys: m.phys.0,
+            shift: m.shift as u8,
+            perm: m.perm,
+            tag: None,
+            space,
+            since: exec.map_or(self.tick, |(_, since)| since),
+            replaced: None,
+        })
+    }
+
+    /// The bolted entry for an address.
+    pub(super) fn bolted(&self, virt: VirtAddr) -> Option<Mapping> {
+        let h = self.hashed.as_ref()?;
+        let (segment, slot) = self.hash_find(virt).ok()?;
+        let bolted = h.format.software(slot.words) & h.software.bolted != 0;
+        self.hash_mapping(virt, &segment, &slot).filter(|_| bolted)
+    }
+
+    /// The interrupt of an access that no entry grants: its handler makes one from the tree's leaf,
+    /// if that does. Whether it did.
+    pub(crate) fn refill(&mut self, cpu: CpuId, virt: VirtAddr, access: Access) -> bool {
+        let Some(h) = self.hashed.as_ref().filter(|_| is_kernel(virt)) else { return false };
+        let software = h.software;
+        let page = virt.align_down(FRAME_SHIFT);
+        let Ok(found) = self.collect(SpaceId::KERNEL, page.0, page.0) else { return false };
+        let Some(f) = found.first().filter(|f| f.level == self.format.last_level()) else {
+            return false;
+        };
+        let leaf = self.mapping(f);
+        let granted = (software.refill)(f.raw, access);
+        let Some((raw, rights)) = granted.filter(|_| leaf.perm.contains(Perm::PRESENT)) else {
+            return false;
+        };
+        self.exception_entry(cpu);
+        let done = match self.hash_find(page) {
+            Ok((segment, slot)) => self.hash_update(cpu, page, &segment, &slot, &rights),
+            Err(_) => self.hash_make(cpu, page, leaf.phys, &rights).map(|placed| {
+                let raw = (software.made)(raw, &placed);
+                let _ = self.set_entry(f.entry, raw);
+            }),
+        };
+        self.exception_return(cpu, true, OpId::NONE);
+        done.is_ok()
+    }
+
+    /// Gives an entry that there is other rights, and drops what is cached of it.
+    fn hash_update(
+        &mut self,
+        cpu: CpuId,
+        page: VirtAddr,
+        segment: &Segment,
+        slot: &Slot,
+        rights: &Rights,
+    ) -> Result<(), MapError> {
+        let Some(h) = self.hashed.as_ref() else { return Ok(()) };
+        let format = h.format;
+        let before = self.hash_mapping(page, segment, slot);
+        format.protect(&mut Words(&mut self.memory), slot, rights).map_err(no_room)?;
+        if let (Some(before), Ok((_, now))) = (before, self.hash_find(page))
+            && let Some(after) = self.hash_mapping(page, segment, &now)
+        {
+            self.hash_changed(cpu, &before, after.perm);
+        }
+        self.hash_invalidate(cpu, &[page]);
+        Ok(())
+    }
+
+    /// Makes an entry for a page of 4 KiB, with the barrier behind it. Where both groups are full
+    /// another one goes, which nobody is told of: it stays in use where it is cached.
+    fn hash_make(
+        &mut self,
+        cpu: CpuId,
+        page: VirtAddr,
+        phys: PhysAddr,
+        rights: &Rights,
+    ) -> Result<Placed, MapError> {
+        let entry = HashEntry {
+            frame: phys,
+            shift: FRAME_SHIFT,
+            rights: *rights,
+            referenced: true,
+            changed: true,
+            software: 0,
+        };
+        let mut placed = self.hash_insert(page, &entry);
+        if placed == Err(MapError::OutOfMemory) {
+            self.hash_evict(cpu, page)?;
+            placed = self.hash_insert(page, &entry);
+        }
+        let placed = placed?;
+        let Ok((segment, slot)) = self.hash_find(page) else { return Ok(placed) };
+        if let Some(m) = self.hash_mapping(page, &segment, &slot) {
+            self.hash_changed(cpu, &Mapping { perm: Perm::empty(), ..m }, m.perm);
+        }
+        let _ = self.op_named(cpu, "ptesync", 0);
+        Ok(placed)
+    }
+
+    fn hash_insert(&mut self, virt: VirtAddr, entry: &HashEntry) -> Result<Placed, MapError> {
+        let range = MapError::BadRange { virt, len: FRAME_BYTES };
+        let Some(h) = self.hashed.as_mut() else { return Err(range) };
+        let segment = (h.software.segment)(virt).ok_or(range)?;
+        let mut memory = Words(&mut self.memory);
+        let placed = h.format.insert(&mut memory, h.table, &segment, virt, entry);
+        let placed = placed.map_err(no_room)?;
+        h.homes.insert(placed.addr.0, virt);
+        Ok(placed)
+    }
+
+    /// Gives up the first entry of the primary group of an address that is not bolted, else of the
+    /// secondary one.
+    fn hash_evict(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<(), MapError> {
+        let Some(h) = self.hashed.as_ref() else { return Ok(()) };
+        let segment = (h.software.segment)(virt).ok_or(MapError::OutOfMemory)?;
+        for secondary in [false, true] {
+            let group = h.format.group(h.table, &segment, virt, secondary);
+            let group = group.ok_or(MapError::OutOfMemory)?.0;
+            let places = (0..GROUP).map(|n| group + n * h.format.entry_bytes());
+            let mut homes = places.filter_map(|at| h.homes.get(&at).copied());
+            if let Some(home) = homes.find(|home| self.bolted(*home).is_none()) {
+                self.hash_drop(cpu, home)?;
+                return Ok(());
+            }
+        }
+        Err(MapError::OutOfMemory)
+    }
+
+    /// Makes bolted entries of `1 << shift` bytes each for a range of the kernel's addresses.
+    ///
+    /// # Errors
+    /// Not whole pages, or no room.
+    #[allow(clippy::too_many_arguments)]
+    pub fn hash_bolt(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        len: u64,
+        shift: u32,
+        rights: &Rights,
+    ) -> Result<(), MapError> {
+        for addr in [virt.0, phys.0, len] {
+            if !VirtAddr(addr).is_aligned(shift) {
+                return Err(MapError::Unaligned { addr, shift });
+            }
+        }
+        self.memory.check(phys, len).map_err(|_| MapError::OutsideMemory { phys })?;
+        let software = self.hashed.as_ref().map_or(0, |h| h.software.bolted);
+        let mut runs = Runs::default();
+        for offset in (0..len).step_by(1 << shift) {
+            let at = virt.offset(offset);
+            let entry = HashEntry {
+                frame: phys.offset(offset),
+                shift,
+                rights: *rights,
+                referenced: true,
+                changed: true,
+                software,
+            };
+            self.hash_insert(at, &entry)?;
+            let Ok((segment, slot)) = self.hash_find(at) else { continue };
+            if let Some(m) = self.hash_mapping(at, &segment, &slot) {
+                runs.add(run_of(&Mapping { perm: Perm::empty(), ..m }, m.perm));
+            }
+        }
+        self.changed(cpu, SpaceId::KERNEL, runs);
+        Ok(())
+    }
+
+    /// Makes the entry for an address invalid; whether there was one. What is cached of it stays.
+    ///
+    /// # Errors
+    /// The table lies outside of memory.
+    pub fn hash_drop(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<bool, MapError> {
+        let Ok((segment, slot)) = self.hash_find(virt) else { return Ok(false) };
+        let mapping = self.hash_mapping(virt, &segment, &slot);
+        let Some(h) = self.hashed.as_mut() else { return Ok(false) };
+        h.format.remove(&mut Words(&mut self.memory), &slot).map_err(no_room)?;
+        h.homes.remove(&slot.addr.0);
+        if let Some(m) = mapping {
+            self.hash_changed(cpu, &m, Perm::empty());
+        }
+        Ok(true)
+    }
+
+    /// Drops what is cached of pages on every CPU: `tlbie` by virtual address, with the second one
+    /// that an erratum wants.
+    pub fn hash_invalidate(&mut self, cpu: CpuId, pages: &[VirtAddr]) {
+        // Instructions of the table without operands, and pages of the kernel.
+        let _ = self.op_named(cpu, "ptesync", 0);
+        for page in pages {
+            let _ = self.tlbi(cpu, "tlbie", *page, FRAME_BYTES, 0);
+        }
+        if let Some(last) = pages.last().filter(|_| self.has(Features::PPC_TLBIE_STQ)) {
+            let _ = self.op_named(cpu, "ptesync", 0);
+            let _ = self.tlbi(cpu, "tlbie", *last, FRAME_BYTES, 0);
+        }
+        for name in ["eieio", "tlbsync", "ptesync"] {
+            let _ = self.op_named(cpu, name, 0);
+        }
+    }
+
+    /// Tells everybody about an entry that changed.
+    fn hash_changed(&mut self, cpu: CpuId, before: &Mapping, new: Perm) {
+        let mut runs = Runs::default();
+        if before.perm != new {
+            runs.add(run_of(before, new));
+        }
+        self.changed(cpu, SpaceId::KERNEL, runs);
+    }
+}
+
+fn run_of(before: &Mapping, new: Perm) -> Run {
+    let shift = before.shift as u8;
+    let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
+    Run { virt: before.virt.0, phys: before.phys.0, old_phys: before.phys.0, change }
+}
