@@ -69,9 +69,6 @@ impl Kernel {
         if hashed && !features.contains(Features::PPC_TLBIE) {
             return not(format!("hashed tables without tlbie on {arch}"));
         }
-        if hashed && config.on("debug_pagealloc") {
-            return not(format!("debug_pagealloc with hashed tables on {arch}"));
-        }
         let caps = Caps::new(version, arch);
         if caps.yes(Fact::PcidOffByErratum) && features.contains(Features::X86_INVLPG_MISS) {
             features.remove(Features::X86_PCID);
@@ -108,7 +105,8 @@ impl Kernel {
         )?;
         let mut image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
         if hashed {
-            machine.use_hashed(hash::SOFTWARE, hash_group_bits(memory_bytes))?;
+            let software = hash::software(config.on("debug_pagealloc"));
+            machine.use_hashed(software, hash_group_bits(memory_bytes))?;
             image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
         }
         let mut kernel = Kernel {

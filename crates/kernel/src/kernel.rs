@@ -308,7 +308,8 @@ impl Kernel {
     }
 
     /// `debug_pagealloc_map_pages`, `debug_pagealloc_unmap_pages`: free pages are not in the direct
-    /// map. x86 flushes its own CPU alone (`__kernel_map_pages`); powerpc's radix has nothing.
+    /// map. x86 flushes its own CPU alone (`__kernel_map_pages`); powerpc's radix has nothing, its
+    /// hashed tables an entry of each page.
     fn debug_map_pages(
         &mut self,
         cpu: CpuId,
@@ -316,8 +317,12 @@ impl Kernel {
         count: u64,
         present: bool,
     ) -> Result<(), Stop> {
-        if !self.config.on("debug_pagealloc") || self.arch.is_powerpc() {
+        let hashed = self.machine.is_hashed();
+        if !self.config.on("debug_pagealloc") || self.arch.is_powerpc() && !hashed {
             return Ok(());
+        }
+        if hashed {
+            return (0..count).try_for_each(|n| self.hash_map_linear(cpu, Pfn(pfn.0 + n), present));
         }
         for n in 0..count {
             self.set_direct_map(cpu, Pfn(pfn.0 + n), present)?;

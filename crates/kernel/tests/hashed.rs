@@ -4,10 +4,11 @@
 mod common;
 
 use common::{Bed, boot_with, expect, values};
+use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{FaultReason, MemOrder};
 use textbed_kernel::{BootArgs, Config, Kernel, KernelError, Version};
-use textbed_machine::{Newest, Stalest};
+use textbed_machine::{Newest, Random, Stalest};
 
 const POWER: Arch = Arch::Ppc64le;
 const ONE: CpuId = CpuId(1);
@@ -221,6 +222,46 @@ fn an_entry_that_went_stays_in_use_until_it_is_invalidated() {
     assert!(!m.hash_drop(CpuId(0), VirtAddr(a)).unwrap(), "there is none any more");
 }
 
+/// With debug_pagealloc the linear map has an entry for each page, and free pages have none.
+#[test]
+fn free_pages_have_no_entry_with_debug_pagealloc() {
+    let mut bed = boot("6.12", &[("debug_pagealloc", "y"), ("memory_mib", "64")]);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    let line = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+    store(&mut bed, line).unwrap();
+    store(&mut bed, a).unwrap();
+    bed.trace();
+    bed.call("vfree", &[a]);
+    expect(
+        &bed.trace(),
+        "
+        0 call vfree
+        0 leaf a+0x0 1x4K rw->---
+        0 ptesync
+        0 tlbie: tlb Address broadcast a+0x0
+        0 eieio
+        0 tlbsync
+        0 ptesync
+        0 area gone a+0x0 0x1000
+        0 leaf dm(a)+0x0 1x4K rw->---
+        0 ptesync
+        0 tlbie: tlb Address broadcast dm(a)+0x0
+        0 eieio
+        0 tlbsync
+        0 ptesync
+        0 frames -1
+        0 return 0
+        ",
+    );
+    assert_eq!(store(&mut bed, line), Err(FaultReason::NotPresent));
+    bed.trace();
+    assert_ne!(bed.call("vmalloc", &[1 << 12]), 0);
+    let trace = bed.trace();
+    let made = trace.iter().position(|l| l == "0 leaf dm(a)+0x0 1x4K --->rw-");
+    assert_eq!(made.map(|n| trace[n + 1].as_str()), Some("0 ptesync"), "{trace:#?}");
+    store(&mut bed, line).unwrap();
+}
+
 /// Seventeen pages of one hash: the last one's entry takes the place of another's, which nobody is
 /// told of.
 #[test]
@@ -262,23 +303,74 @@ fn a_full_group_gives_an_entry_up() {
 
 #[test]
 fn what_is_not_modelled_is_refused_by_name() {
-    let args = |features, option: Option<&str>| {
-        let mut config = Config::new(POWER);
-        if let Some(name) = option {
-            config.set(name, "y").unwrap();
-        }
-        BootArgs { version: Version::release(6, 12), arch: POWER, config, features, cpus: 2 }
+    let args = BootArgs {
+        version: Version::release(6, 12),
+        arch: POWER,
+        config: Config::new(POWER),
+        features: hashed() - Features::PPC_TLBIE,
+        cpus: 2,
     };
-    for (args, word) in [
-        (args(hashed() - Features::PPC_TLBIE, None), "tlbie"),
-        (args(hashed(), Some("debug_pagealloc")), "debug_pagealloc"),
-    ] {
-        let error = Kernel::boot(args, Box::new(Newest)).err().unwrap();
-        assert!(matches!(error, KernelError::NotModelled { .. }), "{error}");
-        assert!(error.to_string().contains(word), "{error}");
-    }
+    let error = Kernel::boot(args, Box::new(Newest)).err().unwrap();
+    assert!(matches!(error, KernelError::NotModelled { .. }), "{error}");
+    assert!(error.to_string().contains("tlbie"), "{error}");
     let mut bed = boot("6.12", &[]);
     let m = bed.kernel.machine_mut();
     let by_number = m.op_named(CpuId(0), "tlbie", 0x1234_5000).unwrap_err();
     assert!(by_number.to_string().contains("not modelled"), "{by_number}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None,
+        ..ProptestConfig::default() })]
+
+    /// Whatever the hardware chooses: once a call returned, each CPU may do with each page what its
+    /// leaf grants, whether it used it before or not.
+    #[test]
+    fn accesses_follow_the_leaves(
+        seed: u64,
+        steps in prop::collection::vec((0u8..7, 0u64..4, 0u16..2), 1..80),
+    ) {
+        let args = BootArgs {
+            version: Version::release(6, 12),
+            arch: POWER,
+            config: Config::new(POWER),
+            features: hashed(),
+            cpus: 2,
+        };
+        let mut kernel = Kernel::boot(args, Box::new(Random::new(seed))).unwrap();
+        let a = kernel.call(CpuId(0), "vmalloc", &values(&[4 << 12])).unwrap().value as u64;
+        let (mut grants, mut ever) = ([(true, false); 4], [false; 4]);
+        for (what, page, cpu) in steps {
+            let (cpu, virt) = (CpuId(cpu), VirtAddr(a + (page << 12)));
+            let (writes, executes) = &mut grants[page as usize];
+            let call = match what {
+                0 => { *writes = false; "set_memory_ro" }
+                1 => { *writes = true; "set_memory_rw" }
+                2 => {
+                    *executes = true;
+                    ever[page as usize] = true;
+                    "set_memory_x"
+                }
+                3 => { *executes = false; "set_memory_nx" }
+                4 => {
+                    let done = kernel.machine_mut().store(cpu, virt, &[0; 8], MemOrder::Plain);
+                    prop_assert_eq!(done.is_ok(), *writes);
+                    continue;
+                }
+                5 => {
+                    let done = kernel.machine_mut().fetch(cpu, virt, 4);
+                    // What was fetched ahead may still be executed.
+                    let may = if done.is_ok() { ever[page as usize] } else { !*executes };
+                    prop_assert!(may);
+                    continue;
+                }
+                _ => {
+                    prop_assert!(kernel.machine_mut().load(cpu, virt, &mut [0; 8]).is_ok());
+                    continue;
+                }
+            };
+            let done = kernel.call(cpu, call, &values(&[virt.0, 1])).unwrap();
+            prop_assert_eq!(done.value, 0);
+        }
+    }
 }

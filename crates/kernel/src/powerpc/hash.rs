@@ -6,10 +6,10 @@
 //! hash_native.c (`native_hpte_invalidate`, `native_flush_hash_range`, `native_hpte_updatepp`), of
 //! 5.2 to 5.11, which 6.x has not changed in what is modelled. Not modelled: an LPAR's hypervisor
 //! calls, 64 KiB pages, virtual segment numbers as Linux scrambles them (any will do that differ),
-//! debug_pagealloc's entries, the lock around `tlbie`.
+//! the lock around `tlbie`.
 
 use textbed_arch::hashed::{Placed, Rights, Segment};
-use textbed_arch::{CpuId, FRAME_SHIFT, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::Access;
 use textbed_machine::{HashSoftware, Span};
 
@@ -17,14 +17,21 @@ use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 
-/// What the machine needs to know of it.
-pub(crate) const SOFTWARE: HashSoftware =
-    HashSoftware { segment, refill, made, bolted: HPTE_V_BOLTED };
+/// What the machine needs to know of it; `by_pages`: debug_pagealloc has the linear map made of
+/// pages of 4 KiB (`htab_init_page_sizes`).
+pub(crate) fn software(by_pages: bool) -> HashSoftware {
+    let segment = if by_pages { small_segment } else { segment };
+    HashSoftware { segment, refill, made, bolted: HPTE_V_BOLTED }
+}
 
 /// HPTE_V_BOLTED among the four bits that are software's.
 const HPTE_V_BOLTED: u64 = 2;
-/// `log2` of the pages of the linear map, and of the kernel's image with its read-only data.
+/// `log2` of the pages of the linear map, and of the kernel's image with its read-only data, which
+/// begins and ends at such a page.
 pub(crate) const LINEAR_SHIFT: u32 = 24;
+/// The class of the kernel's pages, which no register of it shuts: as it stands in the tables of
+/// Debian's 6.1 and 6.12.
+const HASH_DEFAULT_KERNEL_KEY: u64 = 3;
 /// PPC64_TLB_BATCH_NR.
 const BATCH: usize = 192;
 
@@ -43,11 +50,9 @@ const SLOT: u64 = 15 << SLOT_SHIFT;
 /// The first address of the vmalloc region, H_KERN_VIRT_START; the linear map lies below.
 const VIRT_START: u64 = 0xc000_3d00_0000_0000;
 
-/// `get_kernel_vsid()`: segments of 1 TiB, key 0 for the kernel. The linear map's base pages are
-/// of 16 MiB, all others' of 4 KiB.
-fn segment(virt: VirtAddr) -> Option<Segment> {
+/// `get_kernel_vsid()`: segments of 1 TiB, key 0 for the kernel. Base pages are of 4 KiB.
+fn small_segment(virt: VirtAddr) -> Option<Segment> {
     const SHIFT: u32 = 40;
-    let linear = virt.0 < VIRT_START;
     Some(Segment {
         first: virt.align_down(SHIFT),
         shift: SHIFT,
@@ -55,16 +60,23 @@ fn segment(virt: VirtAddr) -> Option<Segment> {
         kernel_key: false,
         user_key: true,
         no_execute: false,
-        base_shift: if linear { LINEAR_SHIFT } else { FRAME_SHIFT },
+        base_shift: FRAME_SHIFT,
         direct_store: false,
     })
+}
+
+/// The same with base pages of 16 MiB in the linear map.
+fn segment(virt: VirtAddr) -> Option<Segment> {
+    let base_shift = if virt.0 < VIRT_START { LINEAR_SHIFT } else { FRAME_SHIFT };
+    small_segment(virt).map(|segment| Segment { base_shift, ..segment })
 }
 
 /// `htab_convert_pte_flags()` of a kernel's page.
 fn rights(leaf: u64) -> Rights {
     // The kernel's read-only pages have pp0, which CPUs since POWER7 know (MMU_FTR_KERNEL_RO).
     let protection = if leaf & WRITE != 0 { 0b000 } else { 0b110 };
-    Rights { protection, no_execute: leaf & EXEC == 0, guarded: false, key: 0 }
+    let key = HASH_DEFAULT_KERNEL_KEY;
+    Rights { protection, no_execute: leaf & EXEC == 0, guarded: false, key }
 }
 
 /// The rights of a mapping that stands for no leaf.
@@ -106,10 +118,32 @@ impl Kernel {
         if !len.is_multiple_of(image) {
             return Err(Stop::not_modelled("a linear map that is not made of pages of 16 MiB"));
         }
+        let by_pages = self.config.on("debug_pagealloc");
+        let shift = if by_pages { FRAME_SHIFT } else { LINEAR_SHIFT };
         for (from, to, perm) in [(0, image, text), (image, len, Perm::KERNEL_RW)] {
             let (virt, phys) = (start.offset(from), PhysAddr(from));
             let rights = bolted_rights(perm);
-            self.machine.hash_bolt(cpu, virt, phys, to - from, LINEAR_SHIFT, &rights)?;
+            self.machine.hash_bolt(cpu, virt, phys, to - from, shift, &rights)?;
+        }
+        Ok(())
+    }
+
+    /// `hash__kernel_map_pages()` of one page: its bolted entry made, or taken away everywhere.
+    pub(crate) fn hash_map_linear(
+        &mut self,
+        cpu: CpuId,
+        pfn: Pfn,
+        present: bool,
+    ) -> Result<(), Stop> {
+        let Some(virt) = self.direct_map_of(pfn) else { return Ok(()) };
+        let there = self.machine.lookup(SpaceId::KERNEL, virt).is_some();
+        if present && !there {
+            let rights = bolted_rights(Perm::KERNEL_RW);
+            self.machine.hash_bolt(cpu, virt, pfn.addr(), FRAME_BYTES, FRAME_SHIFT, &rights)?;
+            self.machine.op_named(cpu, "ptesync", 0)?;
+        } else if there && !present {
+            self.machine.hash_drop(cpu, virt)?;
+            self.machine.hash_invalidate(cpu, &[virt]);
         }
         Ok(())
     }
@@ -160,7 +194,6 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
-    use textbed_arch::FRAME_BYTES;
     use textbed_arch::paging::HASH_TREE_4K;
 
     use super::*;
