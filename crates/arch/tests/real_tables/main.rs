@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod dump;
+mod hashed;
 mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
