@@ -217,7 +217,7 @@ mod tests {
         assert!(absent.to_string().contains("6.2-rc1 and later"), "{absent}");
         let typo = find_call("set_memory_or", v6_12, Arch::Arm64).unwrap_err();
         assert!(typo.to_string().contains("did you mean"), "{typo}");
-        let bp = find_call("register_kretprobe", v6_12, Arch::X86_64).unwrap_err();
+        let bp = find_call("bpf_jit_binary_lock_ro", v6_12, Arch::X86_64).unwrap_err();
         assert!(matches!(bp, CallError::NotModelled { .. }), "{bp}");
         let other = find_call("patch_instruction", v6_12, Arch::X86_64).unwrap_err();
         assert!(matches!(other, CallError::Absent { .. }), "{other}");

@@ -176,6 +176,8 @@ facts! {
     StaticCall = "static-call",
     /// Where a BPF trampoline's image lives.
     TrampolineImage = "bpf-trampoline-image",
+    /// How a return probe gets hold of the return.
+    ReturnProbe = "return-probe",
     /// CPU 0 can be taken offline.
     BootCpuRemovable = "boot-cpu-removable",
     /// An idle CPU that polls its task's flags says so (TIF_POLLING_NRFLAG) and is not interrupted.

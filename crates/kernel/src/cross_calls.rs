@@ -136,6 +136,7 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
                 "do_free_init",
                 "free_module",
                 "register_kprobe",
+                "register_kretprobe",
                 "bpf_prog_pack_alloc",
                 "register_ftrace_function",
             ],

@@ -102,7 +102,7 @@ const SHARERS: &[Row] = &[
         cite: Cite::read("Linux 5.19 to 7.0 arch/arm64/kernel/alternative.c: stop_machine()"),
     },
     Row {
-        calls: &["register_kprobe", "kprobe_optimizer"],
+        calls: &["register_kprobe", "register_kretprobe", "kprobe_optimizer"],
         archs: ALL,
         shares: Shares::Inside,
         cite: Cite::read("Linux 5.19 to 7.0 kernel/kprobes.c: kprobe_mutex is outside of it"),

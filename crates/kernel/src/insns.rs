@@ -34,6 +34,9 @@ pub(crate) const KGDB: Breakpoint = Breakpoint { arm64: brk(0x400), power: 0x7d8
 /// What ends arm64's out-of-line slot (`BRK64_OPCODE_KPROBES_SS`).
 pub(crate) const ARM64_KPROBE_STEP: u32 = brk(0x006);
 
+/// arm64's trampoline of return probes (`KRETPROBES_BRK_IMM`).
+pub(crate) const ARM64_RETURN_PROBE: u32 = brk(0x007);
+
 /// arm64 `BRK #imm`.
 const fn brk(imm: u32) -> u32 {
     0xd420_0000 | imm << 5

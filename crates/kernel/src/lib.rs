@@ -82,6 +82,7 @@ pub use kernel::{CallValue, Kernel};
 pub use layout::{Layout, MAPS, MapRow, Range};
 pub use needs::{NEEDS, NeedRow, needs_of};
 pub use phases::{Progress, Wait};
+pub use probes::Rethook;
 pub use promise::{Extent, PROMISES, PromiseRow, promises_of};
 pub use remedy::{REMEDIES, Remedy, remedies};
 pub use traps::Resume;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bed, boot, expect, values};
 use textbed_arch::{Arch, SpaceId, VirtAddr};
-use textbed_kernel::Caps;
+use textbed_kernel::{Arg, Caps};
 
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 
@@ -247,6 +247,51 @@ fn trampolines_come_and_go_with_their_programs() {
         // An image that is not to be had leaves the site alone.
         bed.kernel.fail("bpf_trampoline_link_prog", 4, 12).unwrap();
         assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, other]), -12, "{version} {arch}");
+    }
+}
+
+/// Linux 6.12 bpf_tramp_image_put(): whoever comes back from the function jumps over the programs,
+/// which may be gone; what did not call the function is left as it is.
+#[test]
+fn a_trampoline_that_calls_the_function_is_patched_when_it_goes() {
+    let rows = [
+        ("6.1", Arch::X86_64),
+        ("6.12", Arch::X86_64),
+        ("6.12", Arch::Arm64),
+        ("7.0", Arch::Ppc64le),
+    ];
+    for (version, arch) in rows {
+        for (kind, patched) in
+            [("BPF_TRACE_FENTRY", false), ("BPF_TRACE_FEXIT", true), ("BPF_MODIFY_RETURN", true)]
+        {
+            let mut bed = boot(version, arch, &[]);
+            let nop: Vec<u8> = match arch {
+                Arch::X86_64 => vec![0x0f, 0x1f, 0x44, 0, 0],
+                Arch::Arm64 => 0xd503_201fu32.to_le_bytes().to_vec(),
+                _ => 0x6000_0000u32.to_le_bytes().to_vec(),
+            };
+            let far = arch != Arch::X86_64;
+            let site = bed.call(if far { "vmalloc" } else { "module_alloc_huge" }, &[4096]) as u64;
+            bed.call_code("memcpy", &[site], &nop.repeat(8));
+            let prog = site + nop.len() as u64;
+            let says = [Arg::Value(prog), Arg::Flags(vec![kind.to_owned()])];
+            bed.try_call("prog_attach_type", &says).unwrap();
+            assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, prog]), 0, "{version} {arch}");
+            bed.mark("site", site, 4096);
+            bed.trace();
+            assert_eq!(bed.call("bpf_trampoline_unlink_prog", &[site, prog]), 0);
+            let trace = bed.trace();
+            let compares = |l: &&String| l.contains("compared") && l.contains("equal");
+            let at_site = |l: &&String| l.contains("compared site");
+            let inside = trace.iter().filter(compares).filter(|l| !at_site(l)).count();
+            assert_eq!(inside > 0, patched, "{version} {arch} {kind}: {trace:#?}");
+            assert!(!trace.iter().any(|l| l.contains("WARN")), "{version} {arch} {kind}");
+            bed.call("__bpf_tramp_image_put_deferred", &[]);
+            let trace = bed.trace();
+            let waits = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+            let graces = (waits("flavour: TasksTrace }"), waits("flavour: Tasks }"));
+            assert_eq!(graces, if patched { (0, 2) } else { (1, 1) }, "{version} {arch} {kind}");
+        }
     }
 }
 

@@ -16,5 +16,4 @@ pub const NOT_MODELLED: &[NotModelled] = &[
     not("call_rcu", "callbacks"),
     not("flush_icache_all", "use flush_icache_range"),
     not("flush_cache_vmap", "part of vmalloc"),
-    not("register_kretprobe", "return probes"),
 ];

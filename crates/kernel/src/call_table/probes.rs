@@ -11,6 +11,10 @@ const KPROBES: Cite = Cite::read(
     "Linux 6.1, 6.12, 6.18.2 kernel/kprobes.c, arch/x86/kernel/kprobes/core.c, \
      arch/arm64/kernel/probes/kprobes.c, arch/powerpc/kernel/kprobes.c",
 );
+const RETURNS: Cite = Cite::read(
+    "Linux 5.19, 6.12, 7.0 kernel/kprobes.c; 6.12 arch/x86/kernel/rethook.c, \
+     arch/arm64/kernel/probes/kprobes.c, arch/powerpc/kernel/rethook.c",
+);
 const OPTIMISER: Cite = Cite::read(
     "Linux 6.12 kernel/kprobes.c, arch/x86/kernel/kprobes/opt.c, arch/powerpc/kernel/optprobes.c",
 );
@@ -41,6 +45,30 @@ pub(super) const ROWS: &[CallSpec] = &[
             "puts the instruction back, waits, and frees the slot",
             KPROBES,
             probes::unregister_kprobe,
+        ),
+        LOCKS,
+    ),
+    takes(
+        call(
+            "register_kretprobe",
+            PROBE,
+            Returns::Errno,
+            ALL,
+            "puts a probe at a function's entry, which has the function return to a trampoline",
+            RETURNS,
+            probes::register_kretprobe,
+        ),
+        LOCKS,
+    ),
+    takes(
+        call(
+            "unregister_kretprobe",
+            PROBE,
+            Returns::Void,
+            ALL,
+            "takes such a probe away; who is in the function still returns to the trampoline",
+            RETURNS,
+            probes::unregister_kretprobe,
         ),
         LOCKS,
     ),

@@ -3,14 +3,15 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_2, V6_3, V6_4, V6_10, V6_13, V6_15, V6_18, V7_0, X86,
-    row,
+    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_2, V6_3, V6_4, V6_10, V6_11, V6_13, V6_15, V6_18,
+    V7_0, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
 use crate::version::Version;
 
 const V6_8: Version = Version::candidate(6, 8, 1);
+const V6_12: Version = Version::candidate(6, 12, 1);
 const V6_14: Version = Version::candidate(6, 14, 1);
 
 const MODULE: Cite = Cite::read("Linux 6.1, 6.4, 6.12, 6.18.2 kernel/module/main.c, strict_rwx.c");
@@ -23,6 +24,9 @@ const POWER_PAGE: Cite = Cite::read("Linux 6.1, 6.12 arch/powerpc/kernel/kprobes
 const FORCED: Cite = Cite::read(
     "4fbd2f83fda0 kprobes: Fix to handle forcibly unoptimized kprobes on freeing_list (6.3); Linux \
      6.12 kernel/kprobes.c do_unoptimize_kprobes()",
+);
+const RETURNS: Cite = Cite::read(
+    "Linux 5.19, 6.1, 6.6, 6.12, 7.0 arch/Kconfig and arch/*/Kconfig (KRETPROBE_ON_RETHOOK)",
 );
 const OPTPROBES: Cite = Cite::read("Linux 6.12 arch/*/Kconfig (HAVE_OPTPROBES), kernel/kprobes.c");
 const X86_TRAMPOLINE: Cite = Cite::read("Linux 6.1, 6.12, 6.18.2 arch/x86/kernel/ftrace.c");
@@ -113,6 +117,25 @@ pub(super) const ROWS: &[FactRow] = &[
         Cite::deduced("Linux 6.18.2 arch/arm64/kernel/probes/decode-insn.c; 6.12 steps it"),
     ),
     row(Fact::Arm64SimulatesNop, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
+    row(Fact::ReturnProbe, X86, None, None, Word("rethook"), RETURNS),
+    row(Fact::ReturnProbe, ARM64, None, Some(V6_12), Word("kretprobe"), RETURNS),
+    row(
+        Fact::ReturnProbe,
+        ARM64,
+        Some(V6_12),
+        None,
+        Word("kretprobe-brk"),
+        Cite::deduced("Linux 6.6 and 6.12 arch/arm64/kernel/probes/kprobes_trampoline.S"),
+    ),
+    row(Fact::ReturnProbe, POWER, None, Some(V6_11), Word("kretprobe"), RETURNS),
+    row(
+        Fact::ReturnProbe,
+        POWER,
+        Some(V6_11),
+        None,
+        Word("rethook"),
+        Cite::deduced("Linux 6.6 and 6.12 arch/powerpc/Kconfig (HAVE_RETHOOK)"),
+    ),
     row(Fact::FtraceTrampoline, X86, None, Some(V6_2), Word("alloc-ro-x"), X86_TRAMPOLINE),
     row(Fact::FtraceTrampoline, X86, Some(V6_2), Some(V6_18), Word("alloc-rox"), X86_TRAMPOLINE),
     row(Fact::FtraceTrampoline, X86, Some(V6_18), None, Word("alloc-rw-rox"), X86_TRAMPOLINE),

@@ -5,13 +5,14 @@
 //! powerpc one word and nothing else), several probes at one address, disabling, the handler of who
 //! runs into it, slots that are freed after a grace period, optimised probes (x86, and powerpc in
 //! kernel text). From: Linux 6.1, 6.12 and 6.18.2 kernel/kprobes.c, arch/*/kernel/kprobes*. Not
-//! modelled: probes on ftrace locations (refused here; Linux hands them to ftrace), return probes,
+//! modelled: probes on ftrace locations (refused here; Linux hands them to ftrace),
 //! handlers' own code, blacklists, symbols, probes hit inside a probe, arming and disarming of all
 //! probes at once.
 
 pub(crate) mod arming;
 mod decode;
 mod optimise;
+mod returns;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -28,9 +29,12 @@ use crate::phases::{Step, step};
 use crate::traps::Resume;
 
 use decode::{How, MAX_X86_BYTES, Probed};
+use returns::Returns;
 use slots::{Cache, Slots};
 
 pub(crate) use optimise::{kprobe_optimizer, wait_for_kprobe_optimizer};
+pub use returns::Rethook;
+pub(crate) use returns::{register_kretprobe, unregister_kretprobe};
 
 /// A detour that replaces the breakpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,12 +91,14 @@ pub(crate) struct Probes {
     by_addr: BTreeMap<u64, Probe>,
     insn_slots: Slots,
     optinsn_slots: Slots,
+    returns: Returns,
 }
 
 impl Probes {
     /// Forgets probes in text that goes away; their code is not touched any more.
     pub(crate) fn forget(&mut self, gone: impl Fn(VirtAddr) -> bool) {
         self.by_addr.retain(|addr, _| !gone(VirtAddr(*addr)));
+        self.forget_returns(gone);
     }
 
     /// Whether a probe lies in a range.

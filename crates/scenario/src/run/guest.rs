@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_kernel::Kernel;
 
+#[cfg(feature = "vcpu")]
+use super::returns;
 use super::world::Stop;
 
 /// The CPUs that execute code, each made at its first call.
@@ -82,6 +84,9 @@ enum Ran {
     Preempted,
 }
 
+/// x86's number of RSP.
+#[cfg(feature = "vcpu")]
+pub(super) const STACK_POINTER: u8 = 4;
 /// Bytes below the stack of a preempted task that stay its own.
 #[cfg(feature = "vcpu")]
 const PREEMPTED_FRAME: u64 = 512;
@@ -195,7 +200,13 @@ fn run(
         if until.is_some() && until == Some(cpu.pc().map_err(refused)?) {
             return Ok(Ran::Preempted);
         }
-        let step = match free {
+        // Where returns are sent elsewhere, each address that is come to matters.
+        let hooks = kernel.return_trampoline().is_some();
+        if hooks {
+            let at = cpu.pc().map_err(refused)?;
+            returns::come_to(cpu, kernel, call, at)?;
+        }
+        let step = match free && !hooks {
             true => cpu.run_free(kernel.machine_mut(), u64::MAX),
             false => cpu.step(kernel.machine_mut()),
         };
@@ -211,7 +222,7 @@ fn run(
                 return Err(Stop::Died(format!("{}: guest fault: {fault}{by}", call.written)));
             }
             Step::Trapped { name, virt, vector } => {
-                if let Some(resume) = kernel.trap(call.cpu, virt, vector) {
+                if let Some(resume) = returns::trapped(cpu, kernel, call, virt, vector)? {
                     cpu.forget_known();
                     match apply(cpu, kernel, resume).map_err(refused)? {
                         Ok(()) => continue,
@@ -264,8 +275,6 @@ fn apply(
     use textbed_kernel::Resume;
     use textbed_machine::CpuError;
 
-    /// x86's number of RSP.
-    const STACK_POINTER: u8 = 4;
     let id = textbed_machine::Cpu::id(cpu);
     let sp = cpu.stack_pointer()?;
     match resume {
@@ -314,6 +323,6 @@ fn apply(
 }
 
 #[cfg(feature = "vcpu")]
-fn refused(error: textbed_machine::CpuError) -> Stop {
+pub(super) fn refused(error: textbed_machine::CpuError) -> Stop {
     Stop::NotModelled(format!("call(): {error}"))
 }

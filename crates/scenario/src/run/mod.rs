@@ -21,6 +21,8 @@ mod options;
 mod preflight;
 mod program;
 mod results;
+#[cfg(feature = "vcpu")]
+mod returns;
 mod schedule;
 mod world;
 
