@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ScenarioArgs, out: &mut Out) -> Result<Status> {
                     match one(&loaded, arch, kernel, policy, &machine, &check, timeline.as_mut()) {
                         Ok((mut run, _)) => {
                             baseline.apply(&mut run);
-                            status = status.and(status_of(&run, &loaded));
+                            status = status.and(status_of(&run));
                             other_orders |= run.outcome == Outcome::Clean && programs(&loaded) > 1;
                             if told.adds(&mut run) {
                                 timelines.keep(timeline, &run);
@@ -282,7 +282,9 @@ pub(crate) fn one(
     let options = machine.run_options(arch, kernel, policy);
     let check = check.with(allowed(loaded));
     let reading = check.reading.name().to_owned();
+    let expected = Reading::by_name(&reading).and_then(|r| loaded.expectation(arch, kernel, r));
     let cmodx = check.cmodx;
+    let may_block = expected.is_some_and(|e| e.end == End::Blocked);
     let mut watch = Watch::new(check);
     let end = match timeline {
         Some(timeline) => textbed_scenario::run(loaded, &options, &mut Tee(&mut watch, timeline)),
@@ -311,7 +313,7 @@ pub(crate) fn one(
         reading,
         cmodx,
         overrides: machine.given.clone(),
-        outcome: outcome(&end, &report),
+        outcome: outcome(&end, &report, may_block),
         notes,
         report,
         names,
@@ -333,11 +335,11 @@ pub(crate) fn policy_name(policy: PolicyChoice) -> &'static str {
     }
 }
 
-fn outcome(end: &RunEnd, report: &Report) -> Outcome {
+fn outcome(end: &RunEnd, report: &Report, expected: bool) -> Outcome {
     match &end.outcome {
         Ended::Limit(what) => Outcome::Limit(what.clone()),
         Ended::NotModelled(what) => Outcome::NotModelled(what.clone()),
-        Ended::Blocked => Outcome::Blocked,
+        Ended::Blocked => Outcome::Blocked { expected },
         Ended::Ended if report.findings.iter().any(|f| f.level != Level::Allow) => {
             Outcome::Findings
         }
@@ -345,20 +347,11 @@ fn outcome(end: &RunEnd, report: &Report) -> Outcome {
     }
 }
 
-fn status_of(run: &Run, loaded: &Loaded) -> Status {
+fn status_of(run: &Run) -> Status {
     let ended = match run.outcome {
         Outcome::Limit(_) | Outcome::NotModelled(_) => Status::NotModelled,
-        Outcome::Blocked if !may_block(run, loaded) => Status::Findings,
+        Outcome::Blocked { expected: false } => Status::Findings,
         _ => Status::Clean,
     };
     ended.and(if run.denied() { Status::Findings } else { Status::Clean })
-}
-
-/// Whether the scenario says that such a run ends with a CPU that waits for ever.
-fn may_block(run: &Run, loaded: &Loaded) -> bool {
-    let kernel = run.kernel.as_deref().and_then(|k| k.parse().ok());
-    let (Some(reading), Some(kernel)) = (Reading::by_name(&run.reading), kernel) else {
-        return false;
-    };
-    loaded.expectation(run.arch, kernel, reading).is_some_and(|e| e.end == End::Blocked)
 }

@@ -1,9 +1,9 @@
 //! JUnit XML: runs as test cases, for CI systems.
 //!
 //! A suite for each input, a case for each run of it. Findings at deny level are one failure of the
-//! case, with the diagnostics as text; a run that was not whole is an error, one of which nothing
-//! could be checked is skipped; what was found at warn level is the case's output. No times: the
-//! same input gives the same bytes.
+//! case, with the diagnostics as text, and so is an end in which a CPU waits for ever; a run that
+//! was not whole is an error, one of which nothing could be checked is skipped; what was found at
+//! warn level is the case's output. No times: the same input gives the same bytes.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use textbed_check::Level;
@@ -80,6 +80,10 @@ fn case(path: &str, run: &Run) -> TestCase {
             .set_type(first.rule.name())
             .set_message(format!("{}{more}", first.message))
             .set_description(text(Level::Deny));
+        status
+    } else if let Some(why) = run.blocked() {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        status.set_type(run.outcome.text()).set_message(why);
         status
     } else if let Some(why) = broken {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);

@@ -1,8 +1,9 @@
 //! KTAP version 1: runs as the kernel's own test format, for kunit.py, LAVA and kselftest readers.
 //!
 //! Each input is a test with one subtest for each run of it. A run is `not ok` if something was
-//! found at deny level; what was found stands before its line as diagnostics. What could not be run
-//! is skipped, by name. Source: Linux, Documentation/dev-tools/ktap.rst.
+//! found at deny level, or if a CPU waits for ever, which was not expected; what was found stands
+//! before its line as diagnostics. What could not be run is skipped, by name. Source: Linux,
+//! Documentation/dev-tools/ktap.rst.
 
 use std::fmt::Write as _;
 
@@ -33,11 +34,15 @@ pub(crate) struct Subtest {
 pub fn document(runs: &[Run]) -> String {
     let tests = by_input(runs).into_iter().map(|(path, runs)| Test {
         name: path,
-        ok: !runs.iter().any(|r| r.denied()),
+        ok: runs.iter().all(|r| passed(r)),
         said: Vec::new(),
         subtests: runs.into_iter().map(subtest).collect(),
     });
     write(&tests.collect::<Vec<_>>())
+}
+
+fn passed(run: &Run) -> bool {
+    !run.denied() && run.blocked().is_none()
 }
 
 fn subtest(run: &Run) -> Subtest {
@@ -52,13 +57,14 @@ fn subtest(run: &Run) -> Subtest {
             said.push(format!("  missing: {}", f.missing.join("; ")));
         }
     }
+    said.extend(run.blocked());
     let skip = match &run.outcome {
         Outcome::Limit(what) => Some(format!("a limit was reached: {what}")),
         Outcome::NotModelled(what) => Some(format!("not modelled: {what}")),
         Outcome::Unchecked => Some("nothing could be checked".to_owned()),
         _ => None,
     };
-    Subtest { name: run.title(), ok: !run.denied(), skip, said }
+    Subtest { name: run.title(), ok: passed(run), skip, said }
 }
 
 /// A document of these tests. One of which every subtest is skipped is skipped.

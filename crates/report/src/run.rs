@@ -50,7 +50,10 @@ pub enum Outcome {
     /// To the end, but not one rule could be checked: the input records too little.
     Unchecked,
     /// Every CPU that had more to do waited for something that nobody will publish.
-    Blocked,
+    Blocked {
+        /// The input says that this run ends so.
+        expected: bool,
+    },
     /// A limit on steps or memory was reached.
     Limit(String),
     /// Something that the run needs is not modelled.
@@ -65,7 +68,7 @@ impl Outcome {
             Outcome::Clean => "clean",
             Outcome::Findings => "findings",
             Outcome::Unchecked => "unchecked",
-            Outcome::Blocked => "blocked",
+            Outcome::Blocked { .. } => "blocked",
             Outcome::Limit(_) => "limit",
             Outcome::NotModelled(_) => "not-modelled",
         }
@@ -149,6 +152,20 @@ impl Run {
             title += &format!(" (seed {seed})");
         }
         title
+    }
+
+    /// What the notes say of a run that ended blocked and was not expected to: a failure, though
+    /// nothing was found.
+    #[must_use]
+    pub fn blocked(&self) -> Option<String> {
+        let said = || self.notes.iter().map(|n| n.text.as_str()).collect::<Vec<_>>().join("; ");
+        match self.outcome {
+            Outcome::Blocked { expected: false } if self.notes.is_empty() => {
+                Some("a CPU waits for ever".to_owned())
+            }
+            Outcome::Blocked { expected: false } => Some(format!("blocked: {}", said())),
+            _ => None,
+        }
     }
 
     /// Whether anything was found at deny level.

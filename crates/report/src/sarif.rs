@@ -1,9 +1,10 @@
 //! SARIF 2.1.0: findings for code-scanning services and editors.
 //!
 //! One `run` of this tool; each finding is a result with its rule, the place where it shows, the
-//! place that it conflicts with, the chain of steps as a code flow, and the fingerprint. What could
-//! not be checked is a notification of the invocation, so that an empty result list is not read as
-//! a proof. Source: OASIS, Static Analysis Results Interchange Format 2.1.0.
+//! place that it conflicts with, the chain of steps as a code flow, and the fingerprint. A run that
+//! ends in a CPU that waits for ever, which was not expected, is a result too. What could not be
+//! checked is a notification of the invocation, so that an empty result list is not read as a
+//! proof. Source: OASIS, Static Analysis Results Interchange Format 2.1.0.
 //!
 //! Not there: fixes as edits (a missing barrier is described, its place in real code is not known),
 //! and findings at level `allow`.
@@ -15,6 +16,9 @@ use textbed_check::{Coverage, Finding, Level, Site, rules};
 use crate::json::pretty;
 use crate::run::{Outcome, Run};
 
+/// What a result is called that no rule of the checker found.
+const BLOCKED: &str = "blocked";
+
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// The runs as one SARIF log, indented, with a final newline.
@@ -25,11 +29,21 @@ pub fn document(runs: &[Run]) -> Result<String, serde_json::Error> {
     let results: Vec<Value> = runs
         .iter()
         .flat_map(|run| {
-            run.report.findings.iter().filter(|f| f.level != Level::Allow).map(|f| result(run, f))
+            run.report
+                .findings
+                .iter()
+                .filter(|f| f.level != Level::Allow)
+                .map(|f| result(run, f))
+                .chain(run.blocked().map(|why| blocked(run, why)))
         })
         .collect();
+    let ended = json!({
+        "id": BLOCKED,
+        "shortDescription": {"text": "a CPU waits for what nobody will publish"},
+        "defaultConfiguration": {"level": "error"},
+    });
     let log = Log {
-        rules: rules::RULES.iter().map(rule).collect(),
+        rules: rules::RULES.iter().map(rule).chain([ended]).collect(),
         whole: !runs
             .iter()
             .any(|r| matches!(r.outcome, Outcome::Limit(_) | Outcome::NotModelled(_))),
@@ -119,6 +133,21 @@ fn result(run: &Run, f: &Finding) -> Value {
         result["codeFlows"] = json!([code_flow(run, f)]);
     }
     result
+}
+
+/// A run that ended with a CPU that waits for ever.
+fn blocked(run: &Run, why: String) -> Value {
+    let noted = run.notes.iter().find_map(|note| note.place.as_ref());
+    let (path, line) = noted.map_or((run.input.path.as_str(), 1), |(path, line)| (path, *line));
+    json!({
+        "ruleId": BLOCKED,
+        "ruleIndex": rules::RULES.len(),
+        "level": "error",
+        "kind": "fail",
+        "message": {"text": format!("{}: {why}", run.title())},
+        "locations": [physical(path, line)],
+        "properties": {"arch": run.arch.name(), "kernel": run.kernel, "policy": run.policy},
+    })
 }
 
 /// The message with what is missing and the help: services show little else.
@@ -213,7 +242,8 @@ fn notifications(run: &Run) -> Vec<Value> {
     match &run.outcome {
         Outcome::Limit(what) => say("error", format!("{on}: a limit was reached: {what}")),
         Outcome::NotModelled(what) => say("error", format!("{on}: not modelled: {what}")),
-        Outcome::Blocked => say("warning", format!("{on}: blocked")),
+        Outcome::Blocked { expected: true } => say("note", format!("{on}: blocked, as expected")),
+        Outcome::Blocked { expected: false } => {}
         Outcome::Unchecked => say("warning", format!("{on}: nothing could be checked")),
         Outcome::Clean | Outcome::Findings => {}
     }

@@ -25,6 +25,12 @@ fn unchecked() -> Run {
     Run { outcome: Outcome::Unchecked, ..clean() }
 }
 
+fn blocked(expected: bool) -> Run {
+    let mut run = Run { outcome: Outcome::Blocked { expected }, ..clean() };
+    run.notes[0].text = "cpu 0 waits for `never`, which nobody publishes".into();
+    run
+}
+
 fn not_modelled() -> Run {
     Run { outcome: Outcome::NotModelled("jit #1".into()), ..clean() }
 }
@@ -102,6 +108,32 @@ fn a_log_of_which_nothing_could_be_checked_is_skipped_and_not_passed() {
     let first = &invocation["toolExecutionNotifications"][0];
     assert_eq!(first["level"], "warning");
     assert!(first["message"]["text"].as_str().unwrap().ends_with("nothing could be checked"));
+}
+
+#[test]
+fn a_cpu_that_waits_for_ever_fails_unless_that_is_expected() {
+    let xml = junit::document(&[blocked(false), blocked(true)]).unwrap();
+    assert!(xml.contains("tests=\"2\"") && xml.contains("failures=\"1\""), "{xml}");
+    assert!(xml.contains("type=\"blocked\"") && xml.contains("waits for `never`"), "{xml}");
+
+    let text = ktap::document(&[blocked(false), blocked(true)]);
+    let failed = text.lines().filter(|l| l.trim_start().starts_with("not ok ")).count();
+    assert_eq!(failed, 2, "the run and its input: {text}");
+    assert!(text.contains("# blocked: cpu 0 waits for `never`"), "{text}");
+    assert!(!ktap::document(&[blocked(true)]).contains("not ok"));
+
+    let read = |run| serde_json::from_str::<Value>(&sarif::document(&[run]).unwrap()).unwrap();
+    let log = read(blocked(false));
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1);
+    let index = results[0]["ruleIndex"].as_u64().unwrap() as usize;
+    assert_eq!(log["runs"][0]["tool"]["driver"]["rules"][index]["id"], results[0]["ruleId"]);
+    assert_eq!(results[0]["level"], "error");
+    assert!(results[0]["message"]["text"].as_str().unwrap().contains("waits for `never`"));
+    let log = read(blocked(true));
+    assert!(log["runs"][0]["results"].as_array().unwrap().is_empty());
+    let said = log["runs"][0]["invocations"][0]["toolExecutionNotifications"].to_string();
+    assert!(said.contains("blocked, as expected"), "{said}");
 }
 
 #[test]
