@@ -51,6 +51,7 @@ const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const WEAK: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
 const POKED: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 
 const fn row(
@@ -145,6 +146,18 @@ pub const CALIBRATION: &[CalibrationRow] = &[
         Cite::read("Arm ARM DDI 0487 D8.17.1 (FEAT_BBM levels)"),
         Shown::Test("crates/check/tests/breaks.rs", "sizes_by_architecture"),
         Proof::Near("scenarios/rules/break-before-make/bad.tb"),
+    ),
+    row(
+        "an invalidation of a CPU that was told by an interrupt of another's change",
+        POWER,
+        "its own ptesync orders what came before the interrupt for its own walks",
+        Cite::deduced(
+            "Linux 6.12 arch/powerpc/kernel/smp.c smp_muxed_ipi_set_message(), \
+             arch/powerpc/mm/book3s64/radix_tlb.c _tlbiel_kernel_broadcast(); Power ISA 3.1B Book \
+             II 1.7.1",
+        ),
+        Shown::Scenario("scenarios/calibration/told-by-interrupt.tb"),
+        Proof::Near("scenarios/rules/missing-pte-order/bad.tb"),
     ),
     row(
         "data between instructions, stored while the code around it runs",

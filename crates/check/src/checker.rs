@@ -327,8 +327,14 @@ impl Live {
                 self.watch.context_sync(now.cpu());
                 self.context_sync(now, cause);
             }
-            View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
-            View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
+            View::IpiSent { ipi, .. } => {
+                self.told.sent(ipi, now.cpu(), now.seq());
+                self.ipi_sent(now, ipi);
+            }
+            View::IpiTaken { ipi, .. } => {
+                self.told.taken(ipi, now.cpu());
+                self.ipi_taken(now, ipi);
+            }
             View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
             View::LockAcquired { lock } => {
                 self.lock_held(now, lock, true);

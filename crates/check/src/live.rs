@@ -24,7 +24,7 @@ use crate::rules::RuleId;
 use crate::span::Span;
 use crate::symbols::Symbols;
 use crate::tables::{Tables, UNKNOWN_PHYS};
-use crate::translation::{Stale, complete::Issued, watch::Watch};
+use crate::translation::{Stale, complete::Issued, told::Told, watch::Watch};
 use crate::words;
 use crate::wx::WxWindows;
 
@@ -110,6 +110,8 @@ pub(crate) struct Live {
     pub(crate) cpus: Cpus,
     pub(crate) tables: Tables,
     pub(crate) stale: Stale,
+    /// powerpc: changes that CPUs were told of by interrupts.
+    pub(crate) told: Told,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
     pub(crate) watch: Watch,
     /// Ranges whose invalidation came before their change was visible, by the outermost call.
@@ -144,6 +146,7 @@ impl Live {
             symbols: Symbols::default(),
             tables: Tables::default(),
             stale: Stale::default(),
+            told: Told::default(),
             issued: FxHashMap::default(),
             watch: Watch::default(),
             early: Vec::new(),

@@ -152,6 +152,7 @@ impl Live {
             shift,
             cpus: self.cpus.holding(space),
             unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            unwalkable_for: 0,
             made_at: old.since.seq,
             since: mark.about(span.first),
             early: None,
@@ -182,6 +183,7 @@ impl Live {
             phys: phys.0,
             cpus: self.cpus.holding(space) & self.cpus.online,
             unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            unwalkable_for: 0,
             since: mark.about(span.first),
         });
         if by_hand {
@@ -245,6 +247,17 @@ impl Live {
     pub(crate) fn complete_translations(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
         let arch = self.arch();
         self.watch.barrier(arch, now.cpu(), barrier);
+        self.complete_issued(now, barrier, domain);
+        // Behind that: what was issued before this barrier was not ordered by it.
+        if barrier == Barrier::Ptesync {
+            for (by, until) in self.told.ordered(now.cpu()) {
+                self.stale.seen_by(now.cpu(), by, until);
+            }
+        }
+    }
+
+    fn complete_issued(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
+        let arch = self.arch();
         let Some(issued) = self.issued.get_mut(&now.cpu()) else { return };
         let completed = issued.barrier((arch, self.header.features), barrier, domain);
         self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);

@@ -179,6 +179,47 @@ fn an_invalidation_before_the_store_is_visible_is_no_invalidation() {
     }
 }
 
+/// Linux powerpc without tlbie: the CPU that made the change interrupts others, and executes its
+/// own ptesync after that.
+#[test]
+fn a_ptesync_of_who_was_told_orders_the_change_for_its_own_walks() {
+    let local = |s: &mut Story, cpu, ptesync: bool| {
+        if ptesync {
+            s.barrier(cpu, Barrier::Ptesync);
+        }
+        s.tlbi(cpu, Reach::Local, AREA, PAGE);
+        s.barrier(cpu, Barrier::Ptesync);
+    };
+    for arch in [Arch::Ppc64le, Arch::Ppc64] {
+        // Told before the change, behind it, or never; with a barrier of its own, or without.
+        for (told, ptesync, want) in [
+            (Some(true), true, true),
+            (Some(true), false, false),
+            (Some(false), true, false),
+            (None, true, false),
+        ] {
+            let mut s = Story::new(arch);
+            s.leaf(0, AREA, P, 1, NONE, RW);
+            order(&mut s);
+            s.call(0, "protect", |s, _| {
+                if told == Some(false) {
+                    s.ipi(1, 0, 1, true);
+                }
+                s.leaf(0, AREA, P, 1, RW, RO);
+                if told == Some(true) {
+                    s.ipi(1, 0, 1, true);
+                }
+                local(s, 1, ptesync);
+                local(s, 0, true);
+            });
+            let report = s.run();
+            let rules: Vec<RuleId> = report.findings.iter().map(|f| f.rule).collect();
+            let expected: &[RuleId] = if want { &[] } else { &[RuleId::MissingPteOrder] };
+            assert_eq!(rules, expected, "{arch} {told:?} {ptesync}");
+        }
+    }
+}
+
 #[test]
 fn a_second_invalidation_makes_an_early_one_good() {
     let mut s = Story::new(Arch::Arm64);

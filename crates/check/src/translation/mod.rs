@@ -18,12 +18,14 @@
 pub(crate) mod complete;
 #[cfg(test)]
 mod random;
+pub(crate) mod told;
 pub(crate) mod unlinked;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
+use textbed_event::View;
 
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
@@ -41,6 +43,8 @@ pub(crate) struct Old {
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk can find it; MAX = not yet.
     pub(crate) unwalkable_at: u64,
+    /// CPUs whose own walks cannot find it any more, earlier than others'.
+    pub(crate) unwalkable_for: u64,
     /// Number of the event that had made it.
     pub(crate) made_at: u64,
     /// The change that made it old.
@@ -71,6 +75,7 @@ impl Piece for Olds {
                 a.phys.wrapping_add(len) == b.phys
                     && (a.perm, a.shift, a.cpus, a.table) == (b.perm, b.shift, b.cpus, b.table)
                     && a.unwalkable_at == b.unwalkable_at
+                    && a.unwalkable_for == b.unwalkable_for
                     && a.since.same_call(&b.since)
             })
     }
@@ -140,6 +145,7 @@ impl Stale {
                 let eldest = olds.0.remove(0);
                 if let Some(next) = olds.0.first_mut() {
                     next.cpus |= eldest.cpus;
+                    next.unwalkable_for &= eldest.unwalkable_for;
                     next.perm |= eldest.perm & Perm::EXEC | eldest.perm & Perm::WRITE;
                 }
             }
@@ -185,7 +191,7 @@ impl Stale {
                             old.left = Some((mark.seq, leaves));
                             continue;
                         }
-                        if old.unwalkable_at <= issued {
+                        if old.unwalkable_at <= issued || old.unwalkable_for & cpus == cpus {
                             let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
                             let some = stores || leaves == Leaves::Others;
                             let back = old.table.map_or(0, |table| tables.walkers(table));
@@ -220,6 +226,23 @@ impl Stale {
                 for old in &mut olds.0 {
                     if old.since.cpu == cpu && old.unwalkable_at == u64::MAX {
                         old.unwalkable_at = now;
+                    }
+                }
+                Some(olds)
+            });
+        }
+    }
+
+    /// The walks of `cpu` itself see what `by` changed before the event `until`.
+    pub(crate) fn seen_by(&mut self, cpu: CpuId, by: CpuId, until: u64) {
+        let bit = View::cpu_bit(cpu);
+        self.tables.seen_by(bit, by, until);
+        for map in self.spaces.values_mut() {
+            map.update(Span { first: 0, last: u64::MAX }, |_, olds| {
+                let mut olds = olds?.clone();
+                for old in &mut olds.0 {
+                    if old.since.cpu == by && old.since.seq < until {
+                        old.unwalkable_for |= bit;
                     }
                 }
                 Some(olds)

@@ -27,6 +27,8 @@ pub(crate) struct Unlinked {
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk comes there; MAX = not yet.
     pub(crate) unwalkable_at: u64,
+    /// CPUs whose own walks do not come there any more, earlier than others'.
+    pub(crate) unwalkable_for: u64,
     pub(crate) since: Mark,
 }
 
@@ -61,7 +63,8 @@ impl UnlinkedTables {
                 TlbScope::Space => same,
                 TlbScope::AllButGlobal | TlbScope::All => true,
             };
-            if hits && table.unwalkable_at <= issued {
+            let in_time = table.unwalkable_at <= issued || table.unwalkable_for & cpus == cpus;
+            if hits && in_time {
                 table.cpus &= !off;
             }
         }
@@ -87,6 +90,13 @@ impl UnlinkedTables {
     pub(crate) fn stores_done(&mut self, cpu: CpuId, now: u64) {
         for table in self.0.iter_mut().filter(|table| table.since.cpu == cpu) {
             table.unwalkable_at = table.unwalkable_at.min(now);
+        }
+    }
+
+    /// The walks of the CPU of a bit see what `by` stored to the tables before the event `until`.
+    pub(super) fn seen_by(&mut self, bit: u64, by: CpuId, until: u64) {
+        for table in self.0.iter_mut().filter(|t| t.since.cpu == by && t.since.seq < until) {
+            table.unwalkable_for |= bit;
         }
     }
 
