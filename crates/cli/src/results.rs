@@ -1,14 +1,15 @@
-//! `textbed run --results`: what each call of a scenario gave, one column a machine.
+//! `textbed run --results`: what each call of a scenario gave and did, one column a machine.
 //!
-//! Counted are calls that the scenario makes itself; what they caused (warnings, interrupts,
-//! invalidations, halts of all CPUs) is counted with them, whatever called it inside.
+//! Counted are calls that the scenario makes itself; what they caused (warnings, changes of pages,
+//! interrupts, invalidations, halts of all CPUs) is counted with them, whatever called it inside.
+
+mod effects;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use textbed_arch::effect::Reach;
-use textbed_arch::{Arch, CpuId};
+use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
 use textbed_event::{Batch, CallRef, Event, Header, NameTable, Sink, View};
 use textbed_kernel::{Returns, Version, errno, find_call};
 use textbed_report::text::{Table, wrap};
@@ -16,6 +17,7 @@ use textbed_scenario::{Loaded, RunOptions};
 
 use crate::output::Out;
 use crate::status::Status;
+use effects::{Effects, Pages};
 
 /// What one call gave, and what it caused.
 #[derive(Default)]
@@ -23,9 +25,7 @@ struct Given {
     name: String,
     value: Option<(i64, bool)>,
     warned: Vec<&'static str>,
-    ipis: u32,
-    broadcasts: u32,
-    stops: u32,
+    did: Effects,
 }
 
 /// Follows the calls of a run.
@@ -34,6 +34,9 @@ pub(crate) struct Calls {
     names: NameTable,
     /// The scenario's own call that each CPU is in.
     open: BTreeMap<CpuId, (CallRef, usize)>,
+    /// The call that has others interrupted or stopped, with these (bit n = CPU n).
+    reached: Option<(usize, u64)>,
+    direct_map: Option<(VirtAddr, u64)>,
     /// In the order in which they began, with the line of each.
     given: Vec<(u32, Given)>,
 }
@@ -54,7 +57,13 @@ impl Sink for Calls {
 
 impl Calls {
     fn event(&mut self, batch: &Batch, event: &Event) {
-        if let View::CallEntered { call, name, .. } = event.view()
+        let view = event.view();
+        if let View::Region { virt, len, owner, .. } = view
+            && self.names.get(owner) == DIRECT_MAP
+        {
+            self.direct_map = Some((virt, len));
+        }
+        if let View::CallEntered { call, name, .. } = view
             && event.cause == CallRef::NONE
         {
             let line = batch.origin(event.origin).map_or(0, |o| o.line);
@@ -63,21 +72,46 @@ impl Calls {
             self.given.push((line, Given { name, ..Given::default() }));
             return;
         }
+        if let Some((index, cpus)) = self.reached
+            && cpus & View::cpu_bit(event.cpu) != 0
+            && let Some((_, given)) = self.given.get_mut(index)
+        {
+            given.did.there(event.cpu, view);
+        }
         let Some((call, index)) = self.open.get(&event.cpu).copied() else { return };
+        match view {
+            View::IpiSent { targets, .. } => self.reached = Some((index, targets)),
+            View::StopMachine { begin: true } => {
+                self.reached = Some((index, !View::cpu_bit(event.cpu)));
+            }
+            View::IpiDone { waited: true, .. } | View::StopMachine { begin: false } => {
+                self.reached = None;
+            }
+            _ => {}
+        }
         let Some((_, given)) = self.given.get_mut(index) else { return };
-        match event.view() {
+        match view {
             View::CallReturned { call: ended, value, failed } if ended == call => {
                 given.value = Some((value, failed));
                 self.open.remove(&event.cpu);
             }
             View::Warned { reason, .. } => given.warned.push(reason.text()),
-            View::IpiSent { .. } => given.ipis += 1,
-            View::TlbInvalidate { reach: Reach::Broadcast, .. } => given.broadcasts += 1,
-            View::StopMachine { begin: true } => given.stops += 1,
-            _ => {}
+            _ => {
+                let own = |virt: VirtAddr| {
+                    let direct = self.direct_map.is_some_and(|(start, len)| {
+                        virt.0.checked_sub(start.0).is_some_and(|offset| offset < len)
+                    });
+                    let pages = if direct { Pages::DirectMap } else { Pages::Own };
+                    (event.space == SpaceId::KERNEL).then_some(pages)
+                };
+                given.did.here(view, |name| self.names.get(name).to_owned(), own);
+            }
         }
     }
 }
+
+/// The owner of the region that is the direct map.
+const DIRECT_MAP: &str = "direct map";
 
 impl Given {
     /// As it stands in the table.
@@ -96,18 +130,7 @@ impl Given {
             (Some((value, false)), _) => value.to_string(),
         }];
         parts.extend(self.warned.iter().map(|reason| format!("WARN {reason}")));
-        let counted = [
-            (self.ipis, "interrupt", "interrupts"),
-            (self.broadcasts, "broadcast", "broadcasts"),
-            (self.stops, "halt of all CPUs", "halts of all CPUs"),
-        ];
-        for (count, one, many) in counted {
-            match count {
-                0 => {}
-                1 => parts.push(format!("1 {one}")),
-                n => parts.push(format!("{n} {many}")),
-            }
-        }
+        parts.extend(self.did.lines());
         parts.join("\n")
     }
 }
@@ -154,7 +177,8 @@ pub(crate) fn print(
         row.extend(cells.iter().map(|c| c.clone().unwrap_or_default()));
         table.row(row);
     }
-    let what = "interrupts: sent and waited for; broadcasts: invalidations of all CPUs by hardware";
+    let what = "pages: from what to what they change, in order, and what they keep after an error; \
+                interrupts: sent and waited for; broadcasts: invalidations of all CPUs by hardware";
     let what = wrap(what, out.style().width, 0);
     out.text(&format!("{} ({})\n{what}\n\n", loaded.name(), loaded.path()))?;
     out.table(&table)?;

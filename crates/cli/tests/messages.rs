@@ -145,7 +145,7 @@ fn tables_of_commands_stay_within_a_width_that_is_asked_for() {
         ("100", &["list", "rules"][..]),
         ("80", &["list", "options"]),
         ("100", &["caps", "--arch", "arm64"]),
-        ("80", &results),
+        ("100", &results),
     ];
     for (width, command) in tables {
         let text = textbed(&[command, &["--width", width]].concat());
