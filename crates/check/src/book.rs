@@ -9,6 +9,7 @@ use textbed_event::Kind;
 use crate::finding::{Blame, ChainStep, Finding, Site, Window};
 use crate::fingerprint::Fingerprint;
 use crate::joining::{Group, Target};
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -19,6 +20,8 @@ const MAX_FINDINGS: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) rule: RuleId,
+    /// What kind of operation is missing.
+    pub(crate) operation: Operation,
     /// Nothing that the rule used rests on memory, a model or a calibration row.
     pub(crate) sure: bool,
     pub(crate) blame: Blame,
@@ -39,9 +42,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(rule: RuleId, message: String, at: Site) -> Self {
+    pub(crate) fn new(rule: RuleId, operation: Operation, message: String, at: Site) -> Self {
         Self {
             rule,
+            operation,
             sure: true,
             blame: Blame::Caller,
             message,

@@ -3,6 +3,7 @@
 use textbed_arch::{Arch, Cite, CpuId, Pfn, VirtAddr};
 use textbed_event::{Kind, Origin};
 
+use crate::operation::Operation;
 use crate::rules::RuleId;
 
 /// What a finding costs: whether it fails a run.
@@ -144,6 +145,8 @@ pub enum Window {
 pub struct Finding {
     /// Which rule.
     pub rule: RuleId,
+    /// What kind of operation is missing, or was done in a way that does not count.
+    pub operation: Operation,
     /// What it costs, after options were applied.
     pub level: Level,
     /// How sure.

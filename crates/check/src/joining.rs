@@ -166,6 +166,7 @@ mod tests {
     use super::*;
     use crate::book::Book;
     use crate::finding::{Blame, Confidence, Level, Site, Window};
+    use crate::operation::Operation;
     use crate::rules::RuleId;
 
     /// A piece: address and number of the event, cause, whether it is certain.
@@ -186,6 +187,7 @@ mod tests {
         };
         Finding {
             rule: RuleId::MissingContextSync,
+            operation: Operation::ContextSync,
             level: if certain { Level::Deny } else { Level::Warn },
             confidence: if certain { Confidence::Certain } else { Confidence::Possible },
             blame: Blame::Caller,

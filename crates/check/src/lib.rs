@@ -9,6 +9,7 @@ pub use finding::{
     Blame, ChainStep, Confidence, Coverage, Finding, Level, Place, Report, Site, StepState, Window,
     WindowStatus, WxWindow,
 };
+pub use operation::Operation;
 pub use options::{Levels, Mode, Options, Reading, UnknownName};
 
 mod book;
@@ -27,6 +28,7 @@ mod mappings;
 mod mark;
 mod memory;
 mod mistakes;
+pub mod operation;
 mod options;
 pub mod outcomes;
 mod patching;

@@ -16,6 +16,7 @@ use crate::finding::{Confidence, Finding, Site};
 use crate::frames::Frames;
 use crate::mark::Mark;
 use crate::memory::BecameExec;
+use crate::operation::can_miss;
 use crate::options::{Mode, Options};
 use crate::patching::Patching;
 use crate::permits::Authorised;
@@ -226,6 +227,13 @@ impl Live {
 
     /// Makes a finding of a draft.
     pub(crate) fn report(&mut self, mut draft: Draft) {
+        debug_assert!(
+            can_miss(draft.rule, draft.operation, self.arch()),
+            "no row for {}, {} on {}",
+            draft.rule,
+            draft.operation.name(),
+            self.arch()
+        );
         // An instruction has at least so many bytes.
         draft.fetched = draft.fetched.max(if self.arch() == Arch::X86_64 { 1 } else { 4 });
         let (target, apart) = (draft.target(|virt| self.address(virt)), draft.apart());
@@ -245,6 +253,7 @@ impl Live {
         }
         let finding = Finding {
             rule: draft.rule,
+            operation: draft.operation,
             level: self.options.levels.get(draft.rule).unwrap_or(level),
             confidence,
             blame: draft.blame,

@@ -4,10 +4,12 @@ use textbed_arch::Arch;
 use textbed_check::Report;
 use textbed_kernel::{Version, remedies};
 
-/// Adds to each finding's help what the kernel's table has for its rule, architecture and version.
+/// Adds to each finding's help what the kernel's table has for its rule and the kind of operation
+/// that is missing, on its architecture and in its version.
 pub(crate) fn complete(report: &mut Report, arch: Arch, version: Version) {
     for finding in &mut report.findings {
-        for remedy in remedies(finding.rule.name(), arch, version) {
+        let (rule, operation) = (finding.rule.name(), finding.operation.name());
+        for remedy in remedies(rule, operation, arch, version) {
             let text = format!("in Linux {version} on {arch}: {} {}", remedy.call, remedy.does);
             let source = format!("; source: {}", remedy.cite);
             let help = finding.help.get_or_insert_default();

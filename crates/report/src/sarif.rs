@@ -118,6 +118,7 @@ fn result(run: &Run, f: &Finding) -> Value {
             "kernel": f.kernel,
             "confidence": f.confidence.name(),
             "blame": f.blame.name(),
+            "operation": f.operation.name(),
             "missing": f.missing,
             "policy": run.policy,
             "scenario": run.name,

@@ -25,6 +25,7 @@ use crate::fetch::Model;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -124,7 +125,7 @@ impl Live {
             if trap { "trap was put in front" } else { "rest was replaced" },
         );
         let site = self.site(&mark.about(run_at), "replaced here");
-        let mut draft = Draft::new(RuleId::TornPatch, message, site);
+        let mut draft = Draft::new(RuleId::TornPatch, Operation::ContextSync, message, site);
         let label = if trap { "the trap was stored here" } else { "the rest was stored here" };
         draft.because = Some(self.site(&before.about(run_at), label));
         draft.sure = false;

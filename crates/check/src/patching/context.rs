@@ -5,7 +5,19 @@ use textbed_event::{CallRef, Context, Flags, NameId, Need, View};
 use crate::book::Draft;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
+use crate::operation::Operation;
 use crate::rules::RuleId;
+
+/// The kind of operation that gives a call what it needs.
+fn lack(what: Need) -> Operation {
+    match what {
+        Need::LockHeld => Operation::Lock,
+        Need::IrqsOff => Operation::IrqsOff,
+        Need::NotInNmi => Operation::OutsideNmi,
+        Need::OthersStopped | Need::AloneAtBoot => Operation::OthersStopped,
+        Need::MaySleep | Need::IrqsOn | Need::TaskContext | Need::Other => Operation::TaskContext,
+    }
+}
 
 impl Live {
     /// A lock was taken or released.
@@ -41,7 +53,7 @@ impl Live {
             }),
         };
         let site = self.site(&mark, format!("needs {}", what.text()));
-        let mut draft = Draft::new(rule, message, site);
+        let mut draft = Draft::new(rule, lack(what), message, site);
         draft.sure = mark.sure;
         draft.blame = Blame::Caller;
         draft.missing.push(match what {

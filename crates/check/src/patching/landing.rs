@@ -14,6 +14,7 @@ use textbed_event::ControlRegister;
 use crate::book::Draft;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -107,7 +108,7 @@ impl Live {
             hex.join(" ")
         );
         let site = self.site(&mark.about(to.0), "arrives here");
-        let mut draft = Draft::new(RuleId::MissingLandingPad, message, site);
+        let mut draft = Draft::new(RuleId::MissingLandingPad, Operation::LandingPad, message, site);
         draft.because = Some(self.site(&mark.about(from.0), "branches here"));
         // That the page is guarded, or that pads are tracked in this mode, events do not say.
         draft.sure = false;

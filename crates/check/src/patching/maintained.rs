@@ -19,6 +19,7 @@ use crate::fetch::verdict::Broken;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
@@ -167,7 +168,7 @@ impl Live {
         };
         let message = format!("{} stored code at {at}, but {what}", version.cpu);
         let because = "maintained here instead";
-        self.beside(rule, mark, message, &done.mark, because, broken.sure);
+        self.beside(rule, Operation::Maintenance, mark, message, &done.mark, because, broken.sure);
     }
 
     /// The outermost call `call` returned: did its flushes reach what it changed?
@@ -230,13 +231,23 @@ impl Live {
                 old.perm.letters()
             );
             let mark = taken.mark.about(at.first);
-            self.beside(rule, &mark, message, &done.mark, "flushed here instead", true);
+            self.beside(
+                rule,
+                Operation::Flush,
+                &mark,
+                message,
+                &done.mark,
+                "flushed here instead",
+                true,
+            );
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // what a finding is made of
     fn beside(
         &mut self,
         rule: RuleId,
+        lack: Operation,
         mark: &Mark,
         message: String,
         done: &Mark,
@@ -247,7 +258,7 @@ impl Live {
             return;
         }
         let site = self.site(mark, "needed here");
-        let mut draft = Draft::new(rule, message, site);
+        let mut draft = Draft::new(rule, lack, message, site);
         draft.because = Some(self.site(done, label));
         draft.sure = sure && mark.sure && done.sure;
         draft.blame = Blame::Callee;

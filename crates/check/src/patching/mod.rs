@@ -13,6 +13,7 @@
 pub(crate) mod behind_trap;
 pub(crate) mod context;
 pub(crate) mod gone;
+pub(crate) mod handlers;
 pub(crate) mod landing;
 pub(crate) mod maintained;
 pub(crate) mod open;
@@ -39,7 +40,7 @@ pub(crate) struct Patching {
     /// Ranges of addresses that were given back.
     pub(crate) gone: SpanMap<gone::Gone>,
     /// Ranges for which a handler of a trap was ever known, by first address.
-    pub(crate) handlers: BTreeMap<u64, sites::Handler>,
+    pub(crate) handlers: BTreeMap<u64, handlers::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,
     pub(crate) held: FxHashMap<CpuId, Vec<NameId>>,
     /// x86: traps that stand in front of code that ran.

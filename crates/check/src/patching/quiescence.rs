@@ -10,6 +10,7 @@ use crate::book::Draft;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
@@ -82,7 +83,7 @@ impl Live {
                 self.names.get(task)
             );
             let site = self.site(&mark.about(standing.virt), format!("{what} here"));
-            let mut draft = Draft::new(RuleId::NoQuiescence, message, site);
+            let mut draft = Draft::new(RuleId::NoQuiescence, Operation::Quiescence, message, site);
             draft.because = Some(self.site(&standing.mark, "the task stands there since"));
             draft.sure = mark.sure && standing.mark.sure;
             draft.blame = Blame::Caller;

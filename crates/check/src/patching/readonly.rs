@@ -10,6 +10,7 @@ use textbed_event::{Access, ControlRegister, FaultReason, Provenance, View};
 use crate::book::Draft;
 use crate::finding::{Blame, Window};
 use crate::live::{Live, Now};
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -108,7 +109,8 @@ impl Live {
         let mark = self.mark(now).about(virt.0);
         let message = format!("{} writes code at {} {how}", now.cpu(), self.address(virt.0));
         let site = self.site(&mark, label);
-        let mut draft = Draft::new(RuleId::WriteThroughReadOnly, message, site);
+        let mut draft =
+            Draft::new(RuleId::WriteThroughReadOnly, Operation::WritableAlias, message, site);
         draft.because = why.map(|m| self.site(&m, "since here"));
         draft.sure = mark.sure && why.is_none_or(|m| m.sure);
         draft.blame = Blame::Caller;

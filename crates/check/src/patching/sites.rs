@@ -1,35 +1,18 @@
 //! Open sites: two patchers at one place, a patcher that runs what it patches, a site that is cut
-//! badly, and handlers of traps that are gone too early.
+//! badly, or lies in memory that went back.
 
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
-use textbed_event::{CallRef, Event, Kind, View};
+use textbed_event::{CallRef, Event, Kind};
 
 use super::open::Site;
 use crate::book::Draft;
-use crate::fetch::verdict::Place;
-use crate::fetch::versions::Version;
 use crate::finding::{self, Blame};
 use crate::live::{Live, Now};
 use crate::mark::{ChainId, Mark};
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
-
-/// What is known about a trap at some place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Handler {
-    last: u64,
-    registered: bool,
-    mark: Mark,
-    /// That it was taken back too early was reported: a trap is what comes of that.
-    told: bool,
-}
-
-/// Of a handler.
-const TAKEN_BACK: &str = "the handler was taken back here";
-
-/// Places with handlers kept.
-const MAX_HANDLERS: usize = 1 << 14;
 
 impl Live {
     /// A patcher says what it is about to replace.
@@ -151,117 +134,6 @@ impl Live {
         }
     }
 
-    /// A handler of a trap is known, or is no longer.
-    pub(crate) fn trap_handler(
-        &mut self,
-        now: Now<'_>,
-        virt: VirtAddr,
-        len: u32,
-        registered: bool,
-    ) {
-        let Some(span) = Span::of(virt.0, u64::from(len)) else { return };
-        let mark = self.mark(now).about(virt.0);
-        let handlers = &mut self.patching.handlers;
-        if handlers.len() < MAX_HANDLERS || handlers.contains_key(&virt.0) {
-            handlers.insert(virt.0, Handler { last: span.last, registered, mark, told: false });
-        }
-        if !registered {
-            self.occasions.looked(RuleId::PatchMetadata);
-            self.handler_gone(now, virt.0, &mark);
-        }
-    }
-
-    /// The handler was taken back: may somebody still run the trap?
-    fn handler_gone(&mut self, now: Now<'_>, virt: u64, mark: &Mark) {
-        let space = self.cpus.space_of(now.cpu());
-        let Some((_, mapping)) = self.tables.lookup(space, virt) else { return };
-        if mapping.phys >= UNKNOWN_PHYS || !mapping.perm.executable() {
-            return;
-        }
-        let byte = Span { first: mapping.phys, last: mapping.phys };
-        let Some((_, history)) = self.fetches.versions.within(byte).next() else { return };
-        let arch = self.arch();
-        let traps = |v: &Version| {
-            v.unit.is_some_and(|u| {
-                let at = usize::try_from(mapping.phys.wrapping_sub(u.phys)).unwrap_or(usize::MAX);
-                let unit = if arch == Arch::X86_64 { 1 } else { 4 };
-                let bytes = u.bytes.get(at..at.saturating_add(unit));
-                bytes.is_some_and(|b| trap::is_trap_fill(arch, b))
-            })
-        };
-        if let Some(trap) = history.newest().filter(|v| traps(v)) {
-            let what = "while the trap is still there";
-            let help = "keep the handler until the trap is gone";
-            let why = (trap.mark, "the trap was stored here");
-            self.metadata((mark, TAKEN_BACK), what, help, true, why);
-            return;
-        }
-        if !history.versions.iter().any(|v| traps(v)) && !history.trapped_before(mapping.phys) {
-            return;
-        }
-        let cpus = (0..self.header.cpus.min(64)).map(CpuId);
-        let others: Vec<CpuId> =
-            cpus.filter(|p| *p != now.cpu() && self.cpus.online & View::cpu_bit(*p) != 0).collect();
-        let open = others.into_iter().find_map(|p| {
-            let broken = self.verdict(Place::of(p, space, virt, byte, &history))?;
-            Some((p, broken.sure, broken.version.mark))
-        });
-        if let Some((p, sure, stored)) = open {
-            let what = format!("while {p} may still run the trap");
-            let help =
-                "synchronise every CPU after the trap is replaced, then take the handler back";
-            let why = (stored, "the trap was replaced here");
-            self.metadata((mark, TAKEN_BACK), &what, help, sure, why);
-        }
-    }
-
-    /// A CPU took a trap: is there anybody who knows of it?
-    pub(crate) fn trapped(&mut self, now: Now<'_>, virt: VirtAddr) {
-        let Some((_, handler)) = self.patching.handlers.range(..=virt.0).next_back() else {
-            return;
-        };
-        let handler = *handler;
-        if handler.last < virt.0 {
-            return;
-        }
-        self.occasions.looked(RuleId::PatchMetadata);
-        if !handler.registered && !handler.told {
-            let mark = self.mark(now).about(virt.0);
-            let what = "and a CPU runs into the trap";
-            let help = "take a handler back only after every CPU has left the trap behind";
-            let (at, why) = ((&mark, "runs into the trap here"), (handler.mark, TAKEN_BACK));
-            self.metadata(at, what, help, true, why);
-        }
-    }
-
-    /// A handler that is missed: where that shows, and the event that it conflicts with.
-    fn metadata(
-        &mut self,
-        (mark, label): (&Mark, &str),
-        what: &str,
-        help: &str,
-        sure: bool,
-        (why, because): (Mark, &str),
-    ) {
-        if !self.checkable(RuleId::PatchMetadata) {
-            return;
-        }
-        let virt = mark.virt.map_or(0, |v| v.0);
-        if let Some(handler) = self.patching.handlers.get_mut(&virt) {
-            handler.told = true;
-        }
-        let at = self.address(virt);
-        let message = format!("the handler of the trap at {at} was taken back {what}");
-        let site = self.site(mark, label);
-        let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
-        draft.because = Some(self.site(&why, because));
-        draft.sure = sure && mark.sure;
-        draft.blame = Blame::Callee;
-        draft.missing.push("synchronisation of every CPU before the handler goes".to_owned());
-        draft.help = Some(help.to_owned());
-        self.report(draft);
-    }
-
     fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, what: &str) {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
@@ -269,7 +141,7 @@ impl Live {
         let at = self.address(mark.virt.map_or(0, |v| v.0));
         let message = format!("a patcher's list names {at}, {what}");
         let site = self.site(mark, "about to be patched here");
-        let mut draft = Draft::new(RuleId::PatchMetadata, message, site);
+        let mut draft = Draft::new(RuleId::PatchMetadata, Operation::SiteRemoval, message, site);
         draft.because = Some(self.site(freed, "given back here"));
         draft.sure = mark.sure && freed.sure;
         draft.blame = Blame::Callee;
@@ -286,7 +158,7 @@ impl Live {
         let at = self.address(mark.virt.map_or(0, |v| v.0));
         let message = format!("{} patches {at} while {} is patching it", mark.cpu, other.cpu);
         let site = self.site(mark, "a second patch begins here");
-        let mut draft = Draft::new(RuleId::UnlockedPatch, message, site);
+        let mut draft = Draft::new(RuleId::UnlockedPatch, Operation::Lock, message, site);
         draft.because = Some(self.site(other, "the first one began here and is not done"));
         draft.sure = mark.sure && other.sure;
         draft.missing.push("one lock for both patchers".to_owned());
@@ -301,7 +173,7 @@ impl Live {
         let at = self.address(virt);
         let message = format!("{} runs {at} in the middle of patching it", mark.cpu);
         let site = self.site(ran, "runs half of the patch here");
-        let mut draft = Draft::new(RuleId::SelfPatch, message, site);
+        let mut draft = Draft::new(RuleId::SelfPatch, Operation::OwnCode, message, site);
         draft.because = Some(self.site(mark, "and goes on patching here"));
         draft.sure = mark.sure && ran.sure;
         draft.missing.push("code for the patcher that the patch does not touch".to_owned());
@@ -422,7 +294,7 @@ impl Live {
         let at = self.address(mark.virt.map_or(0, |v| v.0));
         let message = format!("what is patched at {at} {why}: a CPU may fetch half of it");
         let site = self.site(mark, "patched here");
-        let mut draft = Draft::new(RuleId::MisalignedPatch, message, site);
+        let mut draft = Draft::new(RuleId::MisalignedPatch, Operation::Alignment, message, site);
         draft.because = self.run_by_another(mark, frames);
         draft.sure = sure && mark.sure;
         draft.missing.push(match unit {

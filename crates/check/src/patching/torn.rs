@@ -14,6 +14,7 @@ use crate::fetch::verdict::Broken;
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -58,7 +59,7 @@ impl Live {
             if unit == 1 { "1".to_owned() } else { unit.to_string() }
         );
         let site = self.site(mark, "runs here");
-        let mut draft = Draft::new(RuleId::TornPatch, message, site);
+        let mut draft = Draft::new(RuleId::TornPatch, Operation::Protocol, message, site);
         draft.because = Some(self.site(&version.mark, "replaced here"));
         draft.sure = broken.sure && version.mark.sure && mark.sure;
         draft.blame = Blame::Caller;
@@ -92,7 +93,7 @@ impl Live {
             frames.len()
         );
         let site = self.site(mark, "patched here");
-        let mut draft = Draft::new(RuleId::TornPatch, message, site);
+        let mut draft = Draft::new(RuleId::TornPatch, Operation::Protocol, message, site);
         draft.because = self.run_by_another(mark, frames);
         draft.sure = false;
         draft.blame = Blame::Caller;
@@ -109,7 +110,7 @@ impl Live {
         let message =
             format!("{} runs {at} while {} has written only a part of it", mark.cpu, site.cpu);
         let here = self.site(mark, "runs here");
-        let mut draft = Draft::new(RuleId::TornPatch, message, here);
+        let mut draft = Draft::new(RuleId::TornPatch, Operation::Protocol, message, here);
         draft.because = Some(self.site(site, "the patch began here and is not done"));
         draft.sure = mark.sure && site.sure;
         draft.blame = Blame::Callee;

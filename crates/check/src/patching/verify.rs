@@ -12,6 +12,7 @@ use crate::book::Draft;
 use crate::finding::Blame;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 
@@ -111,7 +112,7 @@ impl Live {
         };
         let message = format!("{at} does not hold what was expected there, {what}");
         let site = self.site(&m.mark, format!("expected {}", hex.join(" ")));
-        let mut draft = Draft::new(RuleId::VerifyMismatch, message, site);
+        let mut draft = Draft::new(RuleId::VerifyMismatch, Operation::Agreement, message, site);
         let held = || {
             let (_, history) = self.fetches.versions.within(m.frames?).next()?;
             let held = history.versions.iter().rev().find(|v| v.stamp < m.mark.seq);

@@ -7,6 +7,7 @@ use crate::book::Draft;
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::translation::Old;
@@ -65,7 +66,7 @@ pub(crate) fn break_before_make(live: &mut Live, span: Span, u: &Unbroken, mark:
         )
     };
     let site = live.site(&mark.about(span.first), "the new entry is stored here");
-    let mut draft = Draft::new(RuleId::BreakBeforeMake, message, site);
+    let mut draft = Draft::new(RuleId::BreakBeforeMake, Operation::Break, message, site);
     draft.because = Some(live.site(&u.old, label));
     draft.sure = mark.sure && u.old.sure && u.sure;
     draft.missing.push(missing);
@@ -115,7 +116,8 @@ pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &M
         format!("{} uses {at} through a new entry that walks may not see yet", mark.cpu)
     };
     let site = live.site(&mark.about(virt), "used here");
-    let mut draft = Draft::new(RuleId::MissingPteOrder, message, site);
+    let lack = if fresh.visible { Operation::OwnContextSync } else { Operation::OrderOfEntry };
+    let mut draft = Draft::new(RuleId::MissingPteOrder, lack, message, site);
     draft.because = Some(live.site(&fresh.made, "the entry became valid here"));
     draft.sure = mark.sure && fresh.made.sure;
     draft.help = Some(format!("{missing}, after the entry is stored and before it is used"));
@@ -141,7 +143,7 @@ pub(crate) fn early_invalidation(live: &mut Live, space: SpaceId, first: u64, ol
         old.perm.letters()
     );
     let site = live.site(&early, "the invalidation completes here");
-    let mut draft = Draft::new(RuleId::MissingPteOrder, message, site);
+    let mut draft = Draft::new(RuleId::MissingPteOrder, Operation::OrderBeforeFlush, message, site);
     draft.because = Some(live.site(&old.since, "the entry was changed here"));
     draft.sure = early.sure && old.since.sure;
     draft.blame = Blame::Callee;
@@ -184,7 +186,7 @@ pub(crate) fn live_mapping_hole(
         Some(used) => live.site(used, "used here"),
         None => live.site(&mended.about(span.first), "valid again here"),
     };
-    let mut draft = Draft::new(RuleId::LiveMappingHole, message, site);
+    let mut draft = Draft::new(RuleId::LiveMappingHole, Operation::ChangeInPlace, message, site);
     draft.because = Some(live.site(&hole.broken.about(span.first), "made invalid here"));
     draft.sure = used.is_some_and(|u| u.sure) && hole.broken.sure && mended.sure;
     draft.blame = Blame::Callee;

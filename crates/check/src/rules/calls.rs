@@ -8,6 +8,7 @@ use crate::calls::{Failed, Refusal};
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::{RuleId, contents::granted};
 use crate::span::Span;
 use crate::words;
@@ -71,7 +72,7 @@ pub(crate) fn broken_promise(
         perm.letters()
     );
     let site = live.site(&mark.about(first), format!("promised: {}", what.text()));
-    let mut draft = Draft::new(RuleId::BrokenPromise, message, site);
+    let mut draft = Draft::new(RuleId::BrokenPromise, Operation::Promise, message, site);
     draft.because = why.map(|w| live.site(&w, "the tables were last changed here"));
     draft.sure = mark.sure && why.is_none_or(|w| w.sure);
     draft.blame = Blame::Callee;
@@ -104,7 +105,7 @@ pub(crate) fn refused(
         refusal.reason.text()
     );
     let site = live.site(mark, format!("refused: {}", refusal.what.text()));
-    let mut draft = Draft::new(RuleId::HugeMappingRefused, message, site);
+    let mut draft = Draft::new(RuleId::HugeMappingRefused, Operation::BasePages, message, site);
     draft.sure = mark.sure;
     draft.blame = Blame::Caller;
     if let Some(span) = Span::of(refusal.virt, refusal.len)
@@ -141,7 +142,7 @@ pub(crate) fn ignored_error(live: &mut Live, failed: &Failed, mark: &Mark) {
     let name = if name.is_empty() { "a call".to_owned() } else { format!("'{name}'") };
     let message = format!("{name} failed with {}, and its result was dropped", failed.value);
     let site = live.site(mark, "the result is dropped here");
-    let mut draft = Draft::new(RuleId::IgnoredError, message, site);
+    let mut draft = Draft::new(RuleId::IgnoredError, Operation::Result, message, site);
     // The caller's chain has lost the callee: name it, so that two of them are told apart.
     draft.at.calls.push(name.trim_matches('\'').to_owned());
     draft.because = Some(live.site(&failed.returned, format!("returned {}", failed.value)));

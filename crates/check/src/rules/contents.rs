@@ -7,6 +7,7 @@ use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
 use crate::memory::BecameExec;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::words;
@@ -52,7 +53,7 @@ pub(crate) fn missing_trap_fill(live: &mut Live, ranges: &[BecameExec]) {
         };
         let message = format!("{} {where_} are executable and hold {what}", words::size(bytes));
         let site = live.site(&mark.about(virt), "becomes executable here");
-        let mut draft = Draft::new(RuleId::MissingTrapFill, message, site);
+        let mut draft = Draft::new(RuleId::MissingTrapFill, Operation::TrapFill, message, site);
         draft.because =
             Some(live.site(&handed.about(virt), "frames handed out here, not written since"));
         draft.sure = mark.sure && handed.sure;

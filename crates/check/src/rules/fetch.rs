@@ -14,6 +14,7 @@ use crate::fetch::verdict::Broken;
 use crate::finding::{Blame, ChainStep, StepState, Window};
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::words;
 
@@ -46,7 +47,14 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
             missing_text(broken.first)
         ),
     };
-    let mut draft = Draft::new(broken.rule, message, live.site(mark, "executed here"));
+    let lack = match broken.first {
+        Action::StoreFence => Operation::StoreFence,
+        Action::Publish => Operation::Publication,
+        Action::ContextSync if p == q => Operation::OwnContextSync,
+        Action::ContextSync => Operation::ContextSync,
+        _ => Operation::Maintenance,
+    };
+    let mut draft = Draft::new(broken.rule, lack, message, live.site(mark, "executed here"));
     draft.because = Some(live.site(&version.mark, "the code was stored here"));
     draft.sure = broken.sure && version.mark.sure && mark.sure;
     fill_chain(live, &mut draft, broken, q, p);
@@ -134,7 +142,7 @@ pub(crate) fn broken_promise(
         "{name} promised that no CPU runs old code, but {p} may still fetch the old bytes at {at}"
     );
     let site = live.site(mark, "promised: no CPU runs old code");
-    let mut draft = Draft::new(RuleId::BrokenPromise, message, site);
+    let mut draft = Draft::new(RuleId::BrokenPromise, Operation::Promise, message, site);
     draft.because = Some(live.site(&version.mark, "the code was stored here"));
     draft.sure = broken.sure && version.mark.sure && mark.sure;
     draft.blame = Blame::Callee;
@@ -192,11 +200,15 @@ pub(crate) fn remapped(live: &Live, mark: &Mark, space: SpaceId, until: u64) -> 
          that ahead: no context synchronisation since"
     );
     let site = live.site(mark, "executed here");
-    let mut draft = Draft::new(RuleId::MissingContextSync, message, site);
+    let mapping = mark.virt.and_then(|virt| live.tables.lookup(space, virt.0));
+    let lack = match mapping {
+        Some((_, m)) if m.since.cpu == p => Operation::OwnContextSync,
+        _ => Operation::ContextSync,
+    };
+    let mut draft = Draft::new(RuleId::MissingContextSync, lack, message, site);
     // That the bytes differ was not looked at, and that a mapping counts is a deduction.
     draft.sure = false;
     draft.cause = Some(until);
-    let mapping = mark.virt.and_then(|virt| live.tables.lookup(space, virt.0));
     draft.because = mapping.map(|(_, m)| live.site(&m.since, "this code was mapped here"));
     draft.missing.push(format!("{} on {p}", words::context_sync(live.arch())));
     draft.window =

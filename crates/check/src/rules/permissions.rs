@@ -7,6 +7,7 @@ use crate::finding::{Blame, Window};
 use crate::frames::Frame;
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::rules::translations::by_erratum;
 use crate::span::Span;
@@ -70,8 +71,14 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
         _ if opening.0.since.seq == window.opened.seq => grant_text(opening.0, opening.2),
         _ => "both are in force from here on",
     };
-    let mut draft =
-        Draft::new(window.rule, message, live.site(&window.opened.about(opening.1), label));
+    let stale = if window.write.now { &window.exec } else { &window.write };
+    let lack = match window.rule {
+        RuleId::WxMapping => Operation::WriteAway,
+        RuleId::WxAlias => Operation::AliasAway,
+        _ => Operation::flush(stale.space == SpaceId::KERNEL, None),
+    };
+    let site = live.site(&window.opened.about(opening.1), label);
+    let mut draft = Draft::new(window.rule, lack, message, site);
     if window.rule != RuleId::WxMapping {
         let (grant, at, writes) = other;
         draft.because = Some(live.site(&grant.since.about(at), grant_text(grant, writes)));
@@ -101,7 +108,6 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
             ));
         }
         _ => {
-            let stale = if window.write.now { &window.exec } else { &window.write };
             let who = live.cpus_text(stale.cpus);
             let what = match live.arch() {
                 Arch::X86_64 => format!("{flush} on {who}"),
@@ -179,7 +185,7 @@ pub(crate) fn direct_map_leak(live: &mut Live, frames: Span, freed: &Mark) {
             live.address(first)
         );
         let site = live.site(&freed.about(first), "the frames go back here");
-        let mut draft = Draft::new(RuleId::DirectMapLeak, message, site);
+        let mut draft = Draft::new(RuleId::DirectMapLeak, Operation::Restore, message, site);
         let because = why.unwrap_or(taken);
         let label = if why.is_some() { "the alias was changed here" } else { "handed out here" };
         draft.because = Some(live.site(&because, label));

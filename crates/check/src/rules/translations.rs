@@ -7,6 +7,7 @@ use crate::book::Draft;
 use crate::finding::{Blame, Window};
 use crate::live::Live;
 use crate::mark::Mark;
+use crate::operation::Operation;
 use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
 use crate::translation::Old;
@@ -55,7 +56,8 @@ pub(crate) fn stale_translation(
         old.perm.letters(),
     );
     let site = live.site(&mark.about(first), format!("promised: {}", what.text()));
-    let mut draft = Draft::new(RuleId::StaleTranslation, message, site);
+    let lack = Operation::flush(space == SpaceId::KERNEL, None);
+    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, site);
     draft.because = Some(live.site(&old.since, "the tables were changed here"));
     draft.sure = mark.sure && old.since.sure;
     draft.blame = Blame::Callee;
@@ -80,6 +82,7 @@ pub(crate) fn by_erratum(draft: &mut Draft, old: &Old) {
     let Some((so, end)) = leaves.text() else { return };
     draft.notes.push(format!("event {flush} invalidated it, but on these CPUs {so} (an erratum)"));
     draft.missing = vec![end.to_owned()];
+    draft.operation = Operation::flush(true, Some(leaves));
     draft.help = Some(format!("{end}, before what relies on the old translation's end"));
 }
 
@@ -101,8 +104,9 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
         old.perm.letters(),
     );
     let mark = mark.about(virt);
-    let mut draft =
-        Draft::new(RuleId::StaleTranslation, message, live.site(&mark, "executed here"));
+    let lack = Operation::flush(space == SpaceId::KERNEL, None);
+    let site = live.site(&mark, "executed here");
+    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, site);
     draft.because = Some(live.site(&old.since, "the tables were changed here"));
     draft.sure = mark.sure && old.since.sure;
     draft.blame = Blame::Caller;
@@ -138,7 +142,7 @@ pub(crate) fn walk_after_free(live: &mut Live, table: &Unlinked, freed: &Mark) {
         live.address(table.span.first)
     );
     let site = live.site(&freed.about(table.span.first), "the page goes back here");
-    let mut draft = Draft::new(RuleId::WalkAfterFree, message, site);
+    let mut draft = Draft::new(RuleId::WalkAfterFree, Operation::FlushOfTable, message, site);
     draft.because = Some(live.site(&table.since, "nothing points to it from here on"));
     draft.sure = freed.sure && table.since.sure;
     draft.blame = Blame::Callee;
@@ -155,7 +159,7 @@ pub(crate) fn walk_after_free(live: &mut Live, table: &Unlinked, freed: &Mark) {
 /// Frames go back: does an executable translation still reach them?
 pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
     let mut mapped: Option<(u64, u64, Mark)> = None;
-    let mut held: Option<(u64, u64, Old)> = None;
+    let mut held: Option<(u64, u64, Old, SpaceId)> = None;
     for (part, aliases) in live.tables.aliases(frames) {
         for alias in &aliases.0 {
             let Some(virt) = part.moved(alias.delta) else { continue };
@@ -177,8 +181,8 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
                 };
                 if let Some(old) = olds.0.iter().find(leads) {
                     match &mut held {
-                        Some((_, bytes, _)) => *bytes = bytes.saturating_add(at.len()),
-                        none => *none = Some((at.first, at.len(), *old)),
+                        Some((_, bytes, ..)) => *bytes = bytes.saturating_add(at.len()),
+                        none => *none = Some((at.first, at.len(), *old, alias.space)),
                     }
                 }
             }
@@ -191,7 +195,7 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
             live.address(first)
         );
         let site = live.site(&freed.about(first), "the frames go back here");
-        let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+        let mut draft = Draft::new(RuleId::ExecAfterFree, Operation::Unmap, message, site);
         draft.because = Some(live.site(&since, "mapped executable here"));
         draft.sure = freed.sure && since.sure;
         draft.blame = Blame::Callee;
@@ -199,7 +203,7 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
         draft.help = Some("unmap the range and flush it on every CPU, then free".to_owned());
         live.report(draft);
     }
-    if let Some((first, bytes, old)) = held {
+    if let Some((first, bytes, old, space)) = held {
         let who = live.cpus_text(old.cpus);
         let message = format!(
             "{} went back to the page allocator while {who} may still execute them at {} through \
@@ -208,7 +212,8 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
             live.address(first)
         );
         let site = live.site(&freed.about(first), "the frames go back here");
-        let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+        let lack = Operation::flush(space == SpaceId::KERNEL, None);
+        let mut draft = Draft::new(RuleId::ExecAfterFree, lack, message, site);
         draft.because = Some(live.site(&old.since, "unmapped here, not flushed since"));
         // Nobody was seen to execute there: the window is open, its use is not shown.
         draft.sure = false;
@@ -257,7 +262,7 @@ pub(crate) fn executed_after_free(
         ),
     };
     let site = live.site(mark, "executed here");
-    let mut draft = Draft::new(RuleId::ExecAfterFree, message, site);
+    let mut draft = Draft::new(RuleId::ExecAfterFree, Operation::Quiescence, message, site);
     draft.because = Some(live.site(freed, "given back here"));
     // Whether what was there before was code is not known any more.
     draft.sure = freed.sure && mark.sure && after != After::Reuse;
