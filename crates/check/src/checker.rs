@@ -166,7 +166,7 @@ impl Live {
     fn touch(&self, events: &[Event]) -> u64 {
         let of = |event: &Event| match event.kind {
             Kind::Fetch => self.fetches.looks.touch(event.cpu, event.b),
-            Kind::Store => self.fetches.versions.touch(event.b),
+            Kind::Store => self.fetches.touch(event.b),
             Kind::Leaf => self.tables.touch(event.space, event.a, event.b),
             _ => 0,
         };

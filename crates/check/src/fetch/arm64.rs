@@ -114,6 +114,12 @@ impl Weak {
         }
     }
 
+    /// Has the processor read what a store to `at` will look up; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, at: u64) -> u64 {
+        self.touched.touch(at)
+    }
+
     fn cpu(&mut self, cpu: CpuId) -> &mut Cpu {
         self.cpus.entry(cpu).or_default()
     }

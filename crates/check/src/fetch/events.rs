@@ -9,7 +9,7 @@ use textbed_arch::{
 };
 use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
-use super::versions::{Made, Unit, Version, Versions};
+use super::versions::{Knew, Made, Unit, Version, Versions};
 use super::views::View;
 use super::{Model, Settling};
 use crate::live::{Live, Now};
@@ -115,29 +115,24 @@ impl Live {
             (model, _) => {
                 let mark = Mark::of(now.event, now.batch, self.calls.chain(now.event.cause));
                 // In the order of the stream nobody asks what a CPU knew.
-                let note = match &unit {
-                    Some(unit) if !fetches.predicted && !nontemporal => {
-                        fetches.versions.note(&mark, unit)
-                    }
-                    _ => None,
-                };
-                if let Some(note) = note {
-                    return self.enter_version(span, note, plain);
-                }
-                let (mut clock, mut view) = (None, None);
-                match model {
-                    Model::X86 { machine, .. } if fetches.predicted => {
-                        let older = fetches.versions.newest(span.first).filter(|v| v.cpu != p);
-                        clock = Some(machine.store(p, seq, older.as_deref()));
+                let (versions, predicted) = (&fetches.versions, fetches.predicted);
+                let knew = match model {
+                    Model::X86 { machine, .. } if predicted => {
+                        let older = versions.newest_of_another(span.first, p);
+                        Knew::Clock(machine.store(p, seq, older))
                     }
                     Model::Weak { predicted: Some(weak), .. } => {
-                        let newest = fetches.versions.newest(span.first);
-                        let other = newest.as_ref().filter(|v| v.cpu != p);
-                        let from = other.and_then(|v| v.view.as_ref());
-                        view = Some(weak.store(p, span, seq, order, from, &View::default()));
+                        let other = versions.newest_of_another(span.first, p);
+                        let from = other.and_then(|newest| newest.view);
+                        Knew::View(weak.store(p, span, seq, order, from, &View::default()))
                     }
-                    _ => {}
+                    _ => Knew::Nothing,
+                };
+                let unit_alone = unit.as_ref().filter(|_| !nontemporal);
+                if let Some(note) = unit_alone.and_then(|unit| fetches.versions.note(&mark, unit)) {
+                    return self.enter_version(span, Made::Noted(note, knew), plain);
                 }
+                let (clock, view) = (knew.clock().cloned(), knew.view().cloned());
                 let fenced = Cell::new(0);
                 let version = Version {
                     stamp: seq,

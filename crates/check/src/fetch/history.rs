@@ -10,7 +10,7 @@ use super::views::View;
 use crate::mark::Mark;
 
 /// Versions kept for one range.
-const MAX_VERSIONS: usize = 8;
+pub(super) const MAX_VERSIONS: usize = 8;
 
 /// What a store made.
 #[derive(Debug)]
@@ -124,6 +124,16 @@ pub(crate) struct History {
 pub(crate) enum Kept {
     One(Rc<Version>),
     Many(Rc<Vec<Rc<Version>>>),
+}
+
+impl Kept {
+    /// Some versions, at least one.
+    pub(super) fn of(mut versions: impl ExactSizeIterator<Item = Rc<Version>>) -> Self {
+        match (versions.len(), versions.next()) {
+            (1, Some(one)) => Kept::One(one),
+            (_, first) => Kept::Many(Rc::new(first.into_iter().chain(versions).collect())),
+        }
+    }
 }
 
 impl std::ops::Deref for Kept {

@@ -11,7 +11,7 @@ use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
 
 use super::caches::Caches;
 use super::powerpc;
-use super::versions::{Made, Version, Versions};
+use super::versions::{Made, Newest, Version, Versions};
 use super::views::View;
 use super::x86::X86;
 use crate::mark::{ChainId, Mark};
@@ -51,7 +51,7 @@ impl Pc {
     fn store_by(&mut self, p: u16, at: u64, linear: u64) {
         let (seq, p) = (self.tick(), CpuId(p));
         let older = self.versions.newest(at).filter(|v| v.cpu != p);
-        let clock = self.machine.store(p, seq, older.as_deref());
+        let clock = self.machine.store(p, seq, older.as_deref().map(Newest::from));
         let event = Event { seq, ..Event::new(p, EventView::Marker { name: NameId::NONE }) };
         let version = Version {
             stamp: seq,

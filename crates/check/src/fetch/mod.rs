@@ -22,6 +22,7 @@ mod judge;
 mod knowledge;
 mod known;
 pub(crate) mod looks;
+mod notes;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
 mod touched;
@@ -223,6 +224,16 @@ impl Fetches {
             last_sync: FxHashMap::default(),
             cr4: FxHashMap::default(),
         }
+    }
+
+    /// Has the processor read what a store to `phys` will look up; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, phys: u64) -> u64 {
+        let touched = match &self.model {
+            Model::Weak { predicted: Some(weak), .. } => weak.touch(phys),
+            _ => 0,
+        };
+        self.versions.touch(phys) ^ touched
     }
 
     /// A CPU synchronises its context: from time to time it is looked up how far all have come.

@@ -38,6 +38,12 @@ impl Piece for Touches {
 pub(super) struct Touched(WordMap<Touches>);
 
 impl Touched {
+    /// Has the processor read what a look-up of `at` will read; what that is says nothing.
+    #[inline]
+    pub(super) fn touch(&self, at: u64) -> u64 {
+        self.0.touch(at)
+    }
+
     /// Who touched `span`, part by part.
     pub(super) fn of(&self, span: Span) -> impl Iterator<Item = (Span, &[Touch])> + '_ {
         self.0.parts(span).map(|(part, touches)| (part, touches.0.as_slice()))
@@ -45,17 +51,27 @@ impl Touched {
 
     /// `cpu` touches `span`.
     pub(super) fn note(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        self.0.update(span, |_, there| {
-            let mut touches = there.cloned().unwrap_or_default();
-            match touches.0.iter_mut().find(|t| t.cpu == cpu) {
-                Some(touch) => f(touch),
-                None => {
-                    let (loads, accesses, cleans) = Default::default();
-                    let mut touch = Touch { cpu, loads, accesses, cleans };
-                    f(&mut touch);
-                    touches.0.push(touch);
-                }
+        let touch = |touches: &mut Touches| match touches.0.iter_mut().find(|t| t.cpu == cpu) {
+            Some(touch) => f(touch),
+            None => {
+                let (loads, accesses, cleans) = Default::default();
+                let mut touch = Touch { cpu, loads, accesses, cleans };
+                f(&mut touch);
+                touches.0.push(touch);
             }
+        };
+        let first = || {
+            let mut touches = Touches(Vec::with_capacity(1));
+            touch(&mut touches);
+            touches
+        };
+        // A word that stands for itself: what its neighbours have is seldom the same.
+        if self.0.put_cell(span, first, touch) {
+            return;
+        }
+        self.0.update(span, |_, there| {
+            let Some(mut touches) = there.cloned() else { return Some(first()) };
+            touch(&mut touches);
             Some(touches)
         });
     }

@@ -11,219 +11,32 @@
 //! number of stores.
 //! Not modelled: the bytes of long stores (only single code units are kept, for live patching).
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
-use textbed_arch::{Arch, CpuId, VirtAddr};
-use textbed_event::{CallRef, Kind, Origin};
+use textbed_arch::{Arch, CpuId};
 
-pub(crate) use super::history::{History, Kept, Unit, Version, key_of};
-use super::history::{Past, Traps};
-use crate::mark::{ChainId, Mark};
+use super::history::Past;
+pub(crate) use super::history::{History, Unit, Version, key_of};
+use super::notes::{Context, Entry, Fresh};
+pub(crate) use super::notes::{Knew, Newest, Note};
+use crate::mark::Mark;
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{Piece, Span, WordMap};
-
-/// A store of a few bytes of which nothing is known but the event itself: what is kept of most, and
-/// made a [`Version`] when somebody asks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Note {
-    /// See [`Version::key`].
-    key: u64,
-    at_ns: u64,
-    virt: u64,
-    phys: u64,
-    bytes: [u8; 8],
-    /// Place in [`Versions::contexts`].
-    context: u32,
-    len: u8,
-    kind: Kind,
-}
-
-/// What many stores share.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Context {
-    cause: CallRef,
-    chain: ChainId,
-    origin: Option<Origin>,
-    sure: bool,
-}
+use crate::span::{Span, WordMap};
 
 /// Contexts kept; with one more a store is kept as a version.
 const MAX_CONTEXTS: usize = 1 << 16;
-
-impl Note {
-    fn stamp(&self) -> u64 {
-        self.key >> 16
-    }
-
-    fn cpu(&self) -> CpuId {
-        CpuId(self.key as u16)
-    }
-
-    fn delta(&self) -> u64 {
-        self.virt.wrapping_sub(self.phys)
-    }
-
-    fn unit(&self) -> Unit {
-        Unit { phys: self.phys, len: self.len, bytes: self.bytes }
-    }
-
-    fn version(&self, contexts: &[Context]) -> Rc<Version> {
-        let context = contexts.get(self.context as usize);
-        let (stamp, cpu) = (self.stamp(), self.cpu());
-        let mark = Mark {
-            seq: stamp,
-            at_ns: self.at_ns,
-            virt: Some(VirtAddr(self.virt)),
-            origin: context.and_then(|c| c.origin),
-            cause: context.map_or(CallRef::NONE, |c| c.cause),
-            chain: context.map_or(ChainId::EMPTY, |c| c.chain),
-            cpu,
-            kind: self.kind,
-            sure: context.is_some_and(|c| c.sure),
-        };
-        Rc::new(Version {
-            stamp,
-            cpu,
-            mark,
-            delta: self.delta(),
-            nontemporal: false,
-            fenced: Cell::new(0),
-            unit: Some(self.unit()),
-            view: None,
-            clock: None,
-        })
-    }
-}
-
-/// What is kept of one range.
-#[derive(Clone, Debug)]
-enum Entry {
-    /// One store, and what there was before it.
-    Noted(Past, Note),
-    Kept(History),
-}
-
-impl Entry {
-    fn history(&self, contexts: &[Context]) -> History {
-        match self {
-            Entry::Noted(forgotten, note) => {
-                let versions = Kept::One(note.version(contexts));
-                History { forgotten: *forgotten, versions }
-            }
-            Entry::Kept(history) => history.clone(),
-        }
-    }
-
-    /// The stamp of the newest version.
-    fn newest(&self) -> u64 {
-        match self {
-            Entry::Noted(_, note) => note.stamp(),
-            Entry::Kept(history) => history.newest().map_or(0, |v| v.stamp),
-        }
-    }
-
-    /// It as the past of what comes next; nothing where something about it has to stay.
-    fn past(&self, arch: Arch) -> Option<Past> {
-        match self {
-            Entry::Noted(past, note) => {
-                let traps = past.traps.and(Traps::of(arch, &note.unit())?);
-                Some(Past { count: past.count + 1, traps })
-            }
-            Entry::Kept(history) => history.past(arch),
-        }
-    }
-
-    /// Whether it is this version and nothing else.
-    fn is_only(&self, stamp: u64) -> bool {
-        match self {
-            Entry::Noted(past, note) => *past == Past::default() && note.stamp() == stamp,
-            Entry::Kept(h) => {
-                h.forgotten == Past::default()
-                    && h.versions.len() == 1
-                    && h.versions[0].stamp == stamp
-            }
-        }
-    }
-}
-
-impl Piece for Entry {
-    fn skip(&mut self, _bytes: u64) {}
-    fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        // A stamp names one version.
-        match (self, next) {
-            (Entry::Noted(f, a), Entry::Noted(g, b)) => (f, a.key) == (g, b.key),
-            (Entry::Kept(a), Entry::Kept(b)) => {
-                a.forgotten == b.forgotten
-                    && a.versions.len() == b.versions.len()
-                    && a.versions.iter().zip(b.versions.iter()).all(|(a, b)| a.stamp == b.stamp)
-            }
-            (Entry::Noted(f, a), Entry::Kept(b)) | (Entry::Kept(b), Entry::Noted(f, a)) => {
-                b.forgotten == *f && b.versions.len() == 1 && b.versions[0].stamp == a.stamp()
-            }
-        }
-    }
-}
 
 /// A store: a new version, or one that goes on.
 #[derive(Debug)]
 pub(crate) enum Made {
     New(Version),
     /// One that a note says.
-    Noted(Note),
+    Noted(Note, Knew),
     /// What [`Versions::going_on`] gave.
     GoesOn(Rc<Version>),
     /// A version that somebody else holds, too.
     Held(Rc<Version>),
-}
-
-/// A new version, as it is entered.
-#[derive(Debug)]
-enum Fresh {
-    Note(Note),
-    Version(Rc<Version>),
-}
-
-impl Fresh {
-    /// It as the newest of a range, of which `there` was known.
-    fn over(
-        &self,
-        there: Option<&Entry>,
-        contexts: &[Context],
-        arch: Arch,
-        settled: impl Fn(&Entry) -> bool,
-    ) -> Entry {
-        let past = there.map(|entry| if settled(entry) { entry.past(arch) } else { None });
-        let forgotten = match (there, past) {
-            (Some(entry), Some(None)) => {
-                let mut history = entry.history(contexts);
-                history.push(arch, &self.version(contexts));
-                return Entry::Kept(history);
-            }
-            (_, past) => past.flatten().unwrap_or_default(),
-        };
-        match self {
-            Fresh::Note(note) => Entry::Noted(forgotten, *note),
-            Fresh::Version(version) => {
-                Entry::Kept(History { forgotten, versions: Kept::One(Rc::clone(version)) })
-            }
-        }
-    }
-
-    fn version(&self, contexts: &[Context]) -> Rc<Version> {
-        match self {
-            Fresh::Note(note) => note.version(contexts),
-            Fresh::Version(version) => Rc::clone(version),
-        }
-    }
-
-    fn stamp(&self) -> u64 {
-        match self {
-            Fresh::Note(note) => note.stamp(),
-            Fresh::Version(version) => version.stamp,
-        }
-    }
 }
 
 /// The versions of all memory.
@@ -257,7 +70,7 @@ impl Versions {
             return None;
         }
         let same = match version {
-            Fresh::Note(note) => note.cpu() == cpu && note.delta() == delta,
+            Fresh::Note(note, _) => note.cpu() == cpu && note.delta() == delta,
             Fresh::Version(v) => v.cpu == cpu && v.delta == delta && !v.nontemporal,
         };
         same.then(|| version.version(&self.contexts))
@@ -284,9 +97,9 @@ impl Versions {
         Some(place)
     }
 
-    /// The note that says all of a plain store of one unit, of which it is not asked what its CPU
-    /// knew, if there is room for what it shares with others.
-    pub(crate) fn note(&mut self, mark: &Mark, unit: &Unit) -> Option<Made> {
+    /// The note that says all of a plain store of one unit, if there is room for what it shares
+    /// with others.
+    pub(crate) fn note(&mut self, mark: &Mark, unit: &Unit) -> Option<Note> {
         let virt = mark.virt?.0;
         if !open(Shortcut::Noted) {
             return None;
@@ -294,7 +107,7 @@ impl Versions {
         let Unit { phys, len, bytes } = *unit;
         let (at_ns, kind, key) = (mark.at_ns, mark.kind, key_of(mark.seq, mark.cpu));
         let context = self.context(mark)?;
-        Some(Made::Noted(Note { key, at_ns, virt, phys, bytes, context, len, kind }))
+        Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
     }
 
     /// `span` holds a version from now on; a plain one may go on. `settled` says of a stamp, and
@@ -311,7 +124,7 @@ impl Versions {
             Made::GoesOn(version) => (Fresh::Version(version), true),
             Made::Held(version) => (Fresh::Version(version), false),
             Made::New(version) => (Fresh::Version(Rc::new(version)), false),
-            Made::Noted(note) => (Fresh::Note(note), false),
+            Made::Noted(note, knew) => (Fresh::Note(note, knew), false),
         };
         let next = span.last.checked_add(1);
         if goes_on && self.map.extend(span, |entry| entry.is_only(fresh.stamp())) {
@@ -321,18 +134,29 @@ impl Versions {
         let contexts = &self.contexts;
         let done =
             |part: Span, entry: &Entry| open(Shortcut::Settled) && settled(part, entry.newest());
-        let over =
-            |part, entry: Option<&Entry>| fresh.over(entry, contexts, arch, |e| done(part, e));
+        let push =
+            |part, entry: &mut Entry| entry.push(&fresh, contexts, arch, |entry| done(part, entry));
+        let over = |part, entry: Option<&Entry>| match entry.cloned() {
+            Some(mut entry) => {
+                push(part, &mut entry);
+                Some(entry)
+            }
+            None => Some(fresh.alone(Past::default())),
+        };
         // A version that was just made is in no neighbour: there is nothing to join.
         if goes_on {
-            self.map.update(span, |part, entry| Some(over(part, entry)));
-        } else if !self.map.put_cell(span, |entry| over(span, entry)) {
+            self.map.update(span, over);
+        } else if !self.map.put_cell(
+            span,
+            || fresh.alone(Past::default()),
+            |entry| push(span, entry),
+        ) {
             if let Some(entry) = self.map.exact_mut(span) {
-                *entry = over(span, Some(entry));
+                push(span, entry);
             } else if self.map.meets(span) {
-                self.map.update(span, |part, entry| Some(over(part, entry)));
+                self.map.update(span, over);
             } else {
-                self.map.enter(span, over(span, None));
+                self.map.enter(span, fresh.alone(Past::default()));
             }
         }
         self.run = match goes_on {
@@ -359,12 +183,7 @@ impl Versions {
 
     /// Hands the stamp of every version that is kept to `take`, in no order.
     pub(crate) fn stamps(&self, mut take: impl FnMut(u64)) {
-        for entry in self.map.values() {
-            match entry {
-                Entry::Noted(_, note) => take(note.stamp()),
-                Entry::Kept(history) => history.versions.iter().for_each(|v| take(v.stamp)),
-            }
-        }
+        self.map.values().for_each(|entry| entry.stamps().1.for_each(&mut take));
     }
 
     /// Ranges with a history.
@@ -384,9 +203,11 @@ impl Versions {
 
     /// The newest version of the byte at `phys`.
     pub(crate) fn newest(&self, phys: u64) -> Option<Rc<Version>> {
-        match self.map.get(phys)?.1 {
-            Entry::Noted(_, note) => Some(note.version(&self.contexts)),
-            Entry::Kept(history) => history.newest().cloned(),
-        }
+        self.map.get(phys)?.1.newest_version(&self.contexts)
+    }
+
+    /// Who stored the newest version of the byte at `phys`, if `p` did not, and what it knew.
+    pub(crate) fn newest_of_another(&self, phys: u64, p: CpuId) -> Option<Newest<'_>> {
+        self.map.get(phys)?.1.newest_known().filter(|newest| newest.cpu != p)
     }
 }

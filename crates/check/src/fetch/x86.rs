@@ -26,7 +26,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{CpuId, effect::Barrier};
 
 use super::clock::Clock;
-use super::versions::{History, Version};
+use super::versions::{History, Newest, Version};
 use crate::mistakes::{Mistake, made};
 use crate::per_cpu::PerCpu;
 #[cfg(test)]
@@ -95,9 +95,9 @@ impl X86 {
     /// `p` stored: what it knows of the others (of itself it knows everything up to `seq`).
     /// `older` is the version before it, if another CPU stored that one: it is before this store,
     /// and so is all that its CPU stored before.
-    pub(crate) fn store(&mut self, p: CpuId, seq: u64, older: Option<&Version>) -> Clock {
+    pub(crate) fn store(&mut self, p: CpuId, seq: u64, older: Option<Newest<'_>>) -> Clock {
         if let Some(older) = older
-            && let Some(clock) = &older.clock
+            && let Some(clock) = older.clock
             && !made(Mistake::NoCoherence)
         {
             let stored = self.stored.of(p);

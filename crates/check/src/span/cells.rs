@@ -152,19 +152,24 @@ impl<V> Cells<V> {
         }
     }
 
-    /// Puts a value there, made of what was there.
-    pub(super) fn put(&mut self, cell: u64, value: impl FnOnce(Option<&V>) -> V) {
+    /// Puts a value there, or changes the one that is there.
+    pub(super) fn put(
+        &mut self,
+        cell: u64,
+        value: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V),
+    ) {
         if let Some((_, place)) = self.find(cell)
             && let Some((_, there)) = self.values.get_mut(place)
         {
-            *there = value(Some(there));
+            change(there);
             return;
         }
         if (self.values.len() + 1) * 3 > self.index.len() * 2 {
             self.grow();
         }
         self.note(cell, self.values.len() as u32);
-        self.values.push((cell, value(None)));
+        self.values.push((cell, value()));
         let (groups, order) = (&mut self.groups, &mut self.order);
         let number = cell >> REGION;
         let region = self.regions.entry(number).or_insert_with(|| {
@@ -280,7 +285,7 @@ mod tests {
                 if value < 100 {
                     prop_assert_eq!(cells.remove(cell), tree.remove(&cell));
                 } else {
-                    cells.put(cell, |there| there.map_or(value, |there| there ^ value));
+                    cells.put(cell, || value, |there| *there ^= value);
                     tree.entry(cell).and_modify(|there| *there ^= value).or_insert(value);
                 }
                 prop_assert_eq!(cells.get(other), tree.get(&other));

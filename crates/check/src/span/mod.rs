@@ -203,14 +203,19 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         self.wide.get_mut(span)
     }
 
-    /// Puts an entry over `span` by itself, made of the one that was there, where no neighbour can
-    /// be the same thing: if `span` is a cell and meets nothing that is none. Whether it did.
-    pub(crate) fn put_cell(&mut self, span: Span, value: impl FnOnce(Option<&V>) -> V) -> bool {
+    /// Puts an entry over `span` by itself, or changes the one that is there, where no neighbour
+    /// can be the same thing: if `span` is a cell and meets nothing that is none. Whether it did.
+    pub(crate) fn put_cell(
+        &mut self,
+        span: Span,
+        value: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V),
+    ) -> bool {
         let Some(cell) = Self::cell(span) else { return false };
         if self.wide.meets(span) {
             return false;
         }
-        self.cells.put(cell, value);
+        self.cells.put(cell, value, change);
         true
     }
 
@@ -262,7 +267,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     /// Puts an entry over a span that is free, where no neighbour can be the same thing.
     pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
-            Some(cell) => self.cells.put(cell, |_| value),
+            Some(cell) => self.cells.put(cell, || value, |_| ()),
             None => self.wide.insert(span, value),
         }
     }

@@ -22,7 +22,7 @@ use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event, NameId, View};
 
 use super::{Mix, Outcome, Tally, interleave};
-use crate::fetch::versions::{Made, Version, Versions};
+use crate::fetch::versions::{Made, Newest, Version, Versions};
 use crate::fetch::x86::X86;
 use crate::mark::{ChainId, Mark};
 use crate::mistakes::{self, Mistake};
@@ -90,7 +90,7 @@ fn run(amd: bool, steps: &[(u16, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize,
         match *op {
             Op::Store(word, linear) => {
                 let older = versions.newest(span(word).first).filter(|v| v.cpu != p);
-                let clock = machine.store(p, seq, older.as_deref());
+                let clock = machine.store(p, seq, older.as_deref().map(Newest::from));
                 let marker = View::Marker { name: NameId::NONE };
                 let event = Event { seq, ..Event::new(p, marker) };
                 let made = Version {
