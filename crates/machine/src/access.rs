@@ -173,11 +173,7 @@ impl Machine {
             };
             self.users.note(cpu, p.phys.0, p.len, false);
             let now = if self.reorders() { self.last_load(cpu).0 } else { self.tick };
-            for number in self.lines.in_range(Some((p.phys.0, p.len))) {
-                if let Some(line) = self.lines.note_mut(number) {
-                    line.touch(cpu, now);
-                }
-            }
+            self.lines.touch(p.phys.0, p.len, cpu, now);
             self.emit_load(cpu, space, at, p, (order, from));
         }
         if self.reorders() {

@@ -39,6 +39,8 @@ pub struct Again {
     start: u64,
     side: Side,
     stamp: u64,
+    /// As [`Machine::lines_changed`] was: as long as it stays, so does the stamp.
+    changed: u64,
 }
 
 impl Again {
@@ -210,15 +212,16 @@ impl Machine {
         }
         self.fetched_only(cpu, virt, phys, len, start);
         let side = self.side(cpu)?;
-        let stamp = self.lines_stamp(phys, len.into());
-        Some(Again { cpu, virt, phys, len, start, side, stamp })
+        let (stamp, changed) = (self.lines_stamp(phys, len.into()), self.lines_changed());
+        Some(Again { cpu, virt, phys, len, start, side, stamp, changed })
     }
 
     /// Makes a fetch of [`Machine::fetch_only`] once more, if it gets the same: whether it did.
     /// Without any effect if not.
     pub fn fetch_again(&mut self, again: &Again) -> bool {
-        let Again { cpu, virt, phys, len, start, side, stamp } = *again;
-        let same = self.lines_stamp(phys, len.into()) == stamp && self.side(cpu) == Some(side);
+        let Again { cpu, virt, phys, len, start, side, stamp, changed } = *again;
+        let lines = self.lines_changed() == changed || self.lines_stamp(phys, len.into()) == stamp;
+        let same = lines && self.side(cpu) == Some(side);
         if same {
             self.fetched_only(cpu, virt, phys, len, start);
         }

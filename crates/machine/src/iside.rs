@@ -233,8 +233,11 @@ impl Machine {
             let holders = self.holders(number, &who);
             let at = virt.map(|v| v.0 + (a - phys.0));
             if self.line_stored(cpu, at, number, changed, &holders, now)? {
-                let floors = self.fetch_floors();
+                let mut floors = std::mem::take(&mut self.floors);
+                floors.clear();
+                floors.extend(self.all_cpus().map(|cpu| self.fetch_floor(cpu)));
                 self.lines.prune(number, &floors);
+                self.floors = floors;
             }
         }
         if self.has_sets() && self.lines.coherent {

@@ -182,6 +182,25 @@ impl Lines {
         self.map.get_mut(&number)
     }
 
+    /// Notes a CPU's access to the lines with a past in a range, on which no fetch depends.
+    pub(crate) fn touch(&mut self, phys: u64, len: u64, cpu: CpuId, now: u64) {
+        if self.map.is_empty() || len == 0 {
+            return;
+        }
+        let (first, last) = (phys >> self.shift, (phys + (len - 1)) >> self.shift);
+        if first == last {
+            if let Some(line) = self.map.get_mut(&first) {
+                line.touch(cpu, now);
+            }
+            return;
+        }
+        for number in self.in_range(Some((phys, len))) {
+            if let Some(line) = self.map.get_mut(&number) {
+                line.touch(cpu, now);
+            }
+        }
+    }
+
     pub(crate) fn entry(&mut self, number: u64) -> &mut Line {
         self.stamp_line(number);
         self.map.entry(number).or_default()

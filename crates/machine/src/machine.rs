@@ -139,6 +139,8 @@ pub struct Machine {
     pub(crate) watchers: bool,
     /// Counts what may end a wait.
     pub(crate) stirs: u64,
+    /// Room for a list that every store to code makes.
+    pub(crate) floors: Vec<u64>,
     /// What synchronises, if somebody wants to know.
     pub(crate) syncs: Option<Box<Watch>>,
 }
@@ -213,6 +215,7 @@ impl Machine {
             reorders,
             watchers: false,
             stirs: 0,
+            floors: Vec::new(),
             syncs: None,
         };
         let root = machine.new_table(0)?;

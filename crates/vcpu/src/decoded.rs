@@ -54,6 +54,11 @@ impl Decoded {
         Self { bytes: kept, len: bytes.len(), insn, plan, plain, registers_only, moves }
     }
 
+    /// Its bytes and their number as one value.
+    pub(crate) fn key(&self) -> (u128, usize) {
+        (u128::from_le_bytes(self.bytes), self.len)
+    }
+
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&self.bytes)

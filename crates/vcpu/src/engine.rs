@@ -88,12 +88,28 @@ pub(crate) struct Engine {
     /// What [`Engine::restore`] goes back to.
     mark: Mark,
     drops: u32,
+    /// Instructions that are in the exec view, each where its address says, and how often anything
+    /// in there changed.
+    placed: Box<[PlacedAt; PLACED]>,
+    changes: u64,
     pc_register: i32,
     /// The program counter, where it is known. Unicorn is told when it needs it: a call for each
     /// look at it would cost as much as the rest of a step.
     pc: Cell<Option<u64>>,
     /// Unicorn's own is older.
     pc_is_new: bool,
+}
+
+/// Instructions of which it is known that they were placed.
+const PLACED: usize = 64;
+
+/// An instruction that was placed: its bytes as one value with their number, and what
+/// [`Engine::changes`] was then.
+#[derive(Clone, Copy, Default)]
+struct PlacedAt {
+    pc: u64,
+    what: (u128, usize),
+    changes: u64,
 }
 
 /// What registers were noted.
@@ -116,7 +132,9 @@ impl Engine {
         initial_registers(arch, &mut uc)?;
         let saved = did("allocate context", uc.context_alloc())?;
         let (mark, pc) = (Mark::All, Cell::new(None));
-        Ok(Self { uc, saved, mark, drops: 0, pc_register, pc, pc_is_new: false })
+        let placed = Box::new([PlacedAt::default(); PLACED]);
+        let (drops, changes) = (0, 1);
+        Ok(Self { uc, saved, mark, drops, placed, changes, pc_register, pc, pc_is_new: false })
     }
 
     /// A register by the engine's number.
@@ -192,6 +210,25 @@ impl Engine {
         did("restore context", self.uc.context_restore(registers))
     }
 
+    /// As [`Engine::place`]; `what` is the same for equal bytes alone.
+    pub(crate) fn place_known(
+        &mut self,
+        pc: u64,
+        bytes: &[u8],
+        what: (u128, usize),
+    ) -> Result<(), EngineError> {
+        let slot = (pc >> 1 ^ pc >> 7) as usize % PLACED;
+        let there = |p: &PlacedAt| p.pc == pc && p.changes == self.changes && p.what == what;
+        if self.placed.get(slot).is_some_and(there) {
+            return Ok(());
+        }
+        self.place(pc, bytes)?;
+        if let Some(placed) = self.placed.get_mut(slot) {
+            *placed = PlacedAt { pc, what, changes: self.changes };
+        }
+        Ok(())
+    }
+
     /// Makes `bytes` what a fetch at `pc` gets, and forgets translations of other bytes there.
     pub(crate) fn place(&mut self, pc: u64, bytes: &[u8]) -> Result<(), EngineError> {
         let mut at = pc;
@@ -208,6 +245,9 @@ impl Engine {
 
     fn place_in_page(&mut self, at: u64, piece: &[u8]) -> Result<(), EngineError> {
         let placed = self.uc.get_data_mut().exec.place(at, piece);
+        if placed.new_slot || placed.write_to.is_some() {
+            self.changes += 1;
+        }
         if placed.new_slot {
             // The page was served from elsewhere before.
             did("flush TLB", self.uc.ctl_flush_tlb())?;

@@ -43,7 +43,7 @@ impl Vcpu {
     ) -> Result<Native, CpuError> {
         let bytes = what.bytes();
         self.engine.begin()?;
-        self.engine.place(pc, bytes)?;
+        self.engine.place_known(pc, bytes, what.key())?;
         if what.registers_only {
             self.engine.save_pc(pc);
             return match self.engine.run(pc)? {
