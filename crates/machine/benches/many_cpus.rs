@@ -1,5 +1,5 @@
-//! What CPUs cost by their number, in time and in memory: made, in use, patched under, compared.
-//! Run with `cargo bench -p textbed-machine --bench many_cpus`.
+//! What CPUs cost by their number, in time and in memory: made, in use, patched under, compared,
+//! copied. Run with `cargo bench -p textbed-machine --bench many_cpus`.
 
 use divan::{AllocProfiler, Bencher};
 use textbed_arch::{Arch, CpuId, Perm, PhysAddr, SpaceId, VirtAddr};
@@ -85,4 +85,11 @@ fn patch_a_word(bencher: Bencher<'_, '_>, cpus: u16) {
 fn fingerprint(bencher: Bencher<'_, '_>, cpus: u16) {
     let m = in_use(cpus);
     bencher.bench_local(|| m.fingerprint(&[], &[]).expect("a number"));
+}
+
+/// A copy, for a search that goes on in several ways.
+#[divan::bench(args = CPUS)]
+fn copy(bencher: Bencher<'_, '_>, cpus: u16) {
+    let m = in_use(cpus);
+    bencher.bench_local(|| m.copy(Box::new(Stalest)));
 }

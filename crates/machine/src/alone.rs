@@ -58,7 +58,7 @@ struct Use {
 }
 
 /// Which CPUs used which frames for data.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Users {
     frames: FxHashMap<u64, Use>,
     changes: u64,

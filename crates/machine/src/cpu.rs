@@ -1,7 +1,7 @@
 //! Something that executes code on a machine, and calls of functions on it: one by itself, or one
 //! on each of several CPUs by turns.
 //!
-//! Modelled: one step at a time, until the called function returns. Not modelled: snapshots.
+//! Modelled: one step at a time, until the called function returns.
 
 use textbed_arch::effect::Wake;
 use textbed_arch::{CpuId, VirtAddr};

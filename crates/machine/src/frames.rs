@@ -31,6 +31,7 @@ impl Block {
 }
 
 /// The state of all frames.
+#[derive(Clone)]
 pub(crate) struct Frames {
     /// Frames below this were handed out at least once, or lie in `freed`.
     bottom: u64,

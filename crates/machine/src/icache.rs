@@ -71,7 +71,7 @@ struct Way {
 
 /// One CPU's cache of sets and ways. What a line holds is noted at the versions
 /// ([`crate::lines::Held::resident`]): the one that says so, else the newest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Icache {
     shift: u32,
     sets: u64,

@@ -43,7 +43,7 @@ pub(crate) struct Past {
 const MOST_PAST: usize = 512;
 
 /// What one CPU fetched ahead.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Ahead {
     /// Last context synchronisation.
     pub(crate) floor: u64,

@@ -107,7 +107,7 @@ pub struct SyncSeen {
 type Key = (CpuId, Option<CpuId>, u32, Vec<String>, SyncKind);
 
 /// What was seen, and what is to be left out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Watch {
     without: BTreeSet<SyncSite>,
     seen: Vec<SyncSeen>,

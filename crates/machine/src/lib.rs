@@ -21,6 +21,7 @@ mod access;
 mod alone;
 mod choice;
 mod controls;
+mod copy;
 mod cpu;
 mod data;
 mod error;

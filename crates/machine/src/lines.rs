@@ -109,6 +109,7 @@ impl Line {
 }
 
 /// Every line with a past.
+#[derive(Clone)]
 pub(crate) struct Lines {
     map: FxHashMap<u64, Line>,
     shift: u32,

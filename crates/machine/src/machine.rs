@@ -81,6 +81,7 @@ impl MachineConfig {
 }
 
 /// What one CPU has of its own.
+#[derive(Clone)]
 pub(crate) struct PerCpu {
     pub(crate) calls: Vec<CallRef>,
     pub(crate) irqs_on: bool,

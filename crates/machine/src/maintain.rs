@@ -48,7 +48,7 @@ struct PendingInvalidate {
 const MAX_HALVES: usize = 1024;
 
 /// What a CPU has issued, and the moments of its last barriers.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Pending {
     cleans: Vec<PendingClean>,
     invalidates: Vec<PendingInvalidate>,

@@ -22,6 +22,7 @@ pub fn junk_word(pfn: Pfn) -> [u8; 8] {
 }
 
 /// What a written frame holds.
+#[derive(Clone)]
 enum Contents {
     /// These 8 bytes again and again.
     Word([u8; 8]),
@@ -30,6 +31,7 @@ enum Contents {
 }
 
 /// Physical memory from address 0.
+#[derive(Clone)]
 pub(crate) struct Memory {
     bytes: u64,
     frames: FxHashMap<u64, Contents>,

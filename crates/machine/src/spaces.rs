@@ -14,6 +14,7 @@ use crate::leave_out::SyncKind;
 use crate::{Machine, MachineError};
 
 /// One tree of tables.
+#[derive(Clone)]
 pub(crate) struct Space {
     pub(crate) root: PhysAddr,
     pub(crate) exec: ExecMap,

@@ -99,7 +99,7 @@ impl TlbTarget {
 }
 
 /// One CPU's TLB; the youngest entry is the last.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Tlb {
     entries: Vec<TlbEntry>,
     /// Where the last hit was: code runs on in one page.

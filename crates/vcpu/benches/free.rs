@@ -2,10 +2,10 @@
 //! and execute, its data in another to read and write, the same settings otherwise.
 //!
 //! Four loops, each in turn on both, several rounds in one run, the fastest of each: nanoseconds a
-//! turn, and the bare instance's time over ours. Then two CPUs that alternate after every
-//! instruction, beside two bare instances that do; alone with `interleaved` as an argument, and in
-//! two rounds with `twice` beside it: callgrind counts the second (`counted_bare`, `counted_ours`).
-//! Names of architectures and of loops choose among them.
+//! turn, and the bare instance's time over ours, without a limit on instructions and with one. Then
+//! two CPUs that alternate after every instruction, beside two bare instances that do; alone with
+//! `interleaved` as an argument, and in two rounds with `twice` beside it: callgrind counts the
+//! second (`counted_bare`, `counted_ours`). Names of architectures and of loops choose among them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -134,10 +134,10 @@ fn run_free(bed: &mut Bed, entry: u64, turns: u64, slice: u64) {
     bed.forget_events();
 }
 
-/// Nanoseconds a turn: bare, freely without a limit, freely and counted, single steps.
-fn turns(arch: Arch, l: &Loop) -> [f64; 4] {
-    let mut best = [f64::MAX; 4];
-    let mut bare = Bare::new(arch, l);
+/// Nanoseconds a turn: bare and freely without a limit, bare and freely with one, single steps.
+fn turns(arch: Arch, l: &Loop) -> [f64; 5] {
+    let mut best = [f64::MAX; 5];
+    let (mut bare, mut limited) = (Bare::new(arch, l), Bare::new(arch, l));
     let mut beds = [newest(arch), newest(arch), newest(arch)];
     let entries: Vec<u64> = beds.iter_mut().map(|b| b.install_bytes(&l.bytes(arch))).collect();
     let many = if l.name == "own code page" { FEW } else { MANY };
@@ -148,6 +148,10 @@ fn turns(arch: Arch, l: &Loop) -> [f64; 4] {
         let round = [
             timed(MANY, || uc.emu_start(CODE, END, 0, 0).unwrap()),
             timed(many, || run_free(free, entries[0], many, u64::MAX)),
+            timed(FEW, || {
+                limited.start(FEW);
+                limited.uc.emu_start(CODE, END, 0, usize::MAX >> 1).unwrap();
+            }),
             timed(many, || run_free(counted, entries[1], many, u64::MAX - 1)),
             timed(FEW, || {
                 let args = [stepped.at(bed::DATA, 0), FEW, stepped.at(bed::RWX, 0xf00)];
@@ -228,16 +232,16 @@ fn main() {
 }
 
 fn print_turns() {
-    println!("ns a turn           bare    free  (ratio) counted  (ratio)    step");
+    println!("ns a turn             bare     free  (ratio)  with a limit:   free  (ratio)    step");
     for arch in ARCHES {
         for l in &LOOPS {
-            let [bare, free, counted, step] = turns(arch, l);
+            let [bare, free, limited, counted, step] = turns(arch, l);
             println!(
-                "{:8}{:14}{bare:6.2}{free:8.2}{:9.3}{counted:8.2}{:9.3}{step:8.0}",
+                "{:8}{:14}{bare:6.2}{free:9.2}{:9.3}{limited:9.1}{counted:9.2}{:9.3}{step:8.0}",
                 arch.to_string(),
                 l.name,
                 bare / free,
-                bare / counted
+                limited / counted
             );
         }
     }

@@ -29,13 +29,14 @@ struct Cost {
     resident: u64,
     by_turns: Duration,
     others_wait: Duration,
+    noted: Duration,
 }
 
 fn main() {
     for arch in ARCHES {
         println!(
             "{arch}: CPUs | make, ms | ratio | resident, KiB a CPU | ns an instruction, all \
-             run | ratio | one runs, others wait | ratio"
+             run | ratio | one runs, others wait | ratio | all noted and restored, us"
         );
         let mut one: Option<Cost> = None;
         for cpus in CPUS {
@@ -45,7 +46,7 @@ fn main() {
                 |of: fn(&Cost) -> Duration| of(&cost).as_secs_f64() / of(first).as_secs_f64();
             let each = |time: Duration| time.as_nanos() / u128::from(STEPS);
             println!(
-                "{cpus} | {:.1} | {:.1} | {} | {} | {:.2} | {} | {:.2}",
+                "{cpus} | {:.1} | {:.1} | {} | {} | {:.2} | {} | {:.2} | {:.1}",
                 cost.make.as_secs_f64() * 1e3,
                 ratio(|c| c.make),
                 cost.resident / 1024 / u64::from(cpus),
@@ -53,6 +54,7 @@ fn main() {
                 ratio(|c| c.by_turns),
                 each(cost.others_wait),
                 ratio(|c| c.others_wait),
+                cost.noted.as_secs_f64() * 1e6,
             );
             one.get_or_insert(cost);
         }
@@ -72,13 +74,22 @@ fn measure(arch: Arch, cpus: u16) -> Cost {
     let by_turns = run(&mut bed, cpus, &mut |_| "sum_loop");
     // By now every engine has translated code.
     let resident = resident().saturating_sub(before);
+    let mut noted = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        for cpu in &mut bed.cpus {
+            let saved = cpu.save().unwrap();
+            cpu.restore(&saved).unwrap();
+        }
+        noted = noted.min(started.elapsed());
+    }
     let others_wait = run(&mut bed, cpus, &mut |n| if n == 0 { "sum_loop" } else { "wait" });
     for _ in 1..ROUNDS {
         let started = Instant::now();
         drop(std::hint::black_box(Bed::new(config(), Box::new(Newest))));
         make = make.min(started.elapsed());
     }
-    Cost { make, resident, by_turns, others_wait }
+    Cost { make, resident, by_turns, others_wait, noted }
 }
 
 /// The least time for [`STEPS`] instructions of the routines that `routine` names by CPU.

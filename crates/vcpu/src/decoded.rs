@@ -112,6 +112,11 @@ impl Known {
         Some((&slot.what, slot.again.as_ref()?))
     }
 
+    /// What was fetched may not be what is fetched again.
+    pub(crate) fn fetch_anew(&mut self) {
+        self.slots.iter_mut().flatten().for_each(|slot| slot.again = None);
+    }
+
     /// What `bytes`, fetched from `pc`, are.
     pub(crate) fn decode(&mut self, pc: u64, bytes: &[u8], again: Option<Again>) -> Rc<Decoded> {
         let slot = self.slots.get_mut(Self::slot(pc));

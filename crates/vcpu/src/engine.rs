@@ -179,6 +179,15 @@ impl Engine {
         did("save context", self.uc.context_save(&mut self.saved))
     }
 
+    /// All registers, for [`Engine::take_over`].
+    pub(crate) fn registers(&mut self) -> Result<Context, EngineError> {
+        if let Some(pc) = self.pc.get().filter(|_| self.pc_is_new) {
+            self.set_register(self.pc_register, pc)?;
+            self.pc_is_new = false;
+        }
+        did("save context", self.uc.context_init())
+    }
+
     /// Notes the program counter alone, before an instruction that changes nothing else if it does
     /// not come to its end.
     pub(crate) fn save_pc(&mut self, pc: u64) {

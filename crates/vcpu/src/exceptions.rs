@@ -55,7 +55,7 @@ pub(crate) enum Taken {
 }
 
 /// Interrupts, and where their handlers are.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Interrupts {
     /// IDT, VBAR_EL1, or what powerpc's offsets are added to.
     pub(crate) vectors: Option<VirtAddr>,

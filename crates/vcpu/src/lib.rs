@@ -28,4 +28,4 @@ mod wait;
 mod windows;
 mod x86;
 
-pub use vcpu::{RETURN_ADDRESS, Vcpu};
+pub use vcpu::{RETURN_ADDRESS, SavedVcpu, Vcpu};

@@ -13,6 +13,8 @@ use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::MemOrder;
 use textbed_machine::{Cpu, CpuError, Machine, Step};
 
+use unicorn_engine::Context;
+
 use crate::{
     decoded::Known,
     engine::{Engine, EngineError},
@@ -37,6 +39,14 @@ pub struct Vcpu {
     pub(crate) interrupts: Interrupts,
     /// For running freely, once that was asked for.
     pub(crate) free: Option<Box<Free>>,
+}
+
+/// A CPU's registers and what it was doing, as [`Vcpu::save`] noted them.
+pub struct SavedVcpu {
+    registers: Context,
+    running: bool,
+    budget: Option<u64>,
+    interrupts: Interrupts,
 }
 
 impl From<EngineError> for CpuError {
@@ -67,6 +77,35 @@ impl Vcpu {
             interrupts: Interrupts::default(),
             free: None,
         })
+    }
+
+    /// Notes registers and what the CPU is doing: with a copy of the machine
+    /// ([`Machine::copy`]) a state to which one can come back.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn save(&mut self) -> Result<SavedVcpu, CpuError> {
+        Ok(SavedVcpu {
+            registers: self.engine.registers()?,
+            running: self.running,
+            budget: self.budget,
+            interrupts: self.interrupts.clone(),
+        })
+    }
+
+    /// Goes back to what this CPU noted. Nothing that it learnt about the machine's code since then
+    /// counts any more: the machine is taken to be another one.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn restore(&mut self, saved: &SavedVcpu) -> Result<(), CpuError> {
+        self.engine.take_over(&saved.registers)?;
+        self.running = saved.running;
+        self.budget = saved.budget;
+        self.interrupts = saved.interrupts.clone();
+        self.known.fetch_anew();
+        self.forget_known();
+        Ok(())
     }
 
     /// Lets the CPU execute at most this many instructions from now on; then steps end with

@@ -43,6 +43,7 @@ pub struct HashSoftware {
 }
 
 /// The table, and what it was made for.
+#[derive(Clone)]
 pub(crate) struct Hashed {
     format: &'static HashFormat,
     table: HashTable,

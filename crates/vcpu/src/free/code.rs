@@ -200,6 +200,8 @@ impl Code {
 
     /// Nothing is known any more.
     pub(super) fn forget(&mut self) {
+        // Counts of another machine may be the same.
+        self.looked_at = u64::MAX;
         let trap = &self.trap;
         self.pages.iter_mut().for_each(|p| p.forget(trap));
     }

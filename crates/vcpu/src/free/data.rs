@@ -194,6 +194,8 @@ impl Data {
     pub(super) fn forget(&mut self) {
         self.windows.clear();
         self.grants.clear();
+        // Counts of another machine may be the same.
+        self.looked_at = u64::MAX;
     }
 
     /// Whether any page is granted.

@@ -121,7 +121,7 @@ impl Vcpu {
     /// those who read the events, though it gets the same: that its memory was given back, say.
     pub fn forget_known(&mut self) {
         if let Some(free) = self.free.as_mut() {
-            free.side = None;
+            (free.side, free.fetched, free.plain) = (None, None, None);
         }
     }
 
