@@ -462,6 +462,96 @@ fn a_repeated_string_instruction_is_one_step_an_iteration() {
     assert_eq!(uc.get_data().accesses.len(), 4, "a load and a store for each");
 }
 
+/// What the engine does not know ends the run one way or another, before anything happened: by the
+/// hook of unknown instructions, whose `false` makes an error, or by an exception's number.
+#[test]
+fn what_is_no_instruction_ends_the_run_and_changes_nothing() {
+    for t in targets() {
+        let word = 0u32.to_le_bytes();
+        let unknown: &[u8] = if t.arch == Arch::X86 { &[0x0f, 0x0b] } else { &word };
+        let mut uc = instance(&t, &[t.set_1, unknown].concat());
+        let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+        let seen = asked.clone();
+        uc.add_insn_invalid_hook(move |_| {
+            seen.set(seen.get() + 1);
+            false
+        })
+        .unwrap();
+        step(&mut uc, PAGE).unwrap();
+        let at = PAGE + t.set_1.len() as u64;
+        let ended = step(&mut uc, at);
+        let by_hook = asked.get() > 0 || ended == Err(uc_error::INSN_INVALID);
+        let by_number = !uc.get_data().exceptions.is_empty();
+        assert!(by_hook || by_number, "{}: {ended:?}", t.name);
+        assert_eq!(uc.reg_read(t.result), Ok(1), "{}", t.name);
+        assert_eq!(uc.mem_read_as_vec(RAM, 4), uc.mem_read_as_vec(SHADOW, 4), "{}", t.name);
+    }
+}
+
+/// Counting is switched off again: without the hook, and with the blocks translated anew.
+#[test]
+fn a_hook_that_is_removed_is_not_called_any_more() {
+    for t in targets() {
+        let mut uc = instance(&t, &[t.set_1, t.trap].concat());
+        let calls = std::rc::Rc::new(std::cell::Cell::new(0));
+        let seen = calls.clone();
+        let hook = uc.add_block_hook(1, 0, move |_, _, _| seen.set(seen.get() + 1)).unwrap();
+        let _ = uc.emu_start(PAGE, 0, 0, 0);
+        assert_eq!(calls.get(), 1, "{}", t.name);
+        uc.remove_hook(hook).unwrap();
+        uc.ctl_flush_tb().unwrap();
+        let _ = uc.emu_start(PAGE, 0, 0, 0);
+        assert_eq!((calls.get(), uc.get_data().exceptions.len()), (1, 2), "{}", t.name);
+    }
+}
+
+/// Registers that were noted once are come back to after many runs, again and again.
+#[test]
+fn a_context_stays_good_over_many_runs() {
+    for t in targets() {
+        let mut uc = instance(&t, &[t.set_1, t.load].concat());
+        uc.reg_write(t.address, PAGE).unwrap();
+        uc.reg_write(t.loaded, 77).unwrap();
+        let saved = uc.context_init().unwrap();
+        for _ in 0..3 {
+            for at in [PAGE, PAGE + t.set_1.len() as u64] {
+                step(&mut uc, at).unwrap();
+            }
+            assert_ne!(uc.reg_read(t.loaded), Ok(77), "{}", t.name);
+            uc.context_restore(&saved).unwrap();
+            assert_eq!(uc.reg_read(t.loaded), Ok(77), "{}", t.name);
+            assert_eq!(uc.reg_read(t.result), Ok(0), "{}", t.name);
+        }
+    }
+}
+
+/// What a kernel has in the control registers is there for guests that read it, and switches
+/// nothing of the engine's own that is relied on.
+#[test]
+fn control_registers_keep_what_a_kernel_has_in_them() {
+    let all = targets();
+    let mut uc = instance(&all[0], all[0].set_1);
+    uc.reg_write(RegisterX86::CR0, 0x8005_0033).unwrap();
+    uc.reg_write(RegisterX86::CR4, 0x6f0).unwrap();
+    let mut efer = [0; 16];
+    efer[..4].copy_from_slice(&0xc000_0080_u32.to_le_bytes());
+    efer[8..].copy_from_slice(&0xd01_u64.to_le_bytes());
+    uc.reg_write_long(RegisterX86::MSR, &efer).unwrap();
+    uc.reg_write(RegisterX86::RFLAGS, 0x202).unwrap();
+    step(&mut uc, PAGE).unwrap();
+    assert_eq!(uc.reg_read(RegisterX86::RAX), Ok(1), "it still goes by the virtual TLB");
+    assert_eq!(uc.reg_read(RegisterX86::CR0), Ok(0x8005_0033));
+    assert_eq!(uc.reg_read(RegisterX86::CR4), Ok(0x6f0));
+    assert_eq!(uc.reg_read(RegisterX86::RFLAGS).unwrap() & 0x200, 0x200);
+
+    // fmov d0, #1.0, with floating point let in.
+    let mut uc = instance(&all[1], &0x1e6e_1000u32.to_le_bytes());
+    uc.reg_write(RegisterARM64::CPACR_EL1, 3 << 20).unwrap();
+    step(&mut uc, PAGE).unwrap();
+    assert_eq!(uc.reg_read(RegisterARM64::D0), Ok(1f64.to_bits()));
+    assert_eq!(uc.reg_read(RegisterARM64::CPACR_EL1), Ok(3 << 20));
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn the_code_buffer_can_be_made_small() {
