@@ -104,7 +104,7 @@ pub const FEATURES: &[FeatureName] = &[
         "erratum: INVLPG leaves globals",
     ),
     f(Arch::Ppc64le, "coherent_icache", Features::PPC_COHERENT_ICACHE, true, "icache snoops"),
-    f(Arch::Ppc64le, "radix", Features::PPC_RADIX, true, "radix translation"),
+    f(Arch::Ppc64le, "radix", Features::PPC_RADIX, true, "radix trees (else hashed tables)"),
     f(Arch::Ppc64le, "prefixed", Features::PPC_PREFIXED, true, "prefixed instructions"),
     f(Arch::Ppc64le, "tlbie", Features::PPC_TLBIE, true, "broadcast tlbie is used"),
     f(Arch::Ppc64le, "tlbie_stq", Features::PPC_TLBIE_STQ, false, "erratum: tlbie passes stores"),

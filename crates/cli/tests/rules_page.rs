@@ -70,5 +70,10 @@ fn a_branch_patched_on_powerpc() {
 fn every_table_of_the_page_is_checked() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let page = std::fs::read_to_string(root.join("docs/rules.md")).expect("the page");
-    assert_eq!(blocks(&page).len(), 6);
+    assert_eq!(blocks(&page).len(), 7);
+}
+
+#[test]
+fn a_page_made_read_only_with_hashed_tables() {
+    check("hash-entry-flush.tb");
 }
