@@ -48,7 +48,10 @@ pub(crate) const SET_MEMORY: Names = &[
     "set_memory_nx",
     "set_memory_rox",
     "set_memory_np",
+    "set_memory_np_noalias",
     "set_memory_p",
+    "set_memory_global",
+    "set_memory_nonglobal",
     "set_memory_4k",
 ];
 

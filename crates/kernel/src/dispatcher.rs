@@ -17,6 +17,7 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
 use crate::call::Args;
 use crate::errno::is_err_pointer;
 use crate::error::Stop;
+use crate::hotplug::shareable_step;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
 use crate::phases::{Step, step};
@@ -153,6 +154,7 @@ impl Kernel {
         self.machine.preload(self.image.pfn.addr(), &ftrace_caller(self.arch))?;
         let args = Args::of(&[key, if new == 0 { nop } else { new }]);
         Ok(vec![
+            shareable_step(),
             step(move |k, cpu| k.step_call(cpu, "static_call_update", &args)),
             step(|k, cpu| k.step_call(cpu, "synchronize_rcu", &Args::default())),
         ])

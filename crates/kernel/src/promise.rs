@@ -177,6 +177,7 @@ pub const PROMISES: &[PromiseRow] = &[
         Cite::read("Linux 5.19, 6.12 mm/vmalloc.c: one flush over all areas that wait for it"),
     ),
     row("set_memory_np", NOT_ARM64, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
+    row("set_memory_np_noalias", X86, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
 ];
 
 /// The promises of a call on an architecture in a version.

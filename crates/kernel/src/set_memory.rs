@@ -21,8 +21,13 @@ pub(crate) enum Change {
     Rox,
     /// Not present.
     Np,
+    /// The same, but only at this address.
+    NpNoalias,
     /// Present again.
     P,
+    /// Kept by switches of address spaces.
+    Global,
+    Nonglobal,
 }
 
 impl Change {
@@ -35,8 +40,10 @@ impl Change {
             Change::Nx => (Perm::empty(), Perm::EXEC),
             Change::Rox => (Perm::EXEC, Perm::WRITE),
             // Without PRESENT the global bit would read as PROTNONE on x86: it goes too.
-            Change::Np => (Perm::empty(), Perm::PRESENT | Perm::GLOBAL),
+            Change::Np | Change::NpNoalias => (Perm::empty(), Perm::PRESENT | Perm::GLOBAL),
             Change::P => (Perm::PRESENT, Perm::empty()),
+            Change::Global => (Perm::GLOBAL, Perm::empty()),
+            Change::Nonglobal => (Perm::empty(), Perm::GLOBAL),
         }
     }
 
@@ -48,8 +55,8 @@ impl Change {
             Change::X => Promise::Exec,
             Change::Nx => Promise::NoExec,
             Change::Rox => Promise::ReadOnlyExec,
-            Change::Np => Promise::NoAccess,
-            Change::P => Promise::Other,
+            Change::Np | Change::NpNoalias => Promise::NoAccess,
+            Change::P | Change::Global | Change::Nonglobal => Promise::Other,
         }
     }
 }
@@ -92,6 +99,21 @@ pub(crate) fn rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> 
 /// `set_memory_np(addr, numpages)`.
 pub(crate) fn np(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     change(k, cpu, args, Change::Np)
+}
+
+/// `set_memory_np_noalias(addr, numpages)` on x86.
+pub(crate) fn np_noalias(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::NpNoalias)
+}
+
+/// `set_memory_global(addr, numpages)` on x86.
+pub(crate) fn global(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Global)
+}
+
+/// `set_memory_nonglobal(addr, numpages)` on x86.
+pub(crate) fn nonglobal(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    change(k, cpu, args, Change::Nonglobal)
 }
 
 /// `set_memory_p(addr, numpages)`.

@@ -13,6 +13,7 @@ use Then::{Fails, Gives, Keeps};
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 const X86: &[Arch] = &[Arch::X86_64];
+const ARM64: &[Arch] = &[Arch::Arm64];
 const OTHERS: &[Arch] = &[Arch::Arm64, Arch::Ppc64le];
 
 /// What a call does whose allocation fails.
@@ -62,6 +63,16 @@ fn pages(bed: &mut Bed, call: &str, bytes: u64) -> Vec<Arg> {
     common::values(&[area(bed, call, bytes), 1])
 }
 
+/// An area that ends where a table of pages does, and its guard page.
+fn with_guard_behind_a_table(bed: &mut Bed) -> Vec<Arg> {
+    // Large enough to lie behind all that is there.
+    let before = area(bed, "vmalloc", 1 << 20) + (1 << 20) + 0x1000;
+    let bytes = (4 << 20) - before % (2 << 20);
+    let start = area(bed, "vmalloc", bytes);
+    assert_eq!(start, before);
+    common::values(&[start, bytes / 4096 + 1])
+}
+
 fn code(bed: &mut Bed) -> Vec<Arg> {
     vec![Arg::Value(area(bed, "vmalloc", 4096)), Arg::Code(vec![0; 8])]
 }
@@ -87,6 +98,10 @@ const ROWS: &[Row] = &[
         &[Fails],
     ),
     row("set_memory_ro", "6.12", OTHERS, |bed| pages(bed, "vmalloc", 4096), &[]),
+    // mm/memory.c apply_to_page_range(): a table for the guard page, if it lies behind one.
+    row("set_memory_ro", "6.12", ARM64, with_guard_behind_a_table, &[Fails]),
+    row("set_memory_ro", "6.18", ARM64, with_guard_behind_a_table, &[]),
+    row("set_memory_np_noalias", "6.12", X86, |bed| pages(bed, "vmalloc", 4096), &[]),
     // mm/vmalloc.c vm_reset_perms() ignores what the direct map's change returns.
     row(
         "vfree",

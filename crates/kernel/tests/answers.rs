@@ -91,6 +91,11 @@ const ROWS: &[Row] = &[
     (PRESENT, &[Area, Num(0)], [Value(0), Absent, Value(0)]),
     (PRESENT, &[User, Num(1)], [Warns(-14), Absent, NotModelled]),
     (PRESENT, &[Freed, Num(1)], [Warns(-14), Absent, Dies]),
+    (
+        &["set_memory_np_noalias", "set_memory_global", "set_memory_nonglobal"],
+        &[Freed, Num(1)],
+        [Warns(-14), Absent, Absent],
+    ),
     (&["set_memory_4k"], &[Freed, Num(1)], [Warns(-14), Absent, Absent]),
     (&["set_memory_4k"], &[Wild, Num(1)], [NotModelled, Absent, Absent]),
     (&["set_memory_valid"], &[Freed, Num(1), Num(0)], [Absent, Value(0), Absent]),

@@ -128,6 +128,24 @@ fn who_keeps_cpus_waits_for_one_that_comes_up() {
     }
 }
 
+/// Linux 6.12 kernel/bpf/dispatcher.c bpf_dispatcher_update(): the static call takes the lock, when
+/// the other half is already written.
+#[test]
+fn a_lock_taken_inside_is_waited_for_there() {
+    let mut bed = three(Arch::X86_64);
+    let prog = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+    bed.call("remove_cpu", &[2]);
+    bed.call("cpu_up_begin", &[2]);
+    bed.trace();
+    assert_eq!(begin(&mut bed, 1, "bpf_dispatcher_change_prog", &[7, 0, prog]), shared());
+    let trace = bed.trace();
+    assert!(trace.iter().any(|l| l.contains("call bpf_arch_text_copy")), "{trace:#?}");
+    assert!(!trace.iter().any(|l| l.contains("call static_call_update")), "{trace:#?}");
+    bed.call("cpu_up_end", &[2]);
+    finish(&mut bed, 1);
+    assert!(bed.trace().iter().any(|l| l.contains("call static_call_update")));
+}
+
 #[test]
 fn what_linux_returns() {
     let last = |bed: &mut Bed| bed.call("remove_cpu", &[2]);

@@ -2,22 +2,23 @@
 //!
 //! Modelled: the checks of change_memory_common in order, the direct map of the whole area first
 //! (with rodata=full), the purge, the range itself, one flush; the walker's refusal of block
-//! mappings, and the bits that it leaves in entries that were empty (the guard page's). From:
-//! Linux 5.19, 6.12 and 6.18.2 arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled:
-//! tables that the walker makes for holes (before 6.18), the entry behind the end of the array of
-//! pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI), lost updates
-//! of concurrent callers. How 6.18 splits blocks first is in `split`.
+//! mappings, the tables that it makes for holes (before 6.18), and the bits that it leaves in
+//! entries that were empty (the guard page's). From: Linux 5.19, 6.12 and 6.18.2
+//! arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: the entry behind the end of
+//! the array of pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI),
+//! lost updates of concurrent callers. How 6.18 splits blocks first is in `split`.
 
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
-use textbed_machine::{Mapping, Span};
+use textbed_machine::{MapError, Mapping, Span};
 
 use crate::area::{Frames, vm_flags};
 use crate::caps::Fact;
-use crate::errno::EINVAL;
+use crate::errno::{EINVAL, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::set_memory::Change;
+use crate::vmalloc::PMD_SHIFT;
 
 impl Kernel {
     /// `set_memory_*` on arm64.
@@ -76,10 +77,12 @@ impl Kernel {
         self.purge(cpu, None)?;
         let error = self.arm64_update_range(cpu, start, bytes, set, clear)?;
         self.arm64_flush_kernel_range(cpu, start.0, start.0 + bytes)?;
-        if error != 0 {
-            return refused(self, self.flags_of(&[Fact::HugeRefusal]), RefusalReason::HugeMapping);
+        if error == -ENOMEM {
+            refused(self, Flags::default(), RefusalReason::NoMemory)?;
+        } else if error != 0 {
+            refused(self, self.flags_of(&[Fact::HugeRefusal]), RefusalReason::HugeMapping)?;
         }
-        Ok(0)
+        Ok(error)
     }
 
     /// Frames behind pages of an area; pages without a frame are left out.
@@ -138,18 +141,60 @@ impl Kernel {
             Span::Mapped(leaf) if refuses(&leaf) => Some(leaf.virt.max(start)),
             _ => None,
         });
-        let len = block.unwrap_or(end).0 - start.0;
+        let stop = block.unwrap_or(end);
+        let lacking = self.arm64_tables(cpu, start, stop)?;
+        let len = lacking.unwrap_or(stop).0 - start.0;
         if len > 0 {
             self.machine.protect(cpu, SpaceId::KERNEL, start, len, set, clear)?;
             // The walker does not look whether an entry was empty.
             self.machine.stain(cpu, SpaceId::KERNEL, start, len, set, clear)?;
             self.arm64_after_set_pte(cpu)?;
         }
+        if lacking.is_some() {
+            return Ok(-ENOMEM);
+        }
         if let Some(at) = block {
             self.warn_once(cpu, "pageattr: block", WarnReason::HugeMapping, at);
             return Ok(-EINVAL);
         }
         Ok(0)
+    }
+
+    /// Tables for what a range has none for, which `apply_to_page_range` makes (before 6.18): where
+    /// there was no memory for one, if so.
+    fn arm64_tables(
+        &mut self,
+        cpu: CpuId,
+        start: VirtAddr,
+        end: VirtAddr,
+    ) -> Result<Option<VirtAddr>, Stop> {
+        if self.arm64_splits() {
+            return Ok(None);
+        }
+        let spans: Vec<Span> =
+            self.machine.leaves(SpaceId::KERNEL, start, end.0 - start.0).collect();
+        for span in spans {
+            let Span::Gap { virt, len } = span else { continue };
+            let behind = virt.0.saturating_add(len);
+            let mut at = virt;
+            while at.0 < behind {
+                if self.machine.lacks_table(SpaceId::KERNEL, at) {
+                    if self.allocation_fails() {
+                        return Ok(Some(at));
+                    }
+                    match self.machine.make_last_table(cpu, SpaceId::KERNEL, at) {
+                        Ok(_) => {}
+                        Err(MapError::OutOfMemory) => return Ok(Some(at)),
+                        Err(other) => return Err(other.into()),
+                    }
+                }
+                let Some(next) = at.align_down(PMD_SHIFT).0.checked_add(1 << PMD_SHIFT) else {
+                    break;
+                };
+                at = VirtAddr(next);
+            }
+        }
+        Ok(None)
     }
 
     /// `set_memory_valid`.

@@ -16,4 +16,12 @@ pub const NOT_MODELLED: &[NotModelled] = &[
     not("call_rcu", "callbacks"),
     not("flush_icache_all", "use flush_icache_range"),
     not("flush_cache_vmap", "part of vmalloc"),
+    not("set_memory_uc", "cache attributes"),
+    not("set_memory_wc", "cache attributes"),
+    not("set_memory_wt", "cache attributes"),
+    not("set_memory_wb", "cache attributes"),
+    not("set_memory_encrypted", "memory encryption"),
+    not("set_memory_decrypted", "memory encryption"),
+    not("set_pages_ro", "pages by their struct page: set_memory_ro of page_address"),
+    not("set_pages_rw", "pages by their struct page: set_memory_rw of page_address"),
 ];

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, PROTS, V6_13, X86, call, p, since};
+use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, POWER, PROTS, V6_13, X86, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::facts::{V6_2, V6_9, V6_10};
@@ -12,6 +12,8 @@ const SET_MEMORY: Cite = Cite::read(
     "Linux 5.19, 6.12 arch/x86/mm/pat/set_memory.c, arch/arm64/mm/pageattr.c, \
      arch/powerpc/mm/pageattr.c",
 );
+const CPA: Cite =
+    Cite::read("Linux 5.19, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/x86/mm/pat/set_memory.c");
 const PGTABLE: Cite = Cite::read(
     "Linux 6.1, 6.12, 6.18, 7.0 arch/arm64/include/asm/pgtable.h set_pte(), __set_pte_complete(); \
      6.12 arch/powerpc/include/asm/book3s/64/radix.h radix__set_pte_at() (set_pte_at: no ptesync), \
@@ -83,13 +85,52 @@ pub(super) const ROWS: &[CallSpec] = &[
         set_memory::np,
     ),
     call(
+        "set_memory_np_noalias",
+        ADDR_PAGES,
+        Returns::Errno,
+        X86,
+        "makes pages not present at this address alone: the direct map keeps them",
+        CPA,
+        set_memory::np_noalias,
+    ),
+    call(
         "set_memory_p",
         ADDR_PAGES,
         Returns::Errno,
-        NOT_ARM64,
+        POWER,
         "makes pages present again",
         SET_MEMORY,
         set_memory::p,
+    ),
+    since(
+        call(
+            "set_memory_p",
+            ADDR_PAGES,
+            Returns::Errno,
+            X86,
+            "makes pages present again",
+            Cite::deduced("Linux 6.6 (static there) and 6.12 arch/x86/mm/pat/set_memory.c"),
+            set_memory::p,
+        ),
+        Some(V6_9),
+    ),
+    call(
+        "set_memory_global",
+        ADDR_PAGES,
+        Returns::Errno,
+        X86,
+        "has switches of address spaces keep translations of pages",
+        CPA,
+        set_memory::global,
+    ),
+    call(
+        "set_memory_nonglobal",
+        ADDR_PAGES,
+        Returns::Errno,
+        X86,
+        "has them forget these",
+        CPA,
+        set_memory::nonglobal,
     ),
     call(
         "set_memory_4k",

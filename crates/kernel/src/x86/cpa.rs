@@ -5,7 +5,6 @@
 //! the end and when it is left out, errors without rollback, WARNs. From: Linux 5.19, 6.1, 6.4 and
 //! 6.12 arch/x86/mm/pat/set_memory.c. Not modelled: cache attributes, EFI page tables, the dirty
 //! bit (cleared with RW from 6.6 on), protections of the PCI BIOS and of .rodata apart from text.
-//! Collapsed tables go back before the flush here, after it in Linux.
 
 use textbed_arch::{
     CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, PhysAddr, SpaceId, VirtAddr,
@@ -77,7 +76,8 @@ impl Kernel {
         self.purge(cpu, None)?;
         let (set, clear) = change.set_clear();
         let nx_only = (set | clear) == Perm::EXEC;
-        let check_alias = !(nx_only && self.caps.yes(Fact::AliasSkipsNx));
+        let skips = nx_only && self.caps.yes(Fact::AliasSkipsNx);
+        let check_alias = change != Change::NpNoalias && !skips;
         let outcome = self.cpa_range(cpu, start, pages, Cpa { set, clear, check_alias })?;
         self.cpa_flush(cpu, start, pages, outcome)?;
         if change == Change::Rox && outcome.changed && outcome.error == 0 {

@@ -128,6 +128,31 @@ impl Machine {
         })
     }
 
+    /// Makes the table of the last level for an address where nothing is mapped, with those above
+    /// it, as a walker does that may allocate; whether there was none.
+    ///
+    /// # Errors
+    /// A bad address, a large leaf there, or no memory: tables made before that stay.
+    pub fn make_last_table(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+    ) -> Result<bool, MapError> {
+        let (owner, _) = self.range(Some(cpu), space, virt, 1)?;
+        let lacking = self.lacks_table(owner, virt);
+        if lacking {
+            self.make_table(owner, virt, self.format.last_level())?;
+        }
+        Ok(lacking)
+    }
+
+    /// Whether an address where nothing is mapped has no table of the last level.
+    #[must_use]
+    pub fn lacks_table(&self, space: SpaceId, virt: VirtAddr) -> bool {
+        self.path(space, virt, self.format.last_level()).is_none()
+    }
+
     /// The table of `level` for an address, made with those above it if need be, and what they
     /// leave possible.
     fn make_table(
