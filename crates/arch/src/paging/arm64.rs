@@ -19,7 +19,7 @@
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
-use super::{Canonical, Format, Level};
+use super::{Canonical, Format, level};
 use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -40,10 +40,10 @@ pub static ARM64_4K: Format = Format {
     pa_bits: 48,
     big_endian: false,
     levels: &[
-        level("PGD", "level 0", 39, false, true),
-        level("PUD", "level 1", 30, true, true),
-        level("PMD", "level 2", 21, true, true),
-        level("PTE", "level 3", 12, true, false),
+        level("PGD", "level 0", 39, 9, false, true),
+        level("PUD", "level 1", 30, 9, true, true),
+        level("PMD", "level 2", 21, 9, true, true),
+        level("PTE", "level 3", 12, 9, true, false),
     ],
     fields: FIELDS,
     style: STYLE,
@@ -59,10 +59,10 @@ pub static ARM64_16K: Format = Format {
     name: "arm64 16k 48-bit",
     page_shift: 14,
     levels: &[
-        wide("PGD", "level 0", 47, 1, false, true),
-        wide("PUD", "level 1", 36, 11, false, true),
-        wide("PMD", "level 2", 25, 11, true, true),
-        wide("PTE", "level 3", 14, 11, true, false),
+        level("PGD", "level 0", 47, 1, false, true),
+        level("PUD", "level 1", 36, 11, false, true),
+        level("PMD", "level 2", 25, 11, true, true),
+        level("PTE", "level 3", 14, 11, true, false),
     ],
     fields: FIELDS_16K,
     shapes: shapes(FIELDS_16K),
@@ -74,9 +74,9 @@ pub static ARM64_64K: Format = Format {
     name: "arm64 64k 48-bit",
     page_shift: 16,
     levels: &[
-        wide("PGD", "level 1", 42, 6, false, true),
-        wide("PMD", "level 2", 29, 13, true, true),
-        wide("PTE", "level 3", 16, 13, true, false),
+        level("PGD", "level 1", 42, 6, false, true),
+        level("PMD", "level 2", 29, 13, true, true),
+        level("PTE", "level 3", 16, 13, true, false),
     ],
     fields: FIELDS_64K,
     shapes: shapes(FIELDS_64K),
@@ -90,11 +90,11 @@ pub static ARM64_4K_LPA2: Format = Format {
     va_bits: 52,
     pa_bits: 52,
     levels: &[
-        wide("PGD", "level -1", 48, 4, false, true),
-        level("P4D", "level 0", 39, true, true),
-        level("PUD", "level 1", 30, true, true),
-        level("PMD", "level 2", 21, true, true),
-        level("PTE", "level 3", 12, true, false),
+        level("PGD", "level -1", 48, 4, false, true),
+        level("P4D", "level 0", 39, 9, true, true),
+        level("PUD", "level 1", 30, 9, true, true),
+        level("PMD", "level 2", 21, 9, true, true),
+        level("PTE", "level 3", 12, 9, true, false),
     ],
     fields: FIELDS_4K_LPA2,
     style: STYLE_LPA2,
@@ -107,10 +107,10 @@ pub static ARM64_16K_LPA2: Format = Format {
     name: "arm64 16k 52-bit",
     page_shift: 14,
     levels: &[
-        wide("PGD", "level 0", 47, 5, false, true),
-        wide("PUD", "level 1", 36, 11, true, true),
-        wide("PMD", "level 2", 25, 11, true, true),
-        wide("PTE", "level 3", 14, 11, true, false),
+        level("PGD", "level 0", 47, 5, false, true),
+        level("PUD", "level 1", 36, 11, true, true),
+        level("PMD", "level 2", 25, 11, true, true),
+        level("PTE", "level 3", 14, 11, true, false),
     ],
     fields: FIELDS_16K_LPA2,
     style: STYLE_LPA2,
@@ -123,9 +123,9 @@ pub static ARM64_64K_LPA: Format = Format {
     name: "arm64 64k 52-bit",
     page_shift: 16,
     levels: &[
-        wide("PGD", "level 1", 42, 10, true, true),
-        wide("PMD", "level 2", 29, 13, true, true),
-        wide("PTE", "level 3", 16, 13, true, false),
+        level("PGD", "level 1", 42, 10, true, true),
+        level("PMD", "level 2", 29, 13, true, true),
+        level("PTE", "level 3", 16, 13, true, false),
     ],
     fields: FIELDS_64K_LPA,
     shapes: shapes(FIELDS_64K_LPA),
@@ -167,35 +167,6 @@ const STYLE: KernelStyle = KernelStyle {
 
 /// The same where the shareability is TCR_EL1's.
 const STYLE_LPA2: KernelStyle = KernelStyle { leaf_bits: 1 << 10, ..STYLE };
-
-const fn level(
-    name: &'static str,
-    manual_name: &'static str,
-    index_shift: u32,
-    leaf_allowed: bool,
-    table_allowed: bool,
-) -> Level {
-    wide(name, manual_name, index_shift, 9, leaf_allowed, table_allowed)
-}
-
-const fn wide(
-    name: &'static str,
-    manual_name: &'static str,
-    index_shift: u32,
-    index_bits: u32,
-    leaf_allowed: bool,
-    table_allowed: bool,
-) -> Level {
-    Level {
-        name,
-        manual_name,
-        index_shift,
-        index_bits,
-        entry_bytes: 8,
-        leaf_allowed,
-        table_allowed,
-    }
-}
 
 const ALL: u8 = 0b1111;
 const PUD: u8 = 0b0010;

@@ -14,7 +14,7 @@
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
-use super::{Canonical, Format, Level};
+use super::{Canonical, Format, level};
 use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -40,10 +40,10 @@ pub static HASH_TREE_4K: Format = Format {
     page_shift: 12,
     va_bits: 46,
     levels: &[
-        level("PGD", 37, 9, false, true),
-        level("PUD", 28, 9, false, true),
-        level("PMD", 21, 7, false, true),
-        level("PTE", 12, 9, true, false),
+        level("PGD", "PGD", 37, 9, false, true),
+        level("PUD", "PUD", 28, 9, false, true),
+        level("PMD", "PMD", 21, 7, false, true),
+        level("PTE", "PTE", 12, 9, true, false),
     ],
     fields: FIELDS_4K,
     shapes: shapes(FIELDS_4K),
@@ -56,10 +56,10 @@ pub static HASH_TREE_64K: Format = Format {
     page_shift: 16,
     va_bits: 52,
     levels: &[
-        level("PGD", 44, 8, false, true),
-        level("PUD", 34, 10, true, true),
-        level("PMD", 24, 10, true, true),
-        level("PTE", 16, 8, true, false),
+        level("PGD", "PGD", 44, 8, false, true),
+        level("PUD", "PUD", 34, 10, true, true),
+        level("PMD", "PMD", 24, 10, true, true),
+        level("PTE", "PTE", 16, 8, true, false),
     ],
     fields: FIELDS_64K,
     shapes: shapes(FIELDS_64K),
@@ -89,24 +89,6 @@ const STYLE: KernelStyle = KernelStyle {
     dirty_recent: DirtyRule::IfWritable,
     dirty_older: DirtyRule::IfWritable,
 };
-
-const fn level(
-    name: &'static str,
-    index_shift: u32,
-    index_bits: u32,
-    leaf_allowed: bool,
-    table_allowed: bool,
-) -> Level {
-    Level {
-        name,
-        manual_name: name,
-        index_shift,
-        index_bits,
-        entry_bytes: 8,
-        leaf_allowed,
-        table_allowed,
-    }
-}
 
 const ALL: u8 = 0b1111;
 const UPPER: u8 = 0b0111;

@@ -87,6 +87,27 @@ pub struct Level {
     pub table_allowed: bool,
 }
 
+/// A row of a format's table of levels: its names, where its index is, and whether its entries may
+/// be leaves and tables. Entries have 8 bytes.
+const fn level(
+    name: &'static str,
+    manual_name: &'static str,
+    index_shift: u32,
+    index_bits: u32,
+    leaf_allowed: bool,
+    table_allowed: bool,
+) -> Level {
+    Level {
+        name,
+        manual_name,
+        index_shift,
+        index_bits,
+        entry_bytes: 8,
+        leaf_allowed,
+        table_allowed,
+    }
+}
+
 impl Level {
     /// Number of entries in a table of this level.
     #[must_use]

@@ -15,7 +15,7 @@
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
-use super::{Canonical, Format, Level};
+use super::{Canonical, Format, Level, level};
 use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -58,7 +58,10 @@ const COMMON: Format = Format {
     va_bits: 32,
     pa_bits: 32,
     big_endian: true,
-    levels: &[level("PGD", 22, false), level("PTE", 12, true)],
+    levels: &[
+        Level { entry_bytes: 4, ..level("PGD", "PGD", 22, 10, false, true) },
+        Level { entry_bytes: 4, ..level("PTE", "PTE", 12, 10, true, false) },
+    ],
     fields: &[],
     style: STYLE,
     shapes: shapes(&[]),
@@ -74,18 +77,6 @@ const STYLE: KernelStyle = KernelStyle {
     dirty_recent: DirtyRule::IfWritable,
     dirty_older: DirtyRule::IfWritable,
 };
-
-const fn level(name: &'static str, index_shift: u32, last: bool) -> Level {
-    Level {
-        name,
-        manual_name: name,
-        index_shift,
-        index_bits: 10,
-        entry_bytes: 4,
-        leaf_allowed: last,
-        table_allowed: !last,
-    }
-}
 
 const PGD: u8 = 0b01;
 const PTE: u8 = 0b10;

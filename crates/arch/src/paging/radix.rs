@@ -12,7 +12,7 @@
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
-use super::{Canonical, Format, Level};
+use super::{Canonical, Format, level};
 use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -31,10 +31,10 @@ pub static RADIX_4K: Format = Format {
     name: "powerpc radix 4k",
     page_shift: 12,
     levels: &[
-        level("PGD", 39, 13, false, true),
-        level("PUD", 30, 9, true, true),
-        level("PMD", 21, 9, true, true),
-        level("PTE", 12, 9, true, false),
+        level("PGD", "PDE", 39, 13, false, true),
+        level("PUD", "PDE", 30, 9, true, true),
+        level("PMD", "PDE", 21, 9, true, true),
+        level("PTE", "PTE", 12, 9, true, false),
     ],
     fields: FIELDS_4K,
     shapes: shapes(FIELDS_4K),
@@ -46,10 +46,10 @@ pub static RADIX_64K: Format = Format {
     name: "powerpc radix 64k",
     page_shift: 16,
     levels: &[
-        level("PGD", 39, 13, false, true),
-        level("PUD", 30, 9, true, true),
-        level("PMD", 21, 9, true, true),
-        level("PTE", 16, 5, true, false),
+        level("PGD", "PDE", 39, 13, false, true),
+        level("PUD", "PDE", 30, 9, true, true),
+        level("PMD", "PDE", 21, 9, true, true),
+        level("PTE", "PTE", 16, 5, true, false),
     ],
     fields: FIELDS_64K,
     shapes: shapes(FIELDS_64K),
@@ -79,25 +79,6 @@ const STYLE: KernelStyle = KernelStyle {
     dirty_recent: DirtyRule::IfWritable,
     dirty_older: DirtyRule::IfWritable,
 };
-
-const fn level(
-    name: &'static str,
-    index_shift: u32,
-    index_bits: u32,
-    leaf_allowed: bool,
-    table_allowed: bool,
-) -> Level {
-    let manual_name = if table_allowed { "PDE" } else { "PTE" };
-    Level {
-        name,
-        manual_name,
-        index_shift,
-        index_bits,
-        entry_bytes: 8,
-        leaf_allowed,
-        table_allowed,
-    }
-}
 
 const ALL: u8 = 0b1111;
 const UPPER: u8 = 0b0111;

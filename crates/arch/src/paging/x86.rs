@@ -9,7 +9,7 @@
 use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
 use super::shape::shapes;
-use super::{Canonical, Format, Level};
+use super::{Canonical, Format, level};
 use crate::cite::Cite;
 use crate::isa::Arch;
 use crate::perm::Perm;
@@ -30,10 +30,10 @@ pub static X86_64_4LEVEL: Format = Format {
     pa_bits: 52,
     big_endian: false,
     levels: &[
-        level("PGD", "PML4E", 39, false, true),
-        level("PUD", "PDPTE", 30, true, true),
-        level("PMD", "PDE", 21, true, true),
-        level("PTE", "PTE", 12, true, false),
+        level("PGD", "PML4E", 39, 9, false, true),
+        level("PUD", "PDPTE", 30, 9, true, true),
+        level("PMD", "PDE", 21, 9, true, true),
+        level("PTE", "PTE", 12, 9, true, false),
     ],
     fields: FIELDS,
     style: STYLE,
@@ -47,11 +47,11 @@ pub static X86_64_5LEVEL: Format = Format {
     name: "x86-64 5-level",
     va_bits: 57,
     levels: &[
-        level("PGD", "PML5E", 48, false, true),
-        level("P4D", "PML4E", 39, false, true),
-        level("PUD", "PDPTE", 30, true, true),
-        level("PMD", "PDE", 21, true, true),
-        level("PTE", "PTE", 12, true, false),
+        level("PGD", "PML5E", 48, 9, false, true),
+        level("P4D", "PML4E", 39, 9, false, true),
+        level("PUD", "PDPTE", 30, 9, true, true),
+        level("PMD", "PDE", 21, 9, true, true),
+        level("PTE", "PTE", 12, 9, true, false),
     ],
     fields: &FIELDS_5LEVEL,
     shapes: shapes(&FIELDS_5LEVEL),
@@ -91,24 +91,6 @@ const STYLE: KernelStyle = KernelStyle {
     dirty_recent: DirtyRule::IfWritable,
     dirty_older: DirtyRule::Always,
 };
-
-const fn level(
-    name: &'static str,
-    manual_name: &'static str,
-    index_shift: u32,
-    leaf_allowed: bool,
-    table_allowed: bool,
-) -> Level {
-    Level {
-        name,
-        manual_name,
-        index_shift,
-        index_bits: 9,
-        entry_bytes: 8,
-        leaf_allowed,
-        table_allowed,
-    }
-}
 
 const ALL: u8 = 0b1111;
 const PGD: u8 = 0b0001;
