@@ -109,7 +109,8 @@ fn values_as_linux_writes_them() {
     assert_eq!(HPT_3_0.segment([words[0] & !(1 << 27), words[1]]), None, "not valid");
     assert_eq!(HPT_3_0.segment([words[0], words[1] | 3 << 62]), None, "no such size");
     assert_eq!(HPT_3_0.segment([words[0], words[1] & !0x100]), None, "no such pages");
-    // PP_RXXX, N, R, in a 64 KiB page of a segment with 64 KiB pages.
+    // Protection 6 (the kernel reads, a process has nothing), N, R, in a 64 KiB page of a segment
+    // with 64 KiB pages.
     let words = HPT_2_07.encode_entry(&kernel_segment(40, 16), VMALLOC, &entry(16, 6, true), false);
     assert_eq!(words.unwrap()[1], 1 << 63 | 0x300_0000 | 1 << 12 | 0x106);
     // A segment register and an entry of 32 bits: VSID by Linux's 0x111 of the segment's number.
