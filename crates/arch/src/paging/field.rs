@@ -124,6 +124,16 @@ impl Field {
         (raw & !self.mask()) | ((value << self.lo_bit) & self.mask())
     }
 
+    /// Whether that is its name, at compile time too.
+    pub(super) const fn is_called(&self, name: &str) -> bool {
+        let (own, name) = (self.name.as_bytes(), name.as_bytes());
+        let mut same = 0;
+        while same < own.len() && same < name.len() && own[same] == name[same] {
+            same += 1;
+        }
+        same == own.len() && same == name.len()
+    }
+
     /// Whether an entry of `level` and kind has the field.
     #[must_use]
     pub fn is_in(&self, level: usize, leaf: bool) -> bool {

@@ -250,8 +250,15 @@ impl Format {
 
     /// The field called `name`, for the first level and kind that has one.
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|f| f.name == name)
+    pub const fn field(&self, name: &str) -> Option<&'static Field> {
+        let mut n = 0;
+        while n < self.fields.len() {
+            if self.fields[n].is_called(name) {
+                return Some(&self.fields[n]);
+            }
+            n += 1;
+        }
+        None
     }
 
     /// Whether the tree can be asked for `va` at all.

@@ -9,6 +9,7 @@
 //! the lock around `tlbie`.
 
 use textbed_arch::hashed::{Placed, Rights, Segment};
+use textbed_arch::paging::{Field, HASH_TREE_4K};
 use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::Access;
 use textbed_machine::{HashSoftware, Span};
@@ -36,16 +37,24 @@ const HASH_DEFAULT_KERNEL_KEY: u64 = 3;
 const BATCH: usize = 192;
 
 /// Bits of a leaf.
-const EXEC: u64 = 1;
-const WRITE: u64 = 1 << 1;
-const READ: u64 = 1 << 2;
-const PRIVILEGED: u64 = 1 << 3;
-const DIRTY: u64 = 1 << 7;
-const ACCESSED: u64 = 1 << 8;
-const HASHED: u64 = 1 << 60;
+const EXEC: u64 = bits("EXEC");
+const WRITE: u64 = bits("WRITE");
+const READ: u64 = bits("READ");
+const PRIVILEGED: u64 = bits("PRIVILEGED");
+const DIRTY: u64 = bits("DIRTY");
+const ACCESSED: u64 = bits("ACCESSED");
+const HASHED: u64 = bits("H_HASHED");
 /// The slot in the group, and whether that is the secondary one.
-const SLOT_SHIFT: u32 = 53;
-const SLOT: u64 = 15 << SLOT_SHIFT;
+const SLOT: &Field = field("H_SLOT");
+const SECOND: &Field = field("H_SECOND");
+
+const fn field(name: &str) -> &'static Field {
+    HASH_TREE_4K.field(name).expect("a field of the format")
+}
+
+const fn bits(name: &str) -> u64 {
+    field(name).mask()
+}
 
 /// The first address of the vmalloc region, H_KERN_VIRT_START; the linear map lies below.
 const VIRT_START: u64 = 0xc000_3d00_0000_0000;
@@ -105,8 +114,7 @@ fn refill(leaf: u64, access: Access) -> Option<(u64, Rights)> {
 
 /// The leaf with the place of its entry.
 fn made(leaf: u64, placed: &Placed) -> u64 {
-    let slot = placed.slot | u64::from(placed.secondary) << 3;
-    leaf & !SLOT | HASHED | slot << SLOT_SHIFT
+    SECOND.put(SLOT.put(leaf | HASHED, placed.slot), u64::from(placed.secondary))
 }
 
 impl Kernel {
@@ -194,27 +202,7 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
-    use textbed_arch::paging::HASH_TREE_4K;
-
     use super::*;
-
-    #[test]
-    fn bits_are_the_formats() {
-        let mask = |name| HASH_TREE_4K.field(name).map(|f| f.mask());
-        for (name, bits) in [
-            ("EXEC", EXEC),
-            ("WRITE", WRITE),
-            ("READ", READ),
-            ("PRIVILEGED", PRIVILEGED),
-            ("DIRTY", DIRTY),
-            ("ACCESSED", ACCESSED),
-            ("H_HASHED", HASHED),
-        ] {
-            assert_eq!(mask(name), Some(bits), "{name}");
-        }
-        assert_eq!(mask("H_SLOT").unwrap() | mask("H_SECOND").unwrap(), SLOT);
-        assert_eq!(FRAME_BYTES, 1 << FRAME_SHIFT);
-    }
 
     /// An entry grants the kernel what its leaf does, and a process nothing.
     #[test]
@@ -230,7 +218,7 @@ mod tests {
             assert_eq!(refill(leaf, Access::Write).is_some(), perm.writable());
             assert_eq!(refill(leaf, Access::Exec).is_some(), perm.executable());
             let placed = Placed { addr: PhysAddr(0), slot: 5, secondary: true };
-            assert_eq!(made(leaf, &placed) & SLOT, 13 << SLOT_SHIFT);
+            assert_eq!(made(leaf, &placed), leaf | 1 << 60 | 13 << 53);
         }
         // PAGE_NONE of a process: not the kernel's.
         assert!(refill(READ, Access::Read).is_none());
