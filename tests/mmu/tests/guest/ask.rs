@@ -4,6 +4,7 @@ use textbed_arch::VirtAddr;
 use textbed_arch::paging::{Attempt, Format, Privilege, Refusal, Syndrome};
 use textbed_mmu::cases::{CODE, Case, LEVELS, TABLES, USER_CODE, reached, va};
 
+use crate::compare::Subject;
 use crate::qemu::{Answer, Raw};
 
 /// Where a case has what follows its entries: where to begin, the privilege, the address, a
@@ -166,37 +167,6 @@ fn access(format: &Format, arch: &dyn Arch, case: &Case) -> Access {
     }
 }
 
-/// The case as the guest reads it.
-pub(crate) fn ask(format: &Format, arch: &dyn Arch, case: &Case) -> Raw {
-    let va = address(format, arch, case);
-    let entries = std::array::from_fn(|level| {
-        // Levels below the leaf: something to write that nobody reads.
-        let at = if level <= case.leaf { format.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
-        (arch.base() + TABLES[level] + at, case.entries[level])
-    });
-    access(format, arch, case).ask(&entries, &arch.settings(format, case).1)
-}
-
-/// What the guest's answer says.
-pub(crate) fn read(format: &Format, arch: &dyn Arch, case: &Case, answer: &Answer) -> Outcome {
-    let seen = match arch.ended(case, answer) {
-        End::Done => {
-            let access = access(format, arch, case);
-            access.reached(answer, access.mark)
-        }
-        End::Fault(told, at) => Seen::Fault(told, at),
-        End::Nowhere => Seen::Nowhere,
-        End::Strange => Seen::Strange(*answer),
-    };
-    let mut entries = case.entries;
-    entries[..=case.leaf].copy_from_slice(&answer[ENTRIES..=ENTRIES + case.leaf]);
-    if let Some(level) = case.access(format, arch.base()).err().and_then(Refusal::level) {
-        let free = arch.may_change();
-        entries[level] = entries[level] & !free | case.entries[level] & free;
-    }
-    Outcome { seen, entries }
-}
-
 /// What we say.
 pub(crate) fn ours(format: &Format, arch: &dyn Arch, case: &Case) -> Outcome {
     let result = case.access(format, arch.base());
@@ -215,7 +185,61 @@ pub(crate) fn ours(format: &Format, arch: &dyn Arch, case: &Case) -> Outcome {
     Outcome { seen, entries: arch.entries_after(format, case, result) }
 }
 
-/// What this MMU makes of it by what we say: the same, but for known differences.
-pub(crate) fn taken(format: &Format, arch: &dyn Arch, case: &Case) -> Outcome {
-    arch.known(format, case, ours(format, arch, case))
+/// A tree that an architecture's MMU walks.
+#[derive(Clone, Copy)]
+pub(crate) struct Walked<'a> {
+    pub(crate) format: &'a Format,
+    pub(crate) arch: &'a dyn Arch,
+}
+
+impl Subject for Walked<'_> {
+    type Case = Case;
+
+    fn name(&self) -> &'static str {
+        self.format.name
+    }
+
+    fn ask(&self, case: &Case) -> Raw {
+        let &Walked { format, arch } = self;
+        let va = address(format, arch, case);
+        let entries = std::array::from_fn(|level| {
+            // Levels below the leaf: something to write that nobody reads.
+            let read = level <= case.leaf;
+            let at = if read { format.index(level, VirtAddr(va)) * 8 } else { 0xfff8 };
+            (arch.base() + TABLES[level] + at, case.entries[level])
+        });
+        access(format, arch, case).ask(&entries, &arch.settings(format, case).1)
+    }
+
+    fn read(&self, case: &Case, answer: &Answer) -> Outcome {
+        let &Walked { format, arch } = self;
+        let seen = match arch.ended(case, answer) {
+            End::Done => {
+                let access = access(format, arch, case);
+                access.reached(answer, access.mark)
+            }
+            End::Fault(told, at) => Seen::Fault(told, at),
+            End::Nowhere => Seen::Nowhere,
+            End::Strange => Seen::Strange(*answer),
+        };
+        let mut entries = case.entries;
+        entries[..=case.leaf].copy_from_slice(&answer[ENTRIES..=ENTRIES + case.leaf]);
+        if let Some(level) = case.access(format, arch.base()).err().and_then(Refusal::level) {
+            let free = arch.may_change();
+            entries[level] = entries[level] & !free | case.entries[level] & free;
+        }
+        Outcome { seen, entries }
+    }
+
+    fn ours(&self, case: &Case) -> Outcome {
+        ours(self.format, self.arch, case)
+    }
+
+    fn taken(&self, case: &Case) -> Outcome {
+        self.arch.known(self.format, case, self.ours(case))
+    }
+
+    fn column(&self, case: &Case) -> String {
+        case.column(self.format)
+    }
 }

@@ -2,8 +2,6 @@
 //!
 //! Everything that is not of one machine: `hashed64` and `hashed32` have these.
 
-use std::time::Instant;
-
 use textbed_arch::hashed::{
     Block, Found, HASH_SYNDROME_ROWS, HashEntry, HashFormat, HashMmu, HashRefusal, HashTable, Keys,
     Part, Rights, Segment, Words,
@@ -11,10 +9,10 @@ use textbed_arch::hashed::{
 use textbed_arch::paging::{Attempt, Privilege};
 use textbed_arch::{PhysAddr, VirtAddr};
 use textbed_mmu::cases::{LEVELS, Rng, WHAT, WHO};
-use textbed_mmu::tally::Tally;
 
 use crate::ask::{Access, ENTRIES, End, Outcome, Seen};
-use crate::qemu::{Answer, BATCH, Guest, Raw};
+use crate::compare::{Answered, Subject, catch};
+use crate::qemu::{Answer, Raw};
 
 /// Entries that a case puts into the table.
 pub(crate) const MOST: usize = 2;
@@ -60,24 +58,6 @@ fn stored_words(format: &HashFormat, machine: &dyn Machine, case: &Case) -> [(u6
         Some((at, words)) => (at + (n as u64 & 1) * format.word_bytes, words[n & 1]),
         None => (spare, 0),
     })
-}
-
-fn ask(format: &HashFormat, machine: &dyn Machine, case: &Case) -> Raw {
-    let entries = stored_words(format, machine, case);
-    machine.access(case).ask(&entries, &machine.controls(case))
-}
-
-fn read(machine: &dyn Machine, case: &Case, answer: &Answer) -> Outcome {
-    let access = machine.access(case);
-    let seen = match machine.ended(case, answer) {
-        End::Done => access.reached(answer, machine.stored(access.mark)),
-        End::Fault(told, at) => Seen::Fault(told, at),
-        End::Nowhere => Seen::Nowhere,
-        End::Strange => Seen::Strange(*answer),
-    };
-    let mut entries = [0; LEVELS];
-    entries[..2 * MOST].copy_from_slice(&answer[ENTRIES..][..2 * MOST]);
-    Outcome { seen, entries }
 }
 
 /// Our lookup over the case's entries; everything else in the table is empty.
@@ -130,80 +110,69 @@ pub(crate) fn ours(format: &HashFormat, machine: &dyn Machine, case: &Case) -> O
     Outcome { seen, entries: words }
 }
 
-fn taken(format: &HashFormat, machine: &dyn Machine, case: &Case) -> Outcome {
-    machine.known(format, case, ours(format, machine, case))
+/// A table that a machine looks up.
+#[derive(Clone, Copy)]
+pub(crate) struct Looked<'a> {
+    pub(crate) format: &'a HashFormat,
+    pub(crate) machine: &'a dyn Machine,
 }
 
-/// A case with the guest's answer.
-pub(crate) struct Answered {
-    pub(crate) case: Case,
-    theirs: Outcome,
+impl Subject for Looked<'_> {
+    type Case = Case;
+
+    fn name(&self) -> &'static str {
+        self.format.name
+    }
+
+    fn ask(&self, case: &Case) -> Raw {
+        let entries = stored_words(self.format, self.machine, case);
+        self.machine.access(case).ask(&entries, &self.machine.controls(case))
+    }
+
+    fn read(&self, case: &Case, answer: &Answer) -> Outcome {
+        let access = self.machine.access(case);
+        let seen = match self.machine.ended(case, answer) {
+            End::Done => access.reached(answer, self.machine.stored(access.mark)),
+            End::Fault(told, at) => Seen::Fault(told, at),
+            End::Nowhere => Seen::Nowhere,
+            End::Strange => Seen::Strange(*answer),
+        };
+        let mut entries = [0; LEVELS];
+        entries[..2 * MOST].copy_from_slice(&answer[ENTRIES..][..2 * MOST]);
+        Outcome { seen, entries }
+    }
+
+    fn ours(&self, case: &Case) -> Outcome {
+        ours(self.format, self.machine, case)
+    }
+
+    fn taken(&self, case: &Case) -> Outcome {
+        self.machine.known(self.format, case, self.ours(case))
+    }
+
+    fn column(&self, case: &Case) -> String {
+        format!("{} {:?} {:?}", case.column, case.who, case.what).to_lowercase()
+    }
 }
 
-/// Compares cases; returns them with the guest's answers.
-pub(crate) fn compare(
-    format: &HashFormat,
+/// Every wrong table must be caught.
+pub(crate) fn catch_tables(
     machine: &dyn Machine,
-    guest: &mut Guest,
-    cases: impl Iterator<Item = Case>,
-) -> Vec<Answered> {
-    let began = Instant::now();
-    let (mut tally, mut kinds) = (Tally::default(), Tally::default());
-    let (mut all, mut wrong, mut differences) = (Vec::new(), Vec::new(), 0);
-    let mut cases = cases.peekable();
-    while cases.peek().is_some() {
-        let batch: Vec<Case> = cases.by_ref().take(BATCH).collect();
-        let raw: Vec<Raw> = batch.iter().map(|case| ask(format, machine, case)).collect();
-        for (case, answer) in batch.into_iter().zip(guest.run(&raw)) {
-            let theirs = read(machine, &case, &answer);
-            let (ours, known) = (ours(format, machine, &case), taken(format, machine, &case));
-            let difference = ours != known;
-            if difference {
-                // Not counted as equal; but it must be this difference and no other.
-                differences += 1;
-            } else {
-                let column = format!("{} {:?} {:?}", case.column, case.who, case.what);
-                tally.add(column.to_lowercase(), ours == theirs);
-                if let Seen::Fault(told, _) = ours.seen {
-                    let kind = format!("vector {:#x} code {:#x}", told.vector, told.code);
-                    kinds.add(kind, ours == theirs);
-                }
-            }
-            if known != theirs && wrong.len() < 10 {
-                wrong.push(format!("{case:x?}:\n  ours {known:x?}\n  theirs {theirs:x?}"));
-            }
-            all.push(Answered { case, theirs });
-        }
-    }
-    let (faults, _) = kinds.report(&format!("{} faults", format.name));
-    let (compared, equal) = tally.report(format.name);
-    let (name, seconds) = (format.name, began.elapsed().as_secs_f64());
-    println!("{name}: {differences} known differences, not among those; {seconds:.1} s");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(faults > 0 && compared > faults && compared == equal);
-    all
-}
-
-/// Every wrong table must be caught by some answered case.
-pub(crate) fn catch(machine: &dyn Machine, seeds: &[(String, HashFormat)], answered: &[Answered]) {
-    for (what, wrong) in seeds {
-        let differs = |a: &&Answered| taken(wrong, machine, &a.case) != a.theirs;
-        let n = answered.iter().filter(differs).count();
-        println!("  {} with {what}: caught by {n} of {} cases", wrong.name, answered.len());
-        assert!(n > 0, "{}: no case tells a table with {what}", wrong.name);
-    }
-    println!("{} wrong tables, {} caught", seeds.len(), seeds.len());
+    seeds: &[(String, HashFormat)],
+    answered: &[Answered<Case>],
+) {
+    let wrong = seeds.iter().map(|(what, format)| (what.as_str(), Looked { format, machine }));
+    catch(wrong, answered);
 }
 
 /// Every part of a syndrome but `never` must have been told of some access.
 pub(crate) fn syndromes(
-    format: &HashFormat,
-    machine: &dyn Machine,
-    answered: &[Answered],
+    &Looked { format, machine }: &Looked<'_>,
+    answered: &[Answered<Case>],
     never: &[&str],
 ) {
     for row in HASH_SYNDROME_ROWS.iter().filter(|row| !never.contains(&row.name)) {
-        let told = |a: &&Answered| {
+        let told = |a: &&Answered<Case>| {
             let why = result(format, machine, &a.case).err();
             why.is_some_and(|why| (row.when)(why, a.case.what))
         };

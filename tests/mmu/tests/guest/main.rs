@@ -11,6 +11,7 @@
 
 mod arm64;
 mod ask;
+mod compare;
 mod hashed;
 mod hashed32;
 mod hashed64;
@@ -18,9 +19,9 @@ mod powerpc;
 mod qemu;
 mod x86;
 
-use std::time::Instant;
-
-use ask::{Arch, Outcome, Seen, ask, ours, read, taken};
+use ask::{Arch, Walked};
+use compare::{Answered, Subject, catch, compare, told_apart};
+use hashed::Looked;
 use qemu::{BATCH, Guest, Raw};
 use textbed_arch::hashed::{HPT_2_07, HPT_3_0, HPT_32};
 use textbed_arch::insn::Family;
@@ -30,97 +31,31 @@ use textbed_arch::paging::{
 };
 use textbed_mmu::cases::{Case, LEVELS, reserved as reserved_cases};
 use textbed_mmu::seeds;
-use textbed_mmu::tally::Tally;
-
-/// A case with the guest's answer.
-struct Answered {
-    case: Case,
-    theirs: Outcome,
-}
-
-/// Compares cases; returns them with the guest's answers.
-fn compare(
-    format: &Format,
-    arch: &dyn Arch,
-    guest: &mut Guest,
-    cases: impl Iterator<Item = Case>,
-) -> Vec<Answered> {
-    let began = Instant::now();
-    let (mut tally, mut kinds) = (Tally::default(), Tally::default());
-    let (mut all, mut wrong, mut differences) = (Vec::new(), Vec::new(), 0);
-    let mut cases = cases.peekable();
-    while cases.peek().is_some() {
-        let batch: Vec<Case> = cases.by_ref().take(BATCH).collect();
-        let raw: Vec<Raw> = batch.iter().map(|case| ask(format, arch, case)).collect();
-        for (case, answer) in batch.into_iter().zip(guest.run(&raw)) {
-            let theirs = read(format, arch, &case, &answer);
-            let (ours, known) = (ours(format, arch, &case), taken(format, arch, &case));
-            if ours != known {
-                // Not counted as equal; but it must be this difference and no other.
-                if theirs != known && wrong.len() < 10 {
-                    wrong.push(format!("{case:x?}:\n  known {known:x?}\n  theirs {theirs:x?}"));
-                }
-                differences += 1;
-                all.push(Answered { case, theirs });
-                continue;
-            }
-            tally.add(case.column(format), ours == theirs);
-            let kind = match ours.seen {
-                Seen::Fault(told, _) => {
-                    Some(format!("vector {:#x} code {:#x}", told.vector, told.code))
-                }
-                Seen::Nowhere => Some("no memory there".to_owned()),
-                _ => None,
-            };
-            if let Some(kind) = kind {
-                kinds.add(kind, ours == theirs);
-            }
-            if ours != theirs && wrong.len() < 10 {
-                wrong.push(format!("{case:x?}:\n  ours {ours:x?}\n  theirs {theirs:x?}"));
-            }
-            all.push(Answered { case, theirs });
-        }
-    }
-    let (faults, _) = kinds.report(&format!("{} faults", format.name));
-    let (compared, equal) = tally.report(format.name);
-    let (name, seconds) = (format.name, began.elapsed().as_secs_f64());
-    println!("{name}: {differences} known differences, not among those; {seconds:.1} s");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(faults > 0 && compared > faults && compared == equal);
-    all
-}
-
-/// Every wrong table must be caught by some answered case.
-fn catch(arch: &dyn Arch, seeds: &[(String, Format)], answered: &[Answered]) {
-    for (what, wrong) in seeds {
-        let differs = |a: &&Answered| taken(wrong, arch, &a.case) != a.theirs;
-        let n = answered.iter().filter(differs).count();
-        println!("  {} with {what}: caught by {n} of {} cases", wrong.name, answered.len());
-        assert!(n > 0, "{}: no case tells a table with {what}", wrong.name);
-    }
-    println!("{} wrong tables, {} caught", seeds.len(), seeds.len());
-}
 
 /// A control bit by name, and what leaves it out.
 type Deaf = (&'static str, fn(&mut Controls));
 
 /// Every control bit must be missed if it is not looked at.
-fn catch_controls(format: &Format, arch: &dyn Arch, deaf: &[Deaf], answered: &[Answered]) {
+fn catch_controls(walked: &Walked<'_>, deaf: &[Deaf], answered: &[Answered<Case>]) {
+    let name = walked.name();
     for (what, edit) in deaf {
-        let differs = |a: &&Answered| {
+        told_apart(name, &format!("deaf to {what}"), answered, |a| {
             let mut case = a.case;
             edit(&mut case.controls);
-            taken(format, arch, &case) != a.theirs
-        };
-        let n = answered.iter().filter(differs).count();
-        println!("  {} deaf to {what}: caught by {n} of {} cases", format.name, answered.len());
-        assert!(n > 0, "{}: no case tells {what}", format.name);
+            walked.taken(&case) != a.theirs
+        });
     }
-    println!("{}: {} control bits left out, {} noticed", format.name, deaf.len(), deaf.len());
+    println!("{name}: {} control bits left out, {} noticed", deaf.len(), deaf.len());
+}
+
+/// Every wrong table must be caught.
+fn catch_tables(arch: &dyn Arch, seeds: &[(String, Format)], answered: &[Answered<Case>]) {
+    let wrong = seeds.iter().map(|(what, format)| (what.as_str(), Walked { format, arch }));
+    catch(wrong, answered);
 }
 
 /// Every part of a syndrome must have been told of some access: all that was told is as we say.
-fn syndromes(format: &Format, arch: &dyn Arch, answered: &[Answered]) {
+fn syndromes(&Walked { format, arch }: &Walked<'_>, answered: &[Answered<Case>]) {
     let refused: Vec<Refused> = answered
         .iter()
         .filter_map(|Answered { case, .. }| {
@@ -144,14 +79,15 @@ fn reserved(
     guest: &mut Guest,
     open: fn(&'static Format, usize) -> ([u64; LEVELS], Controls),
 ) {
-    let without = seeds::without_reserved(format);
+    let walked = Walked { format, arch };
+    let without = Walked { format: &seeds::without_reserved(format), arch };
     let (mut asked, mut ignored) = (0, 0);
     for cases in reserved_cases(format, open).chunks(BATCH) {
-        let raw: Vec<Raw> = cases.iter().map(|case| ask(format, arch, case)).collect();
+        let raw: Vec<Raw> = cases.iter().map(|case| walked.ask(case)).collect();
         for (case, answer) in cases.iter().zip(guest.run(&raw)) {
-            let theirs = read(format, arch, case, &answer).seen;
-            let malformed = ours(format, arch, case).seen;
-            let free = ours(&without, arch, case).seen;
+            let theirs = walked.read(case, &answer).seen;
+            let malformed = walked.ours(case).seen;
+            let free = without.ours(case).seen;
             assert!(theirs == malformed || theirs == free, "{case:x?}: {theirs:x?}");
             assert_ne!(malformed, free, "{case:x?}");
             asked += 1;
@@ -172,11 +108,12 @@ fn powerpc_radix(n: usize) {
         let arch = powerpc::Powerpc;
         powerpc::prepare(format, &guest);
         let cases = powerpc::every(format).chain(powerpc::sample(format, n));
-        let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, &arch, &answered);
-        catch(&arch, &seeds::powerpc(format), &answered);
+        let walked = Walked { format, arch: &arch };
+        let answered = compare(&walked, &mut guest, cases);
+        syndromes(&walked, &answered);
+        catch_tables(&arch, &seeds::powerpc(format), &answered);
         let deaf: [Deaf; 2] = [("KUEP", |c| c.ppc_kuep ^= true), ("KUAP", |c| c.ppc_kuap ^= true)];
-        catch_controls(format, &arch, &deaf, &answered);
+        catch_controls(&walked, &deaf, &answered);
         reserved(format, &arch, &mut guest, powerpc::open);
     }
 }
@@ -199,9 +136,10 @@ fn powerpc_hashed(step: usize, n: usize) {
         let machine = hashed64::Power64;
         hashed64::prepare(format, &guest);
         let cases = hashed64::every(format, step).chain(hashed64::sample(format, n));
-        let answered = hashed::compare(format, &machine, &mut guest, cases);
-        hashed::syndromes(format, &machine, &answered, &[]);
-        hashed::catch(&machine, &seeds::hashed(format), &answered);
+        let looked = Looked { format, machine: &machine };
+        let answered = compare(&looked, &mut guest, cases);
+        hashed::syndromes(&looked, &answered, &[]);
+        hashed::catch_tables(&machine, &seeds::hashed(format), &answered);
     }
 }
 
@@ -221,9 +159,10 @@ fn powerpc_hashed32(n: usize) {
     let (format, machine) = (&HPT_32, hashed32::Power32);
     hashed32::prepare(format, &guest);
     let cases = hashed32::every(format).chain(hashed32::sample(format, n));
-    let answered = hashed::compare(format, &machine, &mut guest, cases);
-    hashed::syndromes(format, &machine, &answered, &["key"]);
-    hashed::catch(&machine, &seeds::hashed32(format), &answered);
+    let looked = Looked { format, machine: &machine };
+    let answered = compare(&looked, &mut guest, cases);
+    hashed::syndromes(&looked, &answered, &["key"]);
+    hashed::catch_tables(&machine, &seeds::hashed32(format), &answered);
 }
 
 #[test]
@@ -247,8 +186,9 @@ fn arm64_formats(n: usize, long: bool) {
         arm64::prepare(format, &guest);
         let every = long.then(|| arm64::every(format)).into_iter().flatten();
         let cases = every.chain(arm64::sample(format, n));
-        let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, &arch, &answered);
+        let walked = Walked { format, arch: &arch };
+        let answered = compare(&walked, &mut guest, cases);
+        syndromes(&walked, &answered);
         reserved(format, &arch, &mut guest, arm64::open);
         let seeds = match format.name {
             "arm64 4k 48-bit" => seeds::arm64(),
@@ -256,7 +196,7 @@ fn arm64_formats(n: usize, long: bool) {
             _ => Vec::new(),
         };
         if !seeds.is_empty() {
-            catch(&arch, &seeds, &answered);
+            catch_tables(&arch, &seeds, &answered);
         }
         let mut deaf: Vec<Deaf> = vec![
             ("WXN", |c| c.arm_wxn ^= true),
@@ -268,7 +208,7 @@ fn arm64_formats(n: usize, long: bool) {
         if format.pa_bits == 48 {
             deaf.push(("IPS", |c| c.arm_pa_bits = 52));
         }
-        catch_controls(format, &arch, &deaf, &answered);
+        catch_controls(&walked, &deaf, &answered);
     }
 }
 
@@ -291,10 +231,11 @@ fn x86_formats(n: usize, long: bool) {
         x86::prepare(format, &guest);
         let every = long.then(|| textbed_mmu::x86::every(format, 2)).into_iter().flatten();
         let cases = every.chain(x86::sample(format, n));
-        let answered = compare(format, &arch, &mut guest, cases);
-        syndromes(format, &arch, &answered);
+        let walked = Walked { format, arch: &arch };
+        let answered = compare(&walked, &mut guest, cases);
+        syndromes(&walked, &answered);
         let seeds = if format.levels.len() == 5 { seeds::x86_5level() } else { seeds::x86() };
-        catch(&arch, &seeds, &answered);
+        catch_tables(&arch, &seeds, &answered);
         let deaf: [Deaf; 6] = [
             ("WP", |c| c.x86_wp ^= true),
             ("NXE", |c| c.x86_nxe ^= true),
@@ -303,7 +244,7 @@ fn x86_formats(n: usize, long: bool) {
             ("PKRU", |c| c.x86_pkru = None),
             ("PKRS", |c| c.x86_pkrs = None),
         ];
-        catch_controls(format, &arch, &deaf, &answered);
+        catch_controls(&walked, &deaf, &answered);
     }
 }
 
