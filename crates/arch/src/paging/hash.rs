@@ -11,8 +11,8 @@
 //! stands in a second half of the table, which is not modelled. Nor are hugepd tables (large pages
 //! of 4 KiB kernels), 4 KiB parts of 64 KiB pages (COMBO, 4K_PFN) and swap entries.
 
-use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
+use super::power64::{ALL, EXECUTE, PMD, PTE, PUD, STORE, STYLE, UPPER, USER, fields};
 use super::shape::shapes;
 use super::{Canonical, Format, level};
 use crate::cite::Cite;
@@ -81,37 +81,11 @@ const COMMON: Format = Format {
     cite: LINUX,
 };
 
-/// As radix: leaves have ACCESSED, and DIRTY where writable.
-const STYLE: KernelStyle = KernelStyle {
-    leaf_bits: 1 << 8,
-    table_bits: 0,
-    table_denies: Perm::empty(),
-    dirty_recent: DirtyRule::IfWritable,
-    dirty_older: DirtyRule::IfWritable,
-};
-
-const ALL: u8 = 0b1111;
-const UPPER: u8 = 0b0111;
-const PUD: u8 = 0b0010;
-const PMD: u8 = 0b0100;
-const PTE: u8 = 0b1000;
-const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
-const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
-/// What may be written may be read.
-const STORE: Perm = Perm::READ.union(Perm::WRITE);
-
-macro_rules! fields {
+/// The fields of the tree: those of either base page, and those of one.
+macro_rules! own {
     ($($own:expr),+) => {
-        &[
-            f("EXEC", 0, 1, ALL, Kinds::Leaf, Role::Grant(EXECUTE), "execute", LINUX),
-            f("WRITE", 1, 1, ALL, Kinds::Leaf, Role::Grant(STORE), "read and write", LINUX),
-            f("READ", 2, 1, ALL, Kinds::Leaf, Role::Grant(Perm::READ), "read", LINUX),
-            f("PRIVILEGED", 3, 1, ALL, Kinds::Leaf, Role::Deny(USER), "kernel only", LINUX),
-            f("ATT", 4, 2, ALL, Kinds::Leaf, Role::MemoryType, "SAO, non-idempotent, tolerant",
-                LINUX),
+        fields!(LINUX;
             f("H_BUSY", 6, 1, ALL, Kinds::Leaf, Role::Software, "being hashed", HASH_4K),
-            f("DIRTY", 7, 1, ALL, Kinds::Leaf, Role::Dirty, "changed", LINUX),
-            f("ACCESSED", 8, 1, ALL, Kinds::Leaf, Role::Ignored, "referenced", LINUX),
             f("SW", 9, 3, ALL, Kinds::Leaf, Role::Software, "soft dirty, special, device map",
                 LINUX),
             f("LOW", 0, 8, UPPER, Kinds::Table, Role::Reserved, "must be 0", HASH),
@@ -119,16 +93,13 @@ macro_rules! fields {
             $($own,)+
             f("SW0", 61, 1, ALL, Kinds::Leaf, Role::Software, "being split, if not present",
                 LINUX),
-            f("PTE", 62, 1, UPPER, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
-            f("PTE", 62, 1, PTE, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
-            f("PRESENT", 63, 1, ALL, Kinds::Both, Role::Valid, "valid", HASH),
-        ]
+        )
     };
 }
 
 // No leaf but the last level's has a use with 4 KiB pages; bits are given to all, as one table.
 #[rustfmt::skip]
-const FIELDS_4K: &[Field] = fields!(
+const FIELDS_4K: &[Field] = own!(
     f("RPN", 12, 41, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", LINUX),
     f("H_SLOT", 53, 3, ALL, Kinds::Leaf, Role::Software, "slot in the group", HASH_4K),
     f("H_SECOND", 56, 1, ALL, Kinds::Leaf, Role::Software, "in the secondary group", HASH_4K),
@@ -136,7 +107,7 @@ const FIELDS_4K: &[Field] = fields!(
     f("H_HASHED", 60, 1, ALL, Kinds::Leaf, Role::Software, "a hashed entry was made", HASH_4K)
 );
 #[rustfmt::skip]
-const FIELDS_64K: &[Field] = fields!(
+const FIELDS_64K: &[Field] = own!(
     f("RPN", 16, 37, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", LINUX),
     f("RPN", 24, 29, PMD, Kinds::Leaf, Role::Address, "16 MiB frame", LINUX),
     f("RPN", 34, 19, PUD, Kinds::Leaf, Role::Address, "16 GiB frame", LINUX),

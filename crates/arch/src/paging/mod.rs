@@ -21,6 +21,7 @@ mod field;
 mod hash;
 mod indirection;
 mod power32;
+mod power64;
 mod radix;
 mod scan;
 mod shape;

@@ -9,8 +9,8 @@
 //! (ATT), and reference and change faults (R and C are kept as bits; Linux sets both in kernel
 //! entries).
 
-use super::codec::{DirtyRule, KernelStyle};
 use super::field::{Field, Kinds, Role, field as f};
+use super::power64::{ALL, EXECUTE, PMD, PTE, PUD, STORE, STYLE, UPPER, USER, fields};
 use super::shape::shapes;
 use super::{Canonical, Format, level};
 use crate::cite::Cite;
@@ -71,37 +71,11 @@ const COMMON: Format = Format {
     cite: Cite::deduced("Power ISA 3.1B Book III; held against QEMU 7.2 (tests/mmu/ORACLE.md)"),
 };
 
-/// Kernel leaves have R (referenced), and C (changed) where writable; directories only their NLS.
-const STYLE: KernelStyle = KernelStyle {
-    leaf_bits: 1 << 8,
-    table_bits: 0,
-    table_denies: Perm::empty(),
-    dirty_recent: DirtyRule::IfWritable,
-    dirty_older: DirtyRule::IfWritable,
-};
-
-const ALL: u8 = 0b1111;
-const UPPER: u8 = 0b0111;
-const PUD: u8 = 0b0010;
-const PMD: u8 = 0b0100;
-const PTE: u8 = 0b1000;
-const EXECUTE: Perm = Perm::EXEC.union(Perm::USER_EXEC);
-const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
-/// The read/write authority includes reading.
-const STORE: Perm = Perm::READ.union(Perm::WRITE);
-
-macro_rules! fields {
+/// The fields of the tree: those of either base page, and those of one.
+macro_rules! own {
     ($($last:expr),+) => {
-        &[
-            f("EXEC", 0, 1, ALL, Kinds::Leaf, Role::Grant(EXECUTE), "execute authority", LINUX),
-            f("WRITE", 1, 1, ALL, Kinds::Leaf, Role::Grant(STORE), "read/write authority", LINUX),
-            f("READ", 2, 1, ALL, Kinds::Leaf, Role::Grant(Perm::READ), "read authority", LINUX),
-            f("PRIVILEGED", 3, 1, ALL, Kinds::Leaf, Role::Deny(USER), "kernel only", LINUX),
-            f("ATT", 4, 2, ALL, Kinds::Leaf, Role::MemoryType, "SAO, non-idempotent, tolerant",
-                LINUX),
+        fields!(LINUX;
             f("RSV1", 6, 1, ALL, Kinds::Leaf, Role::Ignored, "reserved", ISA),
-            f("DIRTY", 7, 1, ALL, Kinds::Leaf, Role::Dirty, "C: changed", LINUX),
-            f("ACCESSED", 8, 1, ALL, Kinds::Leaf, Role::Ignored, "R: referenced", LINUX),
             f("RSV4", 9, 1, ALL, Kinds::Leaf, Role::Software, "special, or soft dirty", LINUX),
             f("RSV3", 10, 1, ALL, Kinds::Leaf, Role::Software, "device map", LINUX),
             f("RSV2", 11, 1, ALL, Kinds::Leaf, Role::Software, "soft dirty, or huge", LINUX),
@@ -121,19 +95,16 @@ macro_rules! fields {
             f("PKEY", 57, 2, ALL, Kinds::Leaf, Role::Attribute, "key bits 0 and 1", LINUX),
             f("PKEY", 59, 1, ALL, Kinds::Leaf, Role::Attribute, "key bit 2", LINUX),
             f("RSV0", 60, 2, ALL, Kinds::Leaf, Role::Software, "software, key bits", LINUX),
-            f("PTE", 62, 1, UPPER, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
-            f("PTE", 62, 1, PTE, Kinds::Both, Role::LeafIf(1), "this entry is a leaf", LINUX),
-            f("PRESENT", 63, 1, ALL, Kinds::Both, Role::Valid, "valid", LINUX),
-        ]
+        )
     };
 }
 
 #[rustfmt::skip]
-const FIELDS_4K: &[Field] = fields!(
+const FIELDS_4K: &[Field] = own!(
     f("RPN", 12, 45, PTE, Kinds::Leaf, Role::Address, "4 KiB frame", QEMU)
 );
 #[rustfmt::skip]
-const FIELDS_64K: &[Field] = fields!(
+const FIELDS_64K: &[Field] = own!(
     f("RESERVED", 12, 4, PTE, Kinds::Leaf, Role::Reserved, "must be 0 in a 64 KiB leaf",
         ALIGNED),
     f("RPN", 16, 41, PTE, Kinds::Leaf, Role::Address, "64 KiB frame", QEMU)
