@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bed, boot_with, expect, values};
+use common::{Bed, boot_with, expect, power_patch_shared, values};
 use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{FaultReason, MemOrder};
@@ -168,32 +168,7 @@ fn patching_goes_through_a_vmalloc_page_in_every_version() {
         let page = u64::from_str_radix(page.trim_start_matches("0x"), 16).unwrap() - 8;
         bed.mark("alias", bed.kernel.layout().vmalloc.start.0 + page, 1 << 12);
         assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
-        expect(
-            &bed.trace(),
-            "
-        0 call patch_instruction
-        0 patch site a+0x8
-        0-window PatchShared 0x1000
-        0-sync ExceptionEntry
-        0-leaf alias+0x0 1x4K --->rw-
-        0-ptesync
-        0-sync ExceptionReturn
-        0-store alias+0x8 4
-        0-dcbst alias+0x8
-        0-sync
-        0-icbi a+0x8
-        0-sync
-        0-sync Instruction isync
-        0-leaf alias+0x0 1x4K rw->---
-        0-ptesync
-        0-tlbie: tlb Address broadcast alias+0x0
-        0-eieio
-        0-tlbsync
-        0-ptesync
-        0-window closed
-        0 return 0
-            ",
-        );
+        expect(&bed.trace(), &power_patch_shared(8, "alias", "alias", true));
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, boot_with, expect, power_patch, values};
+use common::{boot, boot_with, expect, power_patch, power_patch_shared, values};
 use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
 use textbed_event::{View, WindowPurpose};
 use textbed_kernel::{Arg, BootArgs, CallError, Config, Kernel, Version};
@@ -141,30 +141,7 @@ fn patch_instruction_by_the_vmalloc_page_flushes_everywhere() {
     bed.mark("page", bed.kernel.layout().vmalloc.start.0, 4096);
     bed.trace();
     assert_eq!(bed.call("patch_instruction", &[a, 0x6000_0000]), 0);
-    expect(
-        &bed.trace(),
-        "
-        0 call patch_instruction
-        0 patch site a+0x0
-        0-window PatchShared 0x1000
-        0-leaf page+0x0 1x4K --->rw-
-        0-ptesync
-        0-store page+0x0 4
-        0-dcbst page+0x0
-        0-sync
-        0-icbi a+0x0
-        0-sync
-        0-sync Instruction isync
-        0-leaf page+0x0 1x4K rw->---
-        0-ptesync
-        0-tlbie: tlb Address broadcast text+0x0
-        0-eieio
-        0-tlbsync
-        0-ptesync
-        0-window closed
-        0 return 0
-        ",
-    );
+    expect(&bed.trace(), &power_patch_shared(0, "page", "text", false));
 }
 
 #[test]

@@ -261,6 +261,36 @@ pub fn power_patch(at: u64) -> String {
     )
 }
 
+/// The same by a page of the vmalloc area, for every CPU to see and flushed everywhere by an
+/// address in `flushed`. `interrupt`: its translation is made at the store.
+pub fn power_patch_shared(at: u64, page: &str, flushed: &str, interrupt: bool) -> String {
+    let around = |edge| if interrupt { format!("0-sync Exception{edge}") } else { String::new() };
+    let (entry, back) = (around("Entry"), around("Return"));
+    format!(
+        "        0 call patch_instruction
+        0 patch site a+{at:#x}
+        0-window PatchShared 0x1000
+        {entry}
+        0-leaf {page}+0x0 1x4K --->rw-
+        0-ptesync
+        {back}
+        0-store {page}+{at:#x} 4
+        0-dcbst {page}+{at:#x}
+        0-sync
+        0-icbi a+{at:#x}
+        0-sync
+        0-sync Instruction isync
+        0-leaf {page}+0x0 1x4K rw->---
+        0-ptesync
+        0-tlbie: tlb Address broadcast {flushed}+0x0
+        0-eieio
+        0-tlbsync
+        0-ptesync
+        0-window closed
+        0 return 0"
+    )
+}
+
 /// Compares a trace with lines worked out by hand; `#` begins a comment.
 pub fn expect(trace: &[String], golden: &str) {
     let golden: Vec<&str> = golden
