@@ -5,10 +5,11 @@ mod common;
 
 use common::{Bed, boot_with, expect, power_patch_shared, values};
 use proptest::prelude::*;
+use textbed_arch::paging::HASH_TREE_4K;
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{FaultReason, MemOrder};
 use textbed_kernel::{BootArgs, Config, Kernel, KernelError, Version};
-use textbed_machine::{Newest, Random, Stalest};
+use textbed_machine::{Machine, Newest, Random, Span, Stalest};
 
 const POWER: Arch = Arch::Ppc64le;
 const ONE: CpuId = CpuId(1);
@@ -117,13 +118,11 @@ fn what_is_not_vmallocs_is_refused_and_never_changes() {
         expect(
             &bed.trace(),
             "
-            0 call set_memory_ro
-            0 WARN BadArgument
-            0 refused NoWrite NotAnArea dm(a)+0x0 0x1000
-            0 return -22 failed
-            "
-            .replace("            ", "        ")
-            .as_str(),
+        0 call set_memory_ro
+        0 WARN BadArgument
+        0 refused NoWrite NotAnArea dm(a)+0x0 0x1000
+        0 return -22 failed
+            ",
         );
         // Once a boot.
         assert_eq!(bed.call("set_memory_nx", &[bed.kernel.layout().text.start.0, 1]), -22);
@@ -145,7 +144,7 @@ fn the_linear_map_is_bolted() {
     assert_eq!((data.perm.letters(), data.phys), ("rw-", PhysAddr(0x100_0000)));
     assert!(
         m.leaves(SpaceId::KERNEL, layout.direct_map.start, 1 << 30)
-            .all(|span| { matches!(span, textbed_machine::Span::Gap { .. }) })
+            .all(|span| matches!(span, Span::Gap { .. }))
     );
     assert_eq!(store(&mut bed, layout.text.start.0), Err(FaultReason::Permission));
     load(&mut bed, layout.text.start.0).unwrap();
@@ -274,6 +273,30 @@ fn a_full_group_gives_an_entry_up() {
     for n in 0..17 {
         load(&mut bed, at(n)).unwrap();
     }
+}
+
+/// A leaf that grants more than its entry, as after a change that flushes nothing: the entry gets
+/// the rights, and the leaf says that the page was written to.
+#[test]
+fn a_refused_store_updates_the_entry_and_the_leaf() {
+    let mut bed = boot("6.12", &[]);
+    let page = VirtAddr(bed.kernel.layout().vmalloc.start.0 + (1 << 38));
+    let m = bed.kernel.machine_mut();
+    let phys = PhysAddr(0x200_0000);
+    m.map(CpuId(0), SpaceId::KERNEL, page, phys, 1 << 12, 12, Perm::KERNEL_RO).unwrap();
+    m.load(ONE, page, &mut [0; 8]).unwrap();
+    let rw = (Perm::WRITE, Perm::empty());
+    m.protect(CpuId(0), SpaceId::KERNEL, page, 1 << 12, rw.0, rw.1).unwrap();
+    let dirty = |m: &Machine| match m.leaves(SpaceId::KERNEL, page, 1 << 12).next() {
+        Some(Span::Mapped(leaf)) => HASH_TREE_4K.field("DIRTY").unwrap().get(leaf.raw),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(dirty(m), 0);
+    m.store(ONE, page, &[1; 8], MemOrder::Plain).unwrap();
+    assert_eq!(dirty(m), 1);
+    bed.mark("page", page.0, 1 << 12);
+    let trace = bed.trace();
+    assert!(trace.contains(&"1 leaf page+0x0 1x4K r-->rw-".to_owned()), "{trace:#?}");
 }
 
 #[test]

@@ -176,12 +176,17 @@ impl Machine {
         };
         self.exception_entry(cpu);
         let done = match self.hash_find(page) {
-            Ok((segment, slot)) => self.hash_update(cpu, page, &segment, &slot, &rights),
-            Err(_) => self.hash_make(cpu, page, leaf.phys, &rights).map(|placed| {
-                let raw = (software.made)(raw, &placed);
-                let _ = self.set_entry(f.entry, raw);
-            }),
+            Ok((segment, slot)) => {
+                self.hash_update(cpu, page, &segment, &slot, &rights).map(|()| raw)
+            }
+            Err(_) => {
+                let placed = self.hash_make(cpu, page, leaf.phys, &rights);
+                placed.map(|placed| (software.made)(raw, &placed))
+            }
         };
+        if let Ok(raw) = done {
+            let _ = self.set_entry(f.entry, raw);
+        }
         self.exception_return(cpu, true, OpId::NONE);
         done.is_ok()
     }
