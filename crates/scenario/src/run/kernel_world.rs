@@ -2,23 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{CpuId, SpaceId, VirtAddr};
-use textbed_event::{
-    Batch, CallRef, NameId, NameTable, Origin, OriginId, RcuFlavour, Sink, View, WarnReason,
-};
-use textbed_kernel::{CallError, HOTPLUG_LOCK, Kernel, Progress, Returns, Wait, find_call};
-use textbed_machine::{CpuMask, Machine, MachineError, OpError, SyncSeen};
+use textbed_arch::{CpuId, VirtAddr};
+use textbed_event::{Batch, CallRef, NameId, NameTable, OriginId, Sink, View, WarnReason};
+use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
+use textbed_machine::{CpuMask, MachineError, SyncSeen};
 
+mod bare;
+mod inside;
+mod stops;
+
+use self::bare::{OnMachine, Places};
+use self::inside::Contexts;
+use self::stops::{call_stopped, machine_stopped};
 use super::RunOptions;
 use super::arguments::{bytes, lower, place_of_argument, plain};
 use super::builtin::{self, Does};
 use super::engine::Note;
 use super::guest::{GuestCall, Guests};
-use super::preflight::{arg_span, diagnostic};
+use super::preflight::diagnostic;
 use super::world::{Bare, Called, Inside, Returned, Stop, World};
 use crate::loaded::Loaded;
-use crate::ops;
-use crate::span::{LineIndex, Span};
+use crate::span::Span;
 use crate::syntax::ast::{Arg, Block, Call, HandlerKind, Name};
 use crate::value::{Environment, Value};
 
@@ -37,39 +41,12 @@ pub(super) struct KernelWorld<'a> {
     traps_handled: bool,
     /// Calls of several phases: what each returns, and where it is written.
     under_way: BTreeMap<CpuId, (Returns, Span)>,
-    /// Address spaces by the names that `with mm` gives them.
-    spaces: BTreeMap<String, SpaceId>,
-    /// What `with mm` goes back to: space and identifier, innermost last.
-    loaded_before: BTreeMap<CpuId, Vec<(SpaceId, u16)>>,
-    /// Whether interrupts were on before each `with stop_machine`, innermost last.
-    irqs_before: BTreeMap<CpuId, Vec<bool>>,
-    /// `with patch` that are under way, innermost last.
-    patches: BTreeMap<CpuId, Vec<CallRef>>,
+    contexts: Contexts,
     names: NameTable,
     /// Names of calls, for notes about warnings inside them.
     calls: BTreeMap<CallRef, NameId>,
     notes: Vec<Note>,
     stopped: bool,
-}
-
-/// Turns places into origins.
-#[derive(Clone, Copy)]
-struct Places<'a> {
-    file: NameId,
-    text: &'a str,
-    lines: &'a LineIndex,
-}
-
-impl Places<'_> {
-    fn origin(&self, place: Span) -> Origin {
-        Origin {
-            file: self.file,
-            line: u32::try_from(self.lines.position(self.text, place.start).line)
-                .unwrap_or(u32::MAX),
-            offset: u64::try_from(place.start).unwrap_or(u64::MAX),
-            len: u32::try_from(place.end.saturating_sub(place.start)).unwrap_or(u32::MAX),
-        }
-    }
 }
 
 impl<'a> KernelWorld<'a> {
@@ -92,10 +69,7 @@ impl<'a> KernelWorld<'a> {
             free: options.free,
             traps_handled,
             under_way: BTreeMap::new(),
-            spaces: BTreeMap::new(),
-            loaded_before: BTreeMap::new(),
-            irqs_before: BTreeMap::new(),
-            patches: BTreeMap::new(),
+            contexts: Contexts::default(),
             names: NameTable::default(),
             calls: BTreeMap::new(),
             notes: Vec::new(),
@@ -276,18 +250,8 @@ impl<'a> KernelWorld<'a> {
         self.kernel.machine().syncs()
     }
 
-    fn space(&mut self, cpu: CpuId, name: &str) -> Result<SpaceId, Stop> {
-        if let Some(space) = self.spaces.get(name) {
-            return Ok(*space);
-        }
-        let space = self.kernel.machine_mut().new_space(cpu).map_err(machine_stopped)?;
-        self.spaces.insert(name.to_owned(), space);
-        Ok(space)
-    }
-
-    fn set_origin(&mut self, place: Span) {
-        let origin = self.places.origin(place);
-        self.kernel.machine_mut().recorder().set_origin(Some(origin));
+    fn bare(&mut self) -> OnMachine<'_, 'a> {
+        OnMachine { machine: self.kernel.machine_mut(), places: self.places }
     }
 }
 
@@ -315,7 +279,7 @@ fn place_of(batch: &Batch, origin: OriginId) -> Span {
 
 impl Bare for KernelWorld<'_> {
     fn at(&mut self, place: Span) {
-        self.set_origin(place);
+        self.bare().at(place);
     }
 
     fn op(
@@ -325,12 +289,11 @@ impl Bare for KernelWorld<'_> {
         args: &[Arg],
         env: &dyn Environment,
     ) -> Result<(), Stop> {
-        execute(self.kernel.machine_mut(), cpu, op, args, env)
+        self.bare().op(cpu, op, args, env)
     }
 
     fn publish(&mut self, cpu: CpuId, name: &str, value: Value) -> Result<(), Stop> {
-        self.kernel.machine_mut().publish(cpu, name, value.bits());
-        Ok(())
+        self.bare().publish(cpu, name, value)
     }
 }
 
@@ -394,77 +357,11 @@ impl World for KernelWorld<'_> {
     }
 
     fn enter(&mut self, cpu: CpuId, inside: Inside<'_>) -> Result<(), Stop> {
-        match inside {
-            Inside::IrqsOff => self.kernel.machine_mut().set_irqs(cpu, false),
-            Inside::Lock(name) => {
-                self.kernel.machine_mut().lock(cpu, name).map_err(machine_stopped)?;
-            }
-            Inside::Mm(name) => {
-                let space = self.space(cpu, name)?;
-                let machine = self.kernel.machine_mut();
-                let before = (machine.space_of(cpu), machine.asid_of(cpu));
-                let asid = u16::try_from(space.0).unwrap_or(u16::MAX);
-                machine.load_space(cpu, space, asid, false).map_err(machine_stopped)?;
-                self.loaded_before.entry(cpu).or_default().push(before);
-            }
-            Inside::StopMachine => {
-                let machine = self.kernel.machine_mut();
-                machine.lock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
-                let before = machine.irqs_on(cpu);
-                machine.emit(cpu, View::StopMachine { begin: true });
-                machine.set_irqs(cpu, false);
-                self.irqs_before.entry(cpu).or_default().push(before);
-            }
-            Inside::Rcu => self.read_side(cpu, true),
-            Inside::Idle { polls } => {
-                let polls = polls && self.kernel.idle_polls();
-                self.kernel.machine_mut().cpu_idles(cpu, polls).map_err(machine_stopped)?;
-            }
-            Inside::Patch(addr, len) => {
-                let bytes = u16::try_from(len).map_err(|_| {
-                    Stop::NotModelled(format!("a patch of {len} bytes as one site"))
-                })?;
-                let machine = self.kernel.machine_mut();
-                let call = machine.enter_call(cpu, "patch", &[addr, len]);
-                self.patches.entry(cpu).or_default().push(call);
-                let (virt, handler) = (VirtAddr(addr), false);
-                machine
-                    .emit(cpu, View::PatchSite { virt, old_len: bytes, new_len: bytes, handler });
-            }
-        }
-        Ok(())
+        self.enter_context(cpu, inside)
     }
 
     fn leave(&mut self, cpu: CpuId, inside: Inside<'_>) -> Result<(), Stop> {
-        match inside {
-            Inside::IrqsOff => self.kernel.machine_mut().set_irqs(cpu, true),
-            Inside::Lock(name) => {
-                self.kernel.machine_mut().unlock(cpu, name).map_err(machine_stopped)?;
-            }
-            Inside::Mm(_) => {
-                let before = self.loaded_before.get_mut(&cpu).and_then(Vec::pop);
-                let (space, asid) = before.unwrap_or((SpaceId::KERNEL, 0));
-                let machine = self.kernel.machine_mut();
-                machine.load_space(cpu, space, asid, false).map_err(machine_stopped)?;
-            }
-            Inside::StopMachine => {
-                let before = self.irqs_before.get_mut(&cpu).and_then(Vec::pop).unwrap_or(true);
-                let machine = self.kernel.machine_mut();
-                machine.set_irqs(cpu, before);
-                machine.emit(cpu, View::StopMachine { begin: false });
-                machine.unlock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
-            }
-            Inside::Rcu => self.read_side(cpu, false),
-            Inside::Idle { .. } => {
-                self.kernel.machine_mut().cpu_wakes(cpu).map_err(machine_stopped)?;
-            }
-            Inside::Patch(..) => {
-                if let Some(call) = self.patches.get_mut(&cpu).and_then(Vec::pop) {
-                    self.kernel.machine_mut().leave_call(cpu, call, 0, false);
-                }
-            }
-        }
-        Ok(())
+        self.leave_context(cpu, inside)
     }
 
     fn ipi(
@@ -516,100 +413,5 @@ impl World for KernelWorld<'_> {
 
     fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
-    }
-}
-
-impl KernelWorld<'_> {
-    fn read_side(&mut self, cpu: CpuId, begin: bool) {
-        let flavour = RcuFlavour::Normal;
-        self.kernel.machine_mut().emit(cpu, View::ReadSide { flavour, begin });
-    }
-}
-
-/// What an interrupt handler can reach: the machine alone.
-struct OnMachine<'m, 'a> {
-    machine: &'m mut Machine,
-    places: Places<'a>,
-}
-
-impl Bare for OnMachine<'_, '_> {
-    fn at(&mut self, place: Span) {
-        let origin = self.places.origin(place);
-        self.machine.recorder().set_origin(Some(origin));
-    }
-
-    fn op(
-        &mut self,
-        cpu: CpuId,
-        op: &Name,
-        args: &[Arg],
-        env: &dyn Environment,
-    ) -> Result<(), Stop> {
-        execute(self.machine, cpu, op, args, env)
-    }
-
-    fn publish(&mut self, cpu: CpuId, name: &str, value: Value) -> Result<(), Stop> {
-        self.machine.publish(cpu, name, value.bits());
-        Ok(())
-    }
-}
-
-/// Carries out one instruction.
-fn execute(
-    machine: &mut Machine,
-    cpu: CpuId,
-    op: &Name,
-    args: &[Arg],
-    env: &dyn Environment,
-) -> Result<(), Stop> {
-    let arch = machine.arch();
-    let Some(row) = ops::resolve(arch, &op.value) else {
-        let message = format!("{arch} has no instruction `{}`", op.value);
-        return Err(Stop::Input(diagnostic(message, op.span, "not here", None)));
-    };
-    let operand = match args {
-        [] => 0,
-        [one] => plain(one, env, op.span)?,
-        [_, second, ..] => {
-            let message = "an instruction takes one operand at most here".to_owned();
-            let span = arg_span(second).unwrap_or(op.span);
-            return Err(Stop::Input(diagnostic(message, span, "one too many", None)));
-        }
-    };
-    machine.op(cpu, row, operand).map_err(|error| op_stopped(error, op))
-}
-
-fn op_stopped(error: OpError, op: &Name) -> Stop {
-    match error {
-        OpError::Fault(fault) => Stop::Died(format!("{}: {fault}", op.value)),
-        OpError::NotModelled { .. } | OpError::NoCpu(_) => Stop::NotModelled(error.to_string()),
-        other => Stop::Input(diagnostic(other.to_string(), op.span, "here", None)),
-    }
-}
-
-fn call_stopped(error: CallError, span: Span) -> Stop {
-    match error {
-        CallError::NotModelled { call, what } => Stop::NotModelled(format!("{call}: {what}")),
-        CallError::Died { call, how, virt } => {
-            Stop::Died(format!("{call}: the kernel dies: {how} at {virt}"))
-        }
-        CallError::Machine { call, error } => match machine_stopped(*error) {
-            Stop::NotModelled(what) => Stop::NotModelled(format!("{call}: {what}")),
-            other => other,
-        },
-        error @ CallError::Waits { .. } => Stop::NotModelled(error.to_string()),
-        CallError::Unknown { .. } | CallError::Absent { .. } | CallError::Arguments { .. } => {
-            Stop::Input(diagnostic(error.to_string(), span, "here", None))
-        }
-    }
-}
-
-fn machine_stopped(error: MachineError) -> Stop {
-    match error {
-        MachineError::OutOfMemory { .. } => {
-            Stop::Limit(format!("the modelled machine's memory is used up: {error}"))
-        }
-        MachineError::Fault(fault) => Stop::Died(fault.to_string()),
-        other => Stop::NotModelled(other.to_string()),
     }
 }
