@@ -185,9 +185,22 @@ fn a_program_larger_than_a_pack_gets_pages_of_its_own() {
     assert_eq!(perm(&bed, a), "---");
 }
 
+/// A function that begins with places for a tracer, and what stands in one.
+fn traced_function(bed: &mut Bed, arch: Arch) -> (u64, Vec<u8>) {
+    let nop: Vec<u8> = match arch {
+        Arch::X86_64 => vec![0x0f, 0x1f, 0x44, 0, 0],
+        Arch::Arm64 => 0xd503_201fu32.to_le_bytes().to_vec(),
+        _ => 0x6000_0000u32.to_le_bytes().to_vec(),
+    };
+    // On arm64 a module is too far from where BPF's memory lies: that needs a PLT.
+    let far = arch != Arch::X86_64;
+    let site = bed.call(if far { "vmalloc" } else { "module_alloc_huge" }, &[4096]) as u64;
+    bed.call_code("memcpy", &[site], &nop.repeat(8));
+    (site, nop)
+}
+
 #[test]
 fn trampolines_come_and_go_with_their_programs() {
-    use textbed_arch::Arch;
     for (version, arch, image) in [
         ("5.18", Arch::X86_64, "page"),
         ("6.1", Arch::X86_64, "page"),
@@ -199,15 +212,7 @@ fn trampolines_come_and_go_with_their_programs() {
         ("6.12", Arch::Ppc64le, "none"),
     ] {
         let mut bed = common::boot(version, arch, &[]);
-        let nop: Vec<u8> = match arch {
-            Arch::X86_64 => vec![0x0f, 0x1f, 0x44, 0, 0],
-            Arch::Arm64 => 0xd503_201fu32.to_le_bytes().to_vec(),
-            _ => 0x6000_0000u32.to_le_bytes().to_vec(),
-        };
-        // On arm64 a module is too far from where BPF's memory lies: that needs a PLT.
-        let far = arch != Arch::X86_64;
-        let site = bed.call(if far { "vmalloc" } else { "module_alloc_huge" }, &[4096]) as u64;
-        bed.call_code("memcpy", &[site], &nop.repeat(8));
+        let (site, nop) = traced_function(&mut bed, arch);
         let other = site + nop.len() as u64;
         bed.trace();
         let got = bed.call("bpf_trampoline_link_prog", &[site, other]);
@@ -265,14 +270,7 @@ fn a_trampoline_that_calls_the_function_is_patched_when_it_goes() {
             [("BPF_TRACE_FENTRY", false), ("BPF_TRACE_FEXIT", true), ("BPF_MODIFY_RETURN", true)]
         {
             let mut bed = boot(version, arch, &[]);
-            let nop: Vec<u8> = match arch {
-                Arch::X86_64 => vec![0x0f, 0x1f, 0x44, 0, 0],
-                Arch::Arm64 => 0xd503_201fu32.to_le_bytes().to_vec(),
-                _ => 0x6000_0000u32.to_le_bytes().to_vec(),
-            };
-            let far = arch != Arch::X86_64;
-            let site = bed.call(if far { "vmalloc" } else { "module_alloc_huge" }, &[4096]) as u64;
-            bed.call_code("memcpy", &[site], &nop.repeat(8));
+            let (site, nop) = traced_function(&mut bed, arch);
             let prog = site + nop.len() as u64;
             let says = [Arg::Value(prog), Arg::Flags(vec![kind.to_owned()])];
             bed.try_call("prog_attach_type", &says).unwrap();
