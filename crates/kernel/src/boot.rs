@@ -338,13 +338,10 @@ impl Kernel {
 #[must_use]
 pub fn booted_formats(arch: Arch) -> Vec<&'static str> {
     let tree = Format::for_kernel(arch, FRAME_SHIFT).map(|f| f.name);
-    let hashed = [HASH_TREE_4K.name, HPT_3_0.name];
-    let hashed = hashed.into_iter().filter(|_| Layout::of(BOOTED, arch, true, 1 << 30).is_some());
+    let mapped = simulated().any(|version| Layout::of(version, arch, true, 1 << 30).is_some());
+    let hashed = [HASH_TREE_4K.name, HPT_3_0.name].into_iter().filter(|_| mapped);
     tree.into_iter().chain(hashed).collect()
 }
-
-/// A version that is simulated.
-const BOOTED: Version = Version::release(6, 12);
 
 /// `log2` of the groups of the hashed table: two pages of 4 KiB for each group
 /// (`htab_shift_for_mem_size`).
