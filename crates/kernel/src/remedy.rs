@@ -10,7 +10,8 @@
 //! row names the call of the one that has such sites in every kernel.
 //!
 //! Not modelled: whether the function is exported to modules, and calls of configurations other
-//! than SMP with the options that protect text.
+//! than SMP with the options that protect text. Of powerpc's configurations the rows of 64 bits are
+//! radix: with hashed tables `flush_tlb_mm()` and `flush_tlb_kernel_range()` do nothing there.
 
 use textbed_arch::{Arch, Cite};
 
@@ -44,6 +45,8 @@ const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
+const RADIX: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const POWER32: &[Arch] = &[Arch::Ppc32];
 const TRACKED: &[Arch] = &[Arch::X86_64, Arch::Arm64];
 
 const V5_13: Version = Version::candidate(5, 13, 8);
@@ -98,7 +101,7 @@ const TASKS: Cite =
 pub const REMEDIES: &[Remedy] = &[
     row("store-fence", X86, ALWAYS, "wmb()",
         "is sfence: the non-temporal stores before it come before what is published after it",
-        Cite::memory("Linux arch/x86/include/asm/barrier.h: wmb()")),
+        Cite::read("Linux 5.19 to 7.0, arch/x86/include/asm/barrier.h: __wmb")),
     row("maintenance", NOT_X86, ALWAYS, "flush_icache_range(start, end)",
         "cleans and invalidates the range, and completes both", ICACHE)
         .of(&["missing-icache-maintenance"]),
@@ -130,10 +133,10 @@ pub const REMEDIES: &[Remedy] = &[
         .of(SYNC),
     row("own-context-sync", ARM64, ALWAYS, "isb()",
         "synchronises the context of the CPU that runs what it stored itself",
-        Cite::memory("Linux arch/arm64/include/asm/barrier.h: isb()")).of(SYNC),
+        Cite::read("Linux 5.19 to 7.0, arch/arm64/include/asm/barrier.h: isb")).of(SYNC),
     row("own-context-sync", POWER, ALWAYS, "isync()",
         "synchronises the context of the CPU that runs what it stored itself",
-        Cite::memory("Linux arch/powerpc/include/asm/synch.h: isync()")).of(SYNC),
+        Cite::read("Linux 5.19 to 7.0, arch/powerpc/include/asm/synch.h: isync")).of(SYNC),
     row("own-context-sync", ARM64, ALWAYS, "set_pte(ptep, pte)",
         "executes dsb(ishst) and isb() after a valid entry of the kernel",
         Cite::read("Linux 6.12 and 7.0, arch/arm64/include/asm/pgtable.h"))
@@ -163,7 +166,7 @@ pub const REMEDIES: &[Remedy] = &[
         Cite::read("Linux 5.19 to 7.0, mm/vmalloc.c: vm_reset_perms")).of(FREED),
     row("flush-of-space", ALL, ALWAYS, "flush_tlb_mm(mm)",
         "invalidates what CPUs hold of that address space, and waits",
-        Cite::memory("Linux: x86 asm/tlbflush.h, arm64 asm/tlbflush.h, powerpc asm/tlbflush.h")),
+        Cite::read("Linux 5.19 to 7.0, asm/tlbflush.h of x86, arm64 and powerpc: flush_tlb_mm")),
     row("flush-of-globals", X86, ALWAYS, "flush_tlb_all()",
         "drops global entries, too, by INVPCID or CR4.PGE; flush_tlb_kernel_range() uses INVLPG, \
          which leaves them on these CPUs while there are PCIDs (nopcid on the command line)",
@@ -175,9 +178,13 @@ pub const REMEDIES: &[Remedy] = &[
     row("second-flush", POWER, ALWAYS, "flush_tlb_kernel_range(start, end)",
         "repeats tlbie and ptesync on CPUs that need it, which a sequence of one's own does not",
         Cite::read("Linux 6.12 arch/powerpc/mm/book3s64/radix_tlb.c: fixup_tlbie_pid")),
-    row("flush-of-table", ALL, ALWAYS, "pmd_free_pte_page(pmd, addr)",
+    row("flush-of-table", RADIX, ALWAYS, "pmd_free_pte_page(pmd, addr)",
         "clears the entry, invalidates its addresses, and gives the page back then",
-        Cite::deduced("Linux arch/x86/mm/pgtable.c: pmd_free_pte_page; the others promise the same")),
+        Cite::read("Linux 5.19 to 7.0: x86 mm/pgtable.c, arm64 mm/mmu.c, powerpc radix_pgtable.c")),
+    row("flush-of-table", POWER32, ALWAYS,
+        "pmd_clear(pmd), flush_tlb_kernel_range(start, end), then pte_free_kernel(&init_mm, pte)",
+        "clear the entry, invalidate its addresses, and give the page back then",
+        Cite::deduced("Linux 5.19 to 7.0, include/linux/pgtable.h: pmd_free_pte_page is a stub")),
     row("order-of-entry", ARM64, ALWAYS, "set_pte(ptep, pte)",
         "executes dsb(ishst) and isb() after a valid entry of the kernel",
         Cite::read("Linux 6.12 and 7.0, arch/arm64/include/asm/pgtable.h")),
@@ -287,17 +294,17 @@ pub const REMEDIES: &[Remedy] = &[
         Cite::read("Linux Documentation/core-api/workqueue.rst: introduction, threaded workqueues")),
     row("irqs-off", ALL, ALWAYS, "local_irq_save(flags), and local_irq_restore(flags) behind it",
         "keeps interrupts of this CPU off around the call",
-        Cite::memory("Linux include/linux/irqflags.h")),
+        Cite::read("Linux 5.19 to 7.0, include/linux/irqflags.h: local_irq_save")),
     row("outside-nmi", ALL, ALWAYS, "irq_work_queue(work)",
         "has an interrupt make the call as soon as the non-maskable one is over",
-        Cite::memory("Linux kernel/irq_work.c: irq_work_queue is safe in NMI context")),
+        Cite::read("Linux 5.19 to 7.0, kernel/irq_work.c: safe in NMIs, run in interrupts")),
     row("others-stopped", ALL, ALWAYS, "stop_machine(fn, data, cpus)",
         "makes the call while all other CPUs stand still", STOPPED),
 ];
 
 const FILL: &str = "bpf_jit_binary_alloc(proglen, &image, alignment, fill)";
 const FILLS: &str = "has all of it filled by a function of the caller's while it can be written";
-const FILL_CITE: Cite = Cite::memory("Linux kernel/bpf/core.c: bpf_jit_binary_alloc");
+const FILL_CITE: Cite = Cite::read("Linux 5.19 to 7.0, kernel/bpf/core.c: bpf_jit_binary_alloc");
 
 /// The rows that mend it on this architecture in this version where `rule` found that an operation
 /// of this kind is missing.
