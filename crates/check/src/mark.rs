@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use textbed_arch::{CpuId, VirtAddr};
-use textbed_event::{Batch, CallRef, Event, Flags, Kind, NameId, Origin, Provenance};
+use textbed_event::{Batch, CallRef, Event, Flags, Kind, NameId, Origin, Provenance, View};
 
 /// An interned chain of calls, outermost first; [`ChainId::EMPTY`] = no call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -45,6 +45,13 @@ impl Mark {
             sure: event.flags.provenance() != Provenance::Modelled
                 && !event.flags.has(Flags::FROM_MEMORY),
         }
+    }
+
+    /// Of a marker that stands in no stream.
+    pub(crate) fn by_hand(seq: u64, cpu: CpuId) -> Self {
+        let marker = View::Marker { name: NameId::NONE };
+        let event = Event { seq, ..Event::new(cpu, marker) };
+        Self::of(&event, &Batch::default(), ChainId::EMPTY)
     }
 
     /// When it happened, if that is known.

@@ -34,6 +34,21 @@ pub(crate) struct Version {
 }
 
 impl Version {
+    /// A plain store of which nothing is known, for whoever feeds a machine by hand.
+    pub(crate) fn by_hand(stamp: u64, cpu: CpuId) -> Self {
+        Self {
+            stamp,
+            cpu,
+            mark: Mark::by_hand(stamp, cpu),
+            delta: 0,
+            nontemporal: false,
+            fenced: Cell::new(0),
+            unit: None,
+            view: None,
+            clock: None,
+        }
+    }
+
     /// Its stamp and its CPU in one word; keys of one byte ascend as stamps do. Stamps are below
     /// 2^48: the checker takes no other events.
     #[inline]

@@ -3,18 +3,15 @@
 //!
 //! What needs events (interrupts, live patching, non-temporal stores) is in `tests/fetch.rs`.
 
-use std::cell::Cell;
-
 use textbed_arch::effect::{Barrier, Domain};
 use textbed_arch::{Arch, CpuId, Features};
-use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
+use textbed_event::MemOrder;
 
 use super::caches::Caches;
 use super::powerpc;
 use super::versions::{Made, Newest, Version, Versions};
 use super::views::View;
 use super::x86::X86;
-use crate::mark::{ChainId, Mark};
 use crate::outcomes::Stream;
 use crate::span::Span;
 
@@ -52,18 +49,7 @@ impl Pc {
         let (seq, p) = (self.tick(), CpuId(p));
         let older = self.versions.newest(at).filter(|v| v.cpu != p);
         let clock = self.machine.store(p, seq, older.as_deref().map(Newest::from));
-        let event = Event { seq, ..Event::new(p, EventView::Marker { name: NameId::NONE }) };
-        let version = Version {
-            stamp: seq,
-            cpu: p,
-            mark: Mark::of(&event, &Batch::default(), ChainId::EMPTY),
-            delta: linear,
-            nontemporal: false,
-            fenced: Cell::new(0),
-            unit: None,
-            view: None,
-            clock: Some(clock),
-        };
+        let version = Version { delta: linear, clock: Some(clock), ..Version::by_hand(seq, p) };
         self.versions.store(Arch::X86_64, word(at), Made::New(version), false, |_, _| false);
     }
 

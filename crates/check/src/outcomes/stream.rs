@@ -4,12 +4,11 @@
 //! that it returns, and loads returning the newest version at their place. A class with a value
 //! from the future has none.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use textbed_arch::effect::{Barrier, Domain};
 use textbed_arch::{Arch, CpuId};
-use textbed_event::{Batch, Event, MemOrder, NameId, View as EventView};
+use textbed_event::MemOrder;
 
 use super::class::{Class, Kind};
 use super::step::{Deps, Order, Step};
@@ -17,7 +16,6 @@ use crate::fetch::arm64::Weak;
 use crate::fetch::caches::Caches;
 use crate::fetch::versions::{Made, Version, Versions};
 use crate::fetch::views::View;
-use crate::mark::{ChainId, Mark};
 use crate::span::Span;
 
 /// The weak machine, fed by hand, with the windows of its fetches.
@@ -53,19 +51,7 @@ impl Stream {
         let newest = self.versions.newest(at).filter(|v| v.cpu != CpuId(p));
         let newest = newest.as_ref().and_then(|v| v.view.as_ref());
         let view = self.weak.store(CpuId(p), word(at), stamp, order, newest, taint);
-        let marker = EventView::Marker { name: NameId::NONE };
-        let event = Event { seq: stamp, ..Event::new(CpuId(p), marker) };
-        let version = Version {
-            stamp,
-            cpu: CpuId(p),
-            mark: Mark::of(&event, &Batch::default(), ChainId::EMPTY),
-            delta: 0,
-            nontemporal: false,
-            fenced: Cell::new(0),
-            unit: None,
-            view: Some(view),
-            clock: None,
-        };
+        let version = Version { view: Some(view), ..Version::by_hand(stamp, CpuId(p)) };
         self.versions.store(Arch::Arm64, word(at), Made::New(version), false, |_, _| false);
         for (id, stamp) in std::mem::take(&mut self.weak.grown) {
             let Some((at, _, high)) = self.windows.get_mut(&id) else { continue };

@@ -15,16 +15,12 @@
 
 use rustc_hash::FxHashMap;
 
-use std::cell::Cell;
-
 use textbed_arch::effect::Barrier;
 use textbed_arch::{Arch, CpuId};
-use textbed_event::{Batch, Event, NameId, View};
 
 use super::{Mix, Outcome, Tally, interleave};
 use crate::fetch::versions::{Made, Newest, Version, Versions};
 use crate::fetch::x86::X86;
-use crate::mark::{ChainId, Mark};
 use crate::mistakes::{self, Mistake};
 use crate::span::Span;
 
@@ -91,19 +87,8 @@ fn run(amd: bool, steps: &[(u16, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize,
             Op::Store(word, linear) => {
                 let older = versions.newest(span(word).first).filter(|v| v.cpu != p);
                 let clock = machine.store(p, seq, older.as_deref().map(Newest::from));
-                let marker = View::Marker { name: NameId::NONE };
-                let event = Event { seq, ..Event::new(p, marker) };
-                let made = Version {
-                    stamp: seq,
-                    cpu: p,
-                    mark: Mark::of(&event, &Batch::default(), ChainId::EMPTY),
-                    delta: linear,
-                    nontemporal: false,
-                    fenced: Cell::new(0),
-                    unit: None,
-                    view: None,
-                    clock: Some(clock.clone()),
-                };
+                let knew = Some(clock.clone());
+                let made = Version { delta: linear, clock: knew, ..Version::by_hand(seq, p) };
                 for fetch in machine.late_store(p, span(word), &clock) {
                     let (at, window) =
                         windows.iter_mut().find(|(at, _)| *at as u64 + 1 == fetch).unwrap();
