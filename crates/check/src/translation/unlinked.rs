@@ -7,7 +7,8 @@
 //! 4.10.4.1), but on AMD with EFER.TCE those of its address (APM vol 2 5.5.3).
 //!
 //! Not modelled: upper entries that changed and still point to a table; the kind of powerpc's
-//! invalidation (RIC), which is taken to reach the page walk cache.
+//! invalidation (RIC), which is taken to reach the page walk cache; ways to tables of the kernel
+//! that a CPU holds under several identifiers of spaces, which go with those of any of them.
 
 use textbed_arch::{CpuId, SpaceId, effect::TlbScope};
 
@@ -104,5 +105,88 @@ impl UnlinkedTables {
     pub(crate) fn freed(&mut self, phys: u64) -> Option<Unlinked> {
         let at = self.0.iter().position(|table| table.phys == phys)?;
         Some(self.0.swap_remove(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use textbed_arch::Perm;
+
+    use super::super::{Old, Stale, Target};
+    use super::*;
+
+    const RANGE: Span = Span { first: 0, last: 0x1f_ffff };
+
+    /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
+    fn out(space: SpaceId, phys: u64) -> Unlinked {
+        let since = Mark::by_hand(5, CpuId(0));
+        let (cpus, unwalkable_at, unwalkable_for) = (0b11, u64::MAX, 0);
+        Unlinked { space, span: RANGE, phys, cpus, unwalkable_at, unwalkable_for, since }
+    }
+
+    fn flush(scope: TlbScope, cpus: u64, issued: u64) -> Flush {
+        let target = Target { scope, span: Some(RANGE), space: SpaceId::KERNEL };
+        let (own, leaves, every_upper) = (cpus, Leaves::Nothing, false);
+        Flush { target, cpus, own, issued, leaves, every_upper }
+    }
+
+    #[test]
+    fn who_loads_a_root_anew_forgets_the_ways_of_that_space() {
+        let mut stale = Stale::default();
+        for (space, phys) in [SpaceId(1), SpaceId(2), SpaceId::KERNEL].into_iter().zip(1..) {
+            stale.tables.add(out(space, phys));
+        }
+        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.tables.walkers(phys));
+        stale.close_space(SpaceId(1), 0b01);
+        assert_eq!(left(&stale), [0b10, 0b11, 0b10]);
+        stale.close_space(SpaceId(1), 0b10);
+        assert_eq!(left(&stale), [0, 0b11, 0]);
+        assert!(stale.tables.freed(1).is_none() && stale.tables.freed(2).is_some());
+    }
+
+    #[test]
+    fn a_way_is_closed_by_what_was_issued_when_walks_saw_the_change() {
+        let mut stale = Stale::default();
+        stale.tables.add(out(SpaceId::KERNEL, 1));
+        let now = Mark::by_hand(20, CpuId(1));
+        let left = |stale: &mut Stale, cpus, issued| {
+            stale.close(&flush(TlbScope::Address, cpus, issued), &now);
+            stale.tables.walkers(1)
+        };
+        assert_eq!(left(&mut stale, 0b10, 9), 0b11);
+        stale.seen_by(CpuId(1), CpuId(0), 5);
+        assert_eq!(left(&mut stale, 0b10, 9), 0b11, "told before the change");
+        stale.seen_by(CpuId(1), CpuId(0), 6);
+        assert_eq!(left(&mut stale, 0b10, 9), 0b01);
+        stale.tables.stores_done(CpuId(0), 12);
+        assert_eq!(left(&mut stale, 0b01, 11), 0b01);
+        assert_eq!(left(&mut stale, 0b01, 12), 0);
+    }
+
+    #[test]
+    fn leaves_beside_each_other_are_those_of_their_tables() {
+        let mut stale = Stale::default();
+        stale.tables.add(out(SpaceId::KERNEL, 1));
+        let pages = [0, 0x1000].map(|first| Span { first, last: first + 0xfff });
+        for (page, table) in pages.into_iter().zip(1..) {
+            let old = Old {
+                phys: page.first,
+                perm: Perm::KERNEL_RO,
+                shift: 12,
+                cpus: 0b11,
+                unwalkable_at: 6,
+                unwalkable_for: 0,
+                made_at: 1,
+                since: Mark::by_hand(5, CpuId(0)),
+                early: None,
+                left: None,
+                table: Some(table),
+            };
+            stale.add(SpaceId::KERNEL, page, old);
+        }
+        let now = Mark::by_hand(20, CpuId(0));
+        stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), &now);
+        let left = stale.within(SpaceId::KERNEL, RANGE).map(|(part, _)| part);
+        assert_eq!(left.collect::<Vec<_>>(), pages[..1]);
     }
 }
