@@ -121,6 +121,36 @@ fn a_cpu_that_waits_for_ever_is_exit_1_unless_it_is_expected_to() {
 }
 
 #[test]
+fn an_allow_is_for_its_own_rule_and_says_why() {
+    // The level of what is found with these headers, and the exit status.
+    let run = |allows: &str| {
+        let text = format!("scenario \"s\"\n{allows}cpu 0 {{ p = vmalloc_exec(4096) }}\n");
+        let output = over("s.tb", text.as_bytes(), &["run", "--arch", "arm64", "--format", "json"]);
+        let report: Value = serde_json::from_str(&stdout(&output)).expect("a report");
+        let findings = report["runs"][0]["findings"].as_array().expect("findings");
+        let level = |rule: &str| {
+            let finding = findings.iter().find(|f| f["rule"] == rule).expect("a finding of it");
+            finding["level"].as_str().expect("a level").to_owned()
+        };
+        (level("wx-mapping"), level("missing-trap-fill"), status(&output))
+    };
+    let (wx, fill) = ("allow wx-mapping \"why\"\n", "allow missing-trap-fill \"why\"\n");
+    for (allows, levels, ended) in [
+        (String::new(), ["deny", "deny"], 1),
+        (wx.to_owned(), ["allow", "deny"], 1),
+        (fill.to_owned(), ["deny", "allow"], 1),
+        (format!("{wx}{fill}"), ["allow", "allow"], 0),
+    ] {
+        let [of_wx, of_fill] = levels.map(str::to_owned);
+        assert_eq!(run(&allows), (of_wx, of_fill, ended), "{allows}");
+    }
+    let silent = over("s.tb", b"scenario \"s\"\nallow wx-mapping\ncpu 0 { }\n", &["run"]);
+    assert_eq!(status(&silent), 2);
+    let said = stderr(&silent);
+    assert!(said.contains("s.tb:2:") && said.contains("expected the reason"), "{said}");
+}
+
+#[test]
 fn a_log_that_records_too_little_for_any_rule_is_not_clean() {
     let log = b"     a-1     [000] .....     1.000000: do_init_module: (do_init_module+0x4/0x40) \
                 mod=0xffffffffc0201000 name=\"x\"\n";
