@@ -7,6 +7,10 @@
 //! outermost call that was open at its beginning returned; outside calls: before the CPU did
 //! anything but change and flush translations), else `violation`.
 //!
+//! A frame is in at most two windows at a time: the worst that the tables grant now, and the worst
+//! that needs an old answer whose right the tables no longer give at that address. The first does
+//! not excuse the second: another change mends it.
+//!
 //! Windows are kept by ranges of frames; the window of a tebibyte of direct map is one entry. Not
 //! modelled: protection keys, write protection switched off by control bits.
 
@@ -35,18 +39,6 @@ pub(crate) struct Grant {
     pub(crate) cpus: u64,
     /// What made it; for an old answer: what made it old.
     pub(crate) since: Mark,
-}
-
-impl Grant {
-    /// What is worse comes first: not authorised before authorised, present before stale.
-    fn rank(&self) -> (u8, bool) {
-        let status = match self.status {
-            WindowStatus::Violation | WindowStatus::InCall => 0,
-            WindowStatus::Protocol => 1,
-            WindowStatus::Platform => 2,
-        };
-        (status, !self.now)
-    }
 }
 
 impl Piece for Grant {
@@ -107,10 +99,18 @@ pub(crate) struct OpenWindow {
 
 type MergeKey = (WindowStatus, RuleId, String, ChainId);
 
+/// What a frame has at most one of in each layer: by what the tables say now, and by old answers.
+type Layers<T> = [SpanMap<T>; 2];
+
+/// The layer of windows of `rule`.
+fn layer(rule: RuleId) -> usize {
+    usize::from(rule == RuleId::WxStaleTranslation)
+}
+
 /// All windows.
 #[derive(Default, Debug)]
 pub(crate) struct WxWindows {
-    parts: SpanMap<Part>,
+    parts: Layers<Part>,
     open: BTreeMap<u32, OpenWindow>,
     next: u32,
     /// The window opened last, to which the next piece may belong.
@@ -126,8 +126,8 @@ impl Live {
     /// Looks at the grants on `frames` again after something changed.
     pub(crate) fn review_frames(&mut self, frames: Span, mark: &Mark) {
         let (grants, nowhere) = self.grants(frames);
-        let quiet = grants != Perm::WRITE | Perm::EXEC && !self.wx.parts.meets(frames);
-        let wanted = if quiet { SpanMap::default() } else { self.pairs(frames) };
+        let quiet = grants != Perm::WRITE | Perm::EXEC && !self.in_window(frames);
+        let wanted = if quiet { Layers::default() } else { self.pairs(frames) };
         // Only now: the place of an alias in its list says which is the oldest.
         for (part, alias) in nowhere {
             self.tables.forget(part, alias);
@@ -135,38 +135,34 @@ impl Live {
         if quiet {
             return;
         }
-        let had: Vec<(Span, Part)> = self.wx.parts.within(frames).collect();
-        if wanted.is_empty() && had.is_empty() {
-            return;
-        }
         let mut fresh = wanted.clone();
-        let mut kept = Vec::new();
-        for (span, part) in &had {
-            let Some(window) = self.wx.open.get(&part.window) else { continue };
-            for (same, pair) in wanted.within(*span) {
-                if (pair.rule, pair.status) == (window.rule, window.status) {
-                    kept.push(same);
-                    fresh.remove(same);
+        let mut over = Vec::new();
+        for ((parts, wanted), fresh) in self.wx.parts.iter().zip(&wanted).zip(&mut fresh) {
+            for (span, part) in parts.within(frames) {
+                let Some(window) = self.wx.open.get(&part.window) else { continue };
+                let mut gone = SpanMap::default();
+                gone.insert(span, part);
+                for (same, pair) in wanted.within(span) {
+                    if (pair.rule, pair.status) == (window.rule, window.status) {
+                        gone.remove(same);
+                        fresh.remove(same);
+                    }
                 }
+                over.extend(gone.iter().map(|(gone, part)| (gone, *part)));
             }
         }
         // Before anything opens, what is gone closes: a window may turn into another kind.
-        for (span, part) in had {
-            let mut gone = SpanMap::default();
-            gone.insert(span, part);
-            kept.iter().for_each(|k| gone.remove(*k));
-            for (gone, part) in gone.iter() {
-                self.close_part(gone, *part, mark);
-            }
+        for (gone, part) in over {
+            self.close_part(gone, part, mark);
         }
-        for (span, pair) in fresh.iter() {
+        for (span, pair) in fresh.iter().flat_map(SpanMap::iter) {
             self.open_part(span, pair, mark);
         }
     }
 
     /// Whether a window is open on some of `frames`.
     pub(crate) fn in_window(&self, frames: Span) -> bool {
-        self.wx.parts.meets(frames)
+        self.wx.parts.iter().any(|layer| layer.meets(frames))
     }
 
     /// Which of write and execute any alias of `frames`, or any old answer, may grant now: most
@@ -201,69 +197,76 @@ impl Live {
     }
 
     /// The pairs of grants on `frames` now.
-    fn pairs(&self, frames: Span) -> SpanMap<Pair> {
+    fn pairs(&self, frames: Span) -> Layers<Pair> {
         let mut both = SpanMap::<Grant>::default();
-        let mut write = SpanMap::<Grant>::default();
-        let mut exec = SpanMap::<Grant>::default();
+        // To write and to execute: by the tables, or by old answers that go beyond them.
+        let mut now = <[SpanMap<Grant>; 2]>::default();
+        let mut old_only = <[SpanMap<Grant>; 2]>::default();
         for (part, aliases) in self.tables.alias_parts(frames) {
             for (place, alias) in aliases.0.iter().enumerate() {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 let using = self.cpus.using(alias.space);
+                let grant = |here: Span, now, made_at, cpus, since| Grant {
+                    space: alias.space,
+                    delta: alias.delta,
+                    now,
+                    status: self.authorised.status(here, made_at, place == 0),
+                    cpus,
+                    since,
+                };
                 for (at, mapping) in self.tables.within(alias.space, virt) {
-                    if at.first.wrapping_sub(alias.delta) != mapping.phys {
+                    if at.first.wrapping_sub(alias.delta) != mapping.phys || using == 0 {
                         continue;
                     }
                     let here =
                         Span { first: mapping.phys, last: mapping.phys + (at.last - at.first) };
-                    let made_at = mapping.since.seq;
-                    let grant = Grant {
-                        space: alias.space,
-                        delta: alias.delta,
-                        now: true,
-                        status: self.authorised.status(here, made_at, place == 0),
-                        cpus: using,
-                        since: mapping.since,
-                    };
-                    if using != 0 {
-                        offer_all(&mut both, &mut write, &mut exec, here, mapping.perm, grant);
+                    let grant = grant(here, true, mapping.since.seq, using, mapping.since);
+                    if mapping.perm.writable() && mapping.perm.executable() {
+                        offer(&mut both, here, grant, |g| g.status);
                     }
+                    offer_each(&mut now, here, mapping.perm, grant);
                 }
                 for (at, olds) in self.stale.within(alias.space, virt) {
                     for old in olds.0 {
-                        if at.first.wrapping_sub(alias.delta) != old.phys {
+                        let cpus = old.cpus & using;
+                        if at.first.wrapping_sub(alias.delta) != old.phys || cpus == 0 {
                             continue;
                         }
-                        let here = Span { first: old.phys, last: old.phys + (at.last - at.first) };
-                        let grant = Grant {
-                            space: alias.space,
-                            delta: alias.delta,
-                            now: false,
-                            status: self.authorised.status(here, old.made_at, place == 0),
-                            cpus: old.cpus & using,
-                            since: old.since,
-                        };
-                        if grant.cpus == 0 {
-                            continue;
+                        for (part, still) in self.still_granted(alias, at) {
+                            let first = part.first.wrapping_sub(alias.delta);
+                            let here = Span { first, last: first + (part.last - part.first) };
+                            let grant = grant(here, false, old.made_at, cpus, old.since);
+                            offer_each(&mut old_only, here, old.perm - still, grant);
                         }
-                        let mut none = SpanMap::default();
-                        offer_all(&mut none, &mut write, &mut exec, here, old.perm, grant);
                     }
                 }
             }
         }
-        let mut pairs = SpanMap::default();
-        for (span, w) in write.iter() {
-            for (span, x) in exec.within(span) {
-                let rule =
-                    if w.now && x.now { RuleId::WxAlias } else { RuleId::WxStaleTranslation };
-                pairs.insert(span, Pair { rule, status: w.status, write: *w, exec: x });
-            }
-        }
-        for (span, g) in both.iter() {
-            let pair = Pair { rule: RuleId::WxMapping, status: g.status, write: *g, exec: *g };
-            pairs.insert(span, pair);
+        let mut pairs = <Layers<Pair>>::default();
+        let mut enter = |rule, span: Span, write: &Grant, exec: &Grant| {
+            let pair = Pair { rule, status: write.status, write: *write, exec: *exec };
+            offer(&mut pairs[layer(rule)], span, pair, |p| p.status);
+        };
+        both.iter().for_each(|(span, g)| enter(RuleId::WxMapping, span, g, g));
+        let ([write, exec], [old_write, old_exec]) = (&now, &old_only);
+        meetings(write, exec, |span, w, x| enter(RuleId::WxAlias, span, w, x));
+        for (write, exec) in [(old_write, exec), (write, old_exec), (old_write, old_exec)] {
+            meetings(write, exec, |span, w, x| enter(RuleId::WxStaleTranslation, span, w, x));
         }
         pairs
+    }
+
+    /// Which of write and execute the tables grant now where `alias` leads to its frames, for each
+    /// part of `virt`.
+    fn still_granted(&self, alias: &Alias, virt: Span) -> Vec<(Span, Perm)> {
+        let mut granted = SpanMap::<Granted>::default();
+        granted.insert(virt, Granted(Perm::empty()));
+        for (at, mapping) in self.tables.within(alias.space, virt) {
+            if at.first.wrapping_sub(alias.delta) == mapping.phys {
+                granted.insert(at, Granted(mapping.perm & (Perm::WRITE | Perm::EXEC)));
+            }
+        }
+        granted.iter().map(|(part, granted)| (part, granted.0)).collect()
     }
 
     fn open_part(&mut self, span: Span, pair: &Pair, mark: &Mark) {
@@ -312,12 +315,12 @@ impl Live {
                 id
             }
         };
-        self.wx.parts.insert(span, Part { window: id });
+        self.wx.parts[layer(pair.rule)].insert(span, Part { window: id });
     }
 
     fn close_part(&mut self, span: Span, part: Part, mark: &Mark) {
-        self.wx.parts.remove(span);
         let Some(window) = self.wx.open.get_mut(&part.window) else { return };
+        self.wx.parts[layer(window.rule)].remove(span);
         window.open_bytes = window.open_bytes.saturating_sub(span.len());
         if window.open_bytes == 0
             && let Some(window) = self.wx.open.remove(&part.window)
@@ -458,28 +461,44 @@ impl Live {
 /// Violations kept as windows; their findings are merged and counted besides.
 const MAX_WINDOWS: usize = 1 << 16;
 
-/// Enters a grant where it is worse than what is there.
-fn offer_all(
-    both: &mut SpanMap<Grant>,
-    write: &mut SpanMap<Grant>,
-    exec: &mut SpanMap<Grant>,
+/// Rights that the tables grant at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Granted(Perm);
+
+crate::span::flat_piece!(Granted);
+
+/// Enters `what` where its status, which `of` gives, is worse than what is there.
+fn offer<T: Piece + Copy>(
+    map: &mut SpanMap<T>,
     frames: Span,
-    perm: Perm,
-    grant: Grant,
+    what: T,
+    of: impl Fn(&T) -> WindowStatus,
 ) {
-    let offer = |map: &mut SpanMap<Grant>| {
-        map.update(frames, |_, there| match there {
-            Some(there) if there.rank() <= grant.rank() => Some(*there),
-            _ => Some(grant),
-        });
-    };
-    if perm.writable() && perm.executable() {
-        offer(both);
-    }
+    map.update(frames, |_, there| match there {
+        Some(there) if of(there) >= of(&what) => Some(*there),
+        _ => Some(what),
+    });
+}
+
+/// Enters it among those that write and those that execute, as `perm` has it.
+fn offer_each([write, exec]: &mut [SpanMap<Grant>; 2], frames: Span, perm: Perm, grant: Grant) {
     if perm.writable() {
-        offer(write);
+        offer(write, frames, grant, |g| g.status);
     }
     if perm.executable() {
-        offer(exec);
+        offer(exec, frames, grant, |g| g.status);
+    }
+}
+
+/// Where a grant to write and one to execute meet.
+fn meetings(
+    write: &SpanMap<Grant>,
+    exec: &SpanMap<Grant>,
+    mut each: impl FnMut(Span, &Grant, &Grant),
+) {
+    for (span, w) in write.iter() {
+        for (span, x) in exec.within(span) {
+            each(span, w, &x);
+        }
     }
 }

@@ -85,6 +85,41 @@ fn a_flip_without_flush_stays_open_through_the_old_translation() {
 }
 
 #[test]
+fn a_writable_alias_does_not_hide_that_a_flush_is_missing() {
+    for arch in Arch::ALL {
+        for flushed in [false, true] {
+            let mut s = Story::new(arch);
+            s.leaf(0, DM + P, P, 4, NONE, RW);
+            s.leaf(0, AREA, P, 4, NONE, RW);
+            s.call(0, "protect", |s, _| {
+                s.leaf(0, AREA, P, 4, RW, RO);
+                if flushed {
+                    flush_everywhere(s);
+                }
+                s.leaf(0, AREA, P, 4, RO, ROX);
+            });
+            let report = s.run();
+            assert!(certain(only(&report, RuleId::WxAlias)), "{arch}");
+            let stale = report.findings.iter().filter(|f| f.rule == RuleId::WxStaleTranslation);
+            assert_eq!(stale.count(), usize::from(!flushed), "{arch}: {:#?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn an_old_answer_that_gives_no_more_than_the_tables_is_no_window_of_its_own() {
+    for arch in Arch::ALL {
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 4, NONE, RW);
+        s.call(0, "protect", |s, _| {
+            s.leaf(0, AREA, P, 4, RW, RO); // old, and in force again below
+            s.leaf(0, AREA, P, 4, RO, RWX);
+        });
+        assert_eq!(rules(&s.run()), [RuleId::WxMapping], "{arch}");
+    }
+}
+
+#[test]
 fn a_flip_that_is_flushed_inside_the_call_is_an_in_call_window() {
     for arch in Arch::ALL {
         let mut s = Story::new(arch);
