@@ -103,6 +103,7 @@ fn calls_of_the_runner_say_what_they_take() {
         ("r = load_u64(p, 8)", "`load_u64` takes one argument, the address", "load_u64"),
         ("r = load_u64(code(ret42))", "a number or an address has to stand here", "ret42"),
         ("r = memcmp(p, 5)", "`memcmp` takes an address and `code(NAME)` or `jit(NAME)`", "memcmp"),
+        ("r = __TLBI_VADDR(p)", "`__TLBI_VADDR` takes an address and an ASID", "__TLBI_VADDR"),
         ("r = call()", "`call` takes the address of the code, then its arguments", "call"),
     ] {
         let (message, place, _) = wrong(Arch::X86_64, line);

@@ -40,6 +40,8 @@ pub(crate) enum Does {
     Load(usize),
     /// Compares bytes in memory with those of `code(…)` or `jit(…)`.
     Compare,
+    /// Makes the operand of a TLBI by address.
+    TlbiOperand,
 }
 
 const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
@@ -47,7 +49,7 @@ const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_INS: [BuiltIn; 8] = [
+pub const BUILT_INS: [BuiltIn; 9] = [
     BuiltIn {
         name: "call",
         params: "entry, args…",
@@ -80,6 +82,13 @@ pub const BUILT_INS: [BuiltIn; 8] = [
         doc: "compares memory with the bytes of code(NAME) or jit(NAME)",
         does: Does::Compare,
     },
+    BuiltIn {
+        name: "__TLBI_VADDR",
+        params: "addr, asid",
+        returns: "the operand",
+        doc: "what arm64's `tlbi` by address takes: bits 55 to 12 of the address, and the ASID",
+        does: Does::TlbiOperand,
+    },
 ];
 
 /// The one of that name.
@@ -106,6 +115,9 @@ impl BuiltIn {
                 "`resume` takes nothing: it is the task that was preempted last",
                 "wrong number of arguments",
             ),
+            (Does::TlbiOperand, args) if args.len() != 2 => {
+                wrong("`__TLBI_VADDR` takes an address and an ASID", "wrong number of arguments")
+            }
             (Does::Load(_), args) if args.len() != 1 => {
                 let message = format!("`{}` takes one argument, the address", self.name);
                 wrong(&message, "wrong number of arguments")
@@ -114,7 +126,7 @@ impl BuiltIn {
             (Does::Compare, _) => {
                 wrong("`memcmp` takes an address and `code(NAME)` or `jit(NAME)`", "not these")
             }
-            (Does::Guest | Does::Preempt | Does::Resume | Does::Load(_), args) => {
+            (_, args) => {
                 let odd = args.iter().find(|a| !matches!(a, Arg::Expr(_)))?;
                 let span = arg_span(odd).unwrap_or(call.name.span);
                 let message = "a number or an address has to stand here".to_owned();
@@ -122,6 +134,13 @@ impl BuiltIn {
             }
         }
     }
+}
+
+/// What an arm64 TLBI by address takes in its register: VA[55:12] from bit 0 on, the ASID from bit
+/// 48 on, and no hint of a level (Arm ARM DDI 0487 C5.5, TLBI VAE1IS; Linux 6.12
+/// arch/arm64/include/asm/tlbflush.h, `__TLBI_VADDR`).
+pub(super) fn tlbi_operand(addr: VirtAddr, asid: u64) -> Value {
+    Value::number(((addr.0 >> 12) & ((1 << 44) - 1)) | (asid << 48))
 }
 
 /// Loads `bytes` bytes, 8 at most.

@@ -297,6 +297,15 @@ impl Bare for KernelWorld<'_> {
     }
 }
 
+/// `__TLBI_VADDR(addr, asid)`.
+fn tlbi_operand(call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
+    let [addr, asid] = numbers(call, env)?[..] else {
+        let message = "`__TLBI_VADDR` takes an address and an ASID".to_owned();
+        return Err(Stop::Input(diagnostic(message, call.name.span, "two numbers", None)));
+    };
+    Ok(unheard(builtin::tlbi_operand(VirtAddr(addr), asid), None))
+}
+
 impl World for KernelWorld<'_> {
     fn page_bytes(&self) -> u64 {
         1 << self.kernel.machine().config().page_shift
@@ -313,6 +322,7 @@ impl World for KernelWorld<'_> {
             Some(Does::Guest) => self.guest_call(cpu, call, env),
             Some(Does::Preempt) => self.preempt(cpu, call, env),
             Some(Does::Resume) => self.resume_task(cpu, call),
+            Some(Does::TlbiOperand) => tlbi_operand(call, env),
             Some(does) => self.look(cpu, does, call, env),
             None => self.kernel_call(cpu, call, env, anyway),
         };

@@ -106,14 +106,20 @@ pub(super) fn call(input: &mut Input<'_>) -> Result<Call> {
     if peek_word(input)?.is_empty() {
         return not_a_call(input);
     }
-    let name = variable(input, "a call")?;
-    if !rest(input).trim_start_matches([' ', '\t']).starts_with('(') {
+    let mut called = name(input, "a call")?;
+    let arguments = rest(input).trim_start_matches([' ', '\t']).starts_with('(');
+    // Capitals before arguments are a macro of the kernel's; elsewhere they are a flag.
+    if !(arguments && is_flag(&called.value)) {
+        input.reset(&before);
+        called = variable(input, "a call")?;
+    }
+    if !arguments {
         input.reset(&before);
         return not_a_call(input);
     }
     symbol(input, "(", "`(`")?;
     let args = args_in_parentheses(input)?;
-    Ok(Call { name, args })
+    Ok(Call { name: called, args })
 }
 
 fn not_a_call<T>(input: &Input<'_>) -> Result<T> {

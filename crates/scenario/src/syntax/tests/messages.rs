@@ -149,6 +149,12 @@ fn slips_in_statements() {
          variables have a lower-case letter in their names",
     );
     same(
+        stmt("x = ENTRY + 1"),
+        "3:5 ⟨ENTRY⟩ `ENTRY` is in capitals, so it is a flag, and no flag can stand here | \
+         variables have a lower-case letter in their names",
+    );
+    assert!(parse("scenario \"s\"\ncpu 0 { x = __MACRO(p, 0) }").is_ok());
+    same(
         stmt("publish when = 3"),
         "3:9 ⟨when⟩ `when` is a word of the language and can't be a name",
     );
