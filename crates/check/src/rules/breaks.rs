@@ -142,7 +142,7 @@ pub(crate) fn early_invalidation(live: &mut Live, space: SpaceId, first: u64, ol
          have walked to the old entry ({}) again",
         old.perm.letters()
     );
-    let site = live.site(&early, "the invalidation completes here");
+    let site = live.site(&early.about(first), "the invalidation completes here");
     let mut draft = Draft::new(RuleId::MissingPteOrder, Operation::OrderBeforeFlush, message, site);
     draft.because = Some(live.site(&old.since, "the entry was changed here"));
     draft.sure = early.sure && old.since.sure;
