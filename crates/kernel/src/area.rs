@@ -57,7 +57,7 @@ pub struct Area {
     pub len: u64,
     /// [`vm_flags`].
     pub flags: u64,
-    /// Order of its allocations: 0 = small pages, 9 = 2 MiB.
+    /// Order of its allocations: 0 = small pages; with pages of 4 KiB 9 = 2 MiB.
     pub page_order: u32,
     /// What backs it, in address order.
     pub frames: Vec<Frames>,
@@ -118,7 +118,8 @@ impl Areas {
         (virt.0 < area.end()).then_some(area)
     }
 
-    /// The lowest address in `range` where `size` bytes fit at this alignment (a power of two).
+    /// The lowest address in `range` where `size` bytes fit at this alignment (a power of two, at
+    /// least a page).
     #[must_use]
     pub fn fit(&self, range: Range, size: u64, align: u64) -> Option<VirtAddr> {
         let mask = align.max(FRAME_BYTES).checked_sub(1)?;
@@ -194,19 +195,20 @@ impl Areas {
         Some((start, end))
     }
 
-    /// Pages of lazily freed areas, guard pages included.
+    /// Bytes of lazily freed areas, guard pages included.
     #[must_use]
-    pub fn lazy_pages(&self) -> u64 {
-        self.lazy.iter().map(|(start, (end, _))| end.saturating_sub(*start) / FRAME_BYTES).sum()
+    pub fn lazy_bytes(&self) -> u64 {
+        self.lazy.iter().map(|(start, (end, _))| end.saturating_sub(*start)).sum()
     }
 
     /// Makes the addresses of lazily freed areas free again, or puts them into the pools of their
-    /// nodes; with `everything` (where addresses are short) the pools are emptied too.
-    pub fn purge(&mut self, everything: bool) {
+    /// nodes; with `everything` (where addresses are short) the pools are emptied too. The pools
+    /// count in pages of `page_bytes`.
+    pub fn purge(&mut self, everything: bool, page_bytes: u64) {
         self.pools.decay(everything);
         for (start, (end, node)) in std::mem::take(&mut self.lazy) {
             if let Some(node) = node.filter(|_| !everything) {
-                self.pools.add(node, start, end);
+                self.pools.add(node, start, end, page_bytes);
             }
         }
     }
@@ -253,7 +255,7 @@ mod tests {
         areas.remove(VirtAddr(0x10000));
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x14000)));
         assert_eq!(areas.lazy_extent(), Some((0x10000, 0x14000)));
-        areas.purge(false);
+        areas.purge(false, FRAME_BYTES);
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x10000)));
         assert_eq!(areas.fit(range, 0x30001, 1), None);
         assert_eq!(areas.fit(range, u64::MAX, 1), None);

@@ -10,8 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::cache::CacheGeometry;
 use textbed_arch::hashed::HPT_3_0;
-use textbed_arch::paging::{Format, HASH_TREE_4K};
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
 use textbed_machine::{DataOrder, InstructionCache, Machine, MachineConfig, Policy};
 
@@ -23,11 +22,12 @@ use crate::error::{KernelError, Stop};
 use crate::hotplug::Hotplug;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
+use crate::pages::{PAGE_SIZES, Pages, tree_of};
 use crate::powerpc::hash;
 use crate::rox_cache::RoxCache;
 use crate::users::Users;
 use crate::version::{Version, simulated};
-use crate::vmalloc::{PMD_BYTES, PMD_SHIFT, Request};
+use crate::vmalloc::Request;
 use crate::x86::batch::Batch;
 
 /// What to boot.
@@ -45,10 +45,8 @@ pub struct BootArgs {
     pub cpus: u16,
 }
 
-/// Bytes of a kernel stack (`THREAD_SIZE`).
+/// Bytes of a kernel stack (`THREAD_SIZE`), at least a page.
 const STACK_BYTES: u64 = 16 << 10;
-/// `log2` of the largest leaf (PUD).
-const PUD_SHIFT: u32 = 30;
 
 impl Kernel {
     /// Boots. CPU 0 does it; afterwards every CPU has the kernel's address space loaded.
@@ -74,7 +72,13 @@ impl Kernel {
             features.remove(Features::X86_PCID);
         }
         let memory_bytes = config.count("memory_mib") << 20;
-        let Some(layout) = Layout::of(version, arch, hashed, memory_bytes) else {
+        let page_shift = config.page_shift();
+        let Some(pages) = Pages::of(arch, page_shift, hashed) else {
+            let tables = if hashed { "hashed tables" } else { "a tree" };
+            let size = 1u64 << (page_shift - 10);
+            return not(format!("{arch} with {tables} and pages of {size} KiB"));
+        };
+        let Some(layout) = Layout::of(version, arch, hashed, page_shift, memory_bytes) else {
             return not(format!("the address-space layout of {arch}"));
         };
         let icache = match config.count("icache_sets") as u32 {
@@ -93,7 +97,7 @@ impl Kernel {
                 arch,
                 cpus,
                 memory_bytes,
-                page_shift: 12,
+                page_shift: u8::try_from(page_shift).unwrap_or(u8::MAX),
                 features,
                 data_order: DataOrder::Architecture,
                 icache,
@@ -106,7 +110,7 @@ impl Kernel {
         let mut image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
         if hashed {
             let software = hash::software(config.on("debug_pagealloc"));
-            machine.use_hashed(software, hash_group_bits(memory_bytes))?;
+            machine.use_hashed(software, hash_group_bits(memory_bytes, page_shift))?;
             image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
         }
         let mut kernel = Kernel {
@@ -117,6 +121,7 @@ impl Kernel {
             config,
             caps,
             layout,
+            pages,
             cpus,
             hotplug: Hotplug::new(cpus),
             areas: Areas::default(),
@@ -164,20 +169,16 @@ impl Kernel {
         self.patchers(boot)?;
         for _ in 0..self.cpus {
             let range = self.layout.vmalloc;
-            let request = Request {
-                size: STACK_BYTES,
-                align: STACK_BYTES,
-                range,
-                perm: Perm::KERNEL_RW,
-                flags: 0,
-            };
+            let bytes = STACK_BYTES.max(self.pages.bytes());
+            let request =
+                Request { size: bytes, align: bytes, range, perm: Perm::KERNEL_RW, flags: 0 };
             let start = self.vmalloc_range(boot, request)? as u64;
             if start == 0 {
                 return Err(Stop::not_modelled("a machine without memory for stacks"));
             }
             let name = format!("cpu {}", self.stacks.len());
-            self.region(boot, VirtAddr(start), STACK_BYTES, "stack", &name);
-            self.stacks.push(Range { start: VirtAddr(start), len: STACK_BYTES });
+            self.region(boot, VirtAddr(start), bytes, "stack", &name);
+            self.stacks.push(Range { start: VirtAddr(start), len: bytes });
         }
         Ok(())
     }
@@ -187,15 +188,17 @@ impl Kernel {
         self.config.on("STRICT_KERNEL_RWX") && self.config.rodata_enabled()
     }
 
-    /// Kernel text in large leaves; on powerpc it is part of the direct map.
+    /// Kernel text, in large leaves where it is aligned to these; on powerpc it is part of the
+    /// direct map.
     fn map_text(&mut self, cpu: CpuId) -> Result<(), Stop> {
         if self.arch.is_powerpc() {
             return Ok(());
         }
-        let large = self.arch != Arch::X86_64 || self.features.contains(Features::X86_PSE);
-        let shift = if large { PMD_SHIFT } else { FRAME_SHIFT };
         let perm = if self.text_protected() { Perm::KERNEL_ROX } else { Perm::KERNEL_RWX };
         let (virt, phys) = (self.layout.text.start, self.image.pfn.addr());
+        let whole = [virt.0, phys.0, TEXT_BYTES].iter().all(|n| n % self.pages.pmd_bytes() == 0);
+        let pse = self.arch != Arch::X86_64 || self.features.contains(Features::X86_PSE);
+        let shift = if whole && pse { self.pages.pmd_shift() } else { self.pages.shift() };
         self.machine.map(cpu, SpaceId::KERNEL, virt, phys, TEXT_BYTES, shift, perm)?;
         if self.layout.vmalloc.contains(virt) {
             // arm64's image lies in the vmalloc area, as an area without pages of its own.
@@ -250,29 +253,31 @@ impl Kernel {
             Arch::Arm64 => self.arm64_by_pages() && !image,
             _ => false,
         };
-        let has = |shift: u32| match (self.arch, shift) {
-            (Arch::X86_64, PUD_SHIFT) => self.features.contains(Features::X86_GBPAGES),
-            (Arch::X86_64, PMD_SHIFT) => self.features.contains(Features::X86_PSE),
+        let (page, pmd) = (self.pages.shift(), self.pages.pmd_shift());
+        if by_pages {
+            return (page, end - at);
+        }
+        let has = |shift: &u32| match self.arch {
+            Arch::X86_64 if *shift > pmd => self.features.contains(Features::X86_GBPAGES),
+            Arch::X86_64 => self.features.contains(Features::X86_PSE),
             _ => true,
         };
-        if by_pages {
-            return (FRAME_SHIFT, end - at);
-        }
-        for (shift, above) in [(PUD_SHIFT, None), (PMD_SHIFT, Some(PUD_SHIFT))] {
+        let mut above: Option<u32> = None;
+        for shift in self.machine.format().leaf_shifts().filter(|s| *s > page).filter(has) {
             let bytes = 1u64 << shift;
-            if !has(shift) || !at.is_multiple_of(bytes) || end - at < bytes {
-                continue;
+            if at.is_multiple_of(bytes) && end - at >= bytes {
+                let whole = end & !(bytes - 1);
+                // Up to where a larger leaf begins to fit.
+                let limit = above.map_or(whole, |above| {
+                    let next = (at + 1).next_multiple_of(1 << above);
+                    if next.saturating_add(1 << above) <= end { next } else { whole }
+                });
+                return (shift, limit.min(whole) - at);
             }
-            let whole = end & !(bytes - 1);
-            // Up to where a larger leaf begins to fit.
-            let limit = above.filter(|a| has(*a)).map_or(whole, |above| {
-                let next = (at + 1).next_multiple_of(1 << above);
-                if next.saturating_add(1 << above) <= end { next } else { whole }
-            });
-            return (shift, limit.min(whole) - at);
+            above = Some(shift);
         }
-        let next = (at + 1).next_multiple_of(PMD_BYTES);
-        (FRAME_SHIFT, next.min(end) - at)
+        let next = (at + 1).next_multiple_of(1 << pmd);
+        (page, next.min(end) - at)
     }
 
     fn name_regions(&mut self, cpu: CpuId) {
@@ -318,12 +323,13 @@ impl Kernel {
         }
         if self.patch_alias() == "vm-area" {
             for _ in 0..self.cpus {
-                let size = 2 * FRAME_BYTES;
-                let place = self.areas.fit(self.layout.vmalloc, size, FRAME_BYTES);
+                let page = self.pages.bytes();
+                let size = 2 * page;
+                let place = self.areas.fit(self.layout.vmalloc, size, page);
                 let start =
                     place.ok_or_else(|| Stop::not_modelled("a vmalloc area without addresses"))?;
                 let flags = vm_flags::VM_ALLOC;
-                let (len, page_order, frames) = (FRAME_BYTES, 0, Vec::new());
+                let (len, page_order, frames) = (page, 0, Vec::new());
                 let node = None;
                 self.areas.insert(Area { start, size, len, flags, page_order, frames, node });
                 self.patch_areas.push(start);
@@ -337,17 +343,27 @@ impl Kernel {
 /// the entries of hashed tables, where it can have these.
 #[must_use]
 pub fn booted_formats(arch: Arch) -> Vec<&'static str> {
-    let tree = Format::for_kernel(arch, FRAME_SHIFT).map(|f| f.name);
-    let mapped = simulated().any(|version| Layout::of(version, arch, true, 1 << 30).is_some());
-    let hashed = [HASH_TREE_4K.name, HPT_3_0.name].into_iter().filter(|_| mapped);
-    tree.into_iter().chain(hashed).collect()
+    let mut names = Vec::new();
+    for hashed in [false, true] {
+        for row in PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch)) {
+            let Some(tree) = tree_of(arch, row.shift, hashed) else { continue };
+            let laid_out = |v| Layout::of(v, arch, hashed, row.shift, 1 << 30).is_some();
+            if simulated().any(laid_out) {
+                names.push(tree.name);
+                if hashed && !names.contains(&HPT_3_0.name) {
+                    names.push(HPT_3_0.name);
+                }
+            }
+        }
+    }
+    names
 }
 
-/// `log2` of the groups of the hashed table: two pages of 4 KiB for each group
+/// `log2` of the groups of the hashed table: two pages for each group
 /// (`htab_shift_for_mem_size`).
-fn hash_group_bits(memory_bytes: u64) -> u32 {
+fn hash_group_bits(memory_bytes: u64, page_shift: u32) -> u32 {
     let rounded = memory_bytes.max(1).next_power_of_two();
-    rounded.trailing_zeros().saturating_sub(13)
+    rounded.trailing_zeros().saturating_sub(page_shift + 1)
 }
 
 /// Where the image lies in memory.

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{Flags, View, WarnReason};
 
 use crate::call::Args;
@@ -22,7 +22,6 @@ use crate::error::Stop;
 use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
 use crate::powerpc::patching::Run;
-use crate::vmalloc::PMD_BYTES;
 
 /// Unit of allocation in a pack (`BPF_PROG_CHUNK_SIZE`).
 pub(crate) const CHUNK_BYTES: u64 = 1 << CHUNK_SHIFT;
@@ -66,7 +65,7 @@ pub(crate) fn pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
     k.lock(cpu, "pack_mutex")?;
     let pack_size = k.pack_size(cpu)?;
     let ptr = if size > pack_size {
-        let whole = size.next_multiple_of(FRAME_BYTES);
+        let whole = size.next_multiple_of(k.pages.bytes());
         k.new_pack_memory(cpu, whole)?
     } else {
         k.pack_slice(cpu, size, pack_size)?
@@ -259,12 +258,14 @@ impl Kernel {
         if let Some(size) = self.packs.size {
             return Ok(size);
         }
-        let huge = PMD_BYTES * self.config.count("nr_nodes").max(1);
-        let size = if self.caps.word(Fact::PackSize) == "probe" {
+        let how = self.caps.word(Fact::PackSize);
+        let block = if how == "2m-by-node" { 2 << 20 } else { self.pages.pmd_bytes() };
+        let huge = block * self.config.count("nr_nodes").max(1);
+        let size = if how == "probe" {
             let tried = self.bpf_jit_alloc_exec(cpu, huge)?;
             let large = tried != 0 && self.is_vm_area_hugepages(VirtAddr(tried))?;
             self.inner(cpu, "vfree", &Args::of(&[tried]))?;
-            if large { huge } else { FRAME_BYTES }
+            if large { huge } else { self.pages.bytes() }
         } else {
             huge
         };
@@ -286,7 +287,7 @@ impl Kernel {
             self.fill_traps(cpu, VirtAddr(ptr), size)?;
         }
         self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[ptr]))?;
-        let range = Args::of(&[ptr, size / FRAME_BYTES]);
+        let range = Args::of(&[ptr, self.pages.holding(size)]);
         if self.caps.yes(Fact::PackChecked) {
             let done = self.inner(cpu, "set_memory_rox", &range)?;
             if self.used(cpu, done) != 0 {

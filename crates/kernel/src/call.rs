@@ -341,8 +341,8 @@ impl Kernel {
         };
         let (start, len) = match row.extent {
             Extent::Pages(addr, pages) => {
-                let start = args.addr(addr).align_down(12);
-                (start, args.get(pages).saturating_mul(FRAME_BYTES))
+                let start = self.pages.start_of(args.addr(addr));
+                (start, self.pages.in_bytes(args.get(pages)))
             }
             Extent::Bytes(addr, bytes) | Extent::Code(addr, bytes) => {
                 (args.addr(addr), args.get(bytes))

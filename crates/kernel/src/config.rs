@@ -6,6 +6,7 @@
 use textbed_arch::{Arch, Cite};
 use thiserror::Error;
 
+use crate::pages::PAGE_SIZES;
 use crate::suggest::{self, did_you_mean};
 
 /// What values an option takes.
@@ -42,6 +43,9 @@ pub struct OptionSpec {
     /// Where that is to be seen.
     pub cite: Cite,
 }
+
+/// The option that chooses among [`PAGE_SIZES`].
+const PAGE_SIZE: &str = "page_size";
 
 /// Every architecture.
 const ANY: &[Arch] = &Arch::ALL;
@@ -157,6 +161,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::deduced("an option of the model, not of Linux"),
     },
     OptionSpec {
+        name: "page_size",
+        kind: OptionKind::Word(&["4K", "16K", "64K"]),
+        archs: ANY,
+        default: "4K",
+        defaults: &[],
+        doc: "the kernel's base page, also by its own name: CONFIG_ARM64_16K_PAGES=y, \
+              CONFIG_ARM64_64K_PAGES=y, CONFIG_PPC_64K_PAGES=y",
+        cite: Cite::read("Linux 6.12 arch/arm64/Kconfig, arch/powerpc/Kconfig (Page size)"),
+    },
+    OptionSpec {
         name: "memory_mib",
         kind: OptionKind::Count { min: 64, max: 65536 },
         archs: ANY,
@@ -250,7 +264,11 @@ impl OptionSpec {
 
     /// Whether the architecture knows the word.
     fn word_fits(&self, word: &str, arch: Arch) -> bool {
-        !(self.name == "rodata" && word == "full" && arch != Arch::Arm64)
+        match self.name {
+            "rodata" => word != "full" || arch == Arch::Arm64,
+            PAGE_SIZE => PAGE_SIZES.iter().any(|r| r.word == word && r.archs.contains(&arch)),
+            _ => true,
+        }
     }
 
     /// The canonical spelling of a value, if the option takes it.
@@ -288,6 +306,7 @@ impl Config {
     /// Sets one option; a leading `CONFIG_` is accepted.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let short = name.strip_prefix("CONFIG_").unwrap_or(name);
+        let (short, value) = self.by_switch(short, value)?;
         let found = OPTIONS.iter().zip(self.values.iter_mut()).find(|(o, _)| o.name == short);
         let Some((spec, slot)) = found else {
             let suggestion = suggest::nearest(short, OPTIONS.iter().map(|o| o.name));
@@ -304,6 +323,34 @@ impl Config {
                 expected: spec.expected(self.arch),
             }),
         }
+    }
+
+    /// Linux's own switch of a page size is `page_size` with that value.
+    fn by_switch<'a>(
+        &self,
+        name: &'a str,
+        value: &'a str,
+    ) -> Result<(&'a str, &'a str), ConfigError> {
+        let Some(row) = PAGE_SIZES.iter().find(|row| row.switch == Some(name)) else {
+            return Ok((name, value));
+        };
+        let there = row.archs.contains(&self.arch);
+        if there && ["y", "on", "1", "yes", "true"].contains(&value) {
+            return Ok((PAGE_SIZE, row.word));
+        }
+        let expected = if there {
+            "y (one of the sizes is chosen)".to_owned()
+        } else {
+            format!("nothing on {}, which has no such pages", self.arch)
+        };
+        let name = row.switch.unwrap_or(PAGE_SIZE);
+        Err(ConfigError::Value { name, value: value.to_owned(), expected })
+    }
+
+    /// `log2` of the base page's bytes.
+    pub(crate) fn page_shift(&self) -> u32 {
+        let row = PAGE_SIZES.iter().find(|r| Some(r.word) == self.get(PAGE_SIZE));
+        row.map_or(textbed_arch::FRAME_SHIFT, |r| r.shift)
     }
 
     /// The value of an option in its canonical spelling.
@@ -368,5 +415,39 @@ mod tests {
         config.set("CONFIG_STRICT_MODULE_RWX", "off").unwrap();
         assert_eq!(config.get("STRICT_MODULE_RWX"), Some("n"));
         assert!(Config::new(Arch::Arm64).rodata_full());
+    }
+
+    #[test]
+    fn pages_that_no_kernel_of_an_architecture_has_are_refused() {
+        let said = |arch, name, value| {
+            let mut config = Config::new(arch);
+            let set = config.set(name, value).map(|()| config.page_shift());
+            set.map_err(|error| error.to_string())
+        };
+        for arch in Arch::ALL {
+            assert_eq!(Config::new(arch).page_shift(), 12, "{arch}");
+        }
+        assert_eq!(said(Arch::Arm64, "page_size", "16K"), Ok(14));
+        assert_eq!(said(Arch::Arm64, "CONFIG_ARM64_64K_PAGES", "y"), Ok(16));
+        assert_eq!(said(Arch::Ppc64le, "PPC_64K_PAGES", "y"), Ok(16));
+        for (arch, name, value, expected) in [
+            (Arch::X86_64, "page_size", "64K", "option page_size takes 4K, not '64K'"),
+            (Arch::Ppc64, "page_size", "16K", "option page_size takes 4K or 64K, not '16K'"),
+            (Arch::Arm64, "page_size", "8K", "option page_size takes 4K or 16K or 64K, not '8K'"),
+            (
+                Arch::X86_64,
+                "CONFIG_ARM64_64K_PAGES",
+                "y",
+                "option ARM64_64K_PAGES takes nothing on x86_64, which has no such pages, not 'y'",
+            ),
+            (
+                Arch::Arm64,
+                "ARM64_64K_PAGES",
+                "n",
+                "option ARM64_64K_PAGES takes y (one of the sizes is chosen), not 'n'",
+            ),
+        ] {
+            assert_eq!(said(arch, name, value), Err(expected.to_owned()));
+        }
     }
 }

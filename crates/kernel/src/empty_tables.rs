@@ -7,7 +7,7 @@
 //! `__flush_tlb_kernel_pgtable()`, arch/powerpc/mm/book3s64/radix_pgtable.c. Not modelled: the same
 //! one level up, and page-table pages that are freed later than that by an IOMMU's wish (7.0).
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, SpaceId, VirtAddr};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
@@ -22,7 +22,7 @@ impl Kernel {
         len: u64,
         leaf_shift: u32,
     ) -> Result<(), Stop> {
-        if leaf_shift == FRAME_SHIFT {
+        if leaf_shift == self.pages.shift() {
             return Ok(());
         }
         let step = 1_u64 << leaf_shift;

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::WarnReason;
 
 use crate::call::Args;
@@ -263,7 +263,7 @@ impl Kernel {
         let call = branch(self.arch, site, Some(func), true)?;
         self.store_plain(cpu, site, &call)?;
         self.unlock(cpu, "text_mutex")?;
-        let range = Args::of(&[at, TRAMPOLINE_BYTES.div_ceil(FRAME_BYTES)]);
+        let range = Args::of(&[at, self.pages.holding(TRAMPOLINE_BYTES)]);
         if how == "alloc-ro-x" {
             self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[at]))?;
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use textbed_arch::{Arch, CpuId, Features, Pfn, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{CallRef, Flags, Promise, RefusalReason, View, WarnReason, WindowPurpose};
 use textbed_machine::{Machine, MachineError};
 
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::Stop;
 use crate::hotplug::Hotplug;
 use crate::layout::{Layout, Range};
+use crate::pages::Pages;
 use crate::phases::{Step, UnderWay};
 use crate::rox_cache::RoxCache;
 use crate::text_users::JumpEntry;
@@ -45,6 +46,7 @@ pub struct Kernel {
     pub(crate) config: Config,
     pub(crate) caps: Caps,
     pub(crate) layout: Layout,
+    pub(crate) pages: Pages,
     pub(crate) cpus: u16,
     /// Which of them are online.
     pub(crate) hotplug: Hotplug,
@@ -134,6 +136,12 @@ impl Kernel {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The sizes of its pages.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.pages
     }
 
     /// The areas of kernel virtual memory.
@@ -283,8 +291,17 @@ impl Kernel {
         true
     }
 
-    /// Frames from the page allocator, contents left as they are; `None` = out of memory. A failure
-    /// to inject is the caller's to ask for, once an allocation: [`Kernel::allocation_fails`].
+    /// The first frame of each page in runs of frames, which are whole pages.
+    pub(crate) fn pages_of(&self, runs: &[Frames]) -> impl Iterator<Item = Pfn> + use<> {
+        let step = usize::try_from(self.pages.frames()).unwrap_or(usize::MAX);
+        let runs = runs.to_vec();
+        let each = |run: Frames| run.pfn.0..run.pfn.0.saturating_add(run.count);
+        runs.into_iter().flat_map(move |run| each(run).step_by(step)).map(Pfn)
+    }
+
+    /// Frames from the page allocator, whole pages, contents left as they are; `None` = out of
+    /// memory. A failure to inject is the caller's to ask for, once an allocation:
+    /// [`Kernel::allocation_fails`].
     pub(crate) fn alloc_frames(
         &mut self,
         cpu: CpuId,
@@ -322,16 +339,17 @@ impl Kernel {
             return Ok(());
         }
         if hashed {
-            return (0..count).try_for_each(|n| self.hash_map_linear(cpu, Pfn(pfn.0 + n), present));
+            return (self.pages_of(&[Frames { pfn, count }]))
+                .try_for_each(|page| self.hash_map_linear(cpu, page, present));
         }
-        for n in 0..count {
-            self.set_direct_map(cpu, Pfn(pfn.0 + n), present)?;
+        for page in self.pages_of(&[Frames { pfn, count }]) {
+            self.set_direct_map(cpu, page, present)?;
         }
         if self.arch == Arch::X86_64 {
             return self.x86_flush_local(cpu);
         }
         let Some(start) = self.direct_map_of(pfn) else { return Ok(()) };
-        self.flush_kernel_range(cpu, start.0, start.0.saturating_add(count * 4096))
+        self.flush_kernel_range(cpu, start.0, start.0.saturating_add(count * FRAME_BYTES))
     }
 
     /// Takes a lock that the kernel sleeps or spins on. Calls run whole, so somebody else can hold

@@ -2,8 +2,8 @@
 //!
 //! Modelled: direct map, vmalloc, module area, kernel image and the patcher's fixed addresses, as
 //! they are without address-space randomisation (x86-64 4-level, arm64 48 bits, powerpc radix and
-//! hashed tables with 4 KiB pages). Not modelled: KASLR, vmemmap, per-CPU areas, 5-level layouts,
-//! ppc32.
+//! hashed tables), by the size of the kernel's pages. Not modelled: KASLR, vmemmap, per-CPU areas,
+//! 5-level layouts, ppc32.
 
 use textbed_arch::{Arch, Cite, VirtAddr};
 
@@ -45,6 +45,8 @@ pub struct MapRow {
     pub archs: &'static [Arch],
     /// Of a kernel that translates by hashed tables (powerpc).
     pub hashed: bool,
+    /// `log2` of the bytes of the pages of the kernels that it is the map of.
+    pub page_shifts: &'static [u32],
     /// First version.
     pub since: Option<Version>,
     /// First version with another map.
@@ -64,14 +66,59 @@ pub struct MapRow {
     pub cite: Cite,
 }
 
-/// arm64 doubled its module area and moved what lies behind it.
+/// arm64 enlarged its module area and moved what lies behind it.
 const MODULES_2G: Version = Version::candidate(6, 5, 1);
+/// arm64 moved its fixmap and the space of PCI I/O above the array of pages.
+const VMEMMAP_BELOW_1G: Version = Version::candidate(6, 9, 1);
+
+/// An arm64 map with 48 bits of addresses by the macros of the headers, which count in pages: the
+/// array of pages ends the vmalloc area, and fixmap slots are pages.
+const fn arm64_map(page_shift: u32, since: Option<Version>, until: Option<Version>) -> MapRow {
+    const STRUCT_PAGE_BYTES: u64 = 64;
+    const LINEAR_BYTES: u64 = 1 << 47;
+    let page = 1u64 << page_shift;
+    let modules = LINEAR_BYTES.wrapping_neg();
+    let image = modules + if since.is_none() { 128 << 20 } else { 2 << 30 };
+    // VMEMMAP_START, VMALLOC_END, FIXADDR_TOP.
+    let (vmemmap, vmalloc_end, top) = if until.is_some() {
+        let start = (2 * LINEAR_BYTES / page * STRUCT_PAGE_BYTES).wrapping_neg();
+        (start, start - (256 << 20), start - (32 << 20))
+    } else {
+        let start = (1u64 << 30).wrapping_neg() - LINEAR_BYTES / page * STRUCT_PAGE_BYTES;
+        (start, start - (8 << 20), (8u64 << 20).wrapping_neg())
+    };
+    // FIX_TEXT_POKE0 is the second slot behind that of the device tree, which takes 4 MiB and
+    // later 2 MiB and two pages more.
+    let slot = if since.is_none() { (4 << 20) + 2 * page } else { (2 << 20) + 4 * page };
+    assert!(vmalloc_end < vmemmap);
+    MapRow {
+        archs: &[Arch::Arm64],
+        hashed: false,
+        page_shifts: match page_shift {
+            12 => &[12],
+            14 => &[14],
+            _ => &[16],
+        },
+        since,
+        until,
+        direct_map: (2 * LINEAR_BYTES).wrapping_neg(),
+        vmalloc: (image, vmalloc_end),
+        modules: (modules, image),
+        image: Some(image),
+        patch: top - slot,
+        cite: Cite::read(
+            "Linux 5.19, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/memory.h, pgtable.h, \
+             fixmap.h; which version between 6.6 and 6.12 brought the last map is from memory (6.9)",
+        ),
+    }
+}
 
 /// Every map.
 pub const MAPS: &[MapRow] = &[
     MapRow {
         archs: &[Arch::X86_64],
         hashed: false,
+        page_shifts: &[12],
         since: None,
         until: None,
         direct_map: 0xffff_8880_0000_0000,
@@ -84,39 +131,19 @@ pub const MAPS: &[MapRow] = &[
              with RANDOMIZE_BASE and nokaslr; the poking address is random in Linux and fixed here",
         ),
     },
-    MapRow {
-        archs: &[Arch::Arm64],
-        hashed: false,
-        since: None,
-        until: Some(MODULES_2G),
-        direct_map: 0xffff_0000_0000_0000,
-        vmalloc: (0xffff_8000_0800_0000, 0xffff_fbff_f000_0000),
-        modules: (0xffff_8000_0000_0000, 0xffff_8000_0800_0000),
-        image: Some(0xffff_8000_0800_0000),
-        patch: 0xffff_fbff_fdbf_f000,
-        cite: Cite::deduced(
-            "Linux 5.19, 6.1 arch/arm64/include/asm/memory.h; the fixmap slot's \
-                             place is chosen here",
-        ),
-    },
-    MapRow {
-        archs: &[Arch::Arm64],
-        hashed: false,
-        since: Some(MODULES_2G),
-        until: None,
-        direct_map: 0xffff_0000_0000_0000,
-        vmalloc: (0xffff_8000_8000_0000, 0xffff_fdff_bf80_0000),
-        modules: (0xffff_8000_0000_0000, 0xffff_8000_8000_0000),
-        image: Some(0xffff_8000_8000_0000),
-        patch: 0xffff_ffff_fddf_f000,
-        cite: Cite::deduced(
-            "Linux 6.8, 7.0 arch/arm64/include/asm/memory.h; the fixmap slot's \
-                             place is chosen here",
-        ),
-    },
+    arm64_map(12, None, Some(MODULES_2G)),
+    arm64_map(12, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(12, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(14, None, Some(MODULES_2G)),
+    arm64_map(14, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(14, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(16, None, Some(MODULES_2G)),
+    arm64_map(16, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(16, Some(VMEMMAP_BELOW_1G), None),
     MapRow {
         archs: &[Arch::Ppc64le, Arch::Ppc64],
         hashed: false,
+        page_shifts: &[12, 16],
         since: None,
         until: None,
         direct_map: 0xc000_0000_0000_0000,
@@ -125,13 +152,14 @@ pub const MAPS: &[MapRow] = &[
         image: None,
         patch: 0x0000_0100_0000_0000,
         cite: Cite::read(
-            "Linux 7.0 arch/powerpc/include/asm/book3s/64/radix.h; the patching \
-                          address is random in Linux and fixed here",
+            "Linux 6.12, 7.0 arch/powerpc/include/asm/book3s/64/radix.h, the same for both sizes of \
+             pages; the patching address is random in Linux and fixed here",
         ),
     },
     MapRow {
         archs: &[Arch::Ppc64le, Arch::Ppc64],
         hashed: true,
+        page_shifts: &[12],
         since: None,
         until: None,
         direct_map: 0xc000_0000_0000_0000,
@@ -172,18 +200,23 @@ const DIRECT_BRANCH_BYTES: u64 = 128 << 20;
 pub(crate) const TEXT_BYTES: u64 = 4 << 20;
 
 impl Layout {
-    /// The layout of a version on an architecture with so much memory; `None` where it is not
-    /// modelled. `text` is the address of the image; powerpc passes its place in the direct map.
+    /// The layout of a version on an architecture with so much memory, of a kernel that translates
+    /// by a tree; `None` where it is not modelled.
     #[must_use]
-    pub fn new(version: Version, arch: Arch, memory_bytes: u64) -> Option<Self> {
-        Self::of(version, arch, false, memory_bytes)
+    pub fn new(version: Version, arch: Arch, page_shift: u32, memory_bytes: u64) -> Option<Self> {
+        Self::of(version, arch, false, page_shift, memory_bytes)
     }
 
     /// The same of a kernel that translates by hashed tables, or does not.
     #[must_use]
-    pub fn of(version: Version, arch: Arch, hashed: bool, memory_bytes: u64) -> Option<Self> {
-        let fits = |r: &&MapRow| r.archs.contains(&arch) && in_range(version, r.since, r.until);
-        let row = MAPS.iter().filter(fits).find(|r| r.hashed == hashed)?;
+    pub fn of(
+        version: Version,
+        arch: Arch,
+        hashed: bool,
+        page_shift: u32,
+        memory_bytes: u64,
+    ) -> Option<Self> {
+        let row = Self::row(version, arch, hashed, page_shift)?;
         let modules = Range::between(row.modules.0, row.modules.1);
         let module_window = match (arch, row.image) {
             (Arch::Arm64, Some(image)) => {
@@ -202,6 +235,22 @@ impl Layout {
         })
     }
 
+    /// The map that it is made by.
+    #[must_use]
+    pub fn row(
+        version: Version,
+        arch: Arch,
+        hashed: bool,
+        page_shift: u32,
+    ) -> Option<&'static MapRow> {
+        MAPS.iter().find(|r| {
+            r.archs.contains(&arch)
+                && r.hashed == hashed
+                && r.page_shifts.contains(&page_shift)
+                && in_range(version, r.since, r.until)
+        })
+    }
+
     /// Whether the kernel takes the address for one of vmalloc or modules
     /// (`is_vmalloc_or_module_addr`).
     #[must_use]
@@ -213,26 +262,55 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::{PAGE_SIZES, tree_of};
     use crate::version::simulated;
 
     #[test]
     fn every_simulated_kernel_has_one_map_without_overlaps() {
-        use Arch::{Arm64, Ppc64, Ppc64le, X86_64};
-        let kinds = [X86_64, Arm64, Ppc64le, Ppc64].map(|a| (a, false));
-        for (arch, hashed) in kinds.into_iter().chain([(Ppc64le, true), (Ppc64, true)]) {
-            for version in simulated() {
-                let rows = MAPS
-                    .iter()
-                    .filter(|r| r.archs.contains(&arch) && in_range(version, r.since, r.until))
-                    .filter(|r| r.hashed == hashed);
-                assert_eq!(rows.count(), 1, "{arch} {version}");
-                let layout = Layout::of(version, arch, hashed, 1 << 30).unwrap();
-                let (dm, vm) = (layout.direct_map, layout.vmalloc);
-                assert!(dm.end() <= vm.start.0 && vm.len > 1 << 30, "{arch} {version}");
-                assert!(!layout.is_vmalloc_or_module(dm.start));
-                assert!(!vm.contains(layout.patch) && !dm.contains(layout.patch));
+        for row in PAGE_SIZES {
+            for (arch, hashed) in row.archs.iter().flat_map(|a| [(*a, false), (*a, true)]) {
+                if tree_of(arch, row.shift, hashed).is_none() {
+                    continue;
+                }
+                for version in simulated() {
+                    let rows = MAPS
+                        .iter()
+                        .filter(|r| r.archs.contains(&arch) && r.hashed == hashed)
+                        .filter(|r| r.page_shifts.contains(&row.shift))
+                        .filter(|r| in_range(version, r.since, r.until));
+                    assert_eq!(rows.count(), 1, "{arch} {version} {}", row.word);
+                    let layout = Layout::of(version, arch, hashed, row.shift, 1 << 30).unwrap();
+                    let (dm, vm) = (layout.direct_map, layout.vmalloc);
+                    assert!(dm.end() <= vm.start.0 && vm.len > 1 << 30, "{arch} {version}");
+                    assert!(!layout.is_vmalloc_or_module(dm.start));
+                    assert!(!vm.contains(layout.patch) && !dm.contains(layout.patch));
+                    assert!(layout.patch.is_aligned(row.shift), "{arch} {version}");
+                    assert!(vm.start.is_aligned(row.shift) && VirtAddr(vm.end()).is_aligned(16));
+                }
             }
         }
-        assert!(Layout::new(Version::release(6, 12), Arch::Ppc32, 1 << 30).is_none());
+        assert!(Layout::new(Version::release(6, 12), Arch::Ppc32, 12, 1 << 30).is_none());
+        assert!(Layout::new(Version::release(6, 12), Arch::X86_64, 16, 1 << 30).is_none());
+    }
+
+    /// Ends of arm64's vmalloc area and the patcher's fixmap slot, by hand from the headers.
+    #[test]
+    fn arm64_places_depend_on_the_page() {
+        for ((major, minor), page_shift, vmalloc_end, patch) in [
+            ((6, 1), 12, 0xffff_fbff_f000_0000, 0xffff_fbff_fdbf_e000),
+            ((6, 1), 14, 0xffff_feff_f000_0000, 0xffff_feff_fdbf_8000),
+            ((6, 1), 16, 0xffff_ffbf_f000_0000, 0xffff_ffbf_fdbe_0000),
+            ((6, 6), 12, 0xffff_fbff_f000_0000, 0xffff_fbff_fddf_c000),
+            ((6, 6), 14, 0xffff_feff_f000_0000, 0xffff_feff_fddf_0000),
+            ((6, 6), 16, 0xffff_ffbf_f000_0000, 0xffff_ffbf_fddc_0000),
+            ((6, 12), 12, 0xffff_fdff_bf80_0000, 0xffff_ffff_ff5f_c000),
+            ((6, 12), 14, 0xffff_ff7f_bf80_0000, 0xffff_ffff_ff5f_0000),
+            ((6, 12), 16, 0xffff_ffdf_bf80_0000, 0xffff_ffff_ff5c_0000),
+        ] {
+            let version = Version::release(major, minor);
+            let layout = Layout::new(version, Arch::Arm64, page_shift, 1 << 30).unwrap();
+            let found = (layout.vmalloc.end(), layout.patch.0);
+            assert_eq!(found, (vmalloc_end, patch), "{version} {page_shift}");
+        }
     }
 }

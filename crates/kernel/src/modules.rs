@@ -21,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 
 use crate::call::Args;
 use crate::caps::Fact;
@@ -114,7 +114,7 @@ pub(crate) fn load_module(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64
         return Err(Stop::not_modelled(format!("a module with {text:#x} bytes of text")));
     }
     let stub = k.module_stub();
-    let room = (text + stub.len() as u64).next_multiple_of(FRAME_BYTES);
+    let room = (text + stub.len() as u64).next_multiple_of(k.pages.bytes());
     let Some(module) = k.module_alloc_parts(cpu, room)? else {
         return Ok(-ENOMEM);
     };
@@ -222,7 +222,8 @@ impl Kernel {
 
     /// Memory for all parts; `None` where it cannot be had, and then none is kept.
     fn module_alloc_parts(&mut self, cpu: CpuId, text: u64) -> Result<Option<Module>, Stop> {
-        let size = |which: u64| if TEXTS.contains(&which) { text } else { FRAME_BYTES };
+        let page = self.pages.bytes();
+        let size = |which: u64| if TEXTS.contains(&which) { text } else { page };
         let by_type = self.caps.word(Fact::ModuleSections) == "by-type";
         let groups: Vec<Vec<u64>> = if by_type {
             SECTIONS.iter().map(|(_, which)| vec![*which]).collect()
@@ -388,7 +389,7 @@ impl Kernel {
     ) -> Result<i64, Stop> {
         for part in which {
             let Some((start, len)) = module.parts.get(part).copied() else { continue };
-            let done = self.inner(cpu, call, &Args::of(&[start, len / FRAME_BYTES]))?;
+            let done = self.inner(cpu, call, &Args::of(&[start, self.pages.holding(len)]))?;
             if checked {
                 let error = self.used(cpu, done);
                 if error != 0 {

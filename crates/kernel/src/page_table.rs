@@ -10,7 +10,7 @@
 //! user entries, large leaves, page-table checks, deferred barriers as a mode of a task (arm64,
 //! 6.16 on).
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
 
 use crate::call::Args;
 use crate::error::Stop;
@@ -36,7 +36,7 @@ pub(crate) fn set_pte_nosync(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
 pub(crate) fn pte_clear(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let virt = k.small_page(args.addr(0))?;
     k.unmapped = true;
-    k.unmap_kernel(cpu, virt, FRAME_BYTES)?;
+    k.unmap_kernel(cpu, virt, k.pages.bytes())?;
     Ok(0)
 }
 
@@ -44,13 +44,13 @@ impl Kernel {
     /// An address of a vmalloc or module range or the direct map that no large leaf maps, rounded
     /// to its page.
     fn small_page(&self, addr: VirtAddr) -> Result<VirtAddr, Stop> {
-        let virt = addr.align_down(FRAME_SHIFT);
+        let virt = self.pages.start_of(addr);
         if !self.layout.is_vmalloc_or_module(virt) && !self.layout.direct_map.contains(virt) {
             let what = "entries outside the vmalloc and module ranges and the direct map";
             return Err(Stop::not_modelled(what));
         }
         match self.machine.lookup(SpaceId::KERNEL, virt) {
-            Some(leaf) if leaf.shift != FRAME_SHIFT => {
+            Some(leaf) if leaf.shift != self.pages.shift() => {
                 Err(Stop::not_modelled("a single entry inside a large leaf"))
             }
             _ => Ok(virt),
@@ -59,22 +59,24 @@ impl Kernel {
 
     /// The frame that an area has at an address, mapped there or not.
     fn frame_behind(&self, addr: VirtAddr) -> Result<PhysAddr, Stop> {
-        let owned = self.areas.find(addr).and_then(|a| a.frame_at(addr)).map(|pfn| pfn.addr());
+        let page = self.pages.start_of(addr);
+        let owned = self.areas.find(page).and_then(|a| a.frame_at(page)).map(|pfn| pfn.addr());
         owned.ok_or_else(|| Stop::not_modelled("the frame of an address that no area owns"))
     }
 
     /// Stores a valid entry, over an old one or where none was.
     fn store_entry(&mut self, cpu: CpuId, args: &Args) -> Result<(), Stop> {
         let virt = self.small_page(args.addr(0))?;
+        let (page, shift) = (self.pages.bytes(), self.pages.shift());
         let phys = self.frame_behind(args.addr(1))?;
         let perm = perm_of(args.get(2)).ok_or_else(|| {
             Stop::not_modelled("a protection that is not exactly one of the named")
         })?;
         let there = self.machine.lookup(SpaceId::KERNEL, virt).is_some();
         if there {
-            self.machine.replace(cpu, SpaceId::KERNEL, virt, phys, FRAME_SHIFT, perm)?;
+            self.machine.replace(cpu, SpaceId::KERNEL, virt, phys, shift, perm)?;
         } else {
-            self.machine.map(cpu, SpaceId::KERNEL, virt, phys, FRAME_BYTES, FRAME_SHIFT, perm)?;
+            self.machine.map(cpu, SpaceId::KERNEL, virt, phys, page, shift, perm)?;
         }
         Ok(())
     }

@@ -8,8 +8,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use textbed_arch::FRAME_BYTES;
-
 /// Most pages of an area whose addresses are kept (`MAX_VA_SIZE_PAGES`).
 const MAX_PAGES: u64 = 256;
 
@@ -24,9 +22,9 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// Keeps a range for its node; one that is too large is free again.
-    pub(crate) fn add(&mut self, node: u16, start: u64, end: u64) {
+    pub(crate) fn add(&mut self, node: u16, start: u64, end: u64, page_bytes: u64) {
         let size = end.saturating_sub(start);
-        if size <= MAX_PAGES * FRAME_BYTES {
+        if size <= MAX_PAGES * page_bytes {
             self.by_size.entry((node, size)).or_default().push_front(start);
             self.taken.insert(start, end);
         }
@@ -62,15 +60,17 @@ impl Pools {
 
 #[cfg(test)]
 mod tests {
+    use textbed_arch::FRAME_BYTES;
+
     use super::*;
 
     #[test]
     fn the_last_one_added_is_taken_first_and_a_quarter_decays() {
         let mut pools = Pools::default();
         for n in 0..5 {
-            pools.add(1, n * 0x4000, n * 0x4000 + 0x3000);
+            pools.add(1, n * 0x4000, n * 0x4000 + 0x3000, FRAME_BYTES);
         }
-        pools.add(1, 0x10_0000, 0x10_0000 + MAX_PAGES * FRAME_BYTES + 1);
+        pools.add(1, 0x10_0000, 0x10_0000 + MAX_PAGES * FRAME_BYTES + 1, FRAME_BYTES);
         assert_eq!(pools.last_below(u64::MAX), Some(0x1_3000), "too large to be kept");
         assert_eq!(pools.take(0, 0x3000, 1), None);
         assert_eq!(pools.take(1, 0x2000, 1), None);

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{CpuId, FRAME_BYTES, Features, Perm, VirtAddr};
+use textbed_arch::{CpuId, Features, Perm, VirtAddr};
 
 use crate::area::vm_flags;
 use crate::call::Args;
@@ -20,7 +20,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
-use crate::vmalloc::{PMD_BYTES, Request};
+use crate::vmalloc::Request;
 
 /// Ranges of the cache: start to length.
 #[derive(Clone, Default, Debug)]
@@ -61,7 +61,7 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
     if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
         return Ok(ptr as i64);
     }
-    let size = page_align(args.get(1));
+    let size = page_align(k, args.get(1));
     if k.force_rw(cpu, ptr, size)? != 0 {
         k.inner(cpu, "execmem_free", &Args::of(&[ptr]))?;
         return Ok(0);
@@ -71,12 +71,13 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
 
 /// `execmem_restore_rox(ptr, size)`.
 pub(crate) fn execmem_restore_rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.restore_rox(cpu, args.get(0), page_align(args.get(1)))
+    k.restore_rox(cpu, args.get(0), page_align(k, args.get(1)))
 }
 
 /// Rounded up to whole pages; wraps around, as PAGE_ALIGN does.
-fn page_align(size: u64) -> u64 {
-    size.wrapping_add(FRAME_BYTES - 1) & !(FRAME_BYTES - 1)
+fn page_align(k: &Kernel, size: u64) -> u64 {
+    let page = k.pages.bytes();
+    size.wrapping_add(page - 1) & !(page - 1)
 }
 
 impl Kernel {
@@ -91,7 +92,8 @@ impl Kernel {
 
     /// Memory from the cache; 0 where it cannot be had.
     pub(crate) fn rox_alloc(&mut self, cpu: CpuId, size: u64) -> Result<i64, Stop> {
-        let Some(size) = size.checked_next_multiple_of(FRAME_BYTES).filter(|s| *s > 0) else {
+        let Some(size) = size.checked_next_multiple_of(self.pages.bytes()).filter(|s| *s > 0)
+        else {
             return Ok(0);
         };
         if size > self.layout.modules.len {
@@ -118,7 +120,7 @@ impl Kernel {
     fn populate(&mut self, cpu: CpuId, size: u64) -> Result<bool, Stop> {
         let range = self.layout.module_window;
         let mut request = Request {
-            size: size.next_multiple_of(PMD_BYTES),
+            size: size.next_multiple_of(self.pages.pmd_bytes()),
             align: 1,
             range,
             perm: Perm::KERNEL_RW,
@@ -155,17 +157,15 @@ impl Kernel {
     /// `execmem_set_direct_map_valid(vm, true)` of the whole area that an address lies in.
     fn direct_map_back(&mut self, cpu: CpuId, at: u64) -> Result<(), Stop> {
         let frames = self.areas.find(VirtAddr(at)).map(|a| a.frames.clone());
-        for run in frames.unwrap_or_default() {
-            for n in 0..run.count {
-                self.set_direct_map(cpu, textbed_arch::Pfn(run.pfn.0 + n), true)?;
-            }
+        for page in self.pages_of(&frames.unwrap_or_default()) {
+            self.set_direct_map(cpu, page, true)?;
         }
         Ok(())
     }
 
     /// `execmem_force_rw`: not executable first, then writable.
     fn force_rw(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
-        let range = Args::of(&[ptr, size / FRAME_BYTES]);
+        let range = Args::of(&[ptr, self.pages.holding(size)]);
         let done = self.inner(cpu, "set_memory_nx", &range)?;
         match self.used(cpu, done) {
             0 => {
@@ -177,7 +177,8 @@ impl Kernel {
     }
 
     fn restore_rox(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
-        let done = self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, size / FRAME_BYTES]))?;
+        let done =
+            self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, self.pages.holding(size)]))?;
         Ok(self.used(cpu, done))
     }
 
@@ -187,7 +188,8 @@ impl Kernel {
         self.lock(cpu, "execmem_cache.mutex")?;
         if self.force_rw(cpu, ptr, size)? == 0 {
             self.fill_plain(cpu, VirtAddr(ptr), size, &[0xcc])?;
-            let done = self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, size / FRAME_BYTES]))?;
+            let done =
+                self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, self.pages.holding(size)]))?;
             self.dropped(cpu, done);
             if self.allocation_fails() {
                 self.rox_cache.pending.insert(ptr, size);
@@ -205,9 +207,9 @@ impl Kernel {
     /// `execmem_cache_clean`: free ranges that are whole blocks go back to the system, each with
     /// the whole area that it lies in.
     fn clean_cache(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        let whole = |(start, len): &(u64, u64)| {
-            start.is_multiple_of(PMD_BYTES) && len.is_multiple_of(PMD_BYTES)
-        };
+        let block = self.pages.pmd_bytes();
+        let whole =
+            |(start, len): &(u64, u64)| start.is_multiple_of(block) && len.is_multiple_of(block);
         let blocks: Vec<(u64, u64)> = self.rox_cache.free.iter().filter(whole).collect();
         for (start, len) in blocks {
             self.direct_map_back(cpu, start)?;

@@ -6,6 +6,7 @@
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::Promise;
 
+use crate::area::Frames;
 use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
@@ -137,12 +138,13 @@ pub(crate) fn direct_map_valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
     let first = k
         .page_behind(args.addr(0))
         .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
-    let frames = k.machine.memory_bytes() / FRAME_BYTES;
-    if first.0.checked_add(args.get(1)).is_none_or(|end| end > frames) {
+    let (frames, pages) = (k.machine.memory_bytes() / FRAME_BYTES, args.get(1));
+    let count = pages.saturating_mul(k.pages.frames());
+    if first.0.checked_add(count).is_none_or(|end| end > frames) {
         return Err(Stop::not_modelled("frames behind the end of memory"));
     }
-    for n in 0..args.get(1) {
-        let error = k.set_direct_map(cpu, Pfn(first.0 + n), args.get(2) == 1)?;
+    for page in k.pages_of(&[Frames { pfn: first, count }]) {
+        let error = k.set_direct_map(cpu, page, args.get(2) == 1)?;
         if error != 0 {
             return Ok(error);
         }
@@ -186,9 +188,10 @@ fn direct_map(k: &mut Kernel, cpu: CpuId, args: &Args, present: bool) -> Result<
 }
 
 impl Kernel {
-    /// The frame behind an address: of an area, of the direct map (whether present or not), or of
-    /// whatever else is mapped there.
+    /// The first frame of the page behind an address: of an area, of the direct map (whether
+    /// present or not), or of whatever else is mapped there.
     pub(crate) fn page_behind(&self, virt: VirtAddr) -> Option<Pfn> {
+        let virt = self.pages.start_of(virt);
         if self.layout.direct_map.contains(virt) {
             let offset = virt.0 - self.layout.direct_map.start.0;
             return Some(Pfn(offset / FRAME_BYTES));

@@ -3,12 +3,13 @@
 //! Modelled: the stores, page by page, with their faults. From: C's memset and memcpy. Not
 //! modelled: their instructions and the widths of single stores; loads of the source.
 
-use textbed_arch::{CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::MemOrder;
 
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::pages::Pages;
 
 /// Longest range that plain stores fill or copy.
 const MAX_STORED_BYTES: u64 = 1 << 30;
@@ -64,7 +65,7 @@ impl Kernel {
         bytes: &[u8],
     ) -> Result<(), Stop> {
         let mut at = addr;
-        for part in by_page(addr, bytes) {
+        for part in by_page(self.pages, addr, bytes) {
             self.machine.store(cpu, at, part, MemOrder::Plain)?;
             at = at.offset(part.len() as u64);
         }
@@ -73,13 +74,13 @@ impl Kernel {
 }
 
 /// Bytes at an address, cut at page boundaries.
-pub(crate) fn by_page(addr: VirtAddr, bytes: &[u8]) -> Vec<&[u8]> {
-    let room = usize::try_from(FRAME_BYTES - addr.page_offset()).unwrap_or(usize::MAX);
+pub(crate) fn by_page(pages: Pages, addr: VirtAddr, bytes: &[u8]) -> Vec<&[u8]> {
+    let room = usize::try_from(pages.room_at(addr)).unwrap_or(usize::MAX);
     let (first, rest) = bytes.split_at(room.min(bytes.len()));
     let mut parts = Vec::new();
     if !first.is_empty() {
         parts.push(first);
     }
-    parts.extend(rest.chunks(FRAME_BYTES as usize));
+    parts.extend(rest.chunks(pages.bytes() as usize));
     parts
 }

@@ -9,7 +9,7 @@
 //! registers but for the result; elsewhere than on x86 all calls (no-operations stand for them, and
 //! the function is gone on with).
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 
 use crate::call::Args;
 use crate::caps::Fact;
@@ -108,10 +108,10 @@ impl Kernel {
             self.used(cpu, got) as u64
         } else {
             let page = if self.pages_by_vmalloc() {
-                let got = self.inner(cpu, "vmalloc", &Args::of(&[FRAME_BYTES]))?;
+                let got = self.inner(cpu, "vmalloc", &Args::of(&[self.pages.bytes()]))?;
                 self.used(cpu, got) as u64
             } else {
-                self.bpf_jit_alloc_exec(cpu, FRAME_BYTES)?
+                self.bpf_jit_alloc_exec(cpu, self.pages.bytes())?
             };
             if page != 0 {
                 self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[page]))?;
@@ -136,7 +136,7 @@ impl Kernel {
             }
             return Ok(Ok(image));
         }
-        self.fill_traps(cpu, VirtAddr(at), FRAME_BYTES)?;
+        self.fill_traps(cpu, VirtAddr(at), self.pages.bytes())?;
         self.store_plain(cpu, VirtAddr(at), &code)?;
         if self.arch == Arch::Arm64 {
             self.inner(cpu, "flush_icache_range", &Args::of(&[at, at + size]))?;

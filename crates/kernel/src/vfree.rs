@@ -6,15 +6,14 @@
 //! same. Not modelled: freeing from interrupts (a work item frees later); the work item that
 //! purges when too many pages wait runs at once, on the CPU that frees.
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Pfn, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
 use textbed_machine::Span;
 
-use crate::area::{Area, Frames, vm_flags};
+use crate::area::{Area, vm_flags};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::vmalloc::PMD_SHIFT;
 
 /// `vfree(addr)`.
 pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
@@ -37,7 +36,7 @@ impl Kernel {
         if virt.0 == 0 {
             return Ok(());
         }
-        if !virt.is_aligned(12) {
+        if !virt.is_aligned(self.pages.shift()) {
             self.warn(cpu, WarnReason::Unaligned, virt);
             return Ok(());
         }
@@ -77,11 +76,11 @@ impl Kernel {
     fn vunmap_range(&mut self, cpu: CpuId, start: VirtAddr, len: u64) -> Result<(), Stop> {
         for span in self.machine.leaves(SpaceId::KERNEL, start, len) {
             match span {
-                Span::Mapped(leaf) if leaf.shift == FRAME_SHIFT && leaf.perm.is_empty() => {
+                Span::Mapped(leaf) if leaf.shift == self.pages.shift() && leaf.perm.is_empty() => {
                     self.warn(cpu, WarnReason::OddEntry, leaf.virt);
                 }
                 // p?d_none_or_clear_bad: no leaf of the area's own.
-                Span::Mapped(leaf) if leaf.virt < start || leaf.shift > PMD_SHIFT => {
+                Span::Mapped(leaf) if leaf.virt < start || leaf.shift > self.pages.pmd_shift() => {
                     return Err(Stop::not_modelled("page tables that were overwritten"));
                 }
                 _ => {}
@@ -94,17 +93,13 @@ impl Kernel {
     /// Above `lazy_max_pages()` a work item flushes what was freed; here it runs at once.
     fn drain_if_many(&mut self, cpu: CpuId) -> Result<(), Stop> {
         let bits = u64::from(16 - self.cpus.leading_zeros());
-        let most = bits * (32 << 20) / FRAME_BYTES;
-        if self.areas.lazy_pages() > most { self.purge(cpu, None) } else { Ok(()) }
+        let most = bits * (32 << 20);
+        if self.areas.lazy_bytes() > most { self.purge(cpu, None) } else { Ok(()) }
     }
 
     /// `vm_reset_perms`: direct map away, one flush over lazy areas and direct map, direct map
     /// back. Results of the single steps are ignored, as in Linux.
     fn reset_perms(&mut self, cpu: CpuId, area: &Area) -> Result<(), Stop> {
-        let pages = |area: &Area| -> Vec<Pfn> {
-            let all = area.frames.iter().flat_map(|Frames { pfn, count }| pfn.0..pfn.0 + count);
-            all.map(Pfn).collect()
-        };
         let addresses = area.frames.iter().filter_map(|run| {
             let start = self.direct_map_of(run.pfn)?.0;
             Some((start, start.saturating_add(run.count * FRAME_BYTES)))
@@ -112,7 +107,7 @@ impl Kernel {
         let extent = addresses.fold(None, |extent: Option<(u64, u64)>, (start, end)| {
             Some(extent.map_or((start, end), |(s, e)| (s.min(start), e.max(end))))
         });
-        let pages = pages(area);
+        let pages: Vec<Pfn> = self.pages_of(&area.frames).collect();
         for pfn in &pages {
             self.set_direct_map(cpu, *pfn, false)?;
         }
@@ -148,7 +143,7 @@ impl Kernel {
         if let Some((start, end)) = range {
             self.flush_kernel_range(cpu, start, end)?;
         }
-        self.areas.purge(everything);
+        self.areas.purge(everything, self.pages.bytes());
         self.unlock(cpu, "vmap_purge_lock")
     }
 

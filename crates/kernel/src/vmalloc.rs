@@ -3,9 +3,9 @@
 //! Modelled: size and alignment checks, choice of leaf size by version, architecture and flags,
 //! lowest fit, guard page, frames and mapping, the retry by small pages. From: Linux 5.19 and 6.12
 //! mm/vmalloc.c, arch/*/include/asm/vmalloc.h, 6.18.2 arch/arm64/include/asm/vmalloc.h (areas by
-//! groups of 16 pages, whose entries lack the contiguous bit here). Not modelled: allocation flags,
-//! KASAN, retries with sleep, MTRR refusals, kmemleak, sizes above 2 MiB a leaf (vmalloc never
-//! chooses them).
+//! groups of pages, whose entries lack the contiguous bit here). Not modelled: allocation flags,
+//! KASAN, retries with sleep, MTRR refusals, kmemleak, leaves above a PMD's (vmalloc never chooses
+//! them).
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
@@ -19,12 +19,6 @@ use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 
-/// `log2` of the one large leaf that vmalloc chooses (PMD).
-pub(crate) const PMD_SHIFT: u32 = 21;
-/// Its bytes.
-pub(crate) const PMD_BYTES: u64 = 1 << PMD_SHIFT;
-/// `log2` of arm64's group of contiguous entries (`CONT_PTE_SHIFT`).
-const CONT_SHIFT: u32 = 16;
 /// Most nodes of vmalloc (6.9 on), one for each CPU.
 const MOST_NODES: u16 = 128;
 
@@ -114,14 +108,15 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
 /// `vmap(pages, count)`, the pages given by an address that maps the first of them, the others
 /// behind it.
 pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    let (from, count) = (args.addr(0).align_down(FRAME_SHIFT), args.get(1));
-    if count > k.machine.memory_bytes() / FRAME_BYTES {
+    let (page, shift) = (k.pages.bytes(), k.pages.shift());
+    let (from, count) = (k.pages.start_of(args.addr(0)), args.get(1));
+    if count > k.machine.memory_bytes() / page {
         return Ok(0);
     }
-    let len = count * FRAME_BYTES;
+    let len = count * page;
     let mut pages = Vec::new();
     for n in 0..count {
-        let at = from.0.checked_add(n * FRAME_BYTES).map(VirtAddr);
+        let at = from.0.checked_add(n * page).map(VirtAddr);
         match at.and_then(|at| k.page_behind(at)) {
             Some(pfn) => pages.push(pfn),
             None => return Err(Stop::not_modelled("a struct page behind an address without one")),
@@ -130,8 +125,8 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
     if count == 0 {
         return Ok(0);
     }
-    let size = len + FRAME_BYTES;
-    let place = k.place_for(cpu, k.layout.vmalloc, size, FRAME_BYTES)?;
+    let size = len + page;
+    let place = k.place_for(cpu, k.layout.vmalloc, size, page)?;
     let Some((start, node)) = place else { return Ok(0) };
     if k.allocation_fails() {
         return Ok(0);
@@ -143,9 +138,9 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
         return Ok(0);
     }
     for (n, pfn) in pages.iter().enumerate() {
-        let at = start.offset(n as u64 * FRAME_BYTES);
-        let (space, shift, perm) = (SpaceId::KERNEL, FRAME_SHIFT, Perm::KERNEL_RW);
-        match k.machine.map(cpu, space, at, pfn.addr(), FRAME_BYTES, shift, perm) {
+        let at = start.offset(n as u64 * page);
+        let (space, perm) = (SpaceId::KERNEL, Perm::KERNEL_RW);
+        match k.machine.map(cpu, space, at, pfn.addr(), page, shift, perm) {
             Ok(()) => {}
             Err(MapError::OutOfMemory) => {
                 k.undo_area(cpu, start, at)?;
@@ -155,7 +150,7 @@ pub(crate) fn vmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
         }
     }
     k.after_new_mapping(cpu)?;
-    let shift = FRAME_SHIFT as u8;
+    let shift = u8::try_from(shift).unwrap_or(u8::MAX);
     k.emit(cpu, textbed_event::Flags::default(), View::AreaMade { virt: start, len, shift });
     Ok(start.0 as i64)
 }
@@ -175,12 +170,12 @@ impl Kernel {
 
     /// `__vmalloc_node_range`: a pointer, or 0.
     pub(crate) fn vmalloc_range(&mut self, cpu: CpuId, request: Request) -> Result<i64, Stop> {
-        let pages = request.size.div_ceil(FRAME_BYTES);
+        let pages = self.pages.holding(request.size);
         if request.size == 0 {
             self.warn_once(cpu, "vmalloc: size 0", WarnReason::BadArgument, VirtAddr(0));
             return Ok(0);
         }
-        if pages > self.machine.memory_bytes() / FRAME_BYTES {
+        if pages > self.machine.memory_bytes() / self.pages.bytes() {
             self.warn(cpu, WarnReason::BadArgument, VirtAddr(0));
             return Ok(0);
         }
@@ -193,11 +188,11 @@ impl Kernel {
             if let Some(start) = self.make_area(cpu, &request, size, align, shift)? {
                 return Ok(start.0 as i64);
             }
-            if shift == FRAME_SHIFT {
+            if shift == self.pages.shift() {
                 self.warn(cpu, WarnReason::Other, VirtAddr(0));
                 return Ok(0);
             }
-            shift = FRAME_SHIFT;
+            shift = self.pages.shift();
         }
     }
 
@@ -217,14 +212,14 @@ impl Kernel {
         let nodes = self.config.count("nr_nodes").max(1);
         let share =
             if self.caps.yes(Fact::SizePerNode) { request.size / nodes } else { request.size };
+        let small = self.pages.shift();
         if !asked || !allowed {
-            FRAME_SHIFT
-        } else if supported && share >= PMD_BYTES {
-            PMD_SHIFT
-        } else if self.caps.yes(Fact::ContPte) && share >= 1 << CONT_SHIFT {
-            CONT_SHIFT
+            small
+        } else if supported && share >= self.pages.pmd_bytes() {
+            self.pages.pmd_shift()
         } else {
-            FRAME_SHIFT
+            let group = self.pages.cont_shift().filter(|_| self.caps.yes(Fact::ContPte));
+            group.filter(|group| share >= 1 << group).unwrap_or(small)
         }
     }
 
@@ -237,7 +232,7 @@ impl Kernel {
         align: u64,
         shift: u32,
     ) -> Result<Option<VirtAddr>, Stop> {
-        let guard = if request.flags & vm_flags::VM_NO_GUARD == 0 { FRAME_BYTES } else { 0 };
+        let guard = if request.flags & vm_flags::VM_NO_GUARD == 0 { self.pages.bytes() } else { 0 };
         let Some(total) = size.checked_add(guard) else { return Ok(None) };
         let place = self.place_for(cpu, request.range, total, align)?;
         let Some((start, node)) = place else { return Ok(None) };
@@ -251,7 +246,7 @@ impl Kernel {
             size: total,
             len: size,
             flags: request.flags | vm_flags::VM_ALLOC,
-            page_order: shift - FRAME_SHIFT,
+            page_order: shift - self.pages.shift(),
             frames: frames.clone(),
             node,
         });
@@ -264,8 +259,9 @@ impl Kernel {
         for run in &frames {
             let len = run.count * FRAME_BYTES;
             let phys = run.pfn.addr();
-            // The contiguous bit is not modelled: a group is 16 pages.
-            let leaf = if shift == CONT_SHIFT { FRAME_SHIFT } else { shift };
+            // The contiguous bit is not modelled: a group is so many pages.
+            let group = self.pages.cont_shift() == Some(shift);
+            let leaf = if group { self.pages.shift() } else { shift };
             self.free_empty_tables(cpu, at, len, leaf)?;
             let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, leaf, request.perm);
             match done {
@@ -329,15 +325,16 @@ impl Kernel {
     ) -> Result<Option<Vec<Frames>>, Stop> {
         let mut runs: Vec<Frames> = Vec::new();
         let mut left = size / FRAME_BYTES;
-        let block = 1u64 << (shift - FRAME_SHIFT);
-        let mut step = if block > 1 { block } else { left.max(1) };
+        let (page, block) = (self.pages.frames(), 1u64 << (shift - FRAME_SHIFT));
+        let mut step = if block > page { block } else { left.max(page) };
         while left > 0 {
             match self.alloc_frames(cpu, step.min(left), shift)? {
                 Some(pfn) => {
                     runs.push(Frames { pfn, count: step.min(left) });
                     left -= step.min(left);
                 }
-                None if block == 1 && step > 1 => step /= 2,
+                // Half of it, in whole pages.
+                None if block == page && step > page => step = (step / 2).next_multiple_of(page),
                 None => {
                     for run in runs {
                         self.free_frames(cpu, run.pfn, run.count)?;

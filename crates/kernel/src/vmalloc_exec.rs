@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, Perm, VirtAddr};
+use textbed_arch::{Arch, CpuId, Perm, VirtAddr};
 use textbed_event::WarnReason;
 
 use crate::area::{Area, vm_flags};
@@ -22,7 +22,7 @@ use crate::errno::{EINVAL, EOPNOTSUPP};
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
-use crate::vmalloc::{PMD_BYTES, Request};
+use crate::vmalloc::Request;
 
 /// The tree of free text, its areas, and what was handed out: start to length.
 #[derive(Clone, Default, Debug)]
@@ -61,10 +61,11 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
         return Ok(at as i64);
     }
     let nodes = k.config.count("nr_nodes").max(1);
-    let len = size.next_multiple_of(PMD_BYTES * nodes);
+    let block = k.pages.pmd_bytes();
+    let len = size.next_multiple_of(block * nodes);
     let range = if k.arch.is_powerpc() { k.layout.vmalloc } else { k.layout.modules };
     let flags = vm_flags::VM_ALLOW_HUGE_VMAP | vm_flags::VM_NO_GUARD;
-    let request = Request { size: len, align: PMD_BYTES, range, perm: Perm::KERNEL_RW, flags };
+    let request = Request { size: len, align: block, range, perm: Perm::KERNEL_RW, flags };
     let start = k.vmalloc_range(cpu, request)? as u64;
     if start == 0 {
         return Ok(0);
@@ -73,7 +74,7 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
     k.zone(cpu, VirtAddr(start), len, "vmalloc_exec", "text");
     k.fill_plain(cpu, VirtAddr(start), len, &[0])?;
     for call in ["set_memory_ro", "set_memory_x"] {
-        let done = k.inner(cpu, call, &Args::of(&[start, len / FRAME_BYTES]))?;
+        let done = k.inner(cpu, call, &Args::of(&[start, k.pages.holding(len)]))?;
         k.dropped(cpu, done);
     }
     k.users.text_areas.areas.push(area);
@@ -115,14 +116,15 @@ pub(crate) fn vfree_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
         k.dropped(cpu, done);
     }
     let (start, len) = k.users.text_areas.free.add(start, len);
-    let (from, to) = (start.next_multiple_of(PMD_BYTES), (start + len) & !(PMD_BYTES - 1));
+    let block = k.pages.pmd_bytes();
+    let (from, to) = (start.next_multiple_of(block), (start + len) & !(block - 1));
     let whole = |a: &Area| a.start.0 >= from && a.end() <= to;
     let Some(index) = k.users.text_areas.areas.iter().position(whole) else { return Ok(0) };
     let area = k.users.text_areas.areas.remove(index);
     let (at, bytes) = (area.start.0, area.len);
     k.users.text_areas.free.cut(at, bytes);
     for call in ["set_memory_nx", "set_memory_rw"] {
-        let done = k.inner(cpu, call, &Args::of(&[at, bytes / FRAME_BYTES]))?;
+        let done = k.inner(cpu, call, &Args::of(&[at, k.pages.holding(bytes)]))?;
         k.dropped(cpu, done);
     }
     k.areas.show(area);

@@ -6,10 +6,18 @@ use common::{Bed, boot_with};
 use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features};
 use textbed_event::{CallRef, View};
-use textbed_kernel::{Arg, CALLS, CallError, CallSpec, CallValue, ParamKind, Progress, find_call};
+use textbed_kernel::{
+    Arg, CALLS, CallError, CallSpec, CallValue, PAGE_SIZES, ParamKind, Progress, find_call,
+};
 
 const ARCHS: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const VERSIONS: [&str; 7] = ["5.18-rc3", "5.18", "6.1", "6.6", "6.12", "6.18", "7.0"];
+
+/// Sizes of an architecture's pages.
+fn sizes(arch: Arch) -> Vec<&'static str> {
+    let of = PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch));
+    of.map(|row| row.word).collect()
+}
 
 /// Sizes and counts that break things.
 const NUMBERS: [u64; 16] = [
@@ -110,8 +118,8 @@ fn carried_out(
     }
 }
 
-fn run(arch: Arch, version: &str, steps: &[Step]) {
-    let options = [("memory_mib", "64")];
+fn run(arch: Arch, version: &str, size: &str, steps: &[Step]) {
+    let options = [("memory_mib", "64"), ("page_size", size)];
     let mut bed = boot_with(version, arch, &options, Features::default_for(arch), 2);
     let layout = *bed.kernel.layout();
     let fixed = [
@@ -183,10 +191,12 @@ proptest! {
     #[test]
     fn no_call_panics_or_tears_the_stream(
         arch in 0..ARCHS.len(),
+        size in any::<usize>(),
         version in 0..VERSIONS.len(),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        run(ARCHS[arch], VERSIONS[version], &steps);
+        let sizes = sizes(ARCHS[arch]);
+        run(ARCHS[arch], VERSIONS[version], sizes[size % sizes.len()], &steps);
     }
 }
 
@@ -194,12 +204,14 @@ proptest! {
 #[test]
 fn every_call_alone_with_hostile_arguments() {
     for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
-        for version in VERSIONS {
+        // Every version with pages of 4 KiB, one with the others.
+        let others = sizes(arch).into_iter().skip(1).map(|size| ("6.12", size));
+        for (version, size) in VERSIONS.map(|v| (v, "4K")).into_iter().chain(others) {
             for (call, spec) in CALLS.iter().enumerate() {
                 for how in 0..4u64 {
                     let seeds = (0..6).map(|n| (7 * (how as u8 % 2), how * 5 + n * 3)).collect();
                     let odd = Step { call, cpu: 0, seeds, code: vec![0xcc; how as usize * 4] };
-                    run(arch, version, std::slice::from_ref(&odd));
+                    run(arch, version, size, std::slice::from_ref(&odd));
                     if spec.params.is_empty() {
                         break;
                     }

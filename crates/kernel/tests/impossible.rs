@@ -7,7 +7,7 @@ mod common;
 
 use common::{Bed, boot_with};
 use textbed_arch::{Arch, CpuId, Features};
-use textbed_kernel::{Arg, CALLS, CallError, CallSpec, ParamKind, find_call};
+use textbed_kernel::{Arg, CALLS, CallError, CallSpec, PAGE_SIZES, ParamKind, find_call};
 
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 const VERSIONS: [&str; 4] = ["5.18", "6.1", "6.12", "7.0"];
@@ -91,8 +91,8 @@ struct Rig {
     area: u64,
 }
 
-fn rig(arch: Arch, version: &str) -> Rig {
-    let options = [("memory_mib", "64")];
+fn rig(arch: Arch, version: &str, size: &str) -> Rig {
+    let options = [("memory_mib", "64"), ("page_size", size)];
     let mut bed = boot_with(version, arch, &options, Features::default_for(arch), 2);
     let addresses = addresses(&mut bed);
     let area = bed.call("vmalloc", &[4 << 12]) as u64;
@@ -132,8 +132,11 @@ fn make(rig: &mut Rig, spec: &CallSpec, what: &str, args: &[Arg]) -> bool {
 fn every_call_with_every_impossible_argument() {
     let mut made = 0;
     for arch in ARCHS {
-        for version in VERSIONS {
-            let mut rig = rig(arch, version);
+        // Every version with pages of 4 KiB, one with the others.
+        let others = PAGE_SIZES.iter().filter(|r| r.shift > 12 && r.archs.contains(&arch));
+        let others = others.map(|row| ("6.12", row.word));
+        for (version, size) in VERSIONS.map(|v| (v, "4K")).into_iter().chain(others) {
+            let mut rig = rig(arch, version, size);
             for spec in CALLS {
                 let Ok(spec) = find_call(spec.name, rig.bed.kernel.version(), arch) else {
                     continue;
@@ -144,9 +147,9 @@ fn every_call_with_every_impossible_argument() {
                             spec.params.iter().map(|p| usual(p.kind, rig.area)).collect();
                         args[n] = arg;
                         made += 1;
-                        let what = format!("{} = {what} on {arch} {version}", param.name);
+                        let what = format!("{} = {what} on {arch} {version} {size}", param.name);
                         if !make(&mut rig, spec, &what, &args) {
-                            rig = self::rig(arch, version);
+                            rig = self::rig(arch, version, size);
                         }
                     }
                 }

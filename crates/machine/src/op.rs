@@ -282,20 +282,36 @@ impl Machine {
                     return target(scope, 0, 0, asid);
                 }
                 if row.name.starts_with("tlbi r") {
-                    // BaseADDR, NUM and SCALE of a range operation, 4 KiB granule.
-                    let base = ((x << 27) as i64 >> 27 << 12) as u64;
+                    // BaseADDR, NUM and SCALE of a range operation, in units of TG's granule; one
+                    // that is not the tables' need not invalidate anything.
+                    let shift = [None, Some(12), Some(14), Some(16)][(x >> 46 & 3) as usize]?;
+                    if shift != self.format.page_shift {
+                        return None;
+                    }
+                    let base = ((x << 27) as i64 >> 27 << shift) as u64;
                     let (num, scale) = ((x >> 39) & 31, (x >> 44) & 3);
-                    return target(scope, base, ((num + 1) << (5 * scale + 1)) << 12, asid);
+                    return target(scope, base, ((num + 1) << (5 * scale + 1)) << shift, asid);
                 }
+                // Bits of an address below the granule are not looked at.
                 let virt = ((x << 20) as i64 >> 20 << 12) as u64;
-                target(scope, virt, page, asid)
+                target(scope, virt & !(page - 1), page, asid)
             }
             // By virtual address, which the machine keeps no translations by.
             _ if self.is_hashed() && scope == TlbScope::Address && (arg(0) >> 10) & 3 == 0 => None,
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => {
                 let (rb, pid) = (arg(0), operands.get(1).map_or(current, |pid| *pid as u16));
                 match (scope, (rb >> 10) & 3) {
-                    (TlbScope::Address, 0) => target(scope, rb & !0xfff, page, pid),
+                    (TlbScope::Address, 0) => {
+                        // AP: the size of the page. Radix alone comes here.
+                        let shift = match rb >> 5 & 7 {
+                            0 => 12,
+                            5 => 16,
+                            1 => 21,
+                            2 => 30,
+                            _ => return None,
+                        };
+                        target(scope, rb >> shift << shift, 1 << shift, pid)
+                    }
                     // Process 0 is the kernel: its translations are all of quadrant 3.
                     (TlbScope::Address, 1) if pid == 0 => target(scope, 3 << 62, 1 << 62, 0),
                     (TlbScope::Address, 1) => target(TlbScope::Space, 0, 0, pid),

@@ -173,12 +173,14 @@ pub enum Canonical {
 
 impl Format {
     /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
-    /// where it is not simulated (ppc32, kernels with other granules).
+    /// where it is not simulated (ppc32). arm64 has 48 bits of addresses.
     #[must_use]
     pub fn for_kernel(arch: Arch, page_shift: u32) -> Option<&'static Format> {
         Some(match (arch, page_shift) {
             (Arch::X86_64, 12) => &X86_64_4LEVEL,
             (Arch::Arm64, 12) => &ARM64_4K,
+            (Arch::Arm64, 14) => &ARM64_16K,
+            (Arch::Arm64, 16) => &ARM64_64K,
             (Arch::Ppc64le | Arch::Ppc64, 12) => &RADIX_4K,
             (Arch::Ppc64le | Arch::Ppc64, 16) => &RADIX_64K,
             _ => return None,

@@ -96,7 +96,9 @@ fn formats_by_kernel() {
     assert_eq!(name(Arch::Arm64, 12), Some("arm64 4k 48-bit"));
     assert_eq!(name(Arch::Ppc64, 16), Some("powerpc radix 64k"));
     assert_eq!(name(Arch::Ppc64le, 12), Some("powerpc radix 4k"));
-    assert_eq!((name(Arch::Ppc32, 12), name(Arch::Arm64, 16)), (None, None));
+    assert_eq!(name(Arch::Arm64, 14), Some("arm64 16k 48-bit"));
+    assert_eq!(name(Arch::Arm64, 16), Some("arm64 64k 48-bit"));
+    assert_eq!((name(Arch::Ppc32, 12), name(Arch::X86_64, 16)), (None, None));
     let shifts = |f: &Format| f.leaf_shifts().collect::<Vec<_>>();
     assert_eq!(shifts(&X86_64_4LEVEL), [30, 21, 12]);
     assert_eq!(shifts(&RADIX_64K), [30, 21, 16]);

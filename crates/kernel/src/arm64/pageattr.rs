@@ -8,7 +8,7 @@
 //! the array of pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI),
 //! lost updates of concurrent callers. How 6.18 splits blocks first is in `split`.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
 use textbed_machine::{MapError, Mapping, Span};
 
@@ -18,7 +18,6 @@ use crate::errno::{EINVAL, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::set_memory::Change;
-use crate::vmalloc::PMD_SHIFT;
 
 impl Kernel {
     /// `set_memory_*` on arm64.
@@ -29,11 +28,11 @@ impl Kernel {
         pages: u64,
         change: Change,
     ) -> Result<i64, Stop> {
-        let start = addr.align_down(FRAME_SHIFT);
+        let start = self.pages.start_of(addr);
         if start != addr {
             self.warn_once(cpu, "pageattr: unaligned", WarnReason::Unaligned, addr);
         }
-        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let bytes = self.pages.in_bytes(pages);
         let what = change.promise();
         let refused = |k: &mut Self, flags: Flags, reason| {
             k.refuse(cpu, flags, what, reason, start, bytes);
@@ -88,8 +87,9 @@ impl Kernel {
     /// Frames behind pages of an area; pages without a frame are left out.
     fn frames_of_range(&self, start: VirtAddr, pages: u64) -> Vec<Frames> {
         let area = self.areas.find(start);
-        let frame = |page: u64| area.and_then(|a| a.frame_at(start.offset(page * FRAME_BYTES)));
-        (0..pages).filter_map(frame).map(|pfn| Frames { pfn, count: 1 }).collect()
+        let (bytes, count) = (self.pages.bytes(), self.pages.frames());
+        let frame = |page: u64| area.and_then(|a| a.frame_at(start.offset(page * bytes)));
+        (0..pages).filter_map(frame).map(|pfn| Frames { pfn, count }).collect()
     }
 
     /// The direct map's pages of frames, each with a flush of its own: the first error, if any.
@@ -101,14 +101,13 @@ impl Kernel {
         clear: Perm,
     ) -> Result<i64, Stop> {
         let mut first = 0;
-        for run in frames {
-            for n in 0..run.count {
-                let Some(virt) = self.direct_map_of(Pfn(run.pfn.0 + n)) else { continue };
-                let error = self.arm64_update_range(cpu, virt, FRAME_BYTES, set, clear)?;
-                self.arm64_flush_kernel_range(cpu, virt.0, virt.0 + FRAME_BYTES)?;
-                if error != 0 && first == 0 {
-                    first = error;
-                }
+        let bytes = self.pages.bytes();
+        for page in self.pages_of(frames) {
+            let Some(virt) = self.direct_map_of(page) else { continue };
+            let error = self.arm64_update_range(cpu, virt, bytes, set, clear)?;
+            self.arm64_flush_kernel_range(cpu, virt.0, virt.0 + bytes)?;
+            if error != 0 && first == 0 {
+                first = error;
             }
         }
         Ok(first)
@@ -134,7 +133,7 @@ impl Kernel {
         let whole = self.arm64_splits();
         let refuses = |leaf: &Mapping| {
             let last = leaf.virt.0.saturating_add((1 << leaf.shift) - 1);
-            leaf.shift > FRAME_SHIFT && !(whole && leaf.virt >= start && last < end.0)
+            leaf.shift > self.pages.shift() && !(whole && leaf.virt >= start && last < end.0)
         };
         let mut leaves = self.machine.leaves(SpaceId::KERNEL, start, bytes);
         let block = leaves.find_map(|span| match span {
@@ -188,10 +187,11 @@ impl Kernel {
                         Err(other) => return Err(other.into()),
                     }
                 }
-                let Some(next) = at.align_down(PMD_SHIFT).0.checked_add(1 << PMD_SHIFT) else {
+                let block = at.align_down(self.pages.pmd_shift());
+                let Some(next) = block.checked_add(self.pages.pmd_bytes()) else {
                     break;
                 };
-                at = VirtAddr(next);
+                at = next;
             }
         }
         Ok(None)
@@ -205,11 +205,11 @@ impl Kernel {
         pages: u64,
         valid: bool,
     ) -> Result<i64, Stop> {
-        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let bytes = self.pages.in_bytes(pages);
         let end = addr.0.checked_add(bytes).map(|end| VirtAddr(end.saturating_sub(1)));
         let format = self.machine.format();
         let kernel = |at: VirtAddr| at.0 >> 63 == 1 && format.is_canonical(at);
-        if !addr.is_aligned(FRAME_SHIFT) || !end.is_some_and(kernel) || !kernel(addr) {
+        if !addr.is_aligned(self.pages.shift()) || !end.is_some_and(kernel) || !kernel(addr) {
             return Err(Stop::not_modelled("a range that is not of kernel pages"));
         }
         if pages == 0 {
@@ -239,6 +239,6 @@ impl Kernel {
         } else {
             (Perm::empty(), Perm::PRESENT)
         };
-        self.arm64_update_range(cpu, virt, FRAME_BYTES, set, clear)
+        self.arm64_update_range(cpu, virt, self.pages.bytes(), set, clear)
     }
 }

@@ -6,7 +6,7 @@
 //! 6.12 arch/arm64/kernel/patching.c. Not modelled: writing in place without STRICT_MODULE_RWX
 //! (before 6.1); the threads and interrupts by which stop_machine gets hold of the CPUs.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
 use textbed_event::{Flags, View, WindowPurpose};
 
 use crate::call::Args;
@@ -27,7 +27,7 @@ pub(crate) fn insn_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
     }
     let irqs = k.patch_lock(cpu)?;
     let mut at = dst;
-    for part in by_page(dst, code) {
+    for part in by_page(k.pages, dst, code) {
         k.through_fixmap(cpu, at, Write::Bytes(part))?;
         at = at.offset(part.len() as u64);
     }
@@ -54,7 +54,7 @@ pub(crate) fn insn_set(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, S
     let irqs = k.patch_lock(cpu)?;
     let mut at = dst;
     while at.0 < end {
-        let part = (FRAME_BYTES - at.page_offset()).min(end - at.0);
+        let part = k.pages.room_at(at).min(end - at.0);
         k.through_fixmap(cpu, at, Write::Fill(&insn, part))?;
         at = at.offset(part);
     }
@@ -111,7 +111,7 @@ impl Kernel {
 
     /// Maps the page of a text address at the fixmap, writes, unmaps and flushes.
     fn through_fixmap(&mut self, cpu: CpuId, addr: VirtAddr, write: Write<'_>) -> Result<(), Stop> {
-        let page = addr.align_down(FRAME_SHIFT);
+        let page = self.pages.start_of(addr);
         let mapping = self.machine.lookup(SpaceId::KERNEL, page);
         let phys = mapping.and_then(|m| m.phys.checked_add(page.0.wrapping_sub(m.virt.0)));
         let Some(phys) = phys else {
@@ -120,18 +120,18 @@ impl Kernel {
         if !self.is_core_text(addr) && self.layout.direct_map.contains(addr) {
             return Err(Stop::not_modelled("patching through an address of the direct map"));
         }
-        let alias = self.layout.patch;
-        let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, FRAME_BYTES);
+        let (alias, bytes, shift) = (self.layout.patch, self.pages.bytes(), self.pages.shift());
+        let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, bytes);
         let perm = Perm::KERNEL_RW;
-        self.machine.map(cpu, SpaceId::KERNEL, alias, phys, FRAME_BYTES, FRAME_SHIFT, perm)?;
+        self.machine.map(cpu, SpaceId::KERNEL, alias, phys, bytes, shift, perm)?;
         self.arm64_after_set_pte(cpu)?;
-        let at = alias.offset(addr.page_offset());
+        let at = alias.offset(self.pages.offset_of(addr));
         match write {
-            Write::Bytes(bytes) => self.store_plain(cpu, at, bytes)?,
+            Write::Bytes(code) => self.store_plain(cpu, at, code)?,
             Write::Fill(pattern, len) => self.machine.fill(cpu, at, len, pattern)?,
         }
-        self.machine.unmap(cpu, SpaceId::KERNEL, alias, FRAME_BYTES)?;
-        self.arm64_flush_kernel_range(cpu, alias.0, alias.0 + FRAME_BYTES)?;
+        self.machine.unmap(cpu, SpaceId::KERNEL, alias, bytes)?;
+        self.arm64_flush_kernel_range(cpu, alias.0, alias.0 + bytes)?;
         self.close_window(cpu, window);
         Ok(())
     }
@@ -204,7 +204,7 @@ pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
 impl Kernel {
     /// `__aarch64_insn_write`: through the fixmap.
     fn write_text(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<(), Stop> {
-        if addr.page_offset() + bytes.len() as u64 > FRAME_BYTES {
+        if bytes.len() as u64 > self.pages.room_at(addr) {
             return Err(Stop::not_modelled("a write across two pages"));
         }
         let irqs = self.patch_lock(cpu)?;

@@ -7,7 +7,7 @@
 //! where Linux goes by groups of 16), KFENCE's pool, realms, CPUs without BBML2_NOABORT that come
 //! up later.
 
-use textbed_arch::{CpuId, FRAME_SHIFT, Features, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, Features, SpaceId, VirtAddr};
 use textbed_event::Need;
 use textbed_machine::MapError;
 
@@ -52,7 +52,7 @@ impl Kernel {
         self.machine.needs(cpu, Need::MaySleep);
         self.lock(cpu, SPLIT_LOCK)?;
         // Of the two ends of one page, splitting at the one that is aligned less splits at both.
-        let ends = if end.0 - start.0 == 1 << FRAME_SHIFT {
+        let ends = if end.0 - start.0 == self.pages.bytes() {
             let less = start.0.trailing_zeros() < end.0.trailing_zeros();
             vec![if less { start } else { end }]
         } else {
@@ -74,7 +74,9 @@ impl Kernel {
         let mut split = false;
         loop {
             let leaf = self.machine.lookup(SpaceId::KERNEL, at);
-            let Some(leaf) = leaf.filter(|l| l.shift > FRAME_SHIFT && l.virt != at) else { break };
+            let Some(leaf) = leaf.filter(|l| l.shift > self.pages.shift() && l.virt != at) else {
+                break;
+            };
             if self.allocation_fails() {
                 return Ok(-ENOMEM);
             }

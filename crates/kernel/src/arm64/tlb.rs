@@ -4,17 +4,15 @@
 //! each TLBI twice. Not modelled: range invalidation (FEAT_TLBIRANGE, not used for kernel ranges in
 //! these versions), workarounds of other errata.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Features, VirtAddr};
+use textbed_arch::{CpuId, Features, VirtAddr};
 
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 
-/// Pages above which everything is invalidated (`MAX_DVM_OPS`, PTRS_PER_PTE).
-const MAX_DVM_OPS: u64 = 512;
-
 impl Kernel {
-    /// `flush_tlb_kernel_range` on arm64.
+    /// `flush_tlb_kernel_range` on arm64: page by page up to as many as a table has entries
+    /// (`MAX_DVM_OPS`).
     pub(crate) fn arm64_flush_kernel_range(
         &mut self,
         cpu: CpuId,
@@ -22,13 +20,13 @@ impl Kernel {
         end: u64,
     ) -> Result<(), Stop> {
         self.machine.op_named(cpu, "dsb ishst", 0)?;
-        if end.saturating_sub(start) > MAX_DVM_OPS << FRAME_SHIFT {
+        if end.saturating_sub(start) > self.pages.pmd_bytes() {
             self.arm64_tlbi(cpu, |k| Ok(k.machine.op_named(cpu, "tlbi vmalle1is", 0)?))?;
         } else {
-            let mut at = start & !(FRAME_BYTES - 1);
+            let mut at = self.pages.start_of(VirtAddr(start)).0;
             while at < end {
                 self.arm64_tlbi(cpu, |k| k.tlbi_page(cpu, "tlbi vaale1is", at))?;
-                at += FRAME_BYTES;
+                at += self.pages.bytes();
             }
         }
         self.arm64_tlbi_done(cpu)
@@ -71,7 +69,7 @@ impl Kernel {
     }
 
     fn tlbi_page(&mut self, cpu: CpuId, name: &str, at: u64) -> Result<(), Stop> {
-        Ok(self.machine.tlbi(cpu, name, VirtAddr(at), FRAME_BYTES, 0)?)
+        Ok(self.machine.tlbi(cpu, name, VirtAddr(at), self.pages.bytes(), 0)?)
     }
 
     fn repeats_tlbi(&self, how: &str) -> bool {

@@ -7,7 +7,7 @@
 //! region, batches that end with a page of the tables. The direct map is never touched, and nothing
 //! is purged.
 
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
 use textbed_machine::Span;
 
@@ -28,8 +28,8 @@ impl Kernel {
         if pages == 0 {
             return Ok(0);
         }
-        let start = addr.align_down(FRAME_SHIFT);
-        let bytes = pages.saturating_mul(FRAME_BYTES);
+        let start = self.pages.start_of(addr);
+        let bytes = self.pages.in_bytes(pages);
         let what = change.promise();
         let no_flags = Flags::default();
         let vmalloc = self.layout.is_vmalloc_or_module(start);
@@ -57,14 +57,14 @@ impl Kernel {
         let made = self.hash_made(start, bytes);
         for span in self.machine.leaves(SpaceId::KERNEL, start, bytes) {
             let Span::Mapped(leaf) = span else { continue };
-            if leaf.shift > FRAME_SHIFT {
+            if leaf.shift > self.pages.shift() {
                 let at = leaf.virt.max(start);
                 self.warn_once(cpu, "mm: leaf in the walk", WarnReason::HugeMapping, at);
                 self.refuse(cpu, no_flags, what, RefusalReason::HugeMapping, at, end - at.0);
                 return Ok(-EINVAL);
             }
             let at = leaf.virt;
-            self.machine.protect(cpu, SpaceId::KERNEL, at, FRAME_BYTES, set, clear)?;
+            self.machine.protect(cpu, SpaceId::KERNEL, at, self.pages.bytes(), set, clear)?;
             if !self.machine.is_hashed() {
                 self.machine.op_named(cpu, "ptesync", 0)?;
                 self.power_flush_kernel(cpu)?;

@@ -10,7 +10,7 @@
 //!
 //! None of these functions tells another CPU anything.
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, View, WindowPurpose};
 
 use crate::call::Args;
@@ -138,14 +138,14 @@ impl Kernel {
         addr: VirtAddr,
         bytes: &[u8],
     ) -> Result<i64, Stop> {
-        if addr.page_offset() + bytes.len() as u64 > FRAME_BYTES {
+        if bytes.len() as u64 > self.pages.room_at(addr) {
             return Err(Stop::not_modelled("an instruction across two pages"));
         }
         if !self.config.on("STRICT_KERNEL_RWX") {
             return self.patch_at(cpu, addr, addr, bytes);
         }
         let alias = self.open_alias(cpu, addr)?;
-        let at = alias.at.offset(addr.page_offset());
+        let at = alias.at.offset(self.pages.offset_of(addr));
         let result = self.patch_at(cpu, at, addr, bytes)?;
         self.close_alias(cpu, alias)?;
         Ok(result)
@@ -197,9 +197,9 @@ impl Kernel {
         let mut done = 0;
         while done < len {
             let at = addr.offset(done);
-            let part = (FRAME_BYTES - at.page_offset()).min(len - done);
+            let part = self.pages.room_at(at).min(len - done);
             let alias = if in_place { None } else { Some(self.open_alias(cpu, at)?) };
-            let target = alias.as_ref().map_or(at, |a| a.at.offset(at.page_offset()));
+            let target = alias.as_ref().map_or(at, |a| a.at.offset(self.pages.offset_of(at)));
             let written = match run {
                 Run::Bytes(bytes) => {
                     let from = done as usize;
@@ -241,13 +241,14 @@ impl Kernel {
         let phys = self.patched_frame(addr)?;
         let irqs = self.machine.irqs_on(cpu);
         self.machine.set_irqs(cpu, false);
+        let (bytes, shift) = (self.pages.bytes(), self.pages.shift());
         let missing = || Stop::not_modelled("patching before the patch area exists");
         if self.patch_alias() == "vm-area" {
             let at = self.patch_areas.get(cpu.index()).copied().ok_or_else(missing)?;
-            let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, FRAME_BYTES);
+            let window = self.open_window(cpu, WindowPurpose::PatchShared, phys, bytes);
             let perm = Perm::KERNEL_RW;
-            let (space, shift) = (SpaceId::KERNEL, FRAME_SHIFT);
-            self.machine.map(cpu, space, at, phys, FRAME_BYTES, shift, perm)?;
+            let space = SpaceId::KERNEL;
+            self.machine.map(cpu, space, at, phys, bytes, shift, perm)?;
             // A hashed entry has its own, when it is made.
             if !self.machine.is_hashed() {
                 self.machine.op_named(cpu, "ptesync", 0)?;
@@ -256,9 +257,9 @@ impl Kernel {
         }
         let space = self.patch_spaces.get(cpu.index()).copied().ok_or_else(missing)?;
         let at = self.layout.patch;
-        let window = self.open_window(cpu, WindowPurpose::PatchPrivate, phys, FRAME_BYTES);
+        let window = self.open_window(cpu, WindowPurpose::PatchPrivate, phys, bytes);
         let perm = Perm::PRESENT | Perm::READ | Perm::WRITE;
-        self.machine.map(cpu, space, at, phys, FRAME_BYTES, FRAME_SHIFT, perm)?;
+        self.machine.map(cpu, space, at, phys, bytes, shift, perm)?;
         self.machine.op_named(cpu, "ptesync", 0)?;
         self.machine.op_named(cpu, "isync", 0)?;
         let back = Some((self.machine.space_of(cpu), self.machine.asid_of(cpu)));
@@ -275,14 +276,15 @@ impl Kernel {
             self.machine.op_named(cpu, "isync", 0)?;
         }
         if alias.back.is_none() {
-            self.unmap_kernel(cpu, alias.at, FRAME_BYTES)?;
+            self.unmap_kernel(cpu, alias.at, self.pages.bytes())?;
         } else {
-            self.machine.unmap(cpu, alias.space, alias.at, FRAME_BYTES)?;
+            self.machine.unmap(cpu, alias.space, alias.at, self.pages.bytes())?;
         }
         if alias.back.is_some() {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let tlbiel = instruction(self.arch, "tlbiel")?;
-            self.machine.op_with(cpu, tlbiel, &[alias.at.0, u64::from(alias.pid)])?;
+            let rb = alias.at.0 | self.power_page_ap();
+            self.machine.op_with(cpu, tlbiel, &[rb, u64::from(alias.pid)])?;
             self.machine.op_named(cpu, "ptesync", 0)?;
         } else {
             self.power_flush_kernel(cpu)?;
@@ -294,7 +296,7 @@ impl Kernel {
 
     /// The frame of a text address: by the tables for areas, by arithmetic for the rest.
     fn patched_frame(&self, addr: VirtAddr) -> Result<PhysAddr, Stop> {
-        let page = addr.align_down(FRAME_SHIFT);
+        let page = self.pages.start_of(addr);
         if self.layout.direct_map.contains(page) {
             return Ok(PhysAddr(page.0 - self.layout.direct_map.start.0));
         }

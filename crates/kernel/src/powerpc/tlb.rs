@@ -2,10 +2,10 @@
 //!
 //! Modelled: tlbie with its barriers, and one more on POWER9 whose tlbie passes stores; without
 //! tlbie an interrupt to all CPUs and tlbiel. From: Linux 6.12 and 6.19
-//! arch/powerpc/mm/book3s64/radix_tlb.c (`_tlbie_pid`, `fixup_tlbie_pid`). Not modelled:
-//! H_RPT_INVALIDATE, the sets that tlbiel steps through on POWER9.
+//! arch/powerpc/mm/book3s64/radix_tlb.c (`_tlbie_pid`, `fixup_tlbie_pid`), radix_pgtable.c. Not
+//! modelled: H_RPT_INVALIDATE, the sets that tlbiel steps through on POWER9.
 
-use textbed_arch::{CpuId, FRAME_BYTES, Features, VirtAddr};
+use textbed_arch::{CpuId, Features, VirtAddr};
 use textbed_machine::{Machine, MachineError};
 
 use crate::error::Stop;
@@ -14,10 +14,16 @@ use crate::kernel::Kernel;
 
 /// RB of a tlbie that names a PID and no address (IS = 1).
 const RB_IS_PID: u64 = 1 << 10;
-/// The address of the second tlbie: one that is hardly in use.
-const UNUSED: u64 = ((1 << 52) - 1) & !(FRAME_BYTES - 1);
+/// The address of the second tlbie, rounded to its page: one that is hardly in use.
+const UNUSED: VirtAddr = VirtAddr((1 << 52) - 1);
 
 impl Kernel {
+    /// The size of a page in RB of a tlbie or tlbiel by address (AP; `radix_init_page_sizes`).
+    pub(crate) fn power_page_ap(&self) -> u64 {
+        let ap = if self.pages.shift() == 16 { 5 } else { 0 };
+        ap << 5
+    }
+
     /// `radix__flush_tlb_kernel_range`; with hashed tables an empty function.
     pub(crate) fn power_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
         if self.machine.is_hashed() {
@@ -30,7 +36,8 @@ impl Kernel {
             self.machine.op_with(cpu, row, &[RB_IS_PID, 0])?;
             if self.features.contains(Features::PPC_TLBIE_STQ) {
                 self.machine.op_named(cpu, "ptesync", 0)?;
-                self.machine.tlbi(cpu, "tlbie", VirtAddr(UNUSED), FRAME_BYTES, 0)?;
+                let unused = self.pages.start_of(UNUSED);
+                self.machine.tlbi(cpu, "tlbie", unused, self.pages.bytes(), 0)?;
             }
             self.machine.op_named(cpu, "eieio", 0)?;
             self.machine.op_named(cpu, "tlbsync", 0)?;

@@ -280,7 +280,7 @@ impl Kernel {
 
     /// Text as the handler's code reads it: as much as is mapped, at most `len` bytes.
     fn text_at(&mut self, cpu: CpuId, addr: VirtAddr, len: usize) -> Vec<u8> {
-        let on_page = usize::try_from(4096 - addr.page_offset()).unwrap_or(0);
+        let on_page = usize::try_from(self.pages.room_at(addr)).unwrap_or(0);
         let mut bytes = vec![0; len.min(on_page)];
         if self.machine.load(cpu, addr, &mut bytes).is_err() {
             return Vec::new();

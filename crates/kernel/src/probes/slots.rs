@@ -5,7 +5,7 @@
 //! and not the last. From: Linux 6.1 and 6.12 kernel/kprobes.c __get_insn_slot(),
 //! __free_insn_slot(), collect_garbage_slots(). Not modelled: perf's and kallsyms' records.
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 
 use crate::area::vm_flags;
 use crate::call::Args;
@@ -93,7 +93,7 @@ impl Kernel {
                 _ => self.alloc_insn_page(cpu)?,
             };
             if at != 0 {
-                let count = usize::try_from(FRAME_BYTES / size).unwrap_or(0);
+                let count = usize::try_from(self.pages.bytes() / size).unwrap_or(0);
                 let slots = vec![State::Clean; count];
                 self.slots(cache).pages.push(Page { at, slots });
                 got = self.slots(cache).take(size);
@@ -158,7 +158,7 @@ impl Kernel {
     /// powerpc keeps one page in its own text for detours; here it is the last of the text.
     fn power_optinsn_page(&mut self) -> u64 {
         if self.users.probes.optinsn_slots.pages.is_empty() {
-            self.layout.text.end() - FRAME_BYTES
+            self.layout.text.end() - self.pages.bytes()
         } else {
             0
         }
@@ -172,7 +172,7 @@ impl Kernel {
             let call = "__vmalloc_node_range";
             let prot = crate::call_table::PROTS.iter().find(|(n, _)| *n == "PAGE_KERNEL_ROX");
             let args = [
-                FRAME_BYTES,
+                self.pages.bytes(),
                 1,
                 range.start.0,
                 range.end(),
@@ -183,15 +183,15 @@ impl Kernel {
         } else if self.caps.yes(Fact::Execmem) {
             let kind = EXECMEM_TYPES.iter().find(|(n, _)| *n == "EXECMEM_KPROBES");
             let kind = kind.map_or(0, |(_, bit)| *bit);
-            self.inner(cpu, "execmem_alloc", &Args::of(&[kind, FRAME_BYTES]))?
+            self.inner(cpu, "execmem_alloc", &Args::of(&[kind, self.pages.bytes()]))?
         } else {
-            self.inner(cpu, "module_alloc", &Args::of(&[FRAME_BYTES]))?
+            self.inner(cpu, "module_alloc", &Args::of(&[self.pages.bytes()]))?
         };
         let page = self.used(cpu, got) as u64;
         if page == 0 {
             return Ok(0);
         }
-        self.zone(cpu, VirtAddr(page), FRAME_BYTES, "kprobes", "slots");
+        self.zone(cpu, VirtAddr(page), self.pages.bytes(), "kprobes", "slots");
         // powerpc changes nothing without strict module permissions: it is executable already.
         let strict = self.config.on("STRICT_MODULE_RWX") && self.config.rodata_enabled();
         let range = Args::of(&[page, 1]);

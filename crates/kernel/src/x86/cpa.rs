@@ -18,13 +18,14 @@ use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 use crate::set_memory::Change;
-use crate::vmalloc::PMD_SHIFT;
 
 /// Pages up to which a range is flushed page by page (`tlb_single_page_flush_ceiling`).
 pub(crate) const FLUSH_CEILING_PAGES: u64 = 33;
 
 /// `log2` of the largest leaf.
 const PUD_SHIFT: u32 = 30;
+/// `log2` of the leaf below it.
+const PMD_SHIFT: u32 = 21;
 
 /// A change under way.
 #[derive(Clone, Copy, Debug)]

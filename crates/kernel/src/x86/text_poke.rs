@@ -218,7 +218,7 @@ impl Kernel {
     /// The comparison through the executable mapping.
     fn read_back(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<(), Stop> {
         let mut at = addr;
-        for part in by_page(addr, bytes) {
+        for part in by_page(self.pages, addr, bytes) {
             if !self.machine.compare(cpu, at, part)? {
                 return Err(Stop::died("BUG_ON(memcmp) in __text_poke", at));
             }

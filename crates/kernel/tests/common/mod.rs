@@ -117,13 +117,12 @@ impl Bed {
             }
             View::Leaf { virt, change, .. } => {
                 let size = |shift: u8| match shift {
-                    12 => "4K",
-                    21 => "2M",
-                    30 => "1G",
-                    _ => "?",
+                    12..20 => format!("{}K", 1u64 << (shift - 10)),
+                    20..30 => format!("{}M", 1u64 << (shift - 20)),
+                    _ => format!("{}G", 1u64 << (shift - 30)),
                 };
                 let sizes = if change.shift == change.old_shift {
-                    size(change.shift).to_owned()
+                    size(change.shift)
                 } else {
                     format!("{}>{}", size(change.old_shift), size(change.shift))
                 };
@@ -217,8 +216,9 @@ impl Bed {
                 return format!("{name}+{:#x}", virt - range.start.0);
             }
         }
-        if virt & !0xfff == layout.patch.0 {
-            return format!("alias+{:#x}", virt & 0xfff);
+        let pages = self.kernel.pages();
+        if pages.start_of(VirtAddr(virt)) == layout.patch {
+            return format!("alias+{:#x}", pages.offset_of(VirtAddr(virt)));
         }
         format!("{virt:#x}")
     }
@@ -235,24 +235,29 @@ fn is_need(line: &str) -> bool {
 /// Powerpc's `patch_instruction` in an address space of its own (since 6.2), of the instruction at
 /// `at` of area `a`.
 pub fn power_patch(at: u64) -> String {
+    power_patch_at(at, at, "4K", 0x1000)
+}
+
+/// The same in a kernel of other pages; `offset`: of the instruction in its page.
+pub fn power_patch_at(at: u64, offset: u64, size: &str, page: u64) -> String {
     format!(
         "        0 call patch_instruction
         0 patch site a+{at:#x}
-        0-window PatchPrivate 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
+        0-window PatchPrivate {page:#x}
+        0-leaf alias+0x0 1x{size} --->rw-
         0-ptesync
         0-sync Instruction isync
         0-space 1 noflush
         0-sync Instruction isync
-        0-store alias+{at:#x} 4
-        0-dcbst alias+{at:#x}
+        0-store alias+{offset:#x} 4
+        0-dcbst alias+{offset:#x}
         0-sync
         0-icbi a+{at:#x}
         0-sync
         0-sync Instruction isync
         0-space 0 noflush
         0-sync Instruction isync
-        0-leaf alias+0x0 1x4K rw->---
+        0-leaf alias+0x0 1x{size} rw->---
         0-ptesync
         0-tlbiel: tlb Address local alias+0x0
         0-ptesync

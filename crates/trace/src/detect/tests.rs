@@ -108,10 +108,14 @@ fn page_sizes() {
     let none = SideFiles::default();
     let k = kernel(&options(Some("6.1")), &none, &evidence(&lines)).unwrap();
     assert_eq!(k.format.page_shift, 16);
-    let config =
-        SideFiles { config_pages: vec!["CONFIG_ARM64_16K_PAGES".into()], ..SideFiles::default() };
+    let configured = |option: &str, lines: &[&str]| {
+        let config = SideFiles { config_pages: vec![option.into()], ..SideFiles::default() };
+        kernel(&options(Some("6.1")), &config, &evidence(lines)).map(|k| k.format.name)
+    };
+    assert_eq!(configured("CONFIG_ARM64_16K_PAGES", &[ARM]), Ok("arm64 16k 48-bit"));
+    assert_eq!(configured("CONFIG_ARM64_64K_PAGES", &[ARM]), Ok("arm64 64k 48-bit"));
     assert_eq!(
-        kernel(&options(Some("6.1")), &config, &evidence(&[ARM])).unwrap_err(),
-        DetectError::NotModelled { arch: Arch::Arm64, bytes: 16384 }
+        configured("CONFIG_PAGE_SIZE_64KB", &[POKE, SYNC]),
+        Err(DetectError::NotModelled { arch: Arch::X86_64, bytes: 65536 })
     );
 }

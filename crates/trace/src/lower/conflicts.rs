@@ -113,13 +113,19 @@ impl Lower<'_> {
         self.conflicts.add(conflict);
     }
 
+    /// Where things lie in the kernel that the log is of.
+    fn layout(&self) -> Option<Layout> {
+        let page_shift = self.mappings.page_shift().into();
+        Layout::new(self.kernel.version, self.kernel.arch, page_shift, 1 << 30)
+    }
+
     /// Memory for code came from somewhere.
     pub(super) fn outside_region(&mut self, owner: Owner, address: u64) {
         let arch = self.kernel.arch;
         if owner != Owner::Module {
             return;
         }
-        let Some(layout) = Layout::new(self.kernel.version, arch, 1 << 30) else { return };
+        let Some(layout) = self.layout() else { return };
         let virt = VirtAddr(address);
         let inside = match arch {
             Arch::X86_64 => (X86_MODULES..layout.modules.end()).contains(&address),
@@ -202,7 +208,7 @@ impl Lower<'_> {
         let arch = self.kernel.arch;
         let mut theirs = Mappings::new(self.mappings.bits());
         tables::read(after, arch, &mut theirs)?;
-        let Some(layout) = Layout::new(self.kernel.version, arch, 1 << 30) else { return Ok(()) };
+        let Some(layout) = self.layout() else { return Ok(()) };
         let mut ranges = vec![(layout.vmalloc.start.0, layout.vmalloc.end())];
         if layout.modules != layout.vmalloc {
             ranges.push((layout.modules.start.0, layout.modules.end()));

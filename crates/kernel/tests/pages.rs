@@ -1,0 +1,394 @@
+//! Kernels by the size of their pages: traces worked out by hand from Linux 6.1, 6.12 and 6.18.2,
+//! with the page as their unit, and what else the size decides.
+
+#![allow(clippy::unwrap_used)] // test code outside test functions
+
+mod common;
+
+use common::{Bed, boot, boot_with, expect};
+use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
+use textbed_kernel::{BootArgs, Config, Kernel, KernelError, Version};
+use textbed_machine::Newest;
+
+const ARM64: Arch = Arch::Arm64;
+const POWER: Arch = Arch::Ppc64le;
+
+/// Names and `log2` of an architecture's sizes.
+const ARM64_SIZES: [(&str, u32); 3] = [("4K", 12), ("16K", 14), ("64K", 16)];
+const POWER_SIZES: [(&str, u32); 2] = [("4K", 12), ("64K", 16)];
+
+fn leaf(bed: &Bed, at: u64) -> (&'static str, u8) {
+    let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at)).unwrap();
+    (leaf.perm.letters(), leaf.shift as u8)
+}
+
+fn with_memory(version: &str, arch: Arch, size: &str, mib: &str) -> Bed {
+    boot(version, arch, &[("page_size", size), ("memory_mib", mib)])
+}
+
+/// `change_memory_common` of 2 of 3 pages (6.12): an entry, a flush and a frame are a page's.
+#[test]
+fn arm64_permissions_change_page_by_page() {
+    for (size, shift) in ARM64_SIZES {
+        let mut bed = boot("6.12", ARM64, &[("page_size", size)]);
+        let page = 1u64 << shift;
+        let a = bed.area("a", "vmalloc", 3 * page);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_ro", &[a, 2]), 0);
+        let alias: String = (0..3)
+            .map(|n| {
+                format!(
+                    "
+        0 leaf dm(a)+{0:#x} 1x{size} rw->r--
+        0 dsb ishst
+        0 sync Instruction isb
+        0 dsb ishst
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast dm(a)+{0:#x}
+        0 dsb ish
+        0 sync Instruction isb",
+                    n * page
+                )
+            })
+            .collect();
+        let golden = format!(
+            "
+        0 call set_memory_ro
+        {alias}
+        0 lock vmap_purge_lock
+        0 unlock vmap_purge_lock
+        0 leaf a+0x0 2x{size} rw->r--
+        0 dsb ishst
+        0 sync Instruction isb
+        0 dsb ishst
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast a+0x0
+        0 tlbi vaale1is: tlb AddressLastLevel broadcast a+{page:#x}
+        0 dsb ish
+        0 sync Instruction isb
+        0 promised NoWrite a+0x0 {:#x}
+        0 return 0",
+            2 * page
+        );
+        expect(&bed.trace(), &golden);
+    }
+}
+
+/// `__aarch64_insn_write` (6.12): one fixmap slot of a page, the offset is the one in that page.
+#[test]
+fn arm64_patches_through_a_slot_of_a_page() {
+    for (size, shift) in ARM64_SIZES {
+        let mut bed = boot("6.12", ARM64, &[("page_size", size)]);
+        let page = 1u64 << shift;
+        let a = bed.area("a", "vmalloc", 2 * page);
+        bed.trace();
+        let at = page + page / 2 + 8;
+        assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + at, 0xd503_201f]), 0);
+        let offset = page / 2 + 8;
+        let golden = format!(
+            "
+        0 call aarch64_insn_patch_text_nosync
+        0 patch site a+{at:#x}
+        0-lock patch_lock
+        0-window PatchShared {page:#x}
+        0-leaf alias+0x0 1x{size} --->rw-
+        0-dsb ishst
+        0-sync Instruction isb
+        0-store alias+{offset:#x} 4
+        0-leaf alias+0x0 1x{size} rw->---
+        0-dsb ishst
+        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
+        0-dsb ish
+        0-sync Instruction isb
+        0-window closed
+        0-unlock patch_lock
+        0 dc cvau a+{line:#x}
+        0 dsb ish
+        0 ic ivau a+{line:#x}
+        0 dsb ish
+        0 sync Instruction isb
+        0 return 0",
+            line = at & !63
+        );
+        expect(&bed.trace(), &golden);
+    }
+}
+
+/// `change_memory_attr` of 2 pages (6.12), each with a flush of the whole PID.
+#[test]
+fn power_permissions_change_page_by_page() {
+    for (size, shift) in POWER_SIZES {
+        let mut bed = boot("6.12", POWER, &[("page_size", size)]);
+        let page = 1u64 << shift;
+        let a = bed.area("a", "vmalloc", 3 * page);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_rox", &[a, 2]), 0);
+        let pages: String = (0..2)
+            .map(|n| {
+                format!(
+                    "
+        0 leaf a+{:#x} 1x{size} rw->r-x
+        0 ptesync
+        0 ptesync
+        0 tlbie: tlb Address broadcast text+0x0
+        0 eieio
+        0 tlbsync
+        0 ptesync",
+                    n * page
+                )
+            })
+            .collect();
+        let golden = format!(
+            "
+        0 call set_memory_rox
+        {pages}
+        0 promised ReadOnlyExec a+0x0 {:#x}
+        0 return 0",
+            2 * page
+        );
+        expect(&bed.trace(), &golden);
+    }
+}
+
+/// `__do_patch_mem_mm` (6.12): a page of the CPU's own space, flushed as a page of that size.
+#[test]
+fn power_patches_through_a_page_of_its_own_space() {
+    for (size, shift) in POWER_SIZES {
+        let mut bed = boot("6.12", POWER, &[("page_size", size)]);
+        let page = 1u64 << shift;
+        let a = bed.area("a", "vmalloc", 2 * page);
+        bed.trace();
+        let (at, offset) = (page + page / 2 + 8, page / 2 + 8);
+        assert_eq!(bed.call("patch_instruction", &[a + at, 0x6000_0000]), 0);
+        let golden = common::power_patch_at(at, offset, size, page);
+        expect(&bed.trace(), &golden);
+        // More than a page of instructions goes page by page.
+        let code = [0x00, 0x00, 0x00, 0x60].repeat(6);
+        let args = [
+            textbed_kernel::Arg::Value(a + page - 8),
+            textbed_kernel::Arg::Code(code),
+            textbed_kernel::Arg::Value(0),
+            textbed_kernel::Arg::Value(24),
+        ];
+        assert_eq!(bed.try_call("patch_instructions", &args).unwrap().value, 0);
+        let stores: Vec<String> = bed.trace().into_iter().filter(|l| l.contains("store")).collect();
+        let first = format!("0-store alias+{:#x} 8", page - 8);
+        assert_eq!(stores, [first.as_str(), "0-store alias+0x0 16"]);
+    }
+}
+
+/// An area is whole pages with a page behind it, and so is what the allocator gives and gets.
+#[test]
+fn areas_and_frames_are_pages() {
+    for (arch, sizes) in [(ARM64, &ARM64_SIZES[..]), (POWER, &POWER_SIZES[..])] {
+        for (size, shift) in sizes {
+            let mut bed = boot("6.12", arch, &[("page_size", size)]);
+            let page = 1u64 << shift;
+            // Gaps between the stacks go first.
+            for _ in 0..8 {
+                bed.call("vmalloc", &[1]);
+            }
+            bed.trace();
+            let a = bed.call("vmalloc", &[1]) as u64;
+            assert!(bed.trace().contains(&format!("0 frames +{}", page / 4096)), "{size}");
+            let b = bed.call("vmalloc", &[1]) as u64;
+            assert_eq!((a % page, b - a), (0, 2 * page), "{arch} {size}");
+            let frames = |bed: &Bed, at| {
+                bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at)).unwrap().phys
+            };
+            let (of_a, of_b) = (frames(&bed, a), frames(&bed, b));
+            assert_eq!((of_a.0 % page, of_b.0 % page), (0, 0), "{arch} {size}");
+            // What is freed comes back as the same page.
+            bed.call("vfree", &[a]);
+            assert!(bed.trace().contains(&format!("0 frames -{}", page / 4096)), "{size}");
+            let c = bed.call("vmalloc", &[page]) as u64;
+            assert_eq!(frames(&bed, c), of_a, "{arch} {size}");
+            // Inside a page is not a page.
+            if page > 4096 {
+                bed.call("vfree", &[c + 4096]);
+                assert!(bed.trace().contains(&"0 WARN Unaligned".to_owned()), "{arch} {size}");
+                assert_eq!(leaf(&bed, c), ("rw-", *shift as u8));
+            }
+        }
+    }
+}
+
+/// An address inside a page of 64 KiB: arm64 rounds and warns, powerpc rounds.
+#[test]
+fn a_page_begins_at_a_multiple_of_its_size() {
+    for (arch, warns) in [(ARM64, true), (POWER, false)] {
+        let mut bed = boot("6.12", arch, &[("page_size", "64K")]);
+        let a = bed.area("a", "vmalloc", 2 << 16);
+        bed.trace();
+        assert_eq!(bed.call("set_memory_ro", &[a + 0x1000, 1]), 0);
+        assert_eq!(bed.trace().contains(&"0 WARN Unaligned".to_owned()), warns, "{arch}");
+        assert_eq!((leaf(&bed, a), leaf(&bed, a + (1 << 16))), (("r--", 16), ("rw-", 16)));
+        // 16 pages of 4 KiB are one of 64 KiB: 3 are beyond the guard page.
+        let beyond = if arch == ARM64 { -22 } else { 0 };
+        assert_eq!(bed.call("set_memory_ro", &[a, 4]), beyond, "{arch}");
+    }
+}
+
+/// `vmap_shift` by page: a PMD where it fits, a contiguous group (arm64, 6.16 on), else pages.
+#[test]
+fn large_leaves_are_the_pmd_of_the_page() {
+    for (version, arch, size, mib, bytes, leaf_shift, aligned) in [
+        ("6.12", ARM64, "4K", "256", 2u64 << 20, 21u8, 21u32),
+        ("6.12", ARM64, "16K", "256", 2 << 20, 14, 14),
+        ("6.18", ARM64, "16K", "256", 2 << 20, 14, 21),
+        ("6.12", ARM64, "16K", "256", 32 << 20, 25, 25),
+        ("6.12", ARM64, "64K", "256", 32 << 20, 16, 16),
+        ("6.18", ARM64, "64K", "256", 1 << 20, 16, 16),
+        ("6.18", ARM64, "64K", "256", 32 << 20, 16, 21),
+        ("6.12", ARM64, "64K", "2048", 512 << 20, 29, 29),
+        ("6.1", POWER, "4K", "256", 2 << 20, 21, 21),
+        ("6.12", POWER, "64K", "256", 2 << 20, 21, 21),
+        ("6.12", POWER, "64K", "256", 1 << 20, 16, 16),
+    ] {
+        let mut bed = with_memory(version, arch, size, mib);
+        bed.call("vmalloc", &[1]);
+        let a = bed.call("vmalloc_huge", &[bytes]) as u64;
+        let what = format!("{version} {arch} {size} {bytes:#x}");
+        assert_ne!(a, 0, "{what}");
+        assert_eq!(leaf(&bed, a).1, leaf_shift, "{what}");
+        assert!(VirtAddr(a).is_aligned(aligned), "{what}");
+        let made = bed.trace();
+        let area = made.iter().find(|l| l.contains(&format!(" {bytes:#x} ")));
+        let shift = if aligned == 21 && leaf_shift < 21 { 21 } else { leaf_shift };
+        assert!(area.is_some_and(|l| l.ends_with(&format!(" {shift}"))), "{what}: {area:?}");
+    }
+}
+
+/// A block is split in none of these versions' linear maps; without rodata=full it is made of the
+/// blocks that the page allows, and arm64's image is in blocks where it is aligned to one.
+#[test]
+fn linear_map_and_image_are_mapped_by_what_fits() {
+    for (size, mib, text, first, later) in
+        [("4K", "256", 21u8, 12u8, 21u8), ("16K", "256", 14, 14, 25), ("64K", "1024", 16, 16, 29)]
+    {
+        let options = [("page_size", size), ("memory_mib", mib), ("rodata", "on")];
+        let bed = boot("6.12", ARM64, &options);
+        let layout = *bed.kernel.layout();
+        assert_eq!(leaf(&bed, layout.text.start.0), ("r-x", text), "{size}");
+        // The image begins at 2 MiB; memory below it has blocks where these fit.
+        let first = if size == "4K" { 21 } else { first };
+        assert_eq!(leaf(&bed, layout.direct_map.start.0).1, first, "{size}");
+        let last = layout.direct_map.end() - 4096;
+        assert_eq!(leaf(&bed, last), ("rw-", later), "{size}");
+        let bed = boot("6.12", ARM64, &[("page_size", size), ("memory_mib", mib)]);
+        let last = bed.kernel.layout().direct_map.end() - 4096;
+        let page = bed.kernel.pages().shift() as u8;
+        assert_eq!(leaf(&bed, last), ("rw-", page), "rodata=full, {size}");
+    }
+    let bed = boot("6.12", POWER, &[("page_size", "64K")]);
+    let layout = *bed.kernel.layout();
+    assert_eq!(leaf(&bed, layout.text.start.0), ("r-x", 21));
+    assert_eq!(leaf(&bed, layout.direct_map.end() - 4096), ("rw-", 21));
+}
+
+/// MAX_DVM_OPS is PTRS_PER_PTE: more pages than a table has entries go by one invalidation.
+#[test]
+fn arm64_flushes_all_beyond_as_many_pages_as_a_table_has() {
+    for (size, shift) in ARM64_SIZES {
+        let mut bed = boot("6.12", ARM64, &[("page_size", size)]);
+        let most = 1u64 << (shift - 3);
+        let start = bed.kernel.layout().vmalloc.start.0 + (1 << 36);
+        let mut flushes = |pages: u64| {
+            bed.trace();
+            bed.call("flush_tlb_kernel_range", &[start, start + (pages << shift)]);
+            let trace = bed.trace();
+            let by_page = trace.iter().filter(|l| l.contains("vaale1is")).count() as u64;
+            (by_page, trace.iter().any(|l| l.contains("vmalle1is")))
+        };
+        assert_eq!(flushes(most), (most, false), "{size}");
+        assert_eq!(flushes(most + 1), (0, true), "{size}");
+    }
+}
+
+/// BPF_PROG_PACK_SIZE: a PMD a node up to 6.9, 2 MiB a node later; before 6.0 a page, where no
+/// large leaf was got.
+#[test]
+fn packs_are_as_large_as_the_version_says() {
+    for (version, arch, size, bytes) in [
+        ("5.18", POWER, "64K", 1u64 << 16),
+        ("5.18", ARM64, "16K", 1 << 14),
+        ("6.1", ARM64, "16K", 32 << 20),
+        ("6.6", POWER, "64K", 2 << 20),
+        ("6.12", ARM64, "16K", 2 << 20),
+        ("6.12", ARM64, "64K", 2 << 20),
+        ("6.12", POWER, "64K", 2 << 20),
+    ] {
+        let mut bed = boot(version, arch, &[("page_size", size)]);
+        let pack = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+        let what = format!("{version} {arch} {size}");
+        assert_ne!(pack, 0, "{what}");
+        let area = bed.kernel.areas().find(VirtAddr(pack)).unwrap();
+        assert_eq!(area.len, bytes, "{what}");
+        // The next one lies in the same pack.
+        assert_eq!(bed.call("bpf_prog_pack_alloc", &[64]) as u64, pack + 64, "{what}");
+    }
+    // A PMD of 512 MiB is more than the module area has.
+    let mut bed = with_memory("6.1", ARM64, "64K", "2048");
+    assert_eq!(bed.call("bpf_prog_pack_alloc", &[64]), 0);
+}
+
+/// debug_pagealloc unmaps and maps the linear map by pages.
+#[test]
+fn free_pages_leave_the_linear_map_whole() {
+    for (size, shift) in ARM64_SIZES {
+        let mut bed = boot("6.12", ARM64, &[("page_size", size), ("debug_pagealloc", "y")]);
+        let page = 1u64 << shift;
+        let a = bed.area("a", "vmalloc", page);
+        bed.trace();
+        bed.call("vfree", &[a]);
+        let trace = bed.trace();
+        let gone = format!("0 leaf dm(a)+0x0 1x{size} rw->---");
+        assert_eq!(trace.iter().filter(|l| **l == gone).count(), 1, "{size}: {trace:#?}");
+        assert!(!trace.iter().any(|l| l.contains("leaf dm(a)+0x1000")), "{size}");
+    }
+}
+
+/// vm_reset_perms takes each page out of the linear map once, and back.
+#[test]
+fn reset_permissions_go_by_pages() {
+    for (size, shift) in ARM64_SIZES {
+        let mut bed = boot("6.12", ARM64, &[("page_size", size)]);
+        let a = bed.area("a", "vmalloc", 2 << shift);
+        bed.call("set_vm_flush_reset_perms", &[a]);
+        bed.trace();
+        bed.call("vfree", &[a]);
+        let trace = bed.trace();
+        let changes = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+        assert_eq!(changes(&format!("1x{size} rw->---")), 2, "{size}: {trace:#?}");
+        assert_eq!(changes(&format!("1x{size} --->rw-")), 2, "{size}: {trace:#?}");
+    }
+}
+
+/// Stacks are at least a page, one page of instruction slots has as many as fit.
+#[test]
+fn what_is_given_by_pages_has_the_room_of_one() {
+    let bed = boot("6.12", ARM64, &[("page_size", "64K")]);
+    let top = bed.kernel.stack_of(textbed_arch::CpuId(0)).unwrap().0;
+    assert_eq!((leaf(&bed, top - 8), leaf(&bed, top - (1 << 16))), (("rw-", 16), ("rw-", 16)));
+    assert_eq!(top % (1 << 16), 0);
+}
+
+/// Kernels that do not exist are refused, by what does not exist.
+#[test]
+fn kernels_that_nobody_can_build_are_refused_by_name() {
+    let refused = |arch, option: (&str, &str)| Config::new(arch).set(option.0, option.1).is_err();
+    assert!(refused(Arch::X86_64, ("page_size", "64K")));
+    assert!(refused(POWER, ("page_size", "16K")));
+    assert!(refused(POWER, ("CONFIG_ARM64_64K_PAGES", "y")));
+    let mut config = Config::new(POWER);
+    config.set("CONFIG_PPC_64K_PAGES", "y").unwrap();
+    let features = Features::default_for(POWER) - Features::PPC_RADIX;
+    let version = Version::release(6, 12);
+    let args = BootArgs { version, arch: POWER, config, features, cpus: 1 };
+    match Kernel::boot(args, Box::new(Newest)) {
+        Err(KernelError::NotModelled { what }) => {
+            assert_eq!(what, "ppc64le with hashed tables and pages of 64 KiB");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    let bed = boot_with("6.12", POWER, &[("page_size", "64K")], Features::default_for(POWER), 1);
+    assert_eq!(bed.kernel.pages().bytes(), 65536);
+}
