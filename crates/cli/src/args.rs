@@ -157,6 +157,10 @@ pub(crate) struct MachineArgs {
     #[arg(long = "cpu", value_name = "FEATURE=WORD")]
     pub(crate) cpu: Vec<String>,
 
+    /// An option of the kernel, for example `page_size=64K` or `arm64.rodata=on`; may be repeated.
+    #[arg(long, value_name = "OPTION=WORD")]
+    pub(crate) config: Vec<String>,
+
     /// Most instructions of one `call()`, and most statements; beyond it the run is given up.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) max_steps: u64,

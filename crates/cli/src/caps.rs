@@ -1,15 +1,16 @@
 //! `textbed caps`: what an architecture and kernel version are modelled to do, with sources.
 //!
-//! Five tables for each architecture (page-table formats, facts, options, promises and needs of
-//! calls) and one list of the sources that they name by number.
+//! Six tables for each architecture (page-table formats, sizes of pages with what follows from
+//! them, facts, options, promises and needs of calls) and one list of the sources that they name
+//! by number.
 
 use anyhow::Result;
 use textbed_arch::hashed::HASH_FORMATS;
 use textbed_arch::paging::FORMATS;
 use textbed_arch::{Arch, Cite};
 use textbed_kernel::{
-    CALLS, Caps, Fact, OPTIONS, Version, booted_formats, find_call, needs_of, promises_of,
-    simulated,
+    CALLS, Caps, Fact, Layout, OPTIONS, PAGE_SIZES, Pages, Version, booted_formats, find_call,
+    needs_of, promises_of, simulated, tree_of,
 };
 use textbed_report::text::{Table, wrap};
 
@@ -58,6 +59,7 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
         let mut sources = Sources::default();
         let tables = [
             formats_table(arch, &mut sources, out),
+            pages_table(arch, kernel, &mut sources, out),
             facts_table(arch, kernel, &mut sources, out),
             options_table(arch, &mut sources, out),
             promises_table(arch, kernel, &mut sources, out),
@@ -72,12 +74,6 @@ pub(crate) fn caps(args: &CapsArgs, out: &mut Out) -> Result<Status> {
 /// Formats of page tables, and whether a kernel can be simulated on them.
 fn formats_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
     let mut table = Table::new(["page tables", "leaves", "simulated kernels", "source"]);
-    let size = |shift: u32| match shift {
-        ..20 => format!("{}k", 1u64 << (shift - 10)),
-        20..30 => format!("{}m", 1u64 << (shift - 20)),
-        30..40 => format!("{}g", 1u64 << (shift - 30)),
-        _ => format!("{}t", 1u64 << (shift - 40)),
-    };
     let booted = booted_formats(arch);
     let used = |name| (if booted.contains(&name) { "yes" } else { "no" }).to_owned();
     // Every 64-bit Power shares the formats of one.
@@ -107,6 +103,71 @@ fn formats_table(arch: Arch, sources: &mut Sources, out: &Out) -> String {
         ]);
     }
     out.laid_out(&table)
+}
+
+/// The bytes of a leaf, by their `log2`.
+fn size(shift: u32) -> String {
+    match shift {
+        ..20 => format!("{}k", 1u64 << (shift.max(10) - 10)),
+        20..30 => format!("{}m", 1u64 << (shift - 20)),
+        30..40 => format!("{}g", 1u64 << (shift - 30)),
+        _ => format!("{}t", 1u64 << (shift - 40)),
+    }
+}
+
+/// What the size of the kernel's pages decides: one row for each that the architecture has, and one
+/// for where things lie then.
+fn pages_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) -> String {
+    let caps = Caps::new(kernel, arch);
+    let mut table = Table::new([
+        "pages",
+        "page tables",
+        "vmalloc's leaf",
+        "its group",
+        "pages flushed singly",
+        "bpf pack",
+        "source",
+    ]);
+    let mut places =
+        Table::new(["pages", "page tables", "vmalloc area", "patcher's alias", "source"]);
+    let none = || "-".to_owned();
+    for hashed in [false, true] {
+        for row in PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch)) {
+            let Some((pages, tree)) =
+                Pages::of(arch, row.shift, hashed).zip(tree_of(arch, row.shift, hashed))
+            else {
+                continue;
+            };
+            let Some(map) = Layout::row(kernel, arch, hashed, row.shift) else { continue };
+            let large = size(pages.pmd_shift());
+            let pack = match caps.word(Fact::PackSize) {
+                "2m-by-node" => "2m".to_owned(),
+                "probe" if hashed || !caps.yes(Fact::HugeVmalloc) => size(row.shift),
+                _ => large.clone(),
+            };
+            let group = pages.cont_shift().filter(|_| caps.yes(Fact::ContPte));
+            let huge = caps.yes(Fact::HugeVmalloc) && !hashed;
+            let singly = (arch == Arch::Arm64).then(|| pages.per_table().to_string());
+            let alias = (map.patch != 0).then(|| format!("{:#x}", map.patch));
+            table.row([
+                size(row.shift),
+                tree.name.to_owned(),
+                if huge { large } else { none() },
+                group.map_or_else(none, size),
+                singly.unwrap_or_else(none),
+                pack,
+                sources.number(row.cite),
+            ]);
+            places.row([
+                size(row.shift),
+                tree.name.to_owned(),
+                format!("{:#x} to {:#x}", map.vmalloc.0, map.vmalloc.1),
+                alias.unwrap_or_else(none),
+                sources.number(map.cite),
+            ]);
+        }
+    }
+    format!("{}\n{}", out.laid_out(&table), out.laid_out(&places))
 }
 
 /// What differs by version or architecture, with its value here.

@@ -135,14 +135,25 @@ pub(crate) fn kernel(text: &str) -> Result<Version> {
 /// # Errors
 /// A word without `=`.
 pub(crate) fn features(words: &[String]) -> Result<Vec<(String, String)>> {
-    let mut features = Vec::new();
-    for word in words {
-        match word.split_once('=') {
-            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-                features.push((name.to_owned(), value.to_owned()));
-            }
-            _ => bail!("--cpu {word}: expected FEATURE=WORD, for example idc=1"),
+    pairs(words, |word| format!("--cpu {word}: expected FEATURE=WORD, for example idc=1"))
+}
+
+/// `OPTION=WORD` pairs.
+///
+/// # Errors
+/// A word without `=`.
+pub(crate) fn kernel_options(words: &[String]) -> Result<Vec<(String, String)>> {
+    let wrong =
+        |word: &str| format!("--config {word}: expected OPTION=WORD, for example page_size=64K");
+    pairs(words, wrong)
+}
+
+fn pairs(words: &[String], wrong: impl Fn(&str) -> String) -> Result<Vec<(String, String)>> {
+    let pair = |word: &String| match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
         }
-    }
-    Ok(features)
+        _ => bail!("{}", wrong(word)),
+    };
+    words.iter().map(pair).collect()
 }

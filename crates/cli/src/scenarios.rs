@@ -117,11 +117,12 @@ impl Told {
     }
 }
 
-/// What `--arch`, `--kernel` and `--cpu` ask for.
+/// What `--arch`, `--kernel`, `--cpu` and `--config` ask for.
 pub(crate) struct Machines {
     archs: Option<Vec<Arch>>,
     kernel: Option<Version>,
     features: Vec<(String, String)>,
+    config: Vec<(String, String)>,
     max_steps: u64,
     free: bool,
     given: Vec<String>,
@@ -134,10 +135,12 @@ impl Machines {
         given.extend((!args.arch.is_empty()).then(|| format!("--arch {}", args.arch.join(","))));
         given.extend(args.kernel.as_ref().map(|k| format!("--kernel {k}")));
         given.extend(args.cpu.iter().map(|c| format!("--cpu {c}")));
+        given.extend(args.config.iter().map(|c| format!("--config {c}")));
         Ok(Self {
             archs: options::archs(&args.arch)?,
             kernel: args.kernel.as_deref().map(options::kernel).transpose()?,
             features: options::features(&args.cpu)?,
+            config: options::kernel_options(&args.config)?,
             max_steps: args.max_steps,
             free: args.free,
             given,
@@ -151,9 +154,9 @@ impl Machines {
         kernel: Version,
         policy: PolicyChoice,
     ) -> RunOptions {
-        let features = self.features.clone();
+        let (features, config) = (self.features.clone(), self.config.clone());
         let (max_steps, free) = (self.max_steps, self.free);
-        RunOptions { arch, kernel, features, policy, max_steps, free, left_out: None }
+        RunOptions { arch, kernel, features, config, policy, max_steps, free, left_out: None }
     }
 
     /// The machines on which to run a scenario: its own, unless options say otherwise.

@@ -65,6 +65,8 @@ pub struct RunOptions {
     pub kernel: Version,
     /// CPU features, each `name` or `arch.name` with its value; they go before the file's.
     pub features: Vec<(String, String)>,
+    /// Options of the kernel, in the same way.
+    pub config: Vec<(String, String)>,
     /// Who decides.
     pub policy: PolicyChoice,
     /// Most statements, and most instructions of one `call()`.
@@ -84,6 +86,7 @@ impl RunOptions {
             arch,
             kernel,
             features: Vec::new(),
+            config: Vec::new(),
             policy,
             max_steps: USUAL_STEPS,
             free: false,

@@ -29,7 +29,7 @@ pub(super) fn boot(
 ) -> Result<Kernel, BootError> {
     let arch = options.arch;
     let features = features(file, options)?;
-    let config = config(file, arch)?;
+    let config = config(file, options)?;
     let args = BootArgs { version: options.kernel, arch, config, features, cpus };
     let mut kernel = Kernel::boot(args, policy).map_err(|error| match error {
         KernelError::NotModelled { what } => BootError::NotModelled(what),
@@ -64,18 +64,23 @@ fn features(file: &File, options: &RunOptions) -> Result<Features, BootError> {
         }
     }
     for (name, value) in &options.features {
-        let (whose, feature) = name.split_once('.').unwrap_or((arch.name(), name));
-        let members = arches::resolve(whose).ok_or_else(|| {
-            let hint = arches::suggest(whose).map(|s| format!(", did you mean `{s}`?"));
-            let hint = hint.unwrap_or_default();
-            BootError::Run(RunError::Option(format!("there is no architecture `{whose}`{hint}")))
-        })?;
-        if members.contains(&arch) {
+        if let Some(feature) = own(name, arch)? {
             features = set(features, arch, feature, value)
                 .map_err(|message| BootError::Run(RunError::Option(message)))?;
         }
     }
     Ok(features)
+}
+
+/// What `ARCH.NAME` or `NAME` of the command line names on an architecture, if it is that one's.
+fn own(name: &str, arch: Arch) -> Result<Option<&str>, BootError> {
+    let (whose, short) = name.split_once('.').unwrap_or((arch.name(), name));
+    let members = arches::resolve(whose).ok_or_else(|| {
+        let hint = arches::suggest(whose).map(|s| format!(", did you mean `{s}`?"));
+        let hint = hint.unwrap_or_default();
+        BootError::Run(RunError::Option(format!("there is no architecture `{whose}`{hint}")))
+    })?;
+    Ok(members.contains(&arch).then_some(short))
 }
 
 fn set(features: Features, arch: Arch, name: &str, value: &str) -> Result<Features, String> {
@@ -91,13 +96,21 @@ fn set(features: Features, arch: Arch, name: &str, value: &str) -> Result<Featur
     }
 }
 
-fn config(file: &File, arch: Arch) -> Result<Config, BootError> {
+fn config(file: &File, options: &RunOptions) -> Result<Config, BootError> {
+    let arch = options.arch;
     let mut config = Config::new(arch);
     for header in &file.headers {
         if let Header::Config { name, value } = &header.value {
             config
                 .set(&name.value, &value.value)
                 .map_err(|error| wrong(name.span.to(value.span), error.to_string(), None))?;
+        }
+    }
+    for (name, value) in &options.config {
+        if let Some(option) = own(name, arch)? {
+            config
+                .set(option, value)
+                .map_err(|error| BootError::Run(RunError::Option(error.to_string())))?;
         }
     }
     Ok(config)
