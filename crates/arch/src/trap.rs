@@ -116,6 +116,13 @@ pub fn is_trap_fill(arch: Arch, bytes: &[u8]) -> bool {
     words.remainder().is_empty() && words.into_iter().all(|word| traps(arch, word))
 }
 
+/// Whether anything in `bytes` may be a fill; no is certain, and known at once.
+#[must_use]
+#[inline]
+pub fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
+    arch != Arch::X86_64 || bytes.contains(&0xcc)
+}
+
 /// Whether the word always raises an exception. Conditional traps do not count, nor do calls into
 /// another privilege level (SVC, sc), which a kernel may answer.
 fn traps(arch: Arch, word: &[u8]) -> bool {
@@ -139,6 +146,7 @@ mod tests {
         for row in TRAP_FILLS {
             let fill: Vec<u8> = row.bytes.iter().copied().cycle().take(64).collect();
             assert!(is_trap_fill(row.arch, &fill), "{} {}", row.arch, row.name);
+            assert!(may_trap(row.arch, &fill[..8]), "{} {}", row.arch, row.name);
             let insn = insn::decode(row.arch, row.bytes).unwrap();
             assert_eq!((insn.row.name, insn.row.effect), (row.name, Effect::Trap));
             // One other byte or word in it, and it is none.

@@ -128,6 +128,9 @@ impl Calls {
 
     /// The chain down to `call`, empty if it is not open.
     pub(crate) fn chain(&self, call: CallRef) -> ChainId {
+        if call == CallRef::NONE {
+            return ChainId::EMPTY;
+        }
         self.open.get(&call).map_or(ChainId::EMPTY, |c| c.chain)
     }
 }

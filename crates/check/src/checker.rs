@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use textbed_arch::{PhysAddr, VirtAddr, effect::TlbScope};
+use textbed_arch::effect::TlbScope;
 use textbed_event::{Batch, Event, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
 
 use crate::calls::Refusal;
@@ -12,7 +12,7 @@ use crate::live::{Live, Now};
 use crate::options::Options;
 use crate::rules::{RuleId, calls, translations};
 use crate::shortcuts::{Shortcut, open};
-use crate::span::Span;
+use crate::span::{NOWHERE, Span};
 use crate::tables::UNKNOWN_PHYS;
 
 /// Reads one stream and reports what is wrong in it.
@@ -124,15 +124,18 @@ impl Sink for Checker {
         };
         live.names.absorb(batch);
         for events in batch.events.chunks(AHEAD) {
-            std::hint::black_box(live.touch(events));
-            for event in events {
+            let mut places = [NOWHERE; AHEAD];
+            std::hint::black_box(live.touch(events, &mut places));
+            for (event, place) in events.iter().zip(places) {
                 // Stamps of versions need numbers that ascend, and that leave room for a CPU. What
                 // is told late makes no version, and has the number of what it tells.
-                let late = event.kind == Kind::FetchLate;
-                let in_order = (late || self.next <= event.seq) && event.seq < 1 << 48;
-                if in_order && event.is_valid() {
+                let in_order = self.next <= event.seq || event.kind == Kind::FetchLate;
+                if in_order && event.seq < 1 << 48 && event.is_valid() {
                     self.next = self.next.max(event.seq + 1);
-                    live.event(Now { event, batch });
+                    let now = Now { event, batch };
+                    if !live.goes_on(now, place) {
+                        live.event(now);
+                    }
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }
@@ -162,15 +165,22 @@ const ACT: KindSet = KindSet::of(&[
 ]);
 
 impl Live {
-    /// Has the processor read what these events will have looked up; what that is says nothing.
-    fn touch(&self, events: &[Event]) -> u64 {
-        let of = |event: &Event| match event.kind {
-            Kind::Fetch => self.fetches.looks.touch(event.cpu, event.b),
-            Kind::Store => self.fetches.touch(event.b),
-            Kind::Leaf => self.tables.touch(event.space, event.a, event.b),
-            _ => 0,
-        };
-        events.iter().fold(0, |all, event| all ^ of(event))
+    /// Has the processor read what these events will have looked up. Notes where that may be;
+    /// what was read says nothing.
+    #[inline]
+    fn touch(&self, events: &[Event], places: &mut [u32; AHEAD]) -> u64 {
+        let mut all = 0;
+        for (event, to) in events.iter().zip(places) {
+            let (place, read) = match event.kind {
+                Kind::Fetch => self.fetches.looks.touch(event.cpu, event.b),
+                Kind::Store => self.fetches.touch(event.b),
+                Kind::Leaf => (NOWHERE, self.tables.touch(event.space, event.a, event.b)),
+                _ => continue,
+            };
+            *to = place;
+            all ^= read;
+        }
+        all
     }
 
     /// One event.
@@ -178,15 +188,12 @@ impl Live {
         if self.in_act() && !ACT.contains(now.event.kind) {
             self.act_ends(now.cpu());
         }
-        // Most events are fetches.
-        if let Some((virt, phys, len)) = now.event.as_fetch() {
-            self.fetched(now, virt, phys, len);
-            return;
-        }
         match now.event.view() {
-            // Before this.
-            View::Fetch { .. } => {}
-            // The hot ones first.
+            View::Fetch { virt, phys, len } => {
+                self.entry_used(now, virt, true);
+                self.run_in_site(now, virt, phys, len);
+                self.fetch(now, virt, phys, len);
+            }
             View::Store { virt, phys, bytes, order } => {
                 self.entry_used(now, virt, false);
                 self.patched(now, virt, phys, u64::from(bytes.len), now.batch.bytes(bytes));
@@ -383,13 +390,6 @@ impl Live {
             | View::ReadSide { .. }
             | View::Observed { .. } => {}
         }
-    }
-
-    #[inline]
-    fn fetched(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
-        self.entry_used(now, virt, true);
-        self.run_in_site(now, virt, phys, len);
-        self.fetch(now, virt, phys, len);
     }
 
     fn promised(

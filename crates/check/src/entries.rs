@@ -160,7 +160,7 @@ impl Live {
 
     /// The space that an address belongs to on the event's CPU.
     #[inline]
-    fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
+    pub(crate) fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
         if virt.0 >> 63 == 1 { SpaceId::KERNEL } else { self.cpus.space_of(now.cpu()) }
     }
 

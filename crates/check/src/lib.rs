@@ -38,6 +38,7 @@ mod refusals;
 pub mod rules;
 mod shortcuts;
 mod span;
+mod steady;
 mod symbols;
 mod tables;
 mod translation;

@@ -124,10 +124,16 @@ impl Tables {
         Some(writable)
     }
 
+    /// Whether the page at `virt` of the kernel's space is known to grant stores.
+    #[inline]
+    pub(crate) fn is_known_writable(&self, virt: u64) -> bool {
+        self.writable.has(virt)
+    }
+
     /// Has the processor read what a change of a mapping will read; what that is says nothing.
     #[inline]
     pub(crate) fn touch(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {
-        self.now.get(&space).map_or(0, |map| map.touch(virt)) ^ self.aliases.touch(phys)
+        self.now.get(&space).map_or(0, |map| map.touch(virt).1) ^ self.aliases.touch(phys).1
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {

@@ -126,6 +126,16 @@ impl Event {
         fetch.then_some((VirtAddr(self.a), PhysAddr(self.b), self.c as u32))
     }
 
+    /// [`Event::view`] of a plain store, without looking at what else it could be.
+    #[must_use]
+    #[inline]
+    pub fn as_plain_store(&self) -> Option<(VirtAddr, PhysAddr, Bytes)> {
+        let store = self.kind == Kind::Store;
+        let (bytes, order) = pack::stored(self.c);
+        let plain = store && order == MemOrder::Plain;
+        plain.then_some((VirtAddr(self.a), PhysAddr(self.b), bytes))
+    }
+
     /// Whether packing the view again gives the same words: false for words that no source makes.
     #[must_use]
     #[inline]

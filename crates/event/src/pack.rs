@@ -26,6 +26,12 @@ fn to_bytes(word: u64) -> Bytes {
     Bytes { offset: (word >> 32) as u32, len: word as u32 }
 }
 
+/// What the third word of a store says.
+#[inline]
+pub(crate) fn stored(word: u64) -> (Bytes, MemOrder) {
+    (to_bytes(word & !(3 << 30)), MemOrder::from_bits((word >> 30) & 3))
+}
+
 fn two(low: u32, high: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
@@ -246,12 +252,10 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
         },
         Kind::Barrier => V::Barrier { barrier: barrier(byte(a, 0)), domain: domain(byte(a, 1)) },
         Kind::ContextSync => V::ContextSync { cause: sync_cause(a) },
-        Kind::Store => V::Store {
-            virt: VirtAddr(a),
-            phys: PhysAddr(b),
-            bytes: to_bytes(c & !(3 << 30)),
-            order: MemOrder::from_bits((c >> 30) & 3),
-        },
+        Kind::Store => {
+            let (bytes, order) = stored(c);
+            V::Store { virt: VirtAddr(a), phys: PhysAddr(b), bytes, order }
+        }
         Kind::Fill => V::Fill { virt: VirtAddr(a), phys: PhysAddr(b), what: to_bytes(c) },
         Kind::StoreLate => V::StoreLate { virt: VirtAddr(a), phys: PhysAddr(b), len: c },
         Kind::FrameAlloc => V::FrameAlloc { pfn: Pfn(a), count: b, zeroed: c != 0 },

@@ -21,8 +21,6 @@
 //! Sources: herdtools7 `aarch64.cat`, `aarch64hwreqs.cat` (M.a) and ESOP 2020 (Simner et al.),
 //! read.
 
-use rustc_hash::FxHashMap;
-
 use textbed_arch::{
     CpuId,
     effect::{Barrier, Domain},
@@ -32,10 +30,12 @@ use textbed_event::MemOrder;
 use super::caches::Caches;
 use super::index::Fetched;
 use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
-use super::touched::{Touch, Touched};
+use super::stores::Stores;
+use super::touched::Touched;
 use super::versions::{History, Version, Versions, key_of};
-use super::views::{Stores, View};
+use super::views::View;
 use crate::mistakes::{Mistake, made};
+use crate::per_cpu::PerCpu;
 use crate::span::Span;
 
 /// What one CPU knows.
@@ -90,7 +90,7 @@ fn know(view: &mut View, version: &Version, span: Span) {
 #[derive(Debug)]
 pub(crate) struct Weak {
     caches: Caches,
-    cpus: FxHashMap<CpuId, Cpu>,
+    cpus: PerCpu<Box<Cpu>>,
     touched: Touched,
     open: Vec<Open>,
     /// Whether windows are followed after their fetch; streams are judged at the fetch.
@@ -105,7 +105,7 @@ impl Weak {
     pub(crate) fn new(caches: Caches) -> Self {
         Self {
             caches,
-            cpus: FxHashMap::default(),
+            cpus: PerCpu::default(),
             touched: Touched::default(),
             open: Vec::new(),
             follow: false,
@@ -121,7 +121,7 @@ impl Weak {
     }
 
     fn cpu(&mut self, cpu: CpuId) -> &mut Cpu {
-        self.cpus.entry(cpu).or_default()
+        self.cpus.of(cpu)
     }
 
     /// R2. Returns the version's view. `newest` is the view of the version before it, if another
@@ -137,33 +137,30 @@ impl Weak {
     ) -> View {
         let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
         let newest = newest.filter(|_| from_reads);
-        let mut own = Vec::new();
-        for (_, touches) in self.touched.of(span) {
-            for touch in touches {
-                if touch.cpu == p {
-                    own.push(touch.accesses.clone());
-                    if !made(Mistake::NoOrderOfLine) {
-                        own.push(touch.cleans.clone());
-                    }
-                } else if from_reads && !made(Mistake::NoFromReads) {
-                    own.push(touch.loads.clone());
+        let mut touched = View::default();
+        for (_, touch) in self.touched.of(span) {
+            if touch.cpu == p {
+                touched.join(&touch.accesses);
+                if !made(Mistake::NoOrderOfLine) {
+                    touched.join(touch.cleans());
                 }
+            } else if from_reads && !made(Mistake::NoFromReads) {
+                touched.join(touch.loads());
             }
         }
         let cpu = self.cpu(p);
         let mut public = None;
         for known in cpu.both() {
             let mut k = known.base[STORE].clone();
-            for view in [taint, &known.branch, &known.address].into_iter().chain(newest).chain(&own)
-            {
+            for view in [taint, &known.branch, &known.address, &touched].into_iter().chain(newest) {
                 k.join(view);
             }
             if matches!(order, MemOrder::Release | MemOrder::Full) {
+                known.gather_stores();
                 k.join(&known.gathered[LOAD]);
                 k.join(&known.gathered[STORE]);
             }
-            known.gathered[STORE].join(&k);
-            known.gathered[STORE].stored_up_to(p, stamp);
+            known.stored(&k, p, stamp);
             k.stored(span, key_of(stamp, p));
             if order == MemOrder::Release {
                 known.releases.join(&k);
@@ -188,9 +185,7 @@ impl Weak {
     /// Whether a store to `span` knows more than the store before it in its run: another CPU, or a
     /// clean, touched the range.
     pub(crate) fn touched_otherwise(&self, p: CpuId, span: Span) -> bool {
-        self.touched
-            .of(span)
-            .any(|(_, touches)| touches.iter().any(|t| t.cpu != p || t.cleans.entries() != 0))
+        self.touched.of(span).any(|(_, touch)| touch.cpu != p || touch.cleans().entries() != 0)
     }
 
     /// R11: fetches that are not known to be past when a later version is stored may return it.
@@ -220,8 +215,8 @@ impl Weak {
     ) -> View {
         let mut cleans = Vec::new();
         if self.caches.clean_before_load {
-            let touches = self.touched.of(span).flat_map(|(_, touches)| touches);
-            cleans.extend(touches.filter(|t| t.cpu == p).map(|t| t.cleans.clone()));
+            let own = self.touched.of(span).filter(|(_, touch)| touch.cpu == p);
+            cleans.extend(own.map(|(_, touch)| touch.cleans().clone()));
         }
         let cpu = self.cpu(p);
         let mut public = None;
@@ -250,10 +245,7 @@ impl Weak {
             public.get_or_insert(k);
         }
         let k = public.unwrap_or_default();
-        self.touched.note(p, span, |t| {
-            t.loads.join(&k);
-            t.accesses.join(&k);
-        });
+        self.touched.note(p, span, |touch| touch.loaded(&k));
         k
     }
 
@@ -277,10 +269,9 @@ impl Weak {
     ) {
         let span = line.unwrap_or(Span { first: 0, last: u64::MAX });
         let mut own = Vec::new();
-        for (_, touches) in self.touched.of(span) {
-            let mine = |t: &&Touch| t.cpu == p && !made(Mistake::NoOrderOfLine);
-            for touch in touches.iter().filter(mine) {
-                own.extend([touch.accesses.clone(), touch.cleans.clone()]);
+        for (_, touch) in self.touched.of(span) {
+            if touch.cpu == p && !made(Mistake::NoOrderOfLine) {
+                own.extend([touch.accesses.clone(), touch.cleans().clone()]);
             }
         }
         let line = match line {
@@ -302,8 +293,8 @@ impl Weak {
         // Later stores anywhere in the line come after it, wherever in the line the earlier ones
         // were. Of everything, only what was touched is noted.
         match line {
-            Some(line) => self.touched.note(p, line, |t| t.cleans.join(&k)),
-            None => self.touched.note_again(p, span, |t| t.cleans.join(&k)),
+            Some(line) => self.touched.note(p, line, |touch| touch.cleaned(&k)),
+            None => self.touched.note_again(p, span, |touch| touch.cleaned(&k)),
         }
     }
 
@@ -341,10 +332,11 @@ impl Weak {
             cpu.private().barrier(barrier);
             return;
         }
+        let done = cpu.public.gathered[INVALIDATE].clone();
         cpu.both().for_each(|known| known.barrier(barrier));
         if made(Mistake::CompletionCloses) && barrier == Barrier::DsbFull {
-            let done = cpu.public.gathered[INVALIDATE].clone();
-            self.cpus.values_mut().for_each(|cpu| cpu.public.base[FETCH].join(&done));
+            let all: Vec<CpuId> = self.cpus.iter().map(|(p, _)| p).collect();
+            all.into_iter().for_each(|p| self.cpu(p).public.base[FETCH].join(&done));
         }
     }
 
@@ -366,12 +358,12 @@ impl Weak {
     /// Stamp of the oldest version that a fetch of `p` from there may return: R9.
     pub(crate) fn low(&self, p: CpuId, at: Fetched, history: &History) -> u64 {
         let low = |known: &Knowledge| self.excludes(&known.base[FETCH]).newest_of(history, at);
-        self.cpus.get(&p).map_or(0, |cpu| cpu.each().map(low).max().unwrap_or(0))
+        self.cpus.get(p).map_or(0, |cpu| cpu.each().map(low).max().unwrap_or(0))
     }
 
     /// The part of a view below whose newest version nothing can be fetched.
-    fn excludes<'a>(&self, view: &'a View) -> &'a Stores {
-        if self.caches.invalidate { view.i() } else { view.w() }
+    fn excludes(&self, view: &View) -> Stores {
+        if self.caches.invalidate { view.i().clone() } else { view.w() }
     }
 
     /// R9 and R10: a fetch from `span` that returned the version with view `from`. `id` names the
@@ -413,10 +405,9 @@ impl Weak {
     /// own accesses to `span`.
     pub(crate) fn data_knows(&self, p: CpuId, span: Span, history: &History) -> u64 {
         let loads =
-            self.cpus.get(&p).map_or(0, |cpu| cpu.public.base[LOAD].w().newest(history, span));
+            self.cpus.get(p).map_or(0, |cpu| cpu.public.base[LOAD].w().newest(history, span));
         let mut own = u64::MAX;
-        for (part, touches) in self.touched.of(span) {
-            let touch = touches.iter().find(|t| t.cpu == p);
+        for (part, touch) in self.touched.by(p, span) {
             own = own.min(touch.map_or(0, |t| t.accesses.w().newest(history, part)));
         }
         loads.max(if own == u64::MAX { 0 } else { own })
@@ -429,7 +420,7 @@ impl Weak {
         let handed = |known: &Knowledge| {
             newest(&known.to_sync).max(newest(&known.branch)).max(newest(&known.address))
         };
-        self.cpus.get(&p).map_or(0, |cpu| cpu.each().map(handed).max().unwrap_or(0))
+        self.cpus.get(p).map_or(0, |cpu| cpu.each().map(handed).max().unwrap_or(0))
     }
 
     /// Whether any CPU knows that `span` was invalidated with version `stamp` or newer, or `p`
@@ -447,7 +438,8 @@ impl Weak {
                 .any(|view| view.i().newest_of(history, at) >= stamp)
         };
         let own = |cpu: &Cpu| cpu.private.as_deref().is_some_and(invalidated);
-        self.cpus.get(&p).is_some_and(own) || self.cpus.values().any(|cpu| invalidated(&cpu.public))
+        self.cpus.get(p).is_some_and(|cpu| own(cpu))
+            || self.cpus.iter().any(|(_, cpu)| invalidated(&cpu.public))
     }
 
     /// A release: what a published value, an unlock or an interrupt to others carries. `full` adds
@@ -455,6 +447,7 @@ impl Weak {
     pub(crate) fn release(&mut self, p: CpuId, full: bool) -> View {
         let mut public = None;
         for known in self.cpu(p).both() {
+            known.gather_stores();
             let mut k = known.base[STORE].clone();
             let gathered = [&known.gathered[LOAD], &known.gathered[STORE]];
             for view in [&known.branch, &known.address].into_iter().chain(gathered) {
@@ -482,7 +475,7 @@ impl Weak {
 
     /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.
     pub(crate) fn meet(&mut self, everybody: impl Iterator<Item = CpuId>) {
-        let mut names: Vec<CpuId> = self.cpus.keys().copied().chain(everybody).collect();
+        let mut names: Vec<CpuId> = self.cpus.iter().map(|(p, _)| p).chain(everybody).collect();
         names.sort_unstable();
         names.dedup();
         let mut all = View::default();

@@ -8,9 +8,9 @@ use textbed_arch::CpuId;
 use crate::per_cpu::PerCpu;
 
 /// Number of a block, or of a place in [`super::looks`].
-pub(super) type Id = u32;
+pub(crate) type Id = u32;
 /// No block.
-pub(super) const NONE: Id = u32::MAX;
+pub(crate) const NONE: Id = u32::MAX;
 /// The end of a list that has blocks.
 pub(super) const LAST: Id = u32::MAX - 1;
 
@@ -162,14 +162,23 @@ impl Blocks {
         (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (self.shift & 63)) as usize
     }
 
-    /// Has the processor read what a look-up of a block, and of what `cpu` did with it, will read;
-    /// what that is says nothing.
+    /// Has the processor read what a look-up of a block, and of what `cpu` did with it, will read.
+    /// Gives the number that the block may have, and something that was read, which says nothing.
     #[inline]
-    pub(super) fn touch(&self, cpu: CpuId, phys: u64) -> u64 {
+    pub(super) fn touch(&self, cpu: CpuId, phys: u64) -> (Id, u64) {
         let mask = self.index.len().wrapping_sub(1);
         let id = self.index.get(self.first_slot(phys) & mask).copied().unwrap_or(NONE);
         let ran = self.ran(cpu, id).map_or(0, |ran| ran.0);
-        self.blocks.get(id as usize).map_or(0, |block| block.phys) ^ ran
+        (id, self.blocks.get(id as usize).map_or(0, |block| block.phys) ^ ran)
+    }
+
+    /// The block that begins at `phys`, which may have the number `id`.
+    #[inline]
+    pub(super) fn find_at(&self, id: Id, phys: u64) -> Option<(Id, &Block)> {
+        match self.blocks.get(id as usize) {
+            Some(block) if block.phys == phys => Some((id, block)),
+            _ => self.find(phys),
+        }
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Block> {

@@ -9,9 +9,9 @@ use textbed_arch::{
 };
 use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
+use super::Model;
 use super::versions::{Knew, Made, Unit, Version, Versions};
 use super::views::View;
-use super::{Model, Settling};
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::span::Span;
@@ -116,23 +116,25 @@ impl Live {
                 let mark = Mark::of(now.event, now.batch, self.calls.chain(now.event.cause));
                 // In the order of the stream nobody asks what a CPU knew.
                 let (versions, predicted) = (&fetches.versions, fetches.predicted);
-                let knew = match model {
+                let (clock, view) = match model {
                     Model::X86 { machine, .. } if predicted => {
                         let older = versions.newest_of_another(span.first, p);
-                        Knew::Clock(machine.store(p, seq, older))
+                        (Some(machine.store(p, seq, older)), None)
                     }
                     Model::Weak { predicted: Some(weak), .. } => {
                         let other = versions.newest_of_another(span.first, p);
                         let from = other.and_then(|newest| newest.view);
-                        Knew::View(weak.store(p, span, seq, order, from, &View::default()))
+                        let none = View::default();
+                        (None, Some(weak.store(p, span, seq, order, from.as_ref(), &none)))
                     }
-                    _ => Knew::Nothing,
+                    _ => (None, None),
                 };
                 let unit_alone = unit.as_ref().filter(|_| !nontemporal);
                 if let Some(note) = unit_alone.and_then(|unit| fetches.versions.note(&mark, unit)) {
+                    let shared = view.map(|view| Knew::View(view.shared()));
+                    let knew = shared.or(clock.map(Knew::Clock)).unwrap_or(Knew::Nothing);
                     return self.enter_version(span, Made::Noted(note, knew), plain);
                 }
-                let (clock, view) = (knew.clock().cloned(), knew.view().cloned());
                 let fenced = Cell::new(0);
                 let version = Version {
                     stamp: seq,
@@ -162,10 +164,9 @@ impl Live {
         let fetches = &mut self.fetches;
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
-        let settled = |part: Span, stamp: u64| match (settling, model) {
-            (Settling::Synchronised(floor), _) => stamp <= floor,
-            (Settling::Unmaintained, Model::Weak { observed, .. }) => !observed.was_cleaned(part),
-            _ => false,
+        let settled = |part: Span, stamp: u64| match model {
+            Model::Weak { observed, .. } => settling.within(observed, part),
+            _ => settling.at(stamp),
         };
         fetches.versions.store(arch, span, version, plain, settled);
     }

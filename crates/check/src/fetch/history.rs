@@ -85,6 +85,9 @@ impl Traps {
     /// Of a unit; nothing if it does not lie in eight aligned bytes and may trap.
     pub(super) fn of(arch: Arch, unit: &Unit) -> Option<Self> {
         let bytes = unit.bytes.get(..usize::from(unit.len)).unwrap_or(&[]);
+        if !trap::may_trap(arch, bytes) {
+            return Some(Self::NONE);
+        }
         let step = if arch == Arch::X86_64 { 1 } else { 4 };
         // Where instructions have four bytes they begin at multiples of these.
         let first = (unit.phys as usize).wrapping_neg() & (step - 1);

@@ -6,7 +6,7 @@ use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr, sync::Action};
 use textbed_event::{CallRef, View};
 
 use super::Model;
-use super::looks::Verdict;
+use super::looks::{NO_BLOCK, Verdict};
 use super::verdict::Place;
 use super::versions::History;
 use crate::live::{Live, Now};
@@ -19,13 +19,13 @@ use crate::span::Span;
 use crate::translation::Old;
 
 impl Live {
-    /// Code was fetched and executed.
-    #[inline]
+    /// Code was fetched and executed; of a block of which nothing is known but that it ran
+    /// [`crate::steady`] speaks.
     pub(crate) fn fetch(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         let Some(phys) = now.phys(phys) else { return };
         let (p, seq, at) = (now.cpu(), now.seq(), (virt.0, phys));
         let model = &self.fetches.model;
-        if !self.fetches.looks.plain(p, at, len, seq)
+        if !self.fetches.looks.plain((p, NO_BLOCK), at, len, seq)
             && !self.fetches.looks.known(p, phys, len, || model.moment(p), seq)
         {
             self.judge_fetch(now, virt, phys, len);

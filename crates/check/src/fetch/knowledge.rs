@@ -4,6 +4,7 @@
 //! The types are those of [`super::arm64`], which has the rules about effects. Not here: whom a
 //! barrier reaches; a CPU keeps public and private knowledge for that.
 
+use textbed_arch::CpuId;
 use textbed_arch::effect::Barrier;
 
 use super::caches::Caches;
@@ -19,11 +20,22 @@ pub(super) const CLEAN: usize = 2;
 pub(super) const INVALIDATE: usize = 3;
 pub(super) const FETCH: usize = 4;
 
+/// Stores of the CPU itself that are not gathered yet: all that it did up to one, and what it knew
+/// then, which was the same for each of them.
+#[derive(Clone, Debug)]
+struct OwnStores {
+    cpu: CpuId,
+    stamp: u64,
+    knew: View,
+}
+
 /// Knowledge by type of effect.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Knowledge {
     pub(super) base: [View; 5],
+    /// Of stores without what waits in `stores`.
     pub(super) gathered: [View; 4],
+    stores: Option<OwnStores>,
     /// What the next context synchronisation hands to fetches.
     pub(super) to_sync: View,
     /// Join of what fed an executed branch, and of what fed an address.
@@ -54,18 +66,37 @@ impl Knowledge {
         self.gathered[INVALIDATE].join(&k);
     }
 
+    /// A store of its CPU, which knew `k` before it: gathered when somebody asks.
+    pub(super) fn stored(&mut self, k: &View, cpu: CpuId, stamp: u64) {
+        match &mut self.stores {
+            Some(stores) if k.is_with_own_store(&stores.knew, cpu, stores.stamp) => {
+                stores.stamp = stamp;
+            }
+            _ => {
+                self.gather_stores();
+                self.stores = Some(OwnStores { cpu, stamp, knew: k.clone() });
+            }
+        }
+    }
+
+    /// All stores of its CPU are gathered.
+    pub(super) fn gather_stores(&mut self) {
+        if let Some(OwnStores { cpu, stamp, knew }) = self.stores.take() {
+            self.gathered[STORE].join(&knew);
+            self.gathered[STORE].stored_up_to(cpu, stamp);
+        }
+    }
+
     fn hand(&mut self, to: &[usize], from: &[&View]) {
-        let mut all = View::default();
-        from.iter().for_each(|view| all.join(view));
         let bases = self.base.iter_mut().enumerate().filter(|(at, _)| to.contains(at));
-        View::join_each(bases.map(|(_, base)| base), all);
+        View::join_each(bases.map(|(_, base)| base), View::all(from));
     }
 
     /// R6, R7.
     pub(super) fn barrier(&mut self, barrier: Barrier) {
+        self.gather_stores();
         let [r, w, d, i] = self.gathered.clone();
         const DATA: &[usize] = &[LOAD, STORE, CLEAN];
-        const ALL: &[usize] = &[LOAD, STORE, CLEAN, INVALIDATE];
         let all: &[&View] = match barrier {
             Barrier::DmbStore if made(Mistake::DmbStoreCarriesClean) => {
                 return self.hand(&[STORE], &[&w, &d]);
@@ -90,8 +121,20 @@ impl Knowledge {
             Barrier::DsbStore => &[&w],
             Barrier::Mfence | Barrier::Lfence | Barrier::Sfence | Barrier::Tlbsync => return,
         };
-        self.hand(ALL, all);
-        all.iter().for_each(|view| self.to_sync.join(view));
+        // What the next context synchronisation hands on is mostly what these know already.
+        let bases = self.base[..FETCH].iter_mut().chain([&mut self.to_sync]);
+        View::join_each(bases, View::all(all));
+        // Whoever asks for what was gathered begins with one of these, and so has it.
+        let done: &[usize] = match barrier {
+            Barrier::DsbLoad => &[LOAD],
+            Barrier::DsbStore => &[STORE],
+            Barrier::DsbFull | Barrier::Sync | Barrier::Ptesync => {
+                &[LOAD, STORE, CLEAN, INVALIDATE]
+            }
+            // Mistakes that tests make.
+            _ => &[],
+        };
+        done.iter().for_each(|gathered| self.gathered[*gathered] = View::default());
         if made(Mistake::DsbOrdersFetches) {
             self.hand(&[FETCH], all);
         }

@@ -9,7 +9,8 @@
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 
-use super::blocks::{ALL, Block, Blocks, Id, Judged, LAST, NONE, Ran, is_plain, plain};
+use super::blocks::{ALL, Block, Blocks, Judged, LAST, NONE, Ran, is_plain, plain};
+pub(crate) use super::blocks::{Id, NONE as NO_BLOCK};
 use crate::per_cpu::PerCpu;
 use crate::span::Span;
 
@@ -94,15 +95,16 @@ fn page_key(virt: u64) -> u64 {
 impl Looks {
     /// Whether this block is plain; if so, notes that it ran at `now`. What changes makes blocks
     /// that it concerns plain no longer, so nothing but the block is asked.
+    /// `id` is what [`Looks::touch`] found.
     #[inline]
     pub(crate) fn plain(
         &mut self,
-        cpu: CpuId,
+        (cpu, id): (CpuId, Id),
         (virt, phys): (u64, u64),
         len: u32,
         now: u64,
     ) -> bool {
-        let Some((id, block)) = self.blocks.find(phys) else { return false };
+        let Some((id, block)) = self.blocks.find_at(id, phys) else { return false };
         let Block { page, page_key: key, sum, plain, .. } = *block;
         if key != page_key(virt) || !is_plain(plain, len, self.all) {
             return false;
@@ -124,11 +126,18 @@ impl Looks {
         }
     }
 
-    /// Has the processor read what a look at the block of a fetch will read; what that is says
-    /// nothing.
+    /// Has the processor read what a look at the block of a fetch will read. Gives the number that
+    /// the block may have, and something that was read, which says nothing.
     #[inline]
-    pub(crate) fn touch(&self, cpu: CpuId, phys: u64) -> u64 {
+    pub(crate) fn touch(&self, cpu: CpuId, phys: u64) -> (Id, u64) {
         self.blocks.touch(cpu, phys)
+    }
+
+    /// Whether any block lies in the frame of `phys`.
+    #[inline]
+    pub(crate) fn follows(&self, phys: u64) -> bool {
+        let key = frame_key(phys);
+        self.followed.may_hold(key) && self.index.contains_key(&key)
     }
 
     /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.

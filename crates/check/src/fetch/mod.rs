@@ -25,6 +25,7 @@ pub(crate) mod looks;
 mod notes;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
+mod stores;
 mod touched;
 pub(crate) mod verdict;
 pub(crate) mod versions;
@@ -137,6 +138,21 @@ impl Settling {
     }
 }
 
+impl Settling {
+    /// Whether a version of this stamp, and what came before it, are forgotten with the next one,
+    /// wherever it is.
+    #[inline]
+    pub(crate) fn at(self, stamp: u64) -> bool {
+        matches!(self, Settling::Synchronised(floor) if stamp <= floor)
+    }
+
+    /// The same of whatever version is there in `part`.
+    #[inline]
+    pub(crate) fn within(self, observed: &Observed, part: Span) -> bool {
+        matches!(self, Settling::Unmaintained) && !observed.was_cleaned(part)
+    }
+}
+
 /// What is known for fetch windows.
 #[derive(Debug)]
 pub(crate) struct Fetches {
@@ -226,14 +242,16 @@ impl Fetches {
         }
     }
 
-    /// Has the processor read what a store to `phys` will look up; what that is says nothing.
+    /// Has the processor read what a store to `phys` will look up. Gives where the word's versions
+    /// may be, and something that was read, which says nothing.
     #[inline]
-    pub(crate) fn touch(&self, phys: u64) -> u64 {
+    pub(crate) fn touch(&self, phys: u64) -> (u32, u64) {
         let touched = match &self.model {
             Model::Weak { predicted: Some(weak), .. } => weak.touch(phys),
             _ => 0,
         };
-        self.versions.touch(phys) ^ touched
+        let (place, read) = self.versions.touch(phys);
+        (place, read ^ touched)
     }
 
     /// A CPU synchronises its context: from time to time it is looked up how far all have come.

@@ -12,9 +12,9 @@ use textbed_event::{CallRef, Kind, Origin};
 
 use super::clock::Clock;
 use super::history::{History, Kept, MAX_VERSIONS, Past, Traps, Unit, Version};
-use super::views::View;
+use super::views::{Shared, View};
 use crate::mark::{ChainId, Mark};
-use crate::span::Piece;
+use crate::span::{Piece, Span};
 
 /// A store of a few bytes of which nothing is known but the event itself: what is kept of most, and
 /// made a [`Version`] when somebody asks.
@@ -39,8 +39,8 @@ pub(crate) enum Knew {
     Nothing,
     /// On x86, of others.
     Clock(Clock),
-    /// On weakly ordered architectures.
-    View(View),
+    /// On weakly ordered architectures, besides of the store itself.
+    View(Shared),
 }
 
 impl Knew {
@@ -51,9 +51,10 @@ impl Knew {
         }
     }
 
-    pub(crate) fn view(&self) -> Option<&View> {
+    /// The view of the store that this is of.
+    fn view(&self, note: &Note) -> Option<View> {
         match self {
-            Knew::View(view) => Some(view),
+            Knew::View(shared) => Some(shared.of_store(note.span()?, note.key)),
             _ => None,
         }
     }
@@ -82,6 +83,10 @@ impl Note {
 
     pub(super) fn cpu(&self) -> CpuId {
         CpuId(self.key as u16)
+    }
+
+    fn span(&self) -> Option<Span> {
+        Span::of(self.phys, u64::from(self.len))
     }
 
     pub(super) fn delta(&self) -> u64 {
@@ -114,7 +119,7 @@ impl Note {
             nontemporal: false,
             fenced: Cell::new(0),
             unit: Some(self.unit()),
-            view: knew.view().cloned(),
+            view: knew.view(self),
             clock: knew.clock().cloned(),
         })
     }
@@ -136,12 +141,12 @@ pub(crate) struct Newest<'a> {
     pub(crate) cpu: CpuId,
     pub(crate) stamp: u64,
     pub(crate) clock: Option<&'a Clock>,
-    pub(crate) view: Option<&'a View>,
+    pub(crate) view: Option<View>,
 }
 
 impl<'a> From<&'a Version> for Newest<'a> {
     fn from(v: &'a Version) -> Self {
-        Self { cpu: v.cpu, stamp: v.stamp, clock: v.clock.as_ref(), view: v.view.as_ref() }
+        Self { cpu: v.cpu, stamp: v.stamp, clock: v.clock.as_ref(), view: v.view.clone() }
     }
 }
 
@@ -177,7 +182,7 @@ impl Entry {
             }
             Entry::Several(_, notes) => {
                 let Held { note, knew } = notes.last()?;
-                let (clock, view) = (knew.clock(), knew.view());
+                let (clock, view) = (knew.clock(), knew.view(note));
                 Some(Newest { cpu: note.cpu(), stamp: note.stamp(), clock, view })
             }
             Entry::Kept(history) => history.newest().map(|v| Newest::from(&**v)),

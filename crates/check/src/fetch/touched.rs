@@ -4,31 +4,74 @@
 use textbed_arch::CpuId;
 
 use super::views::View;
-use crate::span::{Piece, Span, WordMap};
+use crate::span::{NOWHERE, Piece, Span, WordMap};
 
 /// What one CPU knew when it last touched a range, by what it did.
 #[derive(Clone, Debug)]
 pub(super) struct Touch {
     pub(super) cpu: CpuId,
-    pub(super) loads: View,
     /// Loads and stores.
     pub(super) accesses: View,
-    pub(super) cleans: View,
+    /// Loads, and cleans: most ranges are stored to and nothing else.
+    rest: Option<Box<(View, View)>>,
 }
 
-/// The CPUs that touched a range.
-#[derive(Clone, Default, Debug)]
-struct Touches(Vec<Touch>);
+impl Touch {
+    fn new(cpu: CpuId) -> Self {
+        Self { cpu, accesses: View::default(), rest: None }
+    }
+
+    pub(super) fn loads(&self) -> &View {
+        self.rest.as_ref().map_or(&View::NOTHING, |rest| &rest.0)
+    }
+
+    pub(super) fn cleans(&self) -> &View {
+        self.rest.as_ref().map_or(&View::NOTHING, |rest| &rest.1)
+    }
+
+    /// It loaded, knowing this.
+    pub(super) fn loaded(&mut self, known: &View) {
+        self.rest.get_or_insert_default().0.join(known);
+        self.accesses.join(known);
+    }
+
+    /// It cleaned, knowing this.
+    pub(super) fn cleaned(&mut self, known: &View) {
+        self.rest.get_or_insert_default().1.join(known);
+    }
+}
+
+/// The CPUs that touched a range: one, and others.
+#[derive(Clone, Debug)]
+struct Touches(Touch, Vec<Touch>);
+
+impl Touches {
+    fn iter(&self) -> impl Iterator<Item = &Touch> {
+        std::iter::once(&self.0).chain(&self.1)
+    }
+
+    fn of(&mut self, cpu: CpuId) -> &mut Touch {
+        if self.0.cpu == cpu {
+            return &mut self.0;
+        }
+        let place = self.1.iter().position(|touch| touch.cpu == cpu);
+        let place = place.unwrap_or_else(|| {
+            self.1.push(Touch::new(cpu));
+            self.1.len() - 1
+        });
+        &mut self.1[place]
+    }
+}
 
 impl Piece for Touches {
     fn skip(&mut self, _bytes: u64) {}
     fn goes_on_as(&self, _len: u64, next: &Self) -> bool {
-        self.0.len() == next.0.len()
-            && self.0.iter().zip(&next.0).all(|(a, b)| {
+        self.1.len() == next.1.len()
+            && self.iter().zip(next.iter()).all(|(a, b)| {
                 a.cpu == b.cpu
-                    && a.loads.same(&b.loads)
                     && a.accesses.same(&b.accesses)
-                    && a.cleans.same(&b.cleans)
+                    && a.loads().same(b.loads())
+                    && a.cleans().same(b.cleans())
             })
     }
 }
@@ -41,44 +84,53 @@ impl Touched {
     /// Has the processor read what a look-up of `at` will read; what that is says nothing.
     #[inline]
     pub(super) fn touch(&self, at: u64) -> u64 {
-        self.0.touch(at)
+        self.0.touch(at).1
     }
 
     /// Who touched `span`, part by part.
-    pub(super) fn of(&self, span: Span) -> impl Iterator<Item = (Span, &[Touch])> + '_ {
-        self.0.parts(span).map(|(part, touches)| (part, touches.0.as_slice()))
+    pub(super) fn of(&self, span: Span) -> impl Iterator<Item = (Span, &Touch)> + '_ {
+        let parts = self.0.parts(span);
+        parts.flat_map(|(part, touches)| touches.iter().map(move |touch| (part, touch)))
+    }
+
+    /// What `cpu` knew when it touched `span`, for each part that anybody touched.
+    pub(super) fn by(
+        &self,
+        cpu: CpuId,
+        span: Span,
+    ) -> impl Iterator<Item = (Span, Option<&Touch>)> + '_ {
+        let parts = self.0.parts(span);
+        parts.map(move |(part, touches)| (part, touches.iter().find(|touch| touch.cpu == cpu)))
     }
 
     /// `cpu` touches `span`.
     pub(super) fn note(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        let touch = |touches: &mut Touches| match touches.0.iter_mut().find(|t| t.cpu == cpu) {
-            Some(touch) => f(touch),
-            None => {
-                let (loads, accesses, cleans) = Default::default();
-                let mut touch = Touch { cpu, loads, accesses, cleans };
-                f(&mut touch);
-                touches.0.push(touch);
-            }
-        };
         let first = || {
-            let mut touches = Touches(Vec::with_capacity(1));
-            touch(&mut touches);
-            touches
+            let mut touch = Touch::new(cpu);
+            f(&mut touch);
+            Touches(touch, Vec::new())
         };
         // A word that stands for itself: what its neighbours have is seldom the same.
-        if self.0.put_cell(span, first, touch) {
+        let by_itself = self.0.put_cell(NOWHERE, span, |there| match there {
+            Some(touches) => {
+                f(touches.of(cpu));
+                None
+            }
+            None => Some(first()),
+        });
+        if by_itself {
             return;
         }
         self.0.update(span, |_, there| {
             let Some(mut touches) = there.cloned() else { return Some(first()) };
-            touch(&mut touches);
+            f(touches.of(cpu));
             Some(touches)
         });
     }
 
     /// The same for what of `span` somebody touched already.
     pub(super) fn note_again(&mut self, cpu: CpuId, span: Span, f: impl Fn(&mut Touch)) {
-        let parts: Vec<Span> = self.of(span).map(|(part, _)| part).collect();
+        let parts: Vec<Span> = self.0.parts(span).map(|(part, _)| part).collect();
         parts.into_iter().for_each(|part| self.note(cpu, part, &f));
     }
 }

@@ -22,7 +22,7 @@ use super::notes::{Context, Entry, Fresh};
 pub(crate) use super::notes::{Knew, Newest, Note};
 use crate::mark::Mark;
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{Span, WordMap};
+use crate::span::{NOWHERE, Span, WordMap};
 
 /// Contexts kept; with one more a store is kept as a version.
 const MAX_CONTEXTS: usize = 1 << 16;
@@ -57,10 +57,50 @@ impl Versions {
         self.run = None;
     }
 
-    /// Has the processor read what a store to `phys` will read; what that is says nothing.
+    /// Has the processor read what a store to `phys` will read: see [`WordMap::touch`].
     #[inline]
-    pub(crate) fn touch(&self, phys: u64) -> u64 {
+    pub(crate) fn touch(&self, phys: u64) -> (u32, u64) {
         self.map.touch(phys)
+    }
+
+    /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is
+    /// no part of a run and shares its context with the store before. Whether that is so; then
+    /// `knew` is asked what its CPU knew, given who stored there before, if another did.
+    #[inline]
+    pub(crate) fn store_again(
+        &mut self,
+        (place, arch): (u32, Arch),
+        mark: &Mark,
+        unit: &Unit,
+        settled: impl Fn(Span, u64) -> bool,
+        knew: impl FnOnce(Option<Newest<'_>>) -> Knew,
+    ) -> bool {
+        let span = Span { first: unit.phys, last: unit.phys | 7 };
+        let (Some(next), Some(virt)) = (span.last.checked_add(1), mark.virt) else { return false };
+        if self.run.as_ref().is_some_and(|(_, next)| *next == span.first) {
+            return false;
+        }
+        let Mark { cause, chain, origin, sure, .. } = *mark;
+        if self.contexts.get(self.last as usize) != Some(&Context { cause, chain, origin, sure }) {
+            return false;
+        }
+        let Unit { phys, len, bytes } = *unit;
+        let (at_ns, kind, key) = (mark.at_ns, mark.kind, key_of(mark.seq, mark.cpu));
+        let note = Note { key, at_ns, virt: virt.0, phys, bytes, context: self.last, len, kind };
+        let (contexts, run) = (&self.contexts, &mut self.run);
+        self.map.put_cell(place, span, |there| {
+            let older = there.as_deref().and_then(Entry::newest_known);
+            let fresh = Fresh::Note(note, knew(older.filter(|newest| newest.cpu != mark.cpu)));
+            let entry = match there {
+                Some(entry) => {
+                    entry.push(&fresh, contexts, arch, |entry| settled(span, entry.newest()));
+                    None
+                }
+                None => Some(fresh.alone(Past::default())),
+            };
+            *run = Some((fresh, next));
+            entry
+        })
     }
 
     /// The version that a store at `span` by `cpu` would go on with.
@@ -146,11 +186,13 @@ impl Versions {
         // A version that was just made is in no neighbour: there is nothing to join.
         if goes_on {
             self.map.update(span, over);
-        } else if !self.map.put_cell(
-            span,
-            || fresh.alone(Past::default()),
-            |entry| push(span, entry),
-        ) {
+        } else if !self.map.put_cell(NOWHERE, span, |there| match there {
+            Some(entry) => {
+                push(span, entry);
+                None
+            }
+            None => Some(fresh.alone(Past::default())),
+        }) {
             if let Some(entry) = self.map.exact_mut(span) {
                 push(span, entry);
             } else if self.map.meets(span) {

@@ -48,6 +48,13 @@ pub(crate) struct Pads {
     bytes: FxHashMap<u64, u8>,
 }
 
+impl Pads {
+    /// Whether no CPU ever said whether it enforces.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.enforced.is_empty()
+    }
+}
+
 impl Live {
     pub(crate) fn landing_control(&mut self, now: Now<'_>, register: ControlRegister, value: u64) {
         let bit = match (self.arch(), register) {

@@ -54,6 +54,18 @@ pub(crate) struct Patching {
     pub(crate) write_protect: FxHashMap<CpuId, (bool, Mark)>,
 }
 
+impl Patching {
+    /// Whether no store concerns any of it.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sites.is_empty()
+            && self.tasks.is_empty()
+            && self.mismatches.is_empty()
+            && self.traps.is_empty()
+            && self.pads.is_idle()
+    }
+}
+
 impl Live {
     /// Bytes were stored, by one store or as a pattern.
     pub(crate) fn patched(

@@ -2,9 +2,10 @@
 //!
 //! A version out of reach is forgotten and most stores are kept as notes
 //! ([`crate::fetch::versions`]); what a permit was about is not looked at again when it closes,
-//! unless it is in a window; a block is *plain* for every CPU ([`crate::fetch::looks`]). Outside of
-//! tests [`open`] is always true and costs nothing. Not here: blocks that are known
-//! ([`crate::fetch::looks`]), for which the test of elision stands.
+//! unless it is in a window; a block is *plain* for every CPU ([`crate::fetch::looks`]); what
+//! repeats others is noted at once ([`crate::steady`]). Outside of tests [`open`] is always true
+//! and costs nothing. Not here: blocks that are known ([`crate::fetch::looks`]), for which the test
+//! of elision stands.
 
 /// A shortcut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,11 +19,13 @@ pub(crate) enum Shortcut {
     NoWindow,
     /// A block of which nothing is known needs no verdict, by whichever CPU.
     Plain,
+    /// What repeats others is noted, and no part is asked.
+    Steady,
 }
 
 #[cfg(test)]
 impl Shortcut {
-    const ALL: [Self; 4] = [Self::Settled, Self::Noted, Self::NoWindow, Self::Plain];
+    const ALL: [Self; 5] = [Self::Settled, Self::Noted, Self::NoWindow, Self::Plain, Self::Steady];
 }
 
 /// Whether it may be taken.

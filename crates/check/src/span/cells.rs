@@ -3,17 +3,20 @@
 //! Page tables and stores consist of such spans for the most part (a page, a word). Values stand in
 //! the order in which they came; a look-up touches two places, one of the index and that of the
 //! value, and a new value moves no other. The index has a part of the hash beside each place, so
-//! that no other value is looked at. Which cells of each region there are is known beside, so that
-//! a walk over a range looks for none in vain.
+//! that no other value is looked at. Which cells of each region there are is brought up to date by
+//! the first walk over more than a few of them, so that it looks for none in vain.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
 /// Cells of a region, as a power of two.
 const REGION: u32 = 9;
+/// Cells of a range that are looked for one by one.
+const FEW: u64 = 16;
 /// No place.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Values by number of cell.
 #[derive(Clone, Debug)]
@@ -23,8 +26,16 @@ pub(super) struct Cells<V> {
     index: Vec<(u32, u32)>,
     shift: u32,
     values: Vec<(u64, V)>,
+    regions: RefCell<Regions>,
+}
+
+/// Which cells there are, for walks over ranges.
+#[derive(Clone, Default, Debug)]
+struct Regions {
+    /// Of so many values it is known, those that came first.
+    known: usize,
     /// Which cells of each region there are, by the number of the region.
-    regions: FxHashMap<u64, [u64; 8]>,
+    cells: FxHashMap<u64, [u64; 8]>,
     /// Which regions of each 64 there are, by the number of the first over 64.
     groups: FxHashMap<u64, u64>,
     /// The numbers of the groups, in order.
@@ -33,9 +44,81 @@ pub(super) struct Cells<V> {
 
 impl<V> Default for Cells<V> {
     fn default() -> Self {
-        let (regions, groups) = (FxHashMap::default(), FxHashMap::default());
         let (index, values) = (Vec::new(), Vec::new());
-        Self { index, shift: 0, values, regions, groups, order: BTreeSet::new() }
+        Self { index, shift: 0, values, regions: RefCell::default() }
+    }
+}
+
+impl Regions {
+    /// Learns of the values that came since.
+    fn catch_up<V>(&mut self, values: &[(u64, V)]) {
+        for (cell, _) in values.get(self.known..).unwrap_or(&[]) {
+            self.add(*cell);
+        }
+        self.known = values.len();
+    }
+
+    fn add(&mut self, cell: u64) {
+        let (groups, order) = (&mut self.groups, &mut self.order);
+        let number = cell >> REGION;
+        let region = self.cells.entry(number).or_insert_with(|| {
+            let group = groups.entry(number >> 6).or_insert_with(|| {
+                order.insert(number >> 6);
+                0
+            });
+            *group |= 1 << (number & 63);
+            [0; 8]
+        });
+        region[(cell >> 6 & 7) as usize] |= 1 << (cell & 63);
+    }
+
+    fn remove(&mut self, cell: u64) {
+        let number = cell >> REGION;
+        let Some(region) = self.cells.get_mut(&number) else { return };
+        region[(cell >> 6 & 7) as usize] &= !(1 << (cell & 63));
+        if *region != [0; 8] {
+            return;
+        }
+        self.cells.remove(&number);
+        if let Some(group) = self.groups.get_mut(&(number >> 6)) {
+            *group &= !(1 << (number & 63));
+            if *group == 0 {
+                self.groups.remove(&(number >> 6));
+                self.order.remove(&(number >> 6));
+            }
+        }
+    }
+
+    /// The first cell from `cell` on, up to `last`.
+    fn next(&self, cell: u64, last: u64) -> Option<u64> {
+        let (mut from, end) = (cell, last >> REGION);
+        loop {
+            if let Some(at) = self.cells.get(&(from >> REGION)).and_then(|r| first_in(r, from)) {
+                return (at <= last).then_some(at);
+            }
+            let next = (from >> REGION) + 1;
+            if next > end {
+                return None;
+            }
+            // The next one is looked for only where it is not the one beside.
+            let next = match next == end {
+                true => next,
+                false => self.next_region(next).filter(|next| *next <= end)?,
+            };
+            from = next << REGION;
+        }
+    }
+
+    /// The first region from `number` on.
+    fn next_region(&self, number: u64) -> Option<u64> {
+        let first = |group: u64, from: u64| {
+            let later = self.groups.get(&group)? & (u64::MAX << from);
+            (later != 0).then(|| group << 6 | u64::from(later.trailing_zeros()))
+        };
+        first(number >> 6, number & 63).or_else(|| {
+            let group = self.order.range((number >> 6) + 1..).next()?;
+            first(*group, 0)
+        })
     }
 }
 
@@ -97,16 +180,15 @@ impl<V> Cells<V> {
         self.values.get_mut(place).map(|(_, value)| value)
     }
 
-    /// Has the processor read what a look-up of the cell, or a first value there, will read; what
-    /// that is says nothing.
+    /// Has the processor read what a look-up of the cell, or a first value there, will read. Gives
+    /// the place where its value may be, and something that was read, which says nothing.
     #[inline]
-    pub(super) fn touch(&self, cell: u64) -> u64 {
-        let region = self.regions.get(&(cell >> REGION)).map_or(0, |region| region[0]);
+    pub(super) fn touch(&self, cell: u64) -> (u32, u64) {
         let mask = self.index.len().wrapping_sub(1);
         let (home, tag) = self.home(cell);
         let (there, place) = self.index.get(home & mask).copied().unwrap_or((0, NONE));
-        let value = self.values.get(place as usize).filter(|_| there == tag);
-        value.map_or(0, |(cell, _)| *cell) ^ region
+        let place = if there == tag { place } else { NONE };
+        (place, self.values.get(place as usize).map_or(0, |(cell, _)| *cell))
     }
 
     /// Every value, in no order.
@@ -152,41 +234,43 @@ impl<V> Cells<V> {
         }
     }
 
-    /// Puts a value there, or changes the one that is there.
+    /// Puts a value there, or changes the one that is there: `f` does that, or gives the value if
+    /// there is none. The value there may be at `place`.
+    #[inline]
     pub(super) fn put(
         &mut self,
+        place: u32,
         cell: u64,
-        value: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V),
+        f: impl FnOnce(Option<&mut V>) -> Option<V>,
     ) {
-        if let Some((_, place)) = self.find(cell)
-            && let Some((_, there)) = self.values.get_mut(place)
-        {
-            change(there);
-            return;
+        let at = match self.values.get(place as usize) {
+            Some((there, _)) if *there == cell => Some(place as usize),
+            _ => self.find(cell).map(|(_, place)| place),
+        };
+        if let Some((_, there)) = at.and_then(|at| self.values.get_mut(at)) {
+            f(Some(there));
+        } else if let Some(value) = f(None) {
+            self.add(cell, value);
         }
+    }
+
+    /// Puts a value there where there is none.
+    fn add(&mut self, cell: u64, value: V) {
         if (self.values.len() + 1) * 3 > self.index.len() * 2 {
             self.grow();
         }
         self.note(cell, self.values.len() as u32);
-        self.values.push((cell, value()));
-        let (groups, order) = (&mut self.groups, &mut self.order);
-        let number = cell >> REGION;
-        let region = self.regions.entry(number).or_insert_with(|| {
-            let group = groups.entry(number >> 6).or_insert_with(|| {
-                order.insert(number >> 6);
-                0
-            });
-            *group |= 1 << (number & 63);
-            [0; 8]
-        });
-        region[(cell >> 6 & 7) as usize] |= 1 << (cell & 63);
+        self.values.push((cell, value));
     }
 
     /// Takes the value of a cell out; the youngest one takes its place.
     pub(super) fn remove(&mut self, cell: u64) -> Option<V> {
         let (at, place) = self.find(cell)?;
         self.forget(at);
+        let regions = self.regions.get_mut();
+        regions.catch_up(&self.values);
+        regions.remove(cell);
+        regions.known -= 1;
         let (_, value) = self.values.swap_remove(place);
         if let Some((moved, _)) = self.values.get(place) {
             let (last, mask) = (self.values.len() as u32, self.index.len() - 1);
@@ -196,25 +280,7 @@ impl<V> Cells<V> {
             }
             self.index[at].1 = place as u32;
         }
-        let number = cell >> REGION;
-        if let Some(region) = self.regions.get_mut(&number) {
-            region[(cell >> 6 & 7) as usize] &= !(1 << (cell & 63));
-            if *region == [0; 8] {
-                self.regions.remove(&number);
-                self.forget_region(number);
-            }
-        }
         Some(value)
-    }
-
-    fn forget_region(&mut self, number: u64) {
-        if let Some(group) = self.groups.get_mut(&(number >> 6)) {
-            *group &= !(1 << (number & 63));
-            if *group == 0 {
-                self.groups.remove(&(number >> 6));
-                self.order.remove(&(number >> 6));
-            }
-        }
     }
 
     /// The first cell with a value from `cell` on, up to `last`.
@@ -222,34 +288,13 @@ impl<V> Cells<V> {
         if self.is_empty() || cell > last {
             return None;
         }
-        let (mut from, end) = (cell, last >> REGION);
-        loop {
-            if let Some(at) = self.regions.get(&(from >> REGION)).and_then(|r| first_in(r, from)) {
-                return (at <= last).then(|| Some((at, self.get(at)?)))?;
-            }
-            let next = (from >> REGION) + 1;
-            if next > end {
-                return None;
-            }
-            // The next one is looked for only where it is not the one beside.
-            let next = match next == end {
-                true => next,
-                false => self.next_region(next).filter(|next| *next <= end)?,
-            };
-            from = next << REGION;
+        if last - cell < FEW {
+            return (cell..=last).find_map(|cell| Some((cell, self.get(cell)?)));
         }
-    }
-
-    /// The first region from `number` on.
-    fn next_region(&self, number: u64) -> Option<u64> {
-        let first = |group: u64, from: u64| {
-            let later = self.groups.get(&group)? & (u64::MAX << from);
-            (later != 0).then(|| group << 6 | u64::from(later.trailing_zeros()))
-        };
-        first(number >> 6, number & 63).or_else(|| {
-            let group = self.order.range((number >> 6) + 1..).next()?;
-            first(*group, 0)
-        })
+        let mut regions = self.regions.borrow_mut();
+        regions.catch_up(&self.values);
+        let at = regions.next(cell, last)?;
+        Some((at, self.get(at)?))
     }
 
     /// The cells from `first` to `last` that have a value, in order.
@@ -285,7 +330,13 @@ mod tests {
                 if value < 100 {
                     prop_assert_eq!(cells.remove(cell), tree.remove(&cell));
                 } else {
-                    cells.put(cell, || value, |there| *there ^= value);
+                    cells.put(other as u32, cell, |there| match there {
+                        Some(there) => {
+                            *there ^= value;
+                            None
+                        }
+                        None => Some(value),
+                    });
                     tree.entry(cell).and_modify(|there| *there ^= value).or_insert(value);
                 }
                 prop_assert_eq!(cells.get(other), tree.get(&other));

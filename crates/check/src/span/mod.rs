@@ -9,6 +9,7 @@ mod cells;
 mod wide;
 
 use cells::Cells;
+pub(crate) use cells::NONE as NOWHERE;
 use wide::Wide;
 
 /// Addresses `first..=last`; never empty.
@@ -129,9 +130,11 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
-    /// Has the processor read what a look-up of `at` will read; what that is says nothing.
+    /// Has the processor read what a look-up of `at` will read. Gives where a value of the cell
+    /// around it may be, for [`Granular::put_cell`], and something that was read, which says
+    /// nothing.
     #[inline]
-    pub(crate) fn touch(&self, at: u64) -> u64 {
+    pub(crate) fn touch(&self, at: u64) -> (u32, u64) {
         self.cells.touch(at >> SHIFT)
     }
 
@@ -204,18 +207,21 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     }
 
     /// Puts an entry over `span` by itself, or changes the one that is there, where no neighbour
-    /// can be the same thing: if `span` is a cell and meets nothing that is none. Whether it did.
+    /// can be the same thing: if `span` is a cell and meets nothing that is none. Whether it was
+    /// so; then `f` does it, or gives the entry where there is none. `place` is where
+    /// [`Granular::touch`] found it, if that was asked.
+    #[inline]
     pub(crate) fn put_cell(
         &mut self,
+        place: u32,
         span: Span,
-        value: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V),
+        f: impl FnOnce(Option<&mut V>) -> Option<V>,
     ) -> bool {
         let Some(cell) = Self::cell(span) else { return false };
         if self.wide.meets(span) {
             return false;
         }
-        self.cells.put(cell, value, change);
+        self.cells.put(place, cell, f);
         true
     }
 
@@ -267,7 +273,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     /// Puts an entry over a span that is free, where no neighbour can be the same thing.
     pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
-            Some(cell) => self.cells.put(cell, || value, |_| ()),
+            Some(cell) => self.cells.put(NOWHERE, cell, |_| Some(value)),
             None => self.wide.insert(span, value),
         }
     }
