@@ -109,7 +109,7 @@ impl Kernel {
         )?;
         let mut image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
         if hashed {
-            let software = hash::software(config.on("debug_pagealloc"));
+            let software = hash::software(pages, config.on("debug_pagealloc"));
             machine.use_hashed(software, hash_group_bits(memory_bytes, page_shift))?;
             image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
         }

@@ -118,7 +118,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         archs: ANY,
         default: "1",
         defaults: &[],
-        doc: "online NUMA nodes; up to 6.12 a huge vmalloc needs 2 MiB for each",
+        doc: "online NUMA nodes; up to 6.12 a huge vmalloc needs a large leaf for each",
         cite: Cite::read("Linux 6.12 mm/vmalloc.c"),
     },
     OptionSpec {

@@ -173,6 +173,23 @@ pub const MAPS: &[MapRow] = &[
              as of 5.11)",
         ),
     },
+    MapRow {
+        archs: &[Arch::Ppc64le, Arch::Ppc64],
+        hashed: true,
+        page_shifts: &[16],
+        since: None,
+        until: None,
+        direct_map: 0xc000_0000_0000_0000,
+        vmalloc: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
+        modules: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
+        image: None,
+        // None is used, as above.
+        patch: 0,
+        cite: Cite::read(
+            "Linux 5.19, 6.12, 7.0 arch/powerpc/include/asm/book3s/64/hash-64k.h \
+             (H_KERN_VIRT_START, H_KERN_MAP_SIZE)",
+        ),
+    },
 ];
 
 /// Addresses of one booted kernel.

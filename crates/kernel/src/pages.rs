@@ -6,7 +6,7 @@
 //! arm64 with 36, 39, 42, 47 or 52 bits of virtual addresses, and the 16 KiB and 256 KiB pages of
 //! embedded powerpc (44x, 8xx), which are other kernels.
 
-use textbed_arch::paging::{Format, HASH_TREE_4K};
+use textbed_arch::paging::{Format, HASH_TREE_4K, HASH_TREE_64K};
 use textbed_arch::{Arch, Cite, FRAME_SHIFT, VirtAddr};
 
 /// Sizes of base pages with which the kernels of some architectures are built.
@@ -34,7 +34,7 @@ const ARM64_CITE: Cite = Cite::read(
 );
 const POWER_CITE: Cite = Cite::read(
     "Linux 6.12 arch/powerpc/Kconfig (PPC_*_PAGES: Book3S has 4k and 64k), \
-     arch/powerpc/include/asm/book3s/64/radix-64k.h",
+     arch/powerpc/include/asm/book3s/64/radix-64k.h, hash-64k.h",
 );
 
 /// Every size of every architecture's pages.
@@ -188,6 +188,7 @@ pub fn tree_of(arch: Arch, shift: u32, hashed: bool) -> Option<&'static Format> 
     match (hashed, arch, shift) {
         (false, ..) => Format::for_kernel(arch, shift),
         (true, Arch::Ppc64le | Arch::Ppc64, 12) => Some(&HASH_TREE_4K),
+        (true, Arch::Ppc64le | Arch::Ppc64, 16) => Some(&HASH_TREE_64K),
         _ => None,
     }
 }
@@ -210,6 +211,7 @@ mod tests {
         assert_eq!(of(Arch::Ppc64le, 12, false), Some((21, None, 512, 1)));
         assert_eq!(of(Arch::Ppc64, 16, false), Some((21, None, 32, 16)));
         assert_eq!(of(Arch::Ppc64le, 12, true), Some((21, None, 512, 1)));
+        assert_eq!(of(Arch::Ppc64le, 16, true), Some((24, None, 256, 16)));
         for (arch, shift, hashed) in [
             (Arch::X86_64, 12, true),
             (Arch::X86_64, 16, false),

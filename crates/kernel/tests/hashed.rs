@@ -326,20 +326,24 @@ proptest! {
     #[test]
     fn accesses_follow_the_leaves(
         seed: u64,
+        size in 0..2usize,
         steps in prop::collection::vec((0u8..7, 0u64..4, 0u16..2), 1..80),
     ) {
+        let (word, shift) = [("4K", 12), ("64K", 16)][size];
+        let mut config = Config::new(POWER);
+        config.set("page_size", word).unwrap();
         let args = BootArgs {
             version: Version::release(6, 12),
             arch: POWER,
-            config: Config::new(POWER),
+            config,
             features: hashed(),
             cpus: 2,
         };
         let mut kernel = Kernel::boot(args, Box::new(Random::new(seed))).unwrap();
-        let a = kernel.call(CpuId(0), "vmalloc", &values(&[4 << 12])).unwrap().value as u64;
+        let a = kernel.call(CpuId(0), "vmalloc", &values(&[4 << shift])).unwrap().value as u64;
         let (mut grants, mut ever) = ([(true, false); 4], [false; 4]);
         for (what, page, cpu) in steps {
-            let (cpu, virt) = (CpuId(cpu), VirtAddr(a + (page << 12)));
+            let (cpu, virt) = (CpuId(cpu), VirtAddr(a + (page << shift)));
             let (writes, executes) = &mut grants[page as usize];
             let call = match what {
                 0 => { *writes = false; "set_memory_ro" }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Bed, boot, boot_with, expect};
 use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
-use textbed_kernel::{BootArgs, Config, Kernel, KernelError, Version};
+use textbed_kernel::{BootArgs, Config, Kernel, PAGE_SIZES};
 use textbed_machine::Newest;
 
 const ARM64: Arch = Arch::Arm64;
@@ -371,6 +371,39 @@ fn what_is_given_by_pages_has_the_room_of_one() {
     assert_eq!(top % (1 << 16), 0);
 }
 
+/// What a real kernel of these pages had: Debian's 6.1.0-50 for powerpc64le (64 KiB, radix), by its
+/// /proc/vmallocinfo and its page tables.
+#[test]
+fn areas_and_leaves_are_those_of_a_recorded_kernel() {
+    let mut bed = boot("6.1", POWER, &[("page_size", "64K")]);
+    let layout = *bed.kernel.layout();
+    // text_area_cpu_up, the first: 0xc008000000000000-0xc008000000020000, 131072 bytes.
+    let first = bed.kernel.areas().find(layout.vmalloc.start).unwrap();
+    assert_eq!((first.start.0, first.size), (0xc008_0000_0000_0000, 131_072));
+    let (mut compared, mut equal) = (0, 0);
+    for (pages, bytes) in [
+        (1u64, 131_072u64),
+        (2, 196_608),
+        (3, 262_144),
+        (4, 327_680),
+        (5, 393_216),
+        (6, 458_752),
+        (17, 1_179_648),
+        (20, 1_376_256),
+        (32, 2_162_688),
+    ] {
+        let at = bed.call("vmalloc", &[pages << 16]) as u64;
+        let area = bed.kernel.areas().find(VirtAddr(at)).unwrap();
+        compared += 1;
+        equal += u32::from(area.size == bytes && leaf(&bed, at) == ("rw-", 16));
+    }
+    println!("{compared} compared, {equal} equal");
+    assert_eq!((compared, equal), (9, 9));
+    // linear 2 MiB -RW-, linear(text) 2 MiB -R-X.
+    assert_eq!(leaf(&bed, layout.text.start.0), ("r-x", 21));
+    assert_eq!(leaf(&bed, layout.direct_map.end() - 4096), ("rw-", 21));
+}
+
 /// Kernels that do not exist are refused, by what does not exist.
 #[test]
 fn kernels_that_nobody_can_build_are_refused_by_name() {
@@ -378,16 +411,23 @@ fn kernels_that_nobody_can_build_are_refused_by_name() {
     assert!(refused(Arch::X86_64, ("page_size", "64K")));
     assert!(refused(POWER, ("page_size", "16K")));
     assert!(refused(POWER, ("CONFIG_ARM64_64K_PAGES", "y")));
-    let mut config = Config::new(POWER);
-    config.set("CONFIG_PPC_64K_PAGES", "y").unwrap();
-    let features = Features::default_for(POWER) - Features::PPC_RADIX;
-    let version = Version::release(6, 12);
-    let args = BootArgs { version, arch: POWER, config, features, cpus: 1 };
-    match Kernel::boot(args, Box::new(Newest)) {
-        Err(KernelError::NotModelled { what }) => {
-            assert_eq!(what, "ppc64le with hashed tables and pages of 64 KiB");
+    // No configuration that is accepted lacks a kernel, with a tree or with hashed tables.
+    for row in PAGE_SIZES {
+        for arch in row.archs.iter().filter(|a| **a != Arch::Ppc32) {
+            let mut features = vec![Features::default_for(*arch)];
+            if arch.is_powerpc() {
+                features.push(Features::default_for(*arch) - Features::PPC_RADIX);
+            }
+            for features in features {
+                for version in textbed_kernel::simulated() {
+                    let mut config = Config::new(*arch);
+                    config.set("page_size", row.word).unwrap();
+                    let args = BootArgs { version, arch: *arch, config, features, cpus: 1 };
+                    let kernel = Kernel::boot(args, Box::new(Newest));
+                    assert!(kernel.is_ok(), "{arch} {} {version}: {:?}", row.word, kernel.err());
+                }
+            }
         }
-        other => panic!("{:?}", other.err()),
     }
     let bed = boot_with("6.12", POWER, &[("page_size", "64K")], Features::default_for(POWER), 1);
     assert_eq!(bed.kernel.pages().bytes(), 65536);

@@ -8,8 +8,8 @@
 //!
 //! Entries are big-endian in both kernel byte orders, and the permission bits are radix's. The
 //! bits that say which hashed entry belongs to a leaf are software's; with 64 KiB pages the slot
-//! stands in a second half of the table, which is not modelled. Nor are hugepd tables (large pages
-//! of 4 KiB kernels), 4 KiB parts of 64 KiB pages (COMBO, 4K_PFN) and swap entries.
+//! stands in a second half of the table, which has no format here. Not modelled: hugepd tables
+//! (large pages of 4 KiB kernels), 4 KiB parts of 64 KiB pages (COMBO, 4K_PFN), swap entries.
 
 use super::field::{Field, Kinds, Role, field as f};
 use super::power64::{ALL, EXECUTE, PMD, PTE, PUD, STORE, STYLE, UPPER, USER, fields};

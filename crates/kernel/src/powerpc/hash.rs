@@ -1,28 +1,38 @@
-//! Linux on 64-bit powerpc with hashed tables, 4 KiB pages: what its fault handler makes of a leaf,
-//! which entries are bolted, and how entries are flushed.
+//! Linux on 64-bit powerpc with hashed tables, 4 KiB or 64 KiB pages: what its fault handler makes
+//! of a leaf, which entries are bolted, and how entries are flushed.
 //!
-//! From: Linux arch/powerpc/mm/book3s64/hash_utils.c (`htab_convert_pte_flags`, `hash_page_mm`,
-//! `htab_bolt_mapping`), hash_4k.c (`__hash_page_4K`), hash_tlb.c (`hpte_need_flush`),
-//! hash_native.c (`native_hpte_invalidate`, `native_flush_hash_range`, `native_hpte_updatepp`), of
-//! 5.2 to 5.11, which 6.x has not changed in what is modelled. Not modelled: an LPAR's hypervisor
-//! calls, 64 KiB pages, virtual segment numbers as Linux scrambles them (any will do that differ),
-//! the lock around `tlbie`.
+//! A page of 64 KiB has an entry of 64 KiB, in a segment of such; its place is kept in the second
+//! half of the leaf's table, one of 4 KiB keeps it in the leaf. From: Linux
+//! arch/powerpc/mm/book3s64/hash_utils.c (`htab_convert_pte_flags`, `hash_page_mm`,
+//! `htab_bolt_mapping`, `htab_init_page_sizes`), hash_4k.c (`__hash_page_4K`), hash_64k.c
+//! (`__hash_page_64K`), hash_tlb.c (`hpte_need_flush`), hash_native.c (`native_hpte_invalidate`,
+//! `native_flush_hash_range`, `native_hpte_updatepp`), include/asm/book3s/64/hash-64k.h
+//! (`pte_set_hidx`), of 5.2 to 7.0, which differ in nothing that is modelled. Not modelled: an
+//! LPAR's hypervisor calls, pages of 64 KiB by entries of 4 KiB (COMBO: CPUs without entries of 64
+//! KiB, uncached memory, subpage protection), virtual segment numbers as Linux scrambles them (any
+//! will do that differ), the lock around `tlbie`.
 
 use textbed_arch::hashed::{Placed, Rights, Segment};
-use textbed_arch::paging::{Field, HASH_TREE_4K};
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::paging::{Field, Format, HASH_TREE_4K, HASH_TREE_64K};
+use textbed_arch::{CpuId, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::Access;
-use textbed_machine::{HashSoftware, Span};
+use textbed_machine::{HashSoftware, Made, Span};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
+use crate::pages::Pages;
 
 /// What the machine needs to know of it; `by_pages`: debug_pagealloc has the linear map made of
-/// pages of 4 KiB (`htab_init_page_sizes`).
-pub(crate) fn software(by_pages: bool) -> HashSoftware {
-    let segment = if by_pages { small_segment } else { segment };
-    HashSoftware { segment, refill, made, bolted: HPTE_V_BOLTED }
+/// the kernel's pages (`htab_init_page_sizes`).
+pub(crate) fn software(pages: Pages, by_pages: bool) -> HashSoftware {
+    let bolted = HPTE_V_BOLTED;
+    if pages.shift() == HASH_TREE_64K.page_shift {
+        let segment = if by_pages { medium_segment } else { segment_of_64k };
+        return HashSoftware { tree: &HASH_TREE_64K, segment, refill, made: made_beside, bolted };
+    }
+    let segment = if by_pages { small_segment } else { segment_of_4k };
+    HashSoftware { tree: &HASH_TREE_4K, segment, refill, made: made_inside, bolted }
 }
 
 /// HPTE_V_BOLTED among the four bits that are software's.
@@ -36,48 +46,67 @@ const HASH_DEFAULT_KERNEL_KEY: u64 = 3;
 /// PPC64_TLB_BATCH_NR.
 const BATCH: usize = 192;
 
-/// Bits of a leaf.
-const EXEC: u64 = bits("EXEC");
-const WRITE: u64 = bits("WRITE");
-const READ: u64 = bits("READ");
-const PRIVILEGED: u64 = bits("PRIVILEGED");
-const DIRTY: u64 = bits("DIRTY");
-const ACCESSED: u64 = bits("ACCESSED");
-const HASHED: u64 = bits("H_HASHED");
+/// Bits of a leaf that are the same in both trees.
+const EXEC: u64 = bits(&HASH_TREE_4K, "EXEC");
+const WRITE: u64 = bits(&HASH_TREE_4K, "WRITE");
+const READ: u64 = bits(&HASH_TREE_4K, "READ");
+const PRIVILEGED: u64 = bits(&HASH_TREE_4K, "PRIVILEGED");
+const DIRTY: u64 = bits(&HASH_TREE_4K, "DIRTY");
+const ACCESSED: u64 = bits(&HASH_TREE_4K, "ACCESSED");
+/// That an entry was made.
+const HASHED_4K: u64 = bits(&HASH_TREE_4K, "H_HASHED");
+const HASHED_64K: u64 = bits(&HASH_TREE_64K, "H_HASHED");
 /// The slot in the group, and whether that is the secondary one.
-const SLOT: &Field = field("H_SLOT");
-const SECOND: &Field = field("H_SECOND");
+const SLOT: &Field = field(&HASH_TREE_4K, "H_SLOT");
+const SECOND: &Field = field(&HASH_TREE_4K, "H_SECOND");
 
-const fn field(name: &str) -> &'static Field {
-    HASH_TREE_4K.field(name).expect("a field of the format")
+const fn field(tree: &Format, name: &str) -> &'static Field {
+    tree.field(name).expect("a field of the format")
 }
 
-const fn bits(name: &str) -> u64 {
-    field(name).mask()
+const fn bits(tree: &Format, name: &str) -> u64 {
+    field(tree, name).mask()
 }
 
 /// The first address of the vmalloc region, H_KERN_VIRT_START; the linear map lies below.
-const VIRT_START: u64 = 0xc000_3d00_0000_0000;
+const VIRT_START_4K: u64 = 0xc000_3d00_0000_0000;
+const VIRT_START_64K: u64 = 0xc008_0000_0000_0000;
 
-/// `get_kernel_vsid()`: segments of 1 TiB, key 0 for the kernel. Base pages are of 4 KiB.
-fn small_segment(virt: VirtAddr) -> Option<Segment> {
+/// `get_kernel_vsid()`: segments of 1 TiB, key 0 for the kernel.
+fn kernel_segment(virt: VirtAddr, base_shift: u32) -> Segment {
     const SHIFT: u32 = 40;
-    Some(Segment {
+    Segment {
         first: virt.align_down(SHIFT),
         shift: SHIFT,
         id: 1 << 20 | (virt.0 >> SHIFT & 0xf_ffff),
         kernel_key: false,
         user_key: true,
         no_execute: false,
-        base_shift: FRAME_SHIFT,
+        base_shift,
         direct_store: false,
-    })
+    }
 }
 
-/// The same with base pages of 16 MiB in the linear map.
-fn segment(virt: VirtAddr) -> Option<Segment> {
-    let base_shift = if virt.0 < VIRT_START { LINEAR_SHIFT } else { FRAME_SHIFT };
-    small_segment(virt).map(|segment| Segment { base_shift, ..segment })
+/// Base pages of 4 KiB everywhere.
+fn small_segment(virt: VirtAddr) -> Option<Segment> {
+    Some(kernel_segment(virt, HASH_TREE_4K.page_shift))
+}
+
+/// Base pages of 64 KiB everywhere.
+fn medium_segment(virt: VirtAddr) -> Option<Segment> {
+    Some(kernel_segment(virt, HASH_TREE_64K.page_shift))
+}
+
+/// The kernel's pages, and base pages of 16 MiB in the linear map.
+fn segment_of_4k(virt: VirtAddr) -> Option<Segment> {
+    let linear = virt.0 < VIRT_START_4K;
+    Some(kernel_segment(virt, if linear { LINEAR_SHIFT } else { HASH_TREE_4K.page_shift }))
+}
+
+/// The same with pages of 64 KiB.
+fn segment_of_64k(virt: VirtAddr) -> Option<Segment> {
+    let linear = virt.0 < VIRT_START_64K;
+    Some(kernel_segment(virt, if linear { LINEAR_SHIFT } else { HASH_TREE_64K.page_shift }))
 }
 
 /// `htab_convert_pte_flags()` of a kernel's page.
@@ -95,7 +124,7 @@ pub(crate) fn bolted_rights(perm: Perm) -> Rights {
     rights(write | exec)
 }
 
-/// `check_pte_access()`, and the leaf that `__hash_page_4K()` stores.
+/// `check_pte_access()`, and the leaf that `__hash_page_4K()` and `__hash_page_64K()` store.
 fn refill(leaf: u64, access: Access) -> Option<(u64, Rights)> {
     let wanted = READ
         | PRIVILEGED
@@ -113,8 +142,16 @@ fn refill(leaf: u64, access: Access) -> Option<(u64, Rights)> {
 }
 
 /// The leaf with the place of its entry.
-fn made(leaf: u64, placed: &Placed) -> u64 {
-    SECOND.put(SLOT.put(leaf | HASHED, placed.slot), u64::from(placed.secondary))
+fn made_inside(leaf: u64, placed: &Placed) -> Made {
+    let leaf = SECOND.put(SLOT.put(leaf | HASHED_4K, placed.slot), u64::from(placed.secondary));
+    Made { leaf, beside: None }
+}
+
+/// The place of its entry beside the leaf: one more than the slot, so that 0 is none; of the parts
+/// that a page could have, the first.
+fn made_beside(leaf: u64, placed: &Placed) -> Made {
+    let index = placed.slot | u64::from(placed.secondary) << 3;
+    Made { leaf: leaf | HASHED_64K, beside: Some((index + 1) & 0xf) }
 }
 
 impl Kernel {
@@ -127,7 +164,7 @@ impl Kernel {
             return Err(Stop::not_modelled("a linear map that is not made of pages of 16 MiB"));
         }
         let by_pages = self.config.on("debug_pagealloc");
-        let shift = if by_pages { FRAME_SHIFT } else { LINEAR_SHIFT };
+        let shift = if by_pages { self.pages.shift() } else { LINEAR_SHIFT };
         for (from, to, perm) in [(0, image, text), (image, len, Perm::KERNEL_RW)] {
             let (virt, phys) = (start.offset(from), PhysAddr(from));
             let rights = bolted_rights(perm);
@@ -147,7 +184,8 @@ impl Kernel {
         let there = self.machine.lookup(SpaceId::KERNEL, virt).is_some();
         if present && !there {
             let rights = bolted_rights(Perm::KERNEL_RW);
-            self.machine.hash_bolt(cpu, virt, pfn.addr(), FRAME_BYTES, FRAME_SHIFT, &rights)?;
+            let (bytes, shift) = (self.pages.bytes(), self.pages.shift());
+            self.machine.hash_bolt(cpu, virt, pfn.addr(), bytes, shift, &rights)?;
             self.machine.op_named(cpu, "ptesync", 0)?;
         } else if there && !present {
             self.machine.hash_drop(cpu, virt)?;
@@ -161,9 +199,10 @@ impl Kernel {
         if !self.machine.is_hashed() {
             return Vec::new();
         }
+        let hashed = self.machine.format().field("H_HASHED").map_or(0, Field::mask);
         let spans = self.machine.leaves(SpaceId::KERNEL, start, len);
         let made = spans.filter_map(|span| match span {
-            Span::Mapped(leaf) if leaf.raw & HASHED != 0 => Some(leaf.virt),
+            Span::Mapped(leaf) if leaf.raw & hashed != 0 => Some(leaf.virt),
             _ => None,
         });
         made.collect()
@@ -207,20 +246,48 @@ mod tests {
     /// An entry grants the kernel what its leaf does, and a process nothing.
     #[test]
     fn entries_grant_what_leaves_do() {
-        let segment = segment(VirtAddr(VIRT_START)).unwrap();
         let format = &textbed_arch::hashed::HPT_3_0;
-        for perm in [Perm::KERNEL_RW, Perm::KERNEL_RO, Perm::KERNEL_ROX, Perm::KERNEL_RWX] {
-            let leaf = HASH_TREE_4K.encode_leaf(3, PhysAddr(0x5000), perm).unwrap();
-            let (now, rights) = refill(leaf, Access::Read).unwrap();
-            assert_eq!(now, leaf);
-            assert_eq!(format.effective(&rights, &segment) | Perm::GLOBAL, perm);
-            assert_eq!(rights, bolted_rights(perm));
-            assert_eq!(refill(leaf, Access::Write).is_some(), perm.writable());
-            assert_eq!(refill(leaf, Access::Exec).is_some(), perm.executable());
-            let placed = Placed { addr: PhysAddr(0), slot: 5, secondary: true };
-            assert_eq!(made(leaf, &placed), leaf | 1 << 60 | 13 << 53);
+        for (tree, segment) in [
+            (&HASH_TREE_4K, segment_of_4k(VirtAddr(VIRT_START_4K))),
+            (&HASH_TREE_64K, segment_of_64k(VirtAddr(VIRT_START_64K))),
+        ] {
+            let segment = segment.unwrap();
+            for perm in [Perm::KERNEL_RW, Perm::KERNEL_RO, Perm::KERNEL_ROX, Perm::KERNEL_RWX] {
+                let last = tree.last_level();
+                let leaf = tree.encode_leaf(last, PhysAddr(0x5_0000), perm).unwrap();
+                let (now, rights) = refill(leaf, Access::Read).unwrap();
+                assert_eq!(now, leaf);
+                assert_eq!(format.effective(&rights, &segment) | Perm::GLOBAL, perm);
+                assert_eq!(rights, bolted_rights(perm));
+                assert_eq!(refill(leaf, Access::Write).is_some(), perm.writable());
+                assert_eq!(refill(leaf, Access::Exec).is_some(), perm.executable());
+            }
+            assert_eq!(segment.base_shift, tree.page_shift);
+            for (name, bit) in [
+                ("EXEC", EXEC),
+                ("WRITE", WRITE),
+                ("READ", READ),
+                ("PRIVILEGED", PRIVILEGED),
+                ("DIRTY", DIRTY),
+                ("ACCESSED", ACCESSED),
+            ] {
+                assert_eq!(bits(tree, name), bit, "{name}");
+            }
         }
         // PAGE_NONE of a process: not the kernel's.
         assert!(refill(READ, Access::Read).is_none());
+    }
+
+    /// H_PAGE_F_SECOND, H_PAGE_F_GIX and H_PAGE_HASHPTE of hash-4k.h; HIDX_SHIFT_BY_ONE and
+    /// H_PAGE_HASHPTE of hash-64k.h.
+    #[test]
+    fn the_place_of_an_entry_is_kept() {
+        let placed = |slot, secondary| Placed { addr: PhysAddr(0), slot, secondary };
+        let inside = made_inside(0, &placed(5, true));
+        assert_eq!(inside, Made { leaf: 1 << 60 | 13 << 53, beside: None });
+        for (slot, secondary, beside) in [(0, false, 1), (5, true, 14), (7, true, 0)] {
+            let made = made_beside(0, &placed(slot, secondary));
+            assert_eq!(made, Made { leaf: 1 << 55, beside: Some(beside) });
+        }
     }
 }

@@ -17,8 +17,8 @@ use textbed_arch::hashed::{
     GROUP, HPT_3_0, HashEntry, HashError, HashFormat, HashMemory, HashRefusal, HashTable, Placed,
     Rights, Segment, Slot,
 };
-use textbed_arch::paging::HASH_TREE_4K;
-use textbed_arch::{CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::paging::Format;
+use textbed_arch::{CpuId, FRAME_BYTES, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, LeafChange, OpId};
 
 use super::edit::Runs;
@@ -31,15 +31,26 @@ use crate::{Machine, MachineError, MapError};
 /// What software does with hashed entries.
 #[derive(Clone, Copy, Debug)]
 pub struct HashSoftware {
+    /// The tree that it keeps. Each entry is made for a page of that.
+    pub tree: &'static Format,
     /// The segment of an address; `None` where it makes none.
     pub segment: fn(VirtAddr) -> Option<Segment>,
     /// What its handler makes of a leaf for an access: the leaf as it is then, and the entry's
     /// rights; `None` if the leaf does not grant the access.
     pub refill: fn(u64, Access) -> Option<(u64, Rights)>,
     /// The leaf once an entry for it was made there.
-    pub made: fn(u64, &Placed) -> u64,
+    pub made: fn(u64, &Placed) -> Made,
     /// Software bits of a bolted entry.
     pub bolted: u64,
+}
+
+/// A leaf for which an entry was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// The leaf.
+    pub leaf: u64,
+    /// What is kept of it in the second half of its table, if there is one.
+    pub beside: Option<u64>,
 }
 
 /// The table, and what it was made for.
@@ -94,7 +105,7 @@ impl Machine {
         let above = self.frames.alloc_table(2 * frames).ok_or(none)?.addr();
         table.base = PhysAddr(above.0.next_multiple_of(format.table_bytes(table)));
         self.memory.fill(table.base, format.table_bytes(table), &[0])?;
-        self.format = &HASH_TREE_4K;
+        self.format = software.tree;
         let root = self.new_table(0)?;
         self.spaces = vec![Space::new(root)];
         self.hashed = Some(Hashed { format, table, software, homes: BTreeMap::new() });
@@ -164,7 +175,7 @@ impl Machine {
     pub(crate) fn refill(&mut self, cpu: CpuId, virt: VirtAddr, access: Access) -> bool {
         let Some(h) = self.hashed.as_ref().filter(|_| is_kernel(virt)) else { return false };
         let software = h.software;
-        let page = virt.align_down(FRAME_SHIFT);
+        let page = virt.align_down(self.format.page_shift);
         let Ok(found) = self.collect(SpaceId::KERNEL, page.0, page.0) else { return false };
         let Some(f) = found.first().filter(|f| f.level == self.format.last_level()) else {
             return false;
@@ -177,15 +188,21 @@ impl Machine {
         self.exception_entry(cpu);
         let done = match self.hash_find(page) {
             Ok((segment, slot)) => {
-                self.hash_update(cpu, page, &segment, &slot, &rights).map(|()| raw)
+                let made = Made { leaf: raw, beside: None };
+                self.hash_update(cpu, page, &segment, &slot, &rights).map(|()| made)
             }
             Err(_) => {
                 let placed = self.hash_make(cpu, page, leaf.phys, &rights);
                 placed.map(|placed| (software.made)(raw, &placed))
             }
         };
-        if let Ok(raw) = done {
-            let _ = self.set_entry(f.entry, raw);
+        if let Ok(made) = done {
+            // Who reads the leaf finds what is kept of it.
+            let half = self.format.levels.last().map_or(0, |level| level.table_bytes());
+            if let Some((at, beside)) = f.entry.checked_add(half).zip(made.beside) {
+                let _ = self.set_entry(at, beside);
+            }
+            let _ = self.set_entry(f.entry, made.leaf);
         }
         self.exception_return(cpu, true, OpId::NONE);
         done.is_ok()
@@ -213,7 +230,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes an entry for a page of 4 KiB, with the barrier behind it. Where both groups are full
+    /// Makes an entry for a page, with the barrier behind it. Where both groups are full
     /// another one goes, which nobody is told of: it stays in use where it is cached.
     fn hash_make(
         &mut self,
@@ -224,7 +241,7 @@ impl Machine {
     ) -> Result<Placed, MapError> {
         let entry = HashEntry {
             frame: phys,
-            shift: FRAME_SHIFT,
+            shift: self.format.page_shift,
             rights: *rights,
             referenced: true,
             changed: true,
@@ -245,7 +262,7 @@ impl Machine {
     }
 
     fn hash_insert(&mut self, virt: VirtAddr, entry: &HashEntry) -> Result<Placed, MapError> {
-        let range = MapError::BadRange { virt, len: FRAME_BYTES };
+        let range = MapError::BadRange { virt, len: 1 << entry.shift };
         let Some(h) = self.hashed.as_mut() else { return Err(range) };
         let segment = (h.software.segment)(virt).ok_or(range)?;
         let mut memory = Words(&mut self.memory);
@@ -336,12 +353,13 @@ impl Machine {
     pub fn hash_invalidate(&mut self, cpu: CpuId, pages: &[VirtAddr]) {
         // Instructions of the table without operands, and pages of the kernel.
         let _ = self.op_named(cpu, "ptesync", 0);
+        let bytes = 1u64 << self.format.page_shift;
         for page in pages {
-            let _ = self.tlbi(cpu, "tlbie", *page, FRAME_BYTES, 0);
+            let _ = self.tlbi(cpu, "tlbie", *page, bytes, 0);
         }
         if let Some(last) = pages.last().filter(|_| self.has(Features::PPC_TLBIE_STQ)) {
             let _ = self.op_named(cpu, "ptesync", 0);
-            let _ = self.tlbi(cpu, "tlbie", *last, FRAME_BYTES, 0);
+            let _ = self.tlbi(cpu, "tlbie", *last, bytes, 0);
         }
         for name in ["eieio", "tlbsync", "ptesync"] {
             let _ = self.op_named(cpu, name, 0);

@@ -12,8 +12,8 @@ use textbed_arch::paging::{Controls, Entry};
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::LeafChange;
 
-pub use hashed::HashSoftware;
 pub(crate) use hashed::Hashed;
+pub use hashed::{HashSoftware, Made};
 
 use crate::spaces::is_kernel;
 use crate::{Machine, MachineError, MapError};
