@@ -54,13 +54,6 @@ impl Litmus {
         self.stream.load(p, at, MemOrder::Plain, &View::default())
     }
 
-    /// A load whose address an earlier load fed.
-    pub(super) fn ldr_after(&mut self, p: u16, at: u64, taint: &View) -> View {
-        let loaded = self.stream.load(p, at, MemOrder::Plain, taint);
-        self.stream.weak.address(CpuId(p), taint);
-        loaded
-    }
-
     /// A clean, and an invalidation, of the 64-byte line around a word.
     pub(super) fn dc_line(&mut self, p: u16, at: u64) {
         self.stream.clean(p, Some(word(at).rounded(64)), &View::default());
