@@ -126,14 +126,14 @@ impl Sink for Checker {
         for events in batch.events.chunks(AHEAD) {
             let mut places = [NOWHERE; AHEAD];
             std::hint::black_box(live.touch(events, &mut places));
-            for (event, place) in events.iter().zip(places) {
+            for (event, place) in events.iter().zip(&places) {
                 // Stamps of versions need numbers that ascend, and that leave room for a CPU. What
                 // is told late makes no version, and has the number of what it tells.
                 let in_order = self.next <= event.seq || event.kind == Kind::FetchLate;
                 if in_order && event.seq < 1 << 48 && event.is_valid() {
                     self.next = self.next.max(event.seq + 1);
                     let now = Now { event, batch };
-                    if !live.goes_on(now, place) {
+                    if !live.goes_on(now, *place) {
                         live.event(now);
                     }
                 } else {

@@ -10,7 +10,7 @@
 use textbed_arch::SpaceId;
 use textbed_event::{Flags, Kind, MemOrder, Provenance};
 
-use crate::fetch::versions::{Knew, Unit};
+use crate::fetch::versions::{Forgotten, Knew, Unit};
 use crate::fetch::views::View;
 use crate::fetch::{Fetches, Model};
 use crate::live::{Live, Now};
@@ -75,20 +75,25 @@ impl Live {
         let noted = match model {
             Model::Off => return false,
             Model::X86 { machine, .. } => {
-                let settled = |_, stamp| settling.at(stamp);
-                versions.store_again(at, &mark, &unit, settled, |older| match by_edges {
-                    true => Knew::Clock(machine.store(p, seq, older)),
-                    false => Knew::Nothing,
+                versions.store_again(at, &mark, &unit, |newest, older| {
+                    let forgotten = newest.map(|key| settling.at(machine, key));
+                    let knew = match by_edges {
+                        true => Knew::Clock(machine.store(p, seq, older)),
+                        false => Knew::Nothing,
+                    };
+                    (knew, forgotten.unwrap_or(Forgotten::None))
                 })
             }
             Model::Weak { observed, predicted, .. } => {
-                let settled = |part, _| settling.within(observed, part);
-                versions.store_again(at, &mark, &unit, settled, |older| {
-                    let Some(weak) = predicted else { return Knew::Nothing };
-                    let (span, none) = (Span { first: phys, last: phys | 7 }, View::default());
-                    let from = older.and_then(|newest| newest.view);
-                    let view = weak.store(p, span, seq, MemOrder::Plain, from.as_ref(), &none);
-                    Knew::View(view.shared())
+                let (span, none) = (Span { first: phys, last: phys | 7 }, View::default());
+                versions.store_again(at, &mark, &unit, |newest, older| {
+                    let forgotten = newest.map(|_| settling.within(observed, span));
+                    let knew = predicted.as_mut().map_or(Knew::Nothing, |weak| {
+                        let from = older.and_then(|newest| newest.view);
+                        let view = weak.store(p, span, seq, MemOrder::Plain, from.as_ref(), &none);
+                        Knew::View(view.shared())
+                    });
+                    (knew, forgotten.unwrap_or(Forgotten::None))
                 })
             }
         };

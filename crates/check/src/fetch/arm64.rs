@@ -81,7 +81,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// Adds what whoever sees `version` of `span` knows.
 fn know(view: &mut View, version: &Version, span: Span) {
     if let Some(from) = &version.view {
-        view.join(from);
+        view.join_store(from);
     }
     view.stored(span, version.key());
 }
@@ -137,23 +137,16 @@ impl Weak {
     ) -> View {
         let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
         let newest = newest.filter(|_| from_reads);
-        let mut touched = View::default();
-        for (_, touch) in self.touched.of(span) {
-            if touch.cpu == p {
-                touched.join(&touch.accesses);
-                if !made(Mistake::NoOrderOfLine) {
-                    touched.join(touch.cleans());
-                }
-            } else if from_reads && !made(Mistake::NoFromReads) {
-                touched.join(touch.loads());
-            }
-        }
+        let touched = self.touched.before_store(p, span, from_reads);
         let cpu = self.cpu(p);
         let mut public = None;
         for known in cpu.both() {
             let mut k = known.base[STORE].clone();
-            for view in [taint, &known.branch, &known.address, &touched].into_iter().chain(newest) {
+            for view in [taint, &known.branch, &known.address] {
                 k.join(view);
+            }
+            for view in [Some(&touched), newest].into_iter().flatten() {
+                k.join_store(view);
             }
             if matches!(order, MemOrder::Release | MemOrder::Full) {
                 known.gather_stores();
@@ -169,7 +162,8 @@ impl Weak {
         }
         let k = public.unwrap_or_default();
         self.given_up |= k.entries() > MAX_ENTRIES;
-        self.touched.note(p, span, |t| t.accesses.join(&k));
+        // It came after its own accesses there.
+        self.touched.note(p, span, |touch| touch.accesses.clone_from(&k));
         self.late_store(span, stamp, &k);
         k
     }

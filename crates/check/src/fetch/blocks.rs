@@ -143,7 +143,7 @@ impl Blocks {
     }
 
     /// The block that begins at `phys`.
-    #[inline]
+    #[inline(never)]
     pub(super) fn find(&self, phys: u64) -> Option<(Id, &Block)> {
         let mask = self.index.len().wrapping_sub(1);
         let mut at = self.first_slot(phys);

@@ -10,7 +10,7 @@ use textbed_arch::{
 use textbed_event::{Bytes, Flags, MemOrder, NameId};
 
 use super::Model;
-use super::versions::{Knew, Made, Unit, Version, Versions};
+use super::versions::{Forgotten, Knew, Made, Unit, Version, Versions};
 use super::views::View;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
@@ -164,9 +164,10 @@ impl Live {
         let fetches = &mut self.fetches;
         let (arch, settling) = (self.header.arch, fetches.settling);
         let model = &fetches.model;
-        let settled = |part: Span, stamp: u64| match model {
+        let settled = |part: Span, key: u64| match model {
+            Model::Off => Forgotten::None,
+            Model::X86 { machine, .. } => settling.at(machine, key),
             Model::Weak { observed, .. } => settling.within(observed, part),
-            _ => settling.at(stamp),
         };
         fetches.versions.store(arch, span, version, plain, settled);
     }

@@ -96,7 +96,7 @@ impl Looks {
     /// Whether this block is plain; if so, notes that it ran at `now`. What changes makes blocks
     /// that it concerns plain no longer, so nothing but the block is asked.
     /// `id` is what [`Looks::touch`] found.
-    #[inline]
+    #[inline(always)] // twice: for what goes on, and for what does not
     pub(crate) fn plain(
         &mut self,
         (cpu, id): (CpuId, Id),

@@ -9,7 +9,7 @@ use textbed_event::MemOrder;
 
 use super::caches::Caches;
 use super::powerpc;
-use super::versions::{Made, Newest, Version, Versions};
+use super::versions::{Forgotten, Made, Newest, Version, Versions};
 use super::views::View;
 use super::x86::X86;
 use crate::outcomes::Stream;
@@ -50,7 +50,8 @@ impl Pc {
         let older = self.versions.newest(at).filter(|v| v.cpu != p);
         let clock = self.machine.store(p, seq, older.as_deref().map(Newest::from));
         let version = Version { delta: linear, clock: Some(clock), ..Version::by_hand(seq, p) };
-        self.versions.store(Arch::X86_64, word(at), Made::New(version), false, |_, _| false);
+        self.versions
+            .store(Arch::X86_64, word(at), Made::New(version), false, |_, _| Forgotten::None);
     }
 
     fn store(&mut self, p: u16, at: u64) {

@@ -61,7 +61,7 @@ use edges::Edges;
 use index::Fetched;
 use looks::Looks;
 use observed::Observed;
-use versions::Versions;
+use versions::{Forgotten, Versions};
 use views::View;
 use x86::X86;
 
@@ -109,8 +109,12 @@ const MAX_COMPLETIONS: usize = 1024;
 /// fence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settling {
-    /// Nothing is said (by real edges, or where any maintenance reaches every byte).
+    /// Nothing is said (by real edges on weakly ordered architectures, or where any maintenance
+    /// reaches every byte).
     No,
+    /// x86 by real edges: those before one that every CPU knew of when it last serialised. No
+    /// window begins before that one, which stays to say where it does.
+    InView,
     /// x86 in the order of the stream: those up to this event. Every CPU synchronised its context
     /// since, so none may run what was there before, and where they are not the newest they bound
     /// no window. Without this bound neighbours that have the newest version in common would be one
@@ -125,6 +129,7 @@ impl Settling {
     fn of(model: &Model, predicted: bool, caches: impl FnOnce() -> Caches) -> Self {
         match model {
             Model::X86 { .. } if !predicted => Settling::Synchronised(0),
+            Model::X86 { .. } => Settling::InView,
             Model::Weak { predicted: None, .. } => {
                 let caches = caches();
                 if caches.clean && caches.invalidate {
@@ -139,17 +144,23 @@ impl Settling {
 }
 
 impl Settling {
-    /// Whether a version of this stamp, and what came before it, are forgotten with the next one,
-    /// wherever it is.
+    /// What is forgotten with the version after one with this key, wherever that is.
     #[inline]
-    pub(crate) fn at(self, stamp: u64) -> bool {
-        matches!(self, Settling::Synchronised(floor) if stamp <= floor)
+    pub(crate) fn at(self, machine: &X86, key: u64) -> Forgotten {
+        match self {
+            Settling::Synchronised(floor) if key >> 16 <= floor => Forgotten::All,
+            Settling::InView if machine.in_every_view(key) => Forgotten::Older,
+            _ => Forgotten::None,
+        }
     }
 
-    /// The same of whatever version is there in `part`.
+    /// The same whatever version is there in `part`.
     #[inline]
-    pub(crate) fn within(self, observed: &Observed, part: Span) -> bool {
-        matches!(self, Settling::Unmaintained) && !observed.was_cleaned(part)
+    pub(crate) fn within(self, observed: &Observed, part: Span) -> Forgotten {
+        match self {
+            Settling::Unmaintained if !observed.was_cleaned(part) => Forgotten::All,
+            _ => Forgotten::None,
+        }
     }
 }
 
@@ -257,12 +268,18 @@ impl Fetches {
     /// A CPU synchronises its context: from time to time it is looked up how far all have come.
     pub(crate) fn settle(&mut self) {
         self.syncs += 1;
-        if self.syncs >= u32::from(self.cpus)
-            && let (Settling::Synchronised(floor), Model::X86 { machine, .. }) =
-                (&mut self.settling, &self.model)
-        {
-            self.syncs = 0;
-            *floor = (0..self.cpus).map(|p| machine.moment(CpuId(p))).min().unwrap_or(0);
+        let Model::X86 { machine, .. } = &mut self.model else { return };
+        if self.syncs < u32::from(self.cpus) {
+            return;
+        }
+        self.syncs = 0;
+        let everybody = (0..self.cpus).map(CpuId);
+        match &mut self.settling {
+            Settling::Synchronised(floor) => {
+                *floor = everybody.map(|p| machine.moment(p)).min().unwrap_or(0);
+            }
+            Settling::InView => machine.settle(everybody),
+            _ => {}
         }
     }
 

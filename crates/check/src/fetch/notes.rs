@@ -125,6 +125,15 @@ impl Note {
     }
 }
 
+/// Which versions of a range no verdict can reach any more, now that another one comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forgotten {
+    None,
+    /// Those before the newest.
+    Older,
+    All,
+}
+
 /// What is kept of one range.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
@@ -165,13 +174,18 @@ impl Entry {
         }
     }
 
+    /// The key of the newest version.
+    pub(super) fn newest_key(&self) -> u64 {
+        match self {
+            Entry::Noted(_, note) => note.key,
+            Entry::Several(_, notes) => notes.last().map_or(0, |held| held.note.key),
+            Entry::Kept(history) => history.newest().map_or(0, |v| v.key()),
+        }
+    }
+
     /// The stamp of the newest version.
     pub(super) fn newest(&self) -> u64 {
-        match self {
-            Entry::Noted(_, note) => note.stamp(),
-            Entry::Several(_, notes) => notes.last().map_or(0, |held| held.note.stamp()),
-            Entry::Kept(history) => history.newest().map_or(0, |v| v.stamp),
-        }
+        self.newest_key() >> 16
     }
 
     /// Who stored the newest version, and what it knew.
@@ -228,19 +242,24 @@ impl Entry {
         past == Past::default() && stamps.eq([stamp])
     }
 
-    /// One version more, of which `settled` says that those before it are forgotten; the oldest is,
-    /// where there are too many.
+    /// One version more, of which `settled` says which of those before it are forgotten; the oldest
+    /// is, where there are too many.
     pub(super) fn push(
         &mut self,
         fresh: &Fresh,
         contexts: &[Context],
         arch: Arch,
-        settled: impl Fn(&Entry) -> bool,
+        settled: impl FnOnce(u64) -> Forgotten,
     ) {
-        let past = if settled(self) { self.past(arch) } else { None };
-        if let Some(past) = past {
-            *self = fresh.alone(past);
-            return;
+        match settled(self.newest_key()) {
+            Forgotten::None => {}
+            Forgotten::Older => self.forget_older(arch),
+            Forgotten::All => {
+                if let Some(past) = self.past(arch) {
+                    *self = fresh.alone(past);
+                    return;
+                }
+            }
         }
         if let (Fresh::Note(note, knew), Entry::Noted(past, first)) = (fresh, &*self) {
             let (first, next) = (Held { note: *first, knew: Knew::Nothing }, knew.clone());
@@ -262,6 +281,20 @@ impl Entry {
         let mut history = self.history(contexts);
         history.push(arch, &fresh.version(contexts));
         *self = Entry::Kept(history);
+    }
+}
+
+impl Entry {
+    /// Only the newest of some notes is kept, if what there was before it may be forgotten.
+    fn forget_older(&mut self, arch: Arch) {
+        let Entry::Several(past, notes) = self else { return };
+        let Some((_, older)) = notes.split_last() else { return };
+        let all = older.iter().try_fold(*past, |past, held| past.and(arch, &held.note));
+        if let Some(all) = all {
+            *past = all;
+            notes.drain(..older.len());
+            notes.shrink_to(2);
+        }
     }
 }
 
@@ -317,5 +350,41 @@ impl Fresh {
             Fresh::Note(note, _) => note.stamp(),
             Fresh::Version(version) => version.stamp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(stamp: u64) -> Fresh {
+        let (key, kind, bytes) = (stamp << 16 | 1, Kind::Store, [0x90; 8]);
+        let (virt, phys, len) = (0xffff_8000_0000_1000, 0x1000, 8);
+        let at_ns = textbed_event::Event::NO_TIME;
+        Fresh::Note(Note { key, at_ns, virt, phys, bytes, context: 0, len, kind }, Knew::Nothing)
+    }
+
+    /// Stores one behind the other, each with what is forgotten then: the stamps that are left, and
+    /// how many are not.
+    fn left(stores: &[(u64, Forgotten)]) -> (Vec<u64>, u32) {
+        let mut entry = store(1).alone(Past::default());
+        for (stamp, forgotten) in stores {
+            entry.push(&store(*stamp), &[], Arch::X86_64, |key| {
+                assert!(key >> 16 < *stamp && key as u16 == 1);
+                *forgotten
+            });
+        }
+        let (past, stamps) = entry.stamps();
+        (stamps.collect(), past.count)
+    }
+
+    #[test]
+    fn older_ones_go_and_the_newest_stays_where_windows_may_begin_with_it() {
+        use Forgotten::{All, None, Older};
+        assert_eq!(left(&[(2, None), (3, None)]), (vec![1, 2, 3], 0));
+        assert_eq!(left(&[(2, None), (3, Older)]), (vec![2, 3], 1));
+        assert_eq!(left(&[(2, None), (3, None), (4, Older), (5, Older)]), (vec![4, 5], 3));
+        assert_eq!(left(&[(2, Older)]), (vec![1, 2], 0), "one is all that there is");
+        assert_eq!(left(&[(2, None), (3, Older), (4, All)]), (vec![4], 3));
     }
 }

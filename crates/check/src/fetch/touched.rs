@@ -4,6 +4,7 @@
 use textbed_arch::CpuId;
 
 use super::views::View;
+use crate::mistakes::{Mistake, made};
 use crate::span::{NOWHERE, Piece, Span, WordMap};
 
 /// What one CPU knew when it last touched a range, by what it did.
@@ -85,6 +86,38 @@ impl Touched {
     #[inline]
     pub(super) fn touch(&self, at: u64) -> u64 {
         self.0.touch(at).1
+    }
+
+    /// What a store of `cpu` to `span` comes after: its own accesses there, and loads of others
+    /// where these order it. It is the view of a store if that is all that there was.
+    #[inline]
+    pub(super) fn before_store(&self, cpu: CpuId, span: Span, from_reads: bool) -> View {
+        match self.0.only_cell(span) {
+            Some(None) => View::default(),
+            Some(Some(Touches(one, others))) if one.rest.is_none() && others.is_empty() => {
+                match one.cpu == cpu {
+                    true => one.accesses.clone(),
+                    false => View::default(),
+                }
+            }
+            _ => self.before_store_anywhere(cpu, span, from_reads),
+        }
+    }
+
+    fn before_store_anywhere(&self, cpu: CpuId, span: Span, from_reads: bool) -> View {
+        let mut all = View::default();
+        for (_, touch) in self.of(span) {
+            if touch.cpu == cpu {
+                all.join(&touch.accesses);
+                if !made(Mistake::NoOrderOfLine) {
+                    all.join(touch.cleans());
+                }
+            } else if from_reads && !made(Mistake::NoFromReads) {
+                all.join(touch.loads());
+            }
+        }
+        all.forget_store();
+        all
     }
 
     /// Who touched `span`, part by part.

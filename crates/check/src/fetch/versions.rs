@@ -19,7 +19,7 @@ use textbed_arch::{Arch, CpuId};
 use super::history::Past;
 pub(crate) use super::history::{History, Unit, Version, key_of};
 use super::notes::{Context, Entry, Fresh};
-pub(crate) use super::notes::{Knew, Newest, Note};
+pub(crate) use super::notes::{Forgotten, Knew, Newest, Note};
 use crate::mark::Mark;
 use crate::shortcuts::{Shortcut, open};
 use crate::span::{NOWHERE, Span, WordMap};
@@ -65,15 +65,15 @@ impl Versions {
 
     /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is
     /// no part of a run and shares its context with the store before. Whether that is so; then
-    /// `knew` is asked what its CPU knew, given who stored there before, if another did.
+    /// `ask` is given the key of the newest version there, and who stored it, if another CPU did,
+    /// and says what the CPU knew and what is forgotten.
     #[inline]
     pub(crate) fn store_again(
         &mut self,
         (place, arch): (u32, Arch),
         mark: &Mark,
         unit: &Unit,
-        settled: impl Fn(Span, u64) -> bool,
-        knew: impl FnOnce(Option<Newest<'_>>) -> Knew,
+        ask: impl FnOnce(Option<u64>, Option<Newest<'_>>) -> (Knew, Forgotten),
     ) -> bool {
         let span = Span { first: unit.phys, last: unit.phys | 7 };
         let (Some(next), Some(virt)) = (span.last.checked_add(1), mark.virt) else { return false };
@@ -89,11 +89,17 @@ impl Versions {
         let note = Note { key, at_ns, virt: virt.0, phys, bytes, context: self.last, len, kind };
         let (contexts, run) = (&self.contexts, &mut self.run);
         self.map.put_cell(place, span, |there| {
-            let older = there.as_deref().and_then(Entry::newest_known);
-            let fresh = Fresh::Note(note, knew(older.filter(|newest| newest.cpu != mark.cpu)));
+            let newest = there.as_deref().map(Entry::newest_key);
+            let another = newest.is_some_and(|key| key as u16 != mark.cpu.0);
+            let older = there.as_deref().filter(|_| another).and_then(Entry::newest_known);
+            let (knew, forgotten) = ask(newest, older);
+            let fresh = Fresh::Note(note, knew);
             let entry = match there {
                 Some(entry) => {
-                    entry.push(&fresh, contexts, arch, |entry| settled(span, entry.newest()));
+                    entry.push(&fresh, contexts, arch, |_| match open(Shortcut::Settled) {
+                        true => forgotten,
+                        false => Forgotten::None,
+                    });
                     None
                 }
                 None => Some(fresh.alone(Past::default())),
@@ -150,15 +156,15 @@ impl Versions {
         Some(Note { key, at_ns, virt, phys, bytes, context, len, kind })
     }
 
-    /// `span` holds a version from now on; a plain one may go on. `settled` says of a stamp, and
-    /// where it is, that it and what came before are forgotten with the next version.
+    /// `span` holds a version from now on; a plain one may go on. `settled` says of the newest one
+    /// until now, by its place and its key, what is forgotten with the next.
     pub(crate) fn store(
         &mut self,
         arch: Arch,
         span: Span,
         made: Made,
         plain: bool,
-        settled: impl Fn(Span, u64) -> bool,
+        settled: impl Fn(Span, u64) -> Forgotten,
     ) {
         let (fresh, goes_on) = match made {
             Made::GoesOn(version) => (Fresh::Version(version), true),
@@ -172,10 +178,12 @@ impl Versions {
             return;
         }
         let contexts = &self.contexts;
-        let done =
-            |part: Span, entry: &Entry| open(Shortcut::Settled) && settled(part, entry.newest());
+        let done = |part, key| match open(Shortcut::Settled) {
+            true => settled(part, key),
+            false => Forgotten::None,
+        };
         let push =
-            |part, entry: &mut Entry| entry.push(&fresh, contexts, arch, |entry| done(part, entry));
+            |part, entry: &mut Entry| entry.push(&fresh, contexts, arch, |key| done(part, key));
         let over = |part, entry: Option<&Entry>| match entry.cloned() {
             Some(mut entry) => {
                 push(part, &mut entry);

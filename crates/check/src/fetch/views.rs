@@ -153,6 +153,17 @@ impl View {
         }
     }
 
+    /// Adds the view of a store, which has what it knew and the store itself. Whoever has that
+    /// store among the prefixes has all of it: what a CPU gathered of its stores up to one is what
+    /// each of them knew.
+    #[inline]
+    pub(crate) fn join_store(&mut self, other: &View) {
+        let key = other.word.key;
+        if key == 0 || !self.parts.as_ref().is_some_and(|parts| parts.w.covered(key)) {
+            self.join(other);
+        }
+    }
+
     fn join_parts(&mut self, other: &View) {
         if self.covers(other) {
             return;
@@ -164,6 +175,15 @@ impl View {
         self.join_but_fetches(other);
         if let Some(theirs) = &other.parts {
             self.parts().f.join(&theirs.f);
+        }
+    }
+
+    /// It is the view of no store: all of it is shared.
+    pub(crate) fn forget_store(&mut self) {
+        let word = std::mem::replace(&mut self.word, Word::NONE);
+        if let Some((span, key)) = word.get() {
+            let words = self.parts().w.words.get_or_insert_default();
+            Rc::make_mut(words).raise(span, key);
         }
     }
 

@@ -72,6 +72,8 @@ pub(crate) struct X86 {
     stored: PerCpu<Clock>,
     synced: PerCpu<Synced>,
     unfenced: FxHashMap<CpuId, Vec<Rc<Version>>>,
+    /// By CPU, its newest event that every CPU knew of when it last serialised, as of some time.
+    floors: Vec<u64>,
     /// Fetches that a later store may still widen: CPU, number of the event, bytes. Streams are
     /// judged at the fetch, so only tests follow them.
     #[cfg(test)]
@@ -87,6 +89,7 @@ impl X86 {
             stored: PerCpu::default(),
             synced: PerCpu::default(),
             unfenced: FxHashMap::default(),
+            floors: Vec::new(),
             #[cfg(test)]
             open: Vec::new(),
         }
@@ -243,6 +246,18 @@ impl X86 {
         stream || self.synced.get(p).is_some_and(|s| s.known.of(p, version.cpu) >= version.stamp)
     }
 
+    /// Finds out what the view of each of these CPUs has.
+    pub(crate) fn settle(&mut self, everybody: impl Iterator<Item = CpuId> + Clone) {
+        let in_view = |p, q| self.synced.get(p).map_or(0, |synced| synced.known.of(p, q));
+        let floor = |q| everybody.clone().map(|p| in_view(p, q)).min().unwrap_or(0);
+        self.floors = everybody.clone().map(floor).collect();
+    }
+
+    /// Whether the version with this key is in the view of every CPU.
+    pub(crate) fn in_every_view(&self, key: u64) -> bool {
+        self.floors.get(usize::from(key as u16)).is_some_and(|floor| key >> 16 <= *floor)
+    }
+
     /// Whether the store is `p`'s own and comes before its fetches without more: on Intel if it
     /// used the linear address that is executed, which is the physical one plus `delta`.
     pub(crate) fn own(&self, p: CpuId, version: &Version, delta: u64) -> bool {
@@ -279,5 +294,30 @@ impl X86 {
             open
         });
         met
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::versions::key_of;
+
+    #[test]
+    fn what_everybody_knew_when_they_serialised_is_in_every_view() {
+        let (p, q) = (CpuId(0), CpuId(1));
+        let mut machine = X86::new(false, true);
+        machine.store(p, 1, None);
+        let released = machine.release(p, 2);
+        machine.sync(p, 3);
+        machine.sync(q, 4);
+        machine.settle([p, q].into_iter());
+        assert!(!machine.in_every_view(key_of(1, p)), "nothing told the other");
+        machine.acquire(q, &released);
+        machine.settle([p, q].into_iter());
+        assert!(!machine.in_every_view(key_of(1, p)), "it knows, and did not serialise since");
+        machine.sync(q, 5);
+        machine.settle([p, q].into_iter());
+        assert!(machine.in_every_view(key_of(1, p)) && machine.in_every_view(key_of(2, p)));
+        assert!(!machine.in_every_view(key_of(3, p)) && !machine.in_every_view(key_of(1, q)));
     }
 }

@@ -14,7 +14,7 @@ use super::class::{Class, Kind};
 use super::step::{Deps, Order, Step};
 use crate::fetch::arm64::Weak;
 use crate::fetch::caches::Caches;
-use crate::fetch::versions::{Made, Version, Versions};
+use crate::fetch::versions::{Forgotten, Made, Version, Versions};
 use crate::fetch::views::View;
 use crate::span::Span;
 
@@ -52,7 +52,8 @@ impl Stream {
         let newest = newest.as_ref().and_then(|v| v.view.as_ref());
         let view = self.weak.store(CpuId(p), word(at), stamp, order, newest, taint);
         let version = Version { view: Some(view), ..Version::by_hand(stamp, CpuId(p)) };
-        self.versions.store(Arch::Arm64, word(at), Made::New(version), false, |_, _| false);
+        self.versions
+            .store(Arch::Arm64, word(at), Made::New(version), false, |_, _| Forgotten::None);
         for (id, stamp) in std::mem::take(&mut self.weak.grown) {
             let Some((at, _, high)) = self.windows.get_mut(&id) else { continue };
             if let Some((_, history)) = self.versions.within(word(*at)).next() {

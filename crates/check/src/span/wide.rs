@@ -73,7 +73,11 @@ impl<V> Wide<V> {
     }
 
     /// Whether any entry meets `span`.
+    #[inline]
     pub(super) fn meets(&self, span: Span) -> bool {
+        if self.blocks.is_none() {
+            return false;
+        }
         let last = || self.map.range(..=span.last).next_back();
         self.may_meet(span) && last().is_some_and(|(_, (last, _))| *last >= span.first)
     }

@@ -19,7 +19,7 @@ use textbed_arch::effect::Barrier;
 use textbed_arch::{Arch, CpuId};
 
 use super::{Mix, Outcome, Tally, interleave};
-use crate::fetch::versions::{Made, Newest, Version, Versions};
+use crate::fetch::versions::{Forgotten, Made, Newest, Version, Versions};
 use crate::fetch::x86::X86;
 use crate::mistakes::{self, Mistake};
 use crate::span::Span;
@@ -95,7 +95,9 @@ fn run(amd: bool, steps: &[(u16, Op)], mix: &mut Mix) -> (Vec<Step>, Vec<(usize,
                     debug_assert!(matches!(ran[*at].op, Op::Fetch(w) if w == word));
                     window[1] += 1;
                 }
-                versions.store(Arch::X86_64, span(word), Made::New(made), false, |_, _| false);
+                versions.store(Arch::X86_64, span(word), Made::New(made), false, |_, _| {
+                    Forgotten::None
+                });
                 version = versions.within(span(word)).next().unwrap().1.newest_number() as u8;
             }
             Op::Load(word) => {
