@@ -66,15 +66,8 @@ fn tags_and_hashes_are_the_kernels() {
         let vpn = segment.id << (shift - 12) | page;
         let avpnm = if base_shift <= 23 { 0 } else { (1u64 << (base_shift - 23)) - 1 };
         let v = ((vpn >> 11) & !avpnm) << 7 | u64::from(shift == 40) << 62;
-        let size = base_shift;
-        let words = HPT_2_07
-            .encode_entry(
-                &segment,
-                VMALLOC,
-                &HashEntry { frame: PhysAddr(0), ..entry(size, 0, true) },
-                false,
-            )
-            .unwrap();
+        let made = HashEntry { frame: PhysAddr(0), ..entry(base_shift, 0, true) };
+        let words = HPT_2_07.encode_entry(&segment, VMALLOC, &made, false).unwrap();
         assert_eq!(words[0] & !0x7f, v, "1 << {shift}, pages 1 << {base_shift}");
         let vsid = vpn >> (shift - 12);
         let low = (vpn & ((1 << (shift - 12)) - 1)) >> (base_shift - 12);
@@ -85,14 +78,7 @@ fn tags_and_hashes_are_the_kernels() {
         let second = HPT_2_07.group(table, &segment, VMALLOC, true).unwrap();
         assert_eq!(second.0, (!hash & 0xfff_ffff) * 8 * 16);
         // hpte_old_to_new_v(), hpte_old_to_new_r().
-        let new = HPT_3_0
-            .encode_entry(
-                &segment,
-                VMALLOC,
-                &HashEntry { frame: PhysAddr(0), ..entry(size, 0, true) },
-                false,
-            )
-            .unwrap();
+        let new = HPT_3_0.encode_entry(&segment, VMALLOC, &made, false).unwrap();
         assert_eq!(new[0], words[0] & 0x000f_ffff_ffff_ffff);
         assert_eq!(new[1], words[1] & !(3 << 58) | (words[0] >> 62) << 58);
     }
