@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::isa::Arch;
+
 /// How far a maintenance operation reaches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -74,6 +76,19 @@ pub enum Barrier {
     Eieio = 12,
     /// powerpc `tlbsync`; x86 (AMD) `tlbsync`.
     Tlbsync = 13,
+}
+
+impl Barrier {
+    /// Whether it is Power's barrier that also orders stores to page tables with walks and
+    /// completes invalidations of translations: `ptesync`; on 32-bit, which has no other, `sync`.
+    #[must_use]
+    pub fn orders_tables(self, arch: Arch) -> bool {
+        match self {
+            Barrier::Ptesync => arch.is_powerpc(),
+            Barrier::Sync => arch == Arch::Ppc32,
+            _ => false,
+        }
+    }
 }
 
 /// Shareability domain of an arm64 barrier; other architectures have one domain ([`Self::System`]).

@@ -59,13 +59,19 @@ bitflags! {
         /// powerpc: a `tlbie` does not wait for stores of other threads through the old translation
         /// unless it is repeated after a `ptesync` (POWER9 store queue erratum).
         const PPC_TLBIE_STQ = 1 << 36;
+        /// 32-bit powerpc: an 8xx, whose TLB software loads (else a hashed table).
+        const PPC_8XX = 1 << 37;
+        /// 32-bit powerpc with hashed tables: eight pairs of block registers each (else four;
+        /// MMU_FTR_USE_HIGH_BATS).
+        const PPC_HIGH_BATS = 1 << 38;
     }
 }
 
 /// One feature as a user names it (`--cpu idc=1`, `feature arm64.dic = 0`).
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureName {
-    /// The architecture whose feature it is; every Power shares the `ppc64le` rows.
+    /// The architecture whose feature it is; 64-bit Powers share the `ppc64le` rows, 32-bit has
+    /// `tlbie` of these.
     pub arch: Arch,
     /// Lower-case name.
     pub name: &'static str,
@@ -108,6 +114,14 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::Ppc64le, "prefixed", Features::PPC_PREFIXED, true, "prefixed instructions"),
     f(Arch::Ppc64le, "tlbie", Features::PPC_TLBIE, true, "broadcast tlbie is used"),
     f(Arch::Ppc64le, "tlbie_stq", Features::PPC_TLBIE_STQ, false, "erratum: tlbie passes stores"),
+    f(
+        Arch::Ppc32,
+        "mpc8xx",
+        Features::PPC_8XX,
+        false,
+        "TLB loaded by software (else hashed table)",
+    ),
+    f(Arch::Ppc32, "high_bats", Features::PPC_HIGH_BATS, true, "eight block registers (else four)"),
 ];
 
 const fn f(
@@ -136,8 +150,9 @@ impl Features {
 
 /// The features that `arch` has.
 pub fn named(arch: Arch) -> impl Iterator<Item = &'static FeatureName> {
-    let family = if arch.is_powerpc() { Arch::Ppc64le } else { arch };
-    FEATURES.iter().filter(move |f| f.arch == family)
+    let family = if arch == Arch::Ppc64 { Arch::Ppc64le } else { arch };
+    let shared = move |f: &FeatureName| arch == Arch::Ppc32 && f.bit == Features::PPC_TLBIE;
+    FEATURES.iter().filter(move |f| f.arch == family || shared(f))
 }
 
 #[cfg(test)]
@@ -155,8 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn every_power_shares_one_set() {
+    fn powers_of_64_bits_share_one_set() {
         assert_eq!(Features::default_for(Arch::Ppc64), Features::default_for(Arch::Ppc64le));
+        let tlbie = Features::PPC_TLBIE;
+        assert_eq!(Features::default_for(Arch::Ppc32), tlbie | Features::PPC_HIGH_BATS);
         assert!(Features::by_name(Arch::Arm64, "dic").is_some());
         assert!(Features::by_name(Arch::X86_64, "dic").is_none());
     }

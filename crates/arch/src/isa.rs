@@ -5,6 +5,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::addr::VirtAddr;
+
 /// A target architecture.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Arch {
@@ -46,6 +48,14 @@ impl Arch {
     #[must_use]
     pub fn is_little_endian(self) -> bool {
         matches!(self, Arch::X86_64 | Arch::Arm64 | Arch::Ppc64le)
+    }
+
+    /// Whether an address lies in the half of the address space in which the kernel is: its highest
+    /// bit, which is number 31 on 32-bit Power. (A process may have more there than half; it is not
+    /// asked about such addresses.)
+    #[must_use]
+    pub fn is_kernel_address(self, virt: VirtAddr) -> bool {
+        virt.0 >> if self == Arch::Ppc32 { 31 } else { 63 } == 1
     }
 
     /// Unit in which code is versioned, in bytes: what one fetch reads without tearing. A byte on

@@ -2,14 +2,13 @@
 //! [`crate::rules::breaks`].
 
 use textbed_arch::{Perm, SpaceId, VirtAddr};
-use textbed_event::{CallRef, Facts, LeafChange};
+use textbed_event::{CallRef, LeafChange};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::rules::{RuleId, breaks};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
-use crate::translation::complete;
 use crate::translation::watch::{Answer, needs_break};
 
 /// Early invalidations kept until their call returns.
@@ -44,8 +43,7 @@ impl Live {
         for (part, hole) in self.watch.mended(space, span, base) {
             breaks::live_mapping_hole(self, space, part, &hole, mark);
         }
-        let by_hand = self.header.facts.contains(Facts::MAINTENANCE)
-            && !complete::walks_see_stores(self.arch());
+        let by_hand = self.made_visible_by_hand();
         // What is mapped outside calls is taken as given: sources set up their world so.
         let given = outer == CallRef::NONE;
         if by_hand && !given && before.is_empty() && self.checkable(RuleId::MissingPteOrder) {
@@ -161,7 +159,11 @@ impl Live {
     /// The space that an address belongs to on the event's CPU.
     #[inline]
     pub(crate) fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
-        if virt.0 >> 63 == 1 { SpaceId::KERNEL } else { self.cpus.space_of(now.cpu()) }
+        if self.arch().is_kernel_address(virt) {
+            SpaceId::KERNEL
+        } else {
+            self.cpus.space_of(now.cpu())
+        }
     }
 
     /// A call returned: were its invalidations that came too early made good?

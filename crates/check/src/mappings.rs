@@ -1,5 +1,6 @@
 //! Events about translations: leaves, address spaces, invalidations, barriers that complete them.
 
+use textbed_arch::sync::translation::walks_in_order;
 use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
@@ -167,8 +168,9 @@ impl Live {
 
     /// Whether a change of the tables is visible to walks only behind a barrier that the stream
     /// shows.
-    fn made_visible_by_hand(&self) -> bool {
-        self.header.facts.contains(Facts::MAINTENANCE) && !complete::walks_see_stores(self.arch())
+    pub(crate) fn made_visible_by_hand(&self) -> bool {
+        let ordered = walks_in_order(self.arch(), self.header.features);
+        self.header.facts.contains(Facts::MAINTENANCE) && !ordered
     }
 
     /// No entry points to a page-table page any more. What it still holds is what the tables said
@@ -228,7 +230,7 @@ impl Live {
         let reach = if widened { Reach::Broadcast } else { reach };
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
         let issued = if whole { u64::MAX } else { now.seq() };
-        if whole || complete::at_once(self.arch(), reach) {
+        if whole || complete::at_once(self.arch(), self.header.features, reach) {
             let leaves = complete::leaves_at_once(self.arch(), self.header.features, scope);
             let uppers = complete::takes_every_upper(self.arch(), self.header.features);
             self.close(now, &target, reach, issued, (leaves, uppers));
@@ -249,7 +251,7 @@ impl Live {
         self.watch.barrier(arch, now.cpu(), barrier);
         self.complete_issued(now, barrier, domain);
         // Behind that: what was issued before this barrier was not ordered by it.
-        if barrier == Barrier::Ptesync {
+        if barrier.orders_tables(arch) {
             for (by, until) in self.told.ordered(now.cpu()) {
                 self.stale.seen_by(now.cpu(), by, until);
             }

@@ -23,7 +23,7 @@ use crate::hotplug::Hotplug;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
 use crate::pages::{PAGE_SIZES, Pages, tree_of};
-use crate::powerpc::hash;
+use crate::powerpc::{PowerMmu, hash, hash32};
 use crate::rox_cache::RoxCache;
 use crate::users::Users;
 use crate::version::{Version, simulated};
@@ -46,7 +46,9 @@ pub struct BootArgs {
 }
 
 /// Bytes of a kernel stack (`THREAD_SIZE`), at least a page.
-const STACK_BYTES: u64 = 16 << 10;
+const fn stack_bytes(arch: Arch) -> u64 {
+    if matches!(arch, Arch::Ppc32) { 8 << 10 } else { 16 << 10 }
+}
 
 impl Kernel {
     /// Boots. CPU 0 does it; afterwards every CPU has the kernel's address space loaded.
@@ -63,9 +65,17 @@ impl Kernel {
             let known: Vec<String> = simulated().map(|v| v.to_string()).collect();
             return not(format!("kernel {version} (simulated are {})", known.join(", ")));
         }
-        let hashed = arch.is_powerpc() && !features.contains(Features::PPC_RADIX);
-        if hashed && !features.contains(Features::PPC_TLBIE) {
-            return not(format!("hashed tables without tlbie on {arch}"));
+        let mmu = PowerMmu::of(arch, features);
+        let hashed = mmu.is_some_and(PowerMmu::is_hashed);
+        if mmu.is_some_and(|mmu| mmu != PowerMmu::Radix) && !features.contains(Features::PPC_TLBIE)
+        {
+            return not(format!("translation other than radix without tlbie on {arch}"));
+        }
+        if mmu == Some(PowerMmu::Soft8xx) && cpus > 1 {
+            return not(format!("{cpus} CPUs on an 8xx, which has one"));
+        }
+        if arch == Arch::Ppc32 && config.on("debug_pagealloc") {
+            return not("debug_pagealloc on 32-bit powerpc".to_owned());
         }
         let caps = Caps::new(version, arch);
         if caps.yes(Fact::PcidOffByErratum) && features.contains(Features::X86_INVLPG_MISS) {
@@ -79,7 +89,7 @@ impl Kernel {
             return not(format!("{arch} with {tables} and pages of {size} KiB"));
         };
         let Some(layout) = Layout::of(version, arch, hashed, page_shift, memory_bytes) else {
-            return not(format!("the address-space layout of {arch}"));
+            return not(format!("the address-space layout of {arch} with {memory_bytes:#x} bytes"));
         };
         let icache = match config.count("icache_sets") as u32 {
             0 => InstructionCache::Adversarial,
@@ -108,10 +118,17 @@ impl Kernel {
             policy,
         )?;
         let mut image = Frames { pfn: image_pfn(arch), count: TEXT_BYTES / FRAME_BYTES };
-        if hashed {
-            let software = hash::software(pages, config.on("debug_pagealloc"));
-            machine.use_hashed(software, hash_group_bits(memory_bytes, page_shift))?;
-            image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
+        match mmu {
+            Some(PowerMmu::Hash64) => {
+                let software = hash::software(pages, config.on("debug_pagealloc"));
+                machine.use_hashed(software, hash_group_bits(memory_bytes, page_shift))?;
+                image.count = (1 << hash::LINEAR_SHIFT) / FRAME_BYTES;
+            }
+            Some(PowerMmu::Hash32) => {
+                let software = hash32::software(caps.yes(Fact::HashPageExec));
+                machine.use_hashed(software, hash32_group_bits(memory_bytes))?;
+            }
+            _ => {}
         }
         let mut kernel = Kernel {
             machine,
@@ -169,7 +186,7 @@ impl Kernel {
         self.patchers(boot)?;
         for _ in 0..self.cpus {
             let range = self.layout.vmalloc;
-            let bytes = STACK_BYTES.max(self.pages.bytes());
+            let bytes = stack_bytes(self.arch).max(self.pages.bytes());
             let request =
                 Request { size: bytes, align: bytes, range, perm: Perm::KERNEL_RW, flags: 0 };
             let start = self.vmalloc_range(boot, request)? as u64;
@@ -222,8 +239,10 @@ impl Kernel {
             (false, true) => Perm::KERNEL_RO,
             (false, false) => Perm::KERNEL_RW,
         };
-        if self.machine.is_hashed() {
-            return self.hash_bolt_linear(cpu, text);
+        match self.power_mmu() {
+            Some(PowerMmu::Hash64) => return self.hash_bolt_linear(cpu, text),
+            Some(PowerMmu::Hash32) => return self.hash32_map_low(cpu, protected),
+            _ => {}
         }
         // Large leaves around the image end at a gigabyte boundary: the image's own permissions
         // keep the leaf that would cover it from being one.
@@ -251,6 +270,8 @@ impl Kernel {
         let by_pages = match self.arch {
             Arch::X86_64 => self.config.on("debug_pagealloc"),
             Arch::Arm64 => self.arm64_by_pages() && !image,
+            // 8 MiB and 512 KiB, of which the format has none.
+            Arch::Ppc32 => true,
             _ => false,
         };
         let (page, pmd) = (self.pages.shift(), self.pages.pmd_shift());
@@ -347,16 +368,25 @@ pub fn booted_formats(arch: Arch) -> Vec<&'static str> {
     for hashed in [false, true] {
         for row in PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch)) {
             let Some(tree) = tree_of(arch, row.shift, hashed) else { continue };
-            let laid_out = |v| Layout::of(v, arch, hashed, row.shift, 1 << 30).is_some();
+            let laid_out = |v| Layout::of(v, arch, hashed, row.shift, 256 << 20).is_some();
             if simulated().any(laid_out) {
                 names.push(tree.name);
-                if hashed && !names.contains(&HPT_3_0.name) {
-                    names.push(HPT_3_0.name);
-                }
+                let more: &[&str] = match arch {
+                    _ if !hashed => &[],
+                    Arch::Ppc32 => &[hash32::tree(false).name, hash32::ENTRIES.name],
+                    _ if names.contains(&HPT_3_0.name) => &[],
+                    _ => &[HPT_3_0.name],
+                };
+                names.extend_from_slice(more);
             }
         }
     }
     names
+}
+
+/// The same of 32-bit: an eighth of a group for each page (`MMU_init_hw`).
+fn hash32_group_bits(memory_bytes: u64) -> u32 {
+    hash_group_bits(memory_bytes, 12).saturating_sub(2).max(10)
 }
 
 /// `log2` of the groups of the hashed table: two pages for each group

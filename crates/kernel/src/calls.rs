@@ -165,6 +165,12 @@ pub fn find_call(name: &str, version: Version, arch: Arch) -> Result<&'static Ca
     if let Some(spec) = rows().find(fits) {
         return Ok(spec);
     }
+    let on_64 =
+        |c: &CallSpec| c.archs.contains(&Arch::Ppc64) && in_range(version, c.since, c.until);
+    if arch == Arch::Ppc32 && rows().any(on_64) {
+        let what = "not on 32-bit powerpc, where areas, permissions and patch_instruction are";
+        return Err(CallError::NotModelled { call: name.to_owned(), what: what.to_owned() });
+    }
     if let Some(first) = rows().next() {
         let when: Vec<String> = rows().map(existence).collect();
         return Err(CallError::Absent { call: first.name, arch, version, when: when.join("; ") });

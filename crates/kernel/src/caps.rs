@@ -103,6 +103,8 @@ facts! {
     RoxOnePass = "set-memory-rox-one-pass",
     /// set_direct_map_* does something.
     SetDirectMap = "set-direct-map",
+    /// hash_page looks whether a leaf grants execution before it makes an entry for a fetch.
+    HashPageExec = "hash-page-checks-execution",
     /// BPF fills a new pack with trap instructions.
     PackFilled = "bpf-pack-filled",
     /// BPF overwrites a freed program with trap instructions.
@@ -242,7 +244,7 @@ mod tests {
     use crate::version::simulated;
 
     /// The architectures that boot.
-    const BOOTED: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+    const BOOTED: [Arch; 5] = Arch::ALL;
 
     #[test]
     fn every_fact_has_exactly_one_value_in_every_simulated_kernel() {

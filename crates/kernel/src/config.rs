@@ -175,7 +175,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Count { min: 64, max: 65536 },
         archs: ANY,
         default: "1024",
-        defaults: &[(Arch::Arm64, "256")],
+        defaults: &[(Arch::Arm64, "256"), (Arch::Ppc32, "256")],
         doc: "memory of the modelled machine in MiB",
         cite: Cite::deduced("an option of the model, not of Linux"),
     },

@@ -34,8 +34,8 @@ enum By {
 
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
-const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
-const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
 /// Names of calls.
 type Names = &'static [&'static str];

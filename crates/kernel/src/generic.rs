@@ -91,15 +91,16 @@ impl Kernel {
         match self.arch {
             Arch::X86_64 => self.x86_flush_kernel_range(cpu, start, end),
             Arch::Arm64 => self.arm64_flush_kernel_range(cpu, start, end),
-            _ => self.power_flush_kernel(cpu),
+            _ => self.power_flush_kernel(cpu, start, end),
         }
     }
 
-    /// What an architecture does after new kernel entries: nothing on x86.
+    /// What an architecture does after new kernel entries: nothing on x86 and 32-bit powerpc.
     pub(crate) fn after_new_mapping(&mut self, cpu: CpuId) -> Result<(), Stop> {
         match self.arch {
             Arch::X86_64 => Ok(()),
             Arch::Arm64 => self.arm64_after_set_pte(cpu),
+            Arch::Ppc32 => Ok(()),
             _ => Ok(self.machine.op_named(cpu, "ptesync", 0)?),
         }
     }

@@ -72,7 +72,7 @@ struct Row {
     cite: Cite,
 }
 
-const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
 /// From 5.19 to 7.0 there is no difference. Without the lock: x86's batches and single pokes,
 /// ftrace, BPF, `kick_all_cpus_sync`, and flushes.

@@ -20,6 +20,7 @@ use crate::hotplug::Hotplug;
 use crate::layout::{Layout, Range};
 use crate::pages::Pages;
 use crate::phases::{Step, UnderWay};
+use crate::powerpc::PowerMmu;
 use crate::rox_cache::RoxCache;
 use crate::text_users::JumpEntry;
 use crate::users::Users;
@@ -334,7 +335,7 @@ impl Kernel {
         count: u64,
         present: bool,
     ) -> Result<(), Stop> {
-        let hashed = self.machine.is_hashed();
+        let hashed = self.power_mmu() == Some(PowerMmu::Hash64);
         if !self.config.on("debug_pagealloc") || self.arch.is_powerpc() && !hashed {
             return Ok(());
         }

@@ -2,8 +2,9 @@
 //!
 //! Modelled: direct map, vmalloc, module area, kernel image and the patcher's fixed addresses, as
 //! they are without address-space randomisation (x86-64 4-level, arm64 48 bits, powerpc radix and
-//! hashed tables), by the size of the kernel's pages. Not modelled: KASLR, vmemmap, per-CPU areas,
-//! 5-level layouts, ppc32.
+//! hashed tables, 32-bit powerpc with book3s or 8xx), by the size of the kernel's pages. Not
+//! modelled: KASLR, vmemmap, per-CPU areas, 5-level layouts, high memory, a second try of 32-bit
+//! powerpc's module_alloc beyond the reach of a branch.
 
 use textbed_arch::{Arch, Cite, VirtAddr};
 
@@ -43,7 +44,7 @@ impl Range {
 pub struct MapRow {
     /// Architectures.
     pub archs: &'static [Arch],
-    /// Of a kernel that translates by hashed tables (powerpc).
+    /// Of a kernel that translates by hashed tables (powerpc; on 32-bit the other kind is 8xx).
     pub hashed: bool,
     /// `log2` of the bytes of the pages of the kernels that it is the map of.
     pub page_shifts: &'static [u32],
@@ -53,7 +54,7 @@ pub struct MapRow {
     pub until: Option<Version>,
     /// Start of the direct map.
     pub direct_map: u64,
-    /// Start and end of the vmalloc area.
+    /// Start and end of the vmalloc area; [`BEHIND_MEMORY`] as its start: behind the direct map.
     pub vmalloc: (u64, u64),
     /// Start and end of the module area; equal to `vmalloc` where modules live there.
     pub modules: (u64, u64),
@@ -65,6 +66,53 @@ pub struct MapRow {
     /// Where this is to be seen.
     pub cite: Cite,
 }
+
+/// The start of a vmalloc area that begins behind the direct map, with a hole of
+/// [`VMALLOC_OFFSET`] or more between.
+pub const BEHIND_MEMORY: u64 = 0;
+/// That hole on 32-bit powerpc, which ends at a multiple of it.
+const VMALLOC_OFFSET: u64 = 16 << 20;
+/// 32-bit powerpc's option for the size of its module area.
+const MODULES_SIZE: Version = Version::candidate(6, 9, 1);
+/// Where 32-bit powerpc's vmalloc area ends: IOREMAP_TOP, with the fixed maps' size chosen here.
+const PPC32_TOP: u64 = 0xff00_0000;
+const PPC32: &[Arch] = &[Arch::Ppc32];
+
+/// A map of 32-bit powerpc.
+const fn ppc32(
+    hashed: bool,
+    since: Option<Version>,
+    until: Option<Version>,
+    modules: u64,
+    cite: Cite,
+) -> MapRow {
+    const PAGE_OFFSET: u64 = 0xc000_0000;
+    MapRow {
+        archs: PPC32,
+        hashed,
+        page_shifts: &[12],
+        since,
+        until,
+        direct_map: PAGE_OFFSET,
+        vmalloc: (BEHIND_MEMORY, PPC32_TOP),
+        modules: (modules, PAGE_OFFSET),
+        image: None,
+        // None is used: patchers have a page of the vmalloc area.
+        patch: 0,
+        cite,
+    }
+}
+
+const BOOK3S_32: Cite = Cite::deduced(
+    "Linux 5.19, 6.6 (MODULES_VADDR: 256 MiB), 6.12, 6.18 arch/powerpc/include/asm/book3s/32/\
+     pgtable.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig (MODULES_SIZE); which version between \
+     6.6 and 6.12 from memory",
+);
+const MPC8XX: Cite = Cite::deduced(
+    "Linux 6.1, 6.6 (MODULES_VADDR: 256 MiB), 6.12, 6.18 arch/powerpc/include/asm/nohash/32/\
+     mmu-8xx.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig (MODULES_SIZE); which version between \
+     6.6 and 6.12 from memory",
+);
 
 /// arm64 enlarged its module area and moved what lies behind it.
 const MODULES_2G: Version = Version::candidate(6, 5, 1);
@@ -190,6 +238,10 @@ pub const MAPS: &[MapRow] = &[
              (H_KERN_VIRT_START, H_KERN_MAP_SIZE)",
         ),
     },
+    ppc32(true, None, Some(MODULES_SIZE), 0xb000_0000, BOOK3S_32),
+    ppc32(true, Some(MODULES_SIZE), None, 0xbc00_0000, BOOK3S_32),
+    ppc32(false, None, Some(MODULES_SIZE), 0xb000_0000, MPC8XX),
+    ppc32(false, Some(MODULES_SIZE), None, 0xbe00_0000, MPC8XX),
 ];
 
 /// Addresses of one booted kernel.
@@ -201,8 +253,9 @@ pub struct Layout {
     pub vmalloc: Range,
     /// The module area.
     pub modules: Range,
-    /// Where module_alloc looks: the module area, or on arm64 the 128 MiB that end with the image
-    /// (direct branches reach it).
+    /// Where module_alloc looks: the module area, or what of it direct branches of the image reach:
+    /// on arm64 the 128 MiB that end with the image, on 32-bit powerpc from 32 MiB before the
+    /// image's end on.
     pub module_window: Range,
     /// The kernel's text (on powerpc inside the direct map).
     pub text: Range,
@@ -212,6 +265,8 @@ pub struct Layout {
 
 /// How far an arm64 branch reaches.
 const DIRECT_BRANCH_BYTES: u64 = 128 << 20;
+/// How far a powerpc branch reaches.
+const POWER_BRANCH_BYTES: u64 = 32 << 20;
 
 /// Bytes of kernel text: two large leaves.
 pub(crate) const TEXT_BYTES: u64 = 4 << 20;
@@ -240,11 +295,27 @@ impl Layout {
                 let end = image + TEXT_BYTES;
                 Range::between(end.saturating_sub(DIRECT_BRANCH_BYTES), end)
             }
+            (Arch::Ppc32, _) => {
+                let etext = row.direct_map + TEXT_BYTES;
+                Range::between(row.modules.0.max(etext - POWER_BRANCH_BYTES), row.modules.1)
+            }
             _ => modules,
+        };
+        let high_memory = row.direct_map.saturating_add(memory_bytes);
+        let vmalloc = match row.vmalloc {
+            (BEHIND_MEMORY, end) => {
+                let hole = VMALLOC_OFFSET;
+                let start = high_memory.saturating_add(hole) & !(hole - 1);
+                if start >= end {
+                    return None;
+                }
+                (start, end)
+            }
+            both => both,
         };
         Some(Self {
             direct_map: Range { start: VirtAddr(row.direct_map), len: memory_bytes },
-            vmalloc: Range::between(row.vmalloc.0, row.vmalloc.1),
+            vmalloc: Range::between(vmalloc.0, vmalloc.1),
             modules,
             module_window,
             text: Range { start: VirtAddr(row.image.unwrap_or(row.direct_map)), len: TEXT_BYTES },
@@ -296,9 +367,10 @@ mod tests {
                         .filter(|r| r.page_shifts.contains(&row.shift))
                         .filter(|r| in_range(version, r.since, r.until));
                     assert_eq!(rows.count(), 1, "{arch} {version} {}", row.word);
-                    let layout = Layout::of(version, arch, hashed, row.shift, 1 << 30).unwrap();
+                    let memory = if arch == Arch::Ppc32 { 256 << 20 } else { 1 << 30 };
+                    let layout = Layout::of(version, arch, hashed, row.shift, memory).unwrap();
                     let (dm, vm) = (layout.direct_map, layout.vmalloc);
-                    assert!(dm.end() <= vm.start.0 && vm.len > 1 << 30, "{arch} {version}");
+                    assert!(dm.end() <= vm.start.0 && vm.len >= memory, "{arch} {version}");
                     assert!(!layout.is_vmalloc_or_module(dm.start));
                     assert!(!vm.contains(layout.patch) && !dm.contains(layout.patch));
                     assert!(layout.patch.is_aligned(row.shift), "{arch} {version}");
@@ -306,7 +378,15 @@ mod tests {
                 }
             }
         }
+        // High memory.
         assert!(Layout::new(Version::release(6, 12), Arch::Ppc32, 12, 1 << 30).is_none());
+        let at = |v: (u16, u16), hashed| {
+            Layout::of(Version::release(v.0, v.1), Arch::Ppc32, hashed, 12, 256 << 20).unwrap()
+        };
+        assert_eq!(at((6, 6), true).module_window, Range::between(0xbe40_0000, 0xc000_0000));
+        assert_eq!(at((6, 6), true).modules.start, VirtAddr(0xb000_0000));
+        assert_eq!(at((6, 12), false).modules.start, VirtAddr(0xbe00_0000));
+        assert_eq!(at((6, 12), true).vmalloc, Range::between(0xd100_0000, 0xff00_0000));
         assert!(Layout::new(Version::release(6, 12), Arch::X86_64, 16, 1 << 30).is_none());
     }
 

@@ -10,8 +10,8 @@
 //! [`PROMISES`], [`MAPS`], [`OPTIONS`]. Simulated are the versions of [`simulated`]; others have
 //! facts but do not boot.
 //!
-//! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, ppc32, and the calls
-//! of [`NOT_MODELLED`].
+//! Not modelled: tasks, scheduling, memory pressure, modules as such, KASLR, on ppc32 all who patch
+//! but the patcher, and the calls of [`NOT_MODELLED`].
 
 #[macro_use]
 mod tables;
@@ -80,7 +80,7 @@ pub use error::{CallError, KernelError};
 pub use facts::FACTS;
 pub use hotplug::HOTPLUG_LOCK;
 pub use kernel::{CallValue, Kernel};
-pub use layout::{Layout, MAPS, MapRow, Range};
+pub use layout::{BEHIND_MEMORY, Layout, MAPS, MapRow, Range};
 pub use needs::{NEEDS, NeedRow, needs_of};
 pub use pages::{PAGE_SIZES, PageRow, Pages, tree_of};
 pub use phases::{Progress, Wait};

@@ -105,8 +105,10 @@ impl Kernel {
             (Arch::Arm64, "EXECMEM_BPF") => (vmalloc, Perm::KERNEL_RW),
             (Arch::Arm64, _) => (modules, Perm::KERNEL_RW),
             (_, "EXECMEM_KPROBES") if text == Perm::KERNEL_RW => (vmalloc, Perm::KERNEL_ROX),
+            (_, "EXECMEM_KPROBES") => (vmalloc, text),
             (_, "EXECMEM_MODULE_DATA") => (vmalloc, Perm::KERNEL_RW),
-            _ => (vmalloc, text),
+            // The vmalloc area on 64-bit.
+            _ => (modules, text),
         };
         let flags = vm_flags::VM_FLUSH_RESET_PERMS;
         module_range(self, cpu, size, range, perm, flags)

@@ -29,11 +29,11 @@ pub struct NeedRow {
     pub cite: Cite,
 }
 
-const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const NOT_POWER: &[Arch] = &[Arch::X86_64, Arch::Arm64];
-const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
 const fn row(
     calls: &'static [&'static str],

@@ -6,7 +6,7 @@
 //! arm64 with 36, 39, 42, 47 or 52 bits of virtual addresses, and the 16 KiB and 256 KiB pages of
 //! embedded powerpc (44x, 8xx), which are other kernels.
 
-use textbed_arch::paging::{Format, HASH_TREE_4K, HASH_TREE_64K};
+use textbed_arch::paging::{BOOK3S32_TREE, Format, HASH_TREE_4K, HASH_TREE_64K};
 use textbed_arch::{Arch, Cite, FRAME_SHIFT, VirtAddr};
 
 /// Sizes of base pages with which the kernels of some architectures are built.
@@ -189,6 +189,8 @@ pub fn tree_of(arch: Arch, shift: u32, hashed: bool) -> Option<&'static Format> 
         (false, ..) => Format::for_kernel(arch, shift),
         (true, Arch::Ppc64le | Arch::Ppc64, 12) => Some(&HASH_TREE_4K),
         (true, Arch::Ppc64le | Arch::Ppc64, 16) => Some(&HASH_TREE_64K),
+        // Up to 6.6 another of the same shape.
+        (true, Arch::Ppc32, 12) => Some(&BOOK3S32_TREE),
         _ => None,
     }
 }

@@ -18,7 +18,10 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
+use crate::powerpc::PowerMmu;
 
+/// From this size on 8xx has pages of 16 and 512 KiB for it (`arch_vmap_pte_supported_shift`).
+const MPC8XX_LARGER_BYTES: u64 = 16 << 10;
 /// Most nodes of vmalloc (6.9 on), one for each CPU.
 const MOST_NODES: u16 = 128;
 
@@ -179,7 +182,7 @@ impl Kernel {
             self.warn(cpu, WarnReason::BadArgument, VirtAddr(0));
             return Ok(0);
         }
-        let mut shift = self.vmap_shift(&request);
+        let mut shift = self.vmap_shift(&request)?;
         loop {
             let align = request.align.max(1 << shift);
             let Some(size) = request.size.checked_next_multiple_of(1 << shift) else {
@@ -197,7 +200,7 @@ impl Kernel {
     }
 
     /// `log2` of the leaves that an allocation aims at.
-    fn vmap_shift(&self, request: &Request) -> u32 {
+    fn vmap_shift(&self, request: &Request) -> Result<u32, Stop> {
         let asked = if self.caps.yes(Fact::HugeVmallocOptOut) {
             request.flags & vm_flags::VM_NO_HUGE_VMAP == 0
         } else {
@@ -212,15 +215,20 @@ impl Kernel {
         let nodes = self.config.count("nr_nodes").max(1);
         let share =
             if self.caps.yes(Fact::SizePerNode) { request.size / nodes } else { request.size };
+        let larger =
+            self.power_mmu() == Some(PowerMmu::Soft8xx) && !self.config.on("nohugevmalloc");
+        if larger && asked && request.size >= MPC8XX_LARGER_BYTES {
+            return Err(Stop::not_modelled("areas made of 8xx's larger pages"));
+        }
         let small = self.pages.shift();
-        if !asked || !allowed {
+        Ok(if !asked || !allowed {
             small
         } else if supported && share >= self.pages.pmd_bytes() {
             self.pages.pmd_shift()
         } else {
             let group = self.pages.cont_shift().filter(|_| self.caps.yes(Fact::ContPte));
             group.filter(|group| share >= 1 << group).unwrap_or(small)
-        }
+        })
     }
 
     /// Reserves, allocates and maps; `None` if any of it fails.

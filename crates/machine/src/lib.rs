@@ -67,5 +67,5 @@ pub use machine::{Machine, MachineConfig};
 pub use mask::{CpuMask, MAX_CPUS};
 pub use memory::junk_word;
 pub use numbers::SplitMix64;
-pub use tables::{HashSoftware, Made, Mapping, Span};
+pub use tables::{HashBarriers, HashSoftware, Made, Mapping, Span};
 pub use torn::Integrity;

@@ -150,7 +150,7 @@ impl Machine {
     /// A machine whose kernel space has an empty root table, loaded on every CPU.
     ///
     /// # Errors
-    /// A configuration that makes no machine, or page tables that are not modelled (ppc32, 16 KiB
+    /// A configuration that makes no machine, or page tables that are not modelled (16 KiB
     /// granules).
     pub fn new(config: MachineConfig, policy: Box<dyn Policy>) -> Result<Machine, MachineError> {
         let what = "page tables of this architecture and page size";

@@ -9,6 +9,7 @@
 //! takes old bytes away that a fetch need not get. Not modelled: nXS domains.
 
 use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach, TlbScope};
+use textbed_arch::sync::translation::walks_in_order;
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
 use textbed_event::{Flags, OpId, View};
 
@@ -221,7 +222,8 @@ impl Machine {
     pub(crate) fn invalidate_tlb(&mut self, cpu: CpuId, target: TlbTarget, reach: Reach, op: OpId) {
         let now = self.advance();
         let x86 = self.arch() == Arch::X86_64;
-        if x86 && reach == Reach::Local {
+        let ordered = walks_in_order(self.arch(), self.config.features);
+        if ordered && (reach == Reach::Local || !x86) {
             let missed = self.has(Features::X86_INVLPG_MISS) && self.has(Features::X86_PCID);
             let keeps_global = missed && target.scope == TlbScope::Address;
             self.drop_translations(cpu, &target, now, keeps_global);
@@ -283,7 +285,7 @@ impl Machine {
             }
             Barrier::Sync | Barrier::Ptesync => {
                 (p.full, p.memory, p.stores) = (now, now, now);
-                let tables = barrier == Barrier::Ptesync;
+                let tables = barrier.orders_tables(self.config.arch);
                 if tables {
                     p.tables = now;
                 }

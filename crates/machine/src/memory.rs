@@ -97,6 +97,14 @@ impl Memory {
         })
     }
 
+    /// The 4 bytes at a multiple of 4 as a number, or `None` outside memory.
+    pub(crate) fn half_word(&self, phys: PhysAddr, big_endian: bool) -> Option<u32> {
+        let word = self.word(phys.align_down(3))?;
+        let at = (phys.0 & 7) as usize;
+        let half: [u8; 4] = word.get(at..at + 4)?.try_into().ok()?;
+        Some(if big_endian { u32::from_be_bytes(half) } else { u32::from_le_bytes(half) })
+    }
+
     /// Writes bytes.
     pub(crate) fn write(&mut self, phys: PhysAddr, bytes: &[u8]) -> Result<(), MachineError> {
         self.check(phys, bytes.len() as u64)?;

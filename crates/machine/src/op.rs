@@ -296,6 +296,10 @@ impl Machine {
                 let virt = ((x << 20) as i64 >> 20 << 12) as u64;
                 target(scope, virt & !(page - 1), page, asid)
             }
+            // 32-bit: an effective address, and nothing else.
+            Arch::Ppc32 if scope == TlbScope::Address => {
+                target(scope, arg(0) & 0xffff_f000, page, current)
+            }
             // By virtual address, which the machine keeps no translations by.
             _ if self.is_hashed() && scope == TlbScope::Address && (arg(0) >> 10) & 3 == 0 => None,
             Arch::Ppc64le | Arch::Ppc64 | Arch::Ppc32 => {

@@ -1,6 +1,6 @@
 //! Address spaces: which tree of tables translates an address, and which space a CPU has loaded.
 //!
-//! Modelled: kernel addresses (bit 63 set) belong to the kernel's space whatever is loaded: on
+//! Modelled: kernel addresses (highest bit set) belong to the kernel's space whatever is loaded: on
 //! x86-64 every root has the kernel's root entries, on arm64 TTBR1 and on powerpc process 0's
 //! tables serve them. Identifiers (PCID, ASID, PID) tag translations. Not modelled: rollover of
 //! identifiers; a user of the machine hands them out.
@@ -26,12 +26,12 @@ impl Space {
     }
 }
 
-/// Whether an address is in the kernel's half.
-pub(crate) fn is_kernel(virt: VirtAddr) -> bool {
-    virt.0 >> 63 == 1
-}
-
 impl Machine {
+    /// Whether an address is in the kernel's half.
+    pub(crate) fn is_kernel(&self, virt: VirtAddr) -> bool {
+        self.arch().is_kernel_address(virt)
+    }
+
     /// A new address space: its own user half, the kernel's kernel half.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Machine {
     /// The space that `virt` belongs to when `space` is meant; `None` for a user address of the
     /// kernel's space where that has none (arm64, powerpc).
     pub(crate) fn owner(&self, space: SpaceId, virt: VirtAddr) -> Option<SpaceId> {
-        if is_kernel(virt) {
+        if self.is_kernel(virt) {
             Some(SpaceId::KERNEL)
         } else if space == SpaceId::KERNEL && self.arch() != Arch::X86_64 {
             None

@@ -12,7 +12,6 @@ use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
 
 use crate::choice::Choice;
-use crate::spaces::is_kernel;
 use crate::tlb::TlbEntry;
 use crate::upper::Upper;
 use crate::{Fault, Machine};
@@ -82,7 +81,7 @@ impl Machine {
             return Err(FaultReason::NoMemory);
         }
         let start = virt.align_down(t.shift).0;
-        let space = if is_kernel(virt) { SpaceId::KERNEL } else { tree };
+        let space = if self.is_kernel(virt) { SpaceId::KERNEL } else { tree };
         let exec = self.spaces.get(space.0 as usize).and_then(|s| s.exec.lookup(virt.0));
         Ok(TlbEntry {
             virt: start,

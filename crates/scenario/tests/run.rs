@@ -413,7 +413,15 @@ fn what_is_not_modelled_is_said_by_name() {
     let ran = run_on(Arch::X86_64, "6.12", "cpu 0 { p = vmalloc(4096)\nkvmalloc(p) }\n");
     let Outcome::NotModelled(what) = &ran.end.outcome else { panic!("{:?}", ran.end) };
     assert!(what.contains("kvmalloc"), "{what}");
-    let ppc32 = try_run(&loaded("cpu 0 { }"), &options(Arch::Ppc32, "6.12")).unwrap();
+    // On 32-bit powerpc code is fetched, and executed by nobody.
+    let fetched = "cpu 0 { p = execmem_alloc(EXECMEM_BPF, 4096)\nmemset(p, 0x60, 4)\n\
+                   w = fetch_u32(p)\nassert w == 0x60606060\ncall(p) }\n";
+    let ppc32 = run_on(Arch::Ppc32, "6.12", fetched);
+    let Outcome::NotModelled(what) = &ppc32.end.outcome else { panic!("{:?}", ppc32.end) };
+    assert!(what.contains("ppc32"), "{what}");
+    assert_eq!(ppc32.end.asserts_failed, 0);
+    let two = "feature ppc32.mpc8xx = 1\ncpus 2\ncpu 0 { }";
+    let ppc32 = try_run(&loaded(two), &options(Arch::Ppc32, "6.12")).unwrap();
     assert!(matches!(ppc32.end.outcome, Outcome::NotModelled(_)), "{:?}", ppc32.end);
 }
 

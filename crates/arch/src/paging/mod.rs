@@ -183,6 +183,7 @@ impl Format {
             (Arch::Arm64, 16) => &ARM64_64K,
             (Arch::Ppc64le | Arch::Ppc64, 12) => &RADIX_4K,
             (Arch::Ppc64le | Arch::Ppc64, 16) => &RADIX_64K,
+            (Arch::Ppc32, 12) => &MPC8XX_TREE,
             _ => return None,
         })
     }
@@ -249,6 +250,17 @@ impl Format {
     #[must_use]
     pub fn entry_to_bytes(&self, value: u64) -> [u8; 8] {
         if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    /// Of the bytes that [`Format::entry_to_bytes`] makes, those that memory has: of entries of 4
+    /// bytes, half.
+    #[must_use]
+    pub fn stored<'a>(&self, bytes: &'a [u8; 8]) -> &'a [u8] {
+        match (self.entry_bytes(0), self.big_endian) {
+            (4, true) => &bytes[4..],
+            (4, false) => &bytes[..4],
+            _ => bytes,
+        }
     }
 
     /// The field called `name`, for the first level and kind that has one.

@@ -26,7 +26,7 @@ const OLD: Cite = Cite::read(
 const NEW: Cite = Cite::read(
     "linuxppc-dev 2023-09-25, powerpc/32s: Introduce _PAGE_READ and remove _PAGE_USER (6.7)",
 );
-const MPC8XX: Cite = Cite::read("Linux arch/powerpc/include/asm/nohash/32/pte-8xx.h (as of 5.10)");
+const MPC8XX: Cite = Cite::read("Linux 5.19, 6.12 arch/powerpc/include/asm/nohash/32/pte-8xx.h");
 
 /// book3s from 6.7 on.
 pub static BOOK3S32_TREE: Format =
@@ -46,7 +46,7 @@ pub static MPC8XX_TREE: Format = Format {
     name: "powerpc 8xx",
     fields: FIELDS_8XX,
     shapes: shapes(FIELDS_8XX),
-    style: KernelStyle { leaf_bits: 1 << 7, ..STYLE },
+    style: KernelStyle { leaf_bits: 1 << 5, ..STYLE },
     cite: MPC8XX,
     ..COMMON
 };
@@ -131,9 +131,9 @@ const FIELDS_8XX: &[Field] = &[
         MPC8XX),
     f("SPS", 3, 1, PTE, Kinds::Leaf, Role::Attribute, "larger than 4 KiB", MPC8XX),
     f("GUARDED", 4, 1, PTE, Kinds::Leaf, Role::MemoryType, "guarded", MPC8XX),
-    f("SPECIAL", 5, 1, PTE, Kinds::Leaf, Role::Software, "special", MPC8XX),
+    f("ACCESSED", 5, 1, PTE, Kinds::Leaf, Role::Ignored, "referenced", MPC8XX),
     f("EXEC", 6, 1, PTE, Kinds::Leaf, Role::Grant(EXECUTE), "execute", MPC8XX),
-    f("ACCESSED", 7, 1, PTE, Kinds::Leaf, Role::Ignored, "referenced", MPC8XX),
+    f("SPECIAL", 7, 1, PTE, Kinds::Leaf, Role::Software, "special", MPC8XX),
     f("DIRTY", 8, 1, PTE, Kinds::Leaf, Role::Dirty, "changed", MPC8XX),
     f("RO", 9, 2, PTE, Kinds::Leaf, Role::Deny(Perm::WRITE), "3: read only; 0: writable",
         MPC8XX),

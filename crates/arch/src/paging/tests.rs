@@ -37,10 +37,10 @@ fn kernel_protections_have_the_kernels_values() {
         (&BOOK3S32_TREE, 1, Perm::KERNEL_RWX, Recent, 0x795),
         (&BOOK3S32_TREE_6_6, 1, Perm::KERNEL_RW, Recent, 0x591),
         (&BOOK3S32_TREE_6_6, 1, Perm::KERNEL_ROX, Recent, 0x311),
-        (&MPC8XX_TREE, 1, Perm::KERNEL_RW, Recent, 0x185),
-        (&MPC8XX_TREE, 1, Perm::KERNEL_RO, Recent, 0x685),
-        (&MPC8XX_TREE, 1, Perm::KERNEL_ROX, Recent, 0x6c5),
-        (&MPC8XX_TREE, 1, Perm::KERNEL_RWX, Recent, 0x1c5),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RW, Recent, 0x125),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RO, Recent, 0x625),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_ROX, Recent, 0x665),
+        (&MPC8XX_TREE, 1, Perm::KERNEL_RWX, Recent, 0x165),
     ];
     for &(format, level, perm, style, value) in rows {
         let raw = format.encode_leaf_as(level, PhysAddr(0), perm, style);
@@ -98,7 +98,7 @@ fn formats_by_kernel() {
     assert_eq!(name(Arch::Ppc64le, 12), Some("powerpc radix 4k"));
     assert_eq!(name(Arch::Arm64, 14), Some("arm64 16k 48-bit"));
     assert_eq!(name(Arch::Arm64, 16), Some("arm64 64k 48-bit"));
-    assert_eq!((name(Arch::Ppc32, 12), name(Arch::X86_64, 16)), (None, None));
+    assert_eq!((name(Arch::Ppc32, 12), name(Arch::X86_64, 16)), (Some("powerpc 8xx"), None));
     let shifts = |f: &Format| f.leaf_shifts().collect::<Vec<_>>();
     assert_eq!(shifts(&X86_64_4LEVEL), [30, 21, 12]);
     assert_eq!(shifts(&RADIX_64K), [30, 21, 16]);

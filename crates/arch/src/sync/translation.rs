@@ -101,6 +101,14 @@ impl TranslationRow {
     }
 }
 
+/// Whether a CPU's own stores to the tables and its own invalidations take effect in the order of
+/// its program, without barriers: on x86, and on 8xx, where the only CPU walks by its program.
+/// (8xx: deduced from what Linux leaves out, include/asm/nohash/tlbflush.h of 6.12.)
+#[must_use]
+pub fn walks_in_order(arch: Arch, features: Features) -> bool {
+    arch == Arch::X86_64 || arch == Arch::Ppc32 && features.contains(Features::PPC_8XX)
+}
+
 /// The arrows of an unmap or tightening on `arch` with `features`, in order.
 #[must_use]
 pub fn translation_chain(arch: Arch, features: Features) -> Vec<&'static TranslationRow> {

@@ -21,6 +21,7 @@
 //! Not modelled: instructions fetched through the old translation that still wait in the pipeline
 //! of another CPU; nXS variants; FEAT_ETS.
 
+use textbed_arch::sync::translation::walks_in_order;
 use textbed_arch::{
     Arch, Features, SpaceId,
     effect::{Barrier, Domain, Reach, TlbScope},
@@ -140,13 +141,8 @@ pub(crate) struct Completed {
 }
 
 /// Whether an invalidation by an instruction is complete when it is issued.
-pub(crate) fn at_once(arch: Arch, reach: Reach) -> bool {
-    arch == Arch::X86_64 && reach == Reach::Local
-}
-
-/// Whether a changed entry is visible to all walks as soon as it is stored.
-pub(crate) fn walks_see_stores(arch: Arch) -> bool {
-    arch == Arch::X86_64
+pub(crate) fn at_once(arch: Arch, features: Features, reach: Reach) -> bool {
+    walks_in_order(arch, features) && (reach == Reach::Local || arch != Arch::X86_64)
 }
 
 impl Issued {
@@ -203,8 +199,7 @@ impl Issued {
         self.sealed = true;
         let sees = match barrier {
             Barrier::DsbFull | Barrier::DsbStore => arch == Arch::Arm64,
-            Barrier::Ptesync => arch.is_powerpc(),
-            _ => false,
+            barrier => barrier.orders_tables(arch),
         };
         if sees {
             completed.seen = std::mem::take(&mut self.changed);
@@ -222,15 +217,13 @@ impl Issued {
             (Barrier::DsbFull, Reach::Broadcast) => {
                 arch == Arch::Arm64 && domain != Domain::NonShareable
             }
-            (Barrier::Ptesync, Reach::Local) => arch.is_powerpc(),
-            (Barrier::Ptesync, Reach::Broadcast) => arch.is_powerpc() && p.announced,
-            _ => false,
+            (barrier, Reach::Local) => barrier.orders_tables(arch),
+            (barrier, Reach::Broadcast) => barrier.orders_tables(arch) && p.announced,
         };
         let first = leaves_at_first(arch, features);
         let seconds = match barrier {
             Barrier::DsbFull => arch == Arch::Arm64 && domain != Domain::NonShareable,
-            Barrier::Ptesync => arch.is_powerpc(),
-            _ => false,
+            barrier => barrier.orders_tables(arch),
         };
         self.pending.retain_mut(|p| {
             let waits = p.half && p.second != Second::Issued;

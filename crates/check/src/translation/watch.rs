@@ -141,7 +141,7 @@ impl Watch {
         let (sees, done) = match barrier {
             Barrier::DsbFull | Barrier::DsbStore => (arch == Arch::Arm64, false),
             // On powerpc what follows the ptesync finds the entry, fetches too.
-            Barrier::Ptesync => (arch.is_powerpc(), true),
+            barrier if barrier.orders_tables(arch) => (true, true),
             _ => (false, false),
         };
         if sees {

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, SIZE, SLEEPS, V5_19, call, needs, never, p, since, takes};
+use super::{ALL_64 as ALL, SIZE, SLEEPS, V5_19, call, needs, never, p, since, takes};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
 use crate::calls::{CallSpec, Param, ParamKind, Returns};
 use crate::facts::V6_2;

@@ -3,7 +3,7 @@
 use textbed_arch::Cite;
 
 use super::keys::{KEY, KEY_LOCKS};
-use super::{ALL, CPUS_HELD, SLEEPS, call, needs, never, p, takes};
+use super::{ALL_64 as ALL, CPUS_HELD, SLEEPS, call, needs, never, p, takes};
 use crate::calls::ParamKind::Cpu;
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{hotplug, stop_machine, text_users};

@@ -48,11 +48,14 @@ joined! {
         hotplug::ROWS,
 }
 
-const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const ALL: &[Arch] = &Arch::ALL;
+/// Of those who patch: on 32-bit powerpc the patcher alone is modelled ([`crate::find_call`]).
+const ALL_64: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
-const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
-const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const NOT_ARM64_OF_64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);
 const V6_11: Version = Version::candidate(6, 11, 1);

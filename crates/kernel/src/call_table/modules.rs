@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, SLEEPS, call, needs, never, p, takes};
+use super::{ALL_64 as ALL, SLEEPS, call, needs, never, p, takes};
 use crate::calls::ParamKind::{Addr, Code, Flags};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::modules;

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, NOT_ARM64, STOPPED, call, needs, p, takes};
+use super::{ALL_64 as ALL, NOT_ARM64_OF_64 as NOT_ARM64, STOPPED, call, needs, p, takes};
 use crate::calls::ParamKind::Addr;
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{kgdb, probes};

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, call, never, p, takes};
+use super::{ALL_64 as ALL, call, never, p, takes};
 use crate::calls::ParamKind::{Addr, Bytes};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{ftrace, static_calls};

@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_ARM64, NOT_POWER, NOT_X86, OPT_IN, POWER, V6_0, V6_1, V6_2, V6_4, V6_6, V6_9,
-    V6_10, V6_13, V6_15, V6_16, V6_18, V6_19, V7_0, X86, row,
+    ALL, ARM64, NOT_ARM64, NOT_POWER, NOT_PPC32, NOT_X86, OPT_IN, POWER, POWER_64, PPC32, V6_0,
+    V6_1, V6_2, V6_4, V6_6, V6_7, V6_9, V6_10, V6_13, V6_15, V6_16, V6_18, V6_19, V7_0, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -27,6 +27,10 @@ const OPT_IN_CITE: Cite = Cite::read(
 const VMALLOC: Cite = Cite::read("Linux 5.19 and 6.12 mm/vmalloc.c");
 const CPA: Cite = Cite::read("Linux 5.19, 6.1, 6.4, 6.12 arch/x86/mm/pat/set_memory.c");
 const ARM_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.12, 6.18 arch/arm64/mm/pageattr.c");
+const HASH_PAGE: Cite = Cite::read(
+    "Linux 6.6, 6.12 arch/powerpc/mm/book3s32/hash_low.S hash_page; linuxppc-dev 2023-09-25, \
+     powerpc/32s: Introduce _PAGE_READ and remove _PAGE_USER (6.7)",
+);
 const PPC_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.8, 6.12 arch/powerpc/mm/pageattr.c");
 
 /// The rows.
@@ -66,7 +70,27 @@ pub(super) const ROWS: &[FactRow] = &[
         Yes,
         Cite::read("Linux 6.1 arch/arm64/Kconfig"),
     ),
-    row(Fact::HugeVmalloc, POWER, None, None, Yes, Cite::read("Linux 5.19 arch/powerpc/Kconfig")),
+    row(
+        Fact::HugeVmalloc,
+        POWER_64,
+        None,
+        None,
+        Yes,
+        Cite::read("Linux 5.19 arch/powerpc/Kconfig"),
+    ),
+    row(
+        Fact::HugeVmalloc,
+        PPC32,
+        None,
+        None,
+        No,
+        Cite::read(
+            "Linux 5.19, 7.0 arch/powerpc/Kconfig (HAVE_ARCH_HUGE_VMAP: of 32-bit 8xx alone)",
+        ),
+    ),
+    row(Fact::HashPageExec, NOT_PPC32, None, None, No, Cite::deduced("a 32-bit function")),
+    row(Fact::HashPageExec, PPC32, None, Some(V6_7), No, HASH_PAGE),
+    row(Fact::HashPageExec, PPC32, Some(V6_7), None, Yes, HASH_PAGE),
     row(Fact::HugeVmallocOptOut, ALL, None, Some(OPT_IN), Yes, OPT_IN_CITE),
     row(Fact::HugeVmallocOptOut, ALL, Some(OPT_IN), None, No, OPT_IN_CITE),
     row(Fact::SizePerNode, ALL, None, Some(V6_13), Yes, VMALLOC),

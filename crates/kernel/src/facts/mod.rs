@@ -15,12 +15,15 @@ use textbed_arch::{Arch, Cite};
 use crate::caps::{Fact, FactRow, Value};
 use crate::version::Version;
 
-/// 64-bit architectures that boot.
-const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+/// Architectures that boot.
+const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
-const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
-const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const POWER_64: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
+const NOT_PPC32: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
+const PPC32: &[Arch] = &[Arch::Ppc32];
+const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const NOT_POWER: &[Arch] = &[Arch::X86_64, Arch::Arm64];
 
 /// The version that has the opt-in (559089e0a93d, first head after 5.18-rc3).
@@ -43,7 +46,7 @@ pub(crate) const V6_18: Version = Version::candidate(6, 18, 1);
 const V6_19: Version = Version::candidate(6, 19, 1);
 const V7_0: Version = Version::candidate(7, 0, 1);
 
-const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
+const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
 const fn row(
     fact: Fact,

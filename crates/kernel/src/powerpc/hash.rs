@@ -12,28 +12,45 @@
 //! KiB, uncached memory, subpage protection), virtual segment numbers as Linux scrambles them (any
 //! will do that differ), the lock around `tlbie`.
 
-use textbed_arch::hashed::{Placed, Rights, Segment};
+use textbed_arch::hashed::{HPT_3_0, Placed, Rights, Segment};
 use textbed_arch::paging::{Field, Format, HASH_TREE_4K, HASH_TREE_64K};
 use textbed_arch::{CpuId, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::Access;
-use textbed_machine::{HashSoftware, Made, Span};
+use textbed_machine::{HashBarriers, HashSoftware, Made, Span};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 use crate::pages::Pages;
+use crate::powerpc::PowerMmu;
 
 /// What the machine needs to know of it; `by_pages`: debug_pagealloc has the linear map made of
 /// the kernel's pages (`htab_init_page_sizes`).
 pub(crate) fn software(pages: Pages, by_pages: bool) -> HashSoftware {
-    let bolted = HPTE_V_BOLTED;
-    if pages.shift() == HASH_TREE_64K.page_shift {
-        let segment = if by_pages { medium_segment } else { segment_of_64k };
-        return HashSoftware { tree: &HASH_TREE_64K, segment, refill, made: made_beside, bolted };
+    let large = pages.shift() == HASH_TREE_64K.page_shift;
+    HashSoftware {
+        tree: if large { &HASH_TREE_64K } else { &HASH_TREE_4K },
+        entries: &HPT_3_0,
+        barriers: &BARRIERS,
+        segment: match (large, by_pages) {
+            (false, false) => segment_of_4k,
+            (false, true) => small_segment,
+            (true, false) => segment_of_64k,
+            (true, true) => medium_segment,
+        },
+        refill,
+        made: if large { made_beside } else { made_inside },
+        bolted: HPTE_V_BOLTED,
     }
-    let segment = if by_pages { small_segment } else { segment_of_4k };
-    HashSoftware { tree: &HASH_TREE_4K, segment, refill, made: made_inside, bolted }
 }
+
+/// `native_hpte_insert()`, `native_flush_hash_range()`.
+const BARRIERS: HashBarriers = HashBarriers {
+    before_new: &[],
+    behind_new: &["ptesync"],
+    before_tlbie: &["ptesync"],
+    behind_tlbie: &["eieio", "tlbsync", "ptesync"],
+};
 
 /// HPTE_V_BOLTED among the four bits that are software's.
 const HPTE_V_BOLTED: u64 = 2;
@@ -196,7 +213,7 @@ impl Kernel {
 
     /// Pages of a range whose leaf says that an entry was made of it.
     pub(crate) fn hash_made(&self, start: VirtAddr, len: u64) -> Vec<VirtAddr> {
-        if !self.machine.is_hashed() {
+        if self.power_mmu() != Some(PowerMmu::Hash64) {
             return Vec::new();
         }
         let hashed = self.machine.format().field("H_HASHED").map_or(0, Field::mask);
@@ -225,8 +242,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Takes kernel mappings away: on hashed tables each cleared leaf that has an entry flushes it
-    /// (`pte_update`).
+    /// Takes kernel mappings away: on hashed tables of 64 bits each cleared leaf that has an entry
+    /// flushes it (`pte_update`).
     pub(crate) fn unmap_kernel(
         &mut self,
         cpu: CpuId,

@@ -2,18 +2,20 @@
 //!
 //! Modelled: the checks of change_memory_attr in order, page by page changes with a full flush of
 //! the kernel's PID each, holes skipped in silence, large leaves refused with a WARN; with hashed
-//! tables entries that were made flushed in batches, and whatever is not vmalloc's refused. From:
-//! Linux 5.19, 6.8 and 6.12 arch/powerpc/mm/pageattr.c. Not modelled: ppc32, the dirty bit, the IO
-//! region, batches that end with a page of the tables. The direct map is never touched, and nothing
-//! is purged.
+//! tables entries that were made flushed in batches, and whatever is not vmalloc's refused. On
+//! 32-bit each page is flushed by itself, and what blocks map has no leaf: it is skipped silently.
+//! From: Linux 5.19, 6.8, 6.12 and 7.0 arch/powerpc/mm/pageattr.c. Not modelled: the dirty bit, the
+//! IO region, batches that end with a page of the tables, larger pages of 8xx. The direct map is
+//! never touched, and nothing is purged.
 
-use textbed_arch::{CpuId, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
 use textbed_machine::Span;
 
 use crate::errno::EINVAL;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::powerpc::PowerMmu;
 use crate::set_memory::Change;
 
 impl Kernel {
@@ -44,11 +46,19 @@ impl Kernel {
             return Ok(-EINVAL);
         };
         // Linux takes the table index from the low bits alone: other quadrants would alias the
-        // kernel's tables.
-        if start.0 >> 60 != 0xc || !self.machine.format().is_canonical(VirtAddr(end - 1)) {
+        // kernel's tables. On 32-bit the size of a range wraps.
+        let kernels = if self.arch == Arch::Ppc32 {
+            self.arch.is_kernel_address(start)
+        } else {
+            start.0 >> 60 == 0xc
+        };
+        if !kernels || !self.machine.format().is_canonical(VirtAddr(end - 1)) {
             return Err(Stop::not_modelled("page attributes outside the kernel's quadrant"));
         }
-        if self.machine.is_hashed() && !self.layout.vmalloc.contains(start) {
+        if self.power_mmu() == Some(PowerMmu::Soft8xx) && self.layout.direct_map.contains(start) {
+            return Err(Stop::not_modelled("permissions of 8xx's larger pages"));
+        }
+        if self.power_mmu() == Some(PowerMmu::Hash64) && !self.layout.vmalloc.contains(start) {
             self.warn_once(cpu, "pageattr: region", WarnReason::BadArgument, addr);
             self.refuse(cpu, no_flags, what, RefusalReason::NotAnArea, start, bytes);
             return Ok(-EINVAL);
@@ -65,10 +75,10 @@ impl Kernel {
             }
             let at = leaf.virt;
             self.machine.protect(cpu, SpaceId::KERNEL, at, self.pages.bytes(), set, clear)?;
-            if !self.machine.is_hashed() {
+            if self.power_mmu() == Some(PowerMmu::Radix) {
                 self.machine.op_named(cpu, "ptesync", 0)?;
-                self.power_flush_kernel(cpu)?;
             }
+            self.power_flush_kernel(cpu, at.0, at.0 + self.pages.bytes())?;
         }
         // Leaves are changed in lazy mode: their entries go together at its end.
         self.hash_flush(cpu, &made, true)?;

@@ -19,6 +19,7 @@ use crate::errno::{EINVAL, EPERM, ERANGE};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
+use crate::powerpc::PowerMmu;
 
 /// PID of the first CPU's patching space; each CPU has the next.
 pub(crate) const PATCH_PID: u16 = 1;
@@ -60,8 +61,11 @@ pub(crate) fn patch_uint(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
     patch_value(k, cpu, args.addr(0), &bytes)
 }
 
-/// `patch_ulong(addr, val)`: -EINVAL unless aligned.
+/// `patch_ulong(addr, val)`: -EINVAL unless aligned; on 32-bit `patch_uint`.
 pub(crate) fn patch_ulong(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if k.arch == Arch::Ppc32 {
+        return patch_uint(k, cpu, args);
+    }
     let value = args.get(1);
     let little = k.arch.is_little_endian();
     let bytes = if little { value.to_le_bytes() } else { value.to_be_bytes() };
@@ -100,7 +104,7 @@ fn prefixed(arch: Arch, code: &[u8]) -> bool {
     word.is_some_and(|b| {
         let word =
             if arch == Arch::Ppc64le { u32::from_le_bytes(b) } else { u32::from_be_bytes(b) };
-        word >> 26 == 1
+        word >> 26 == 1 && arch != Arch::Ppc32
     })
 }
 
@@ -231,7 +235,7 @@ impl Kernel {
     /// Where the alias lives: without radix in the vmalloc page.
     pub(crate) fn patch_alias(&self) -> &'static str {
         match self.caps.word(Fact::PatchAlias) {
-            "mm-if-radix-smp" if self.machine.is_hashed() => "vm-area",
+            "mm-if-radix-smp" if self.power_mmu() != Some(PowerMmu::Radix) => "vm-area",
             word => word,
         }
     }
@@ -250,7 +254,7 @@ impl Kernel {
             let space = SpaceId::KERNEL;
             self.machine.map(cpu, space, at, phys, bytes, shift, perm)?;
             // A hashed entry has its own, when it is made.
-            if !self.machine.is_hashed() {
+            if self.power_mmu() == Some(PowerMmu::Radix) {
                 self.machine.op_named(cpu, "ptesync", 0)?;
             }
             return Ok(Alias { at, window, irqs, back: None, space, pid: 0 });
@@ -287,7 +291,7 @@ impl Kernel {
             self.machine.op_with(cpu, tlbiel, &[rb, u64::from(alias.pid)])?;
             self.machine.op_named(cpu, "ptesync", 0)?;
         } else {
-            self.power_flush_kernel(cpu)?;
+            self.power_flush_kernel(cpu, alias.at.0, alias.at.0 + self.pages.bytes())?;
         }
         self.close_window(cpu, alias.window);
         self.machine.set_irqs(cpu, alias.irqs);

@@ -1,16 +1,19 @@
-//! powerpc radix TLB flushes of kernel addresses: the whole of PID 0, whatever the range.
+//! powerpc TLB flushes of kernel addresses: with radix the whole of PID 0, whatever the range; with
+//! hashed tables of 32 bits the entries that were made; on 8xx a page, or everything.
 //!
 //! Modelled: tlbie with its barriers, and one more on POWER9 whose tlbie passes stores; without
 //! tlbie an interrupt to all CPUs and tlbiel. From: Linux 6.12 and 6.19
-//! arch/powerpc/mm/book3s64/radix_tlb.c (`_tlbie_pid`, `fixup_tlbie_pid`), radix_pgtable.c. Not
-//! modelled: H_RPT_INVALIDATE, the sets that tlbiel steps through on POWER9.
+//! arch/powerpc/mm/book3s64/radix_tlb.c (`_tlbie_pid`, `fixup_tlbie_pid`), radix_pgtable.c; 5.19
+//! and 6.12 arch/powerpc/include/asm/book3s/32/tlbflush.h, asm/nohash/tlbflush.h. Not modelled:
+//! H_RPT_INVALIDATE, the sets that tlbiel steps through on POWER9.
 
-use textbed_arch::{CpuId, Features, VirtAddr};
+use textbed_arch::{CpuId, FRAME_BYTES, Features, VirtAddr};
 use textbed_machine::{Machine, MachineError};
 
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
+use crate::powerpc::PowerMmu;
 
 /// RB of a tlbie that names a PID and no address (IS = 1).
 const RB_IS_PID: u64 = 1 << 10;
@@ -24,12 +27,37 @@ impl Kernel {
         ap << 5
     }
 
-    /// `radix__flush_tlb_kernel_range`; with hashed tables an empty function.
-    pub(crate) fn power_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        if self.machine.is_hashed() {
+    /// `flush_tlb_kernel_range`; with hashed tables of 64 bits an empty function.
+    pub(crate) fn power_flush_kernel(
+        &mut self,
+        cpu: CpuId,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Stop> {
+        match self.power_mmu() {
+            Some(PowerMmu::Radix) => self.radix_flush_kernel(cpu),
             // Nothing: leaves that change flush their entries.
-            return Ok(());
+            Some(PowerMmu::Hash64) | None => Ok(()),
+            Some(PowerMmu::Hash32) => self.hash32_flush(cpu, start, end),
+            Some(PowerMmu::Soft8xx) => self.mpc8xx_flush_kernel(cpu, start, end),
         }
+    }
+
+    /// On 8xx, which has one CPU.
+    fn mpc8xx_flush_kernel(&mut self, cpu: CpuId, start: u64, end: u64) -> Result<(), Stop> {
+        let start = start & !(FRAME_BYTES - 1);
+        if end.saturating_sub(start) <= FRAME_BYTES {
+            self.machine.tlbi(cpu, "tlbie", VirtAddr(start), FRAME_BYTES, 0)?;
+            return Ok(self.machine.op_named(cpu, "sync", 0)?);
+        }
+        for op in ["sync", "tlbia", "isync"] {
+            self.machine.op_named(cpu, op, 0)?;
+        }
+        Ok(())
+    }
+
+    /// `radix__flush_tlb_kernel_range`.
+    fn radix_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
         if self.features.contains(Features::PPC_TLBIE) {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let row = instruction(self.arch, "tlbie")?;

@@ -9,7 +9,6 @@ use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, LeafChange, OpId, View};
 
 use super::{Found, Mapping, Run};
-use crate::spaces::is_kernel;
 use crate::tlb::Replaced;
 use crate::{Machine, MapError};
 
@@ -84,7 +83,8 @@ impl Machine {
                 let here = at + (n << leaf_shift);
                 self.clear_way(cpu, table, level, VirtAddr(here))?;
                 let raw = first & !phys.0 | (frame + (n << leaf_shift));
-                bytes.extend_from_slice(&self.format.entry_to_bytes(raw));
+                let entry = self.format.entry_to_bytes(raw);
+                bytes.extend_from_slice(self.format.stored(&entry));
             }
             let entry = self.format.entry_addr(table, level, VirtAddr(at));
             let entry = entry.ok_or(MapError::OutsideMemory { phys: table })?;
@@ -195,7 +195,7 @@ impl Machine {
         virt: VirtAddr,
         raw: u64,
     ) -> Result<(), MapError> {
-        if self.arch() != Arch::X86_64 || space != SpaceId::KERNEL || !is_kernel(virt) {
+        if self.arch() != Arch::X86_64 || space != SpaceId::KERNEL || !self.is_kernel(virt) {
             return Ok(());
         }
         let roots: Vec<PhysAddr> = self.spaces.iter().skip(1).map(|s| s.root).collect();

@@ -5,16 +5,17 @@
 //! the tree and makes an entry ([`Machine::refill`]); what it makes of a leaf is the software's
 //! ([`HashSoftware`]). To everybody else a translation appears when its entry is made and goes when
 //! that is removed: the tree's edits concern no CPU and emit nothing. Bolted entries stand for no
-//! leaf. Entries are Power ISA 3.0's.
+//! leaf. The format of tree and entries is the software's, too. Blocks, which go before the table
+//! on 32-bit, are in `blocks`.
 //!
 //! Modelled: both groups, entries given up where these are full, an interrupt's context
-//! synchronisation, the barrier behind a new entry. Not modelled: processes (the kernel's addresses
-//! alone), misses of segments, hypervisors' calls, the lock of an entry.
+//! synchronisation, barriers around new entries and invalidations. Not modelled: processes (the
+//! kernel's addresses alone), misses of segments, hypervisors' calls, the lock of an entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use textbed_arch::hashed::{
-    GROUP, HPT_3_0, HashEntry, HashError, HashFormat, HashMemory, HashRefusal, HashTable, Placed,
+    Block, GROUP, HashEntry, HashError, HashFormat, HashMemory, HashRefusal, HashTable, Placed,
     Rights, Segment, Slot,
 };
 use textbed_arch::paging::Format;
@@ -24,7 +25,7 @@ use textbed_event::{Access, FaultReason, LeafChange, OpId};
 use super::edit::Runs;
 use super::{Mapping, Run};
 use crate::memory::Memory;
-use crate::spaces::{Space, is_kernel};
+use crate::spaces::Space;
 use crate::tlb::TlbEntry;
 use crate::{Machine, MachineError, MapError};
 
@@ -33,6 +34,10 @@ use crate::{Machine, MachineError, MapError};
 pub struct HashSoftware {
     /// The tree that it keeps. Each entry is made for a page of that.
     pub tree: &'static Format,
+    /// The entries that the CPUs read.
+    pub entries: &'static HashFormat,
+    /// Its barriers.
+    pub barriers: &'static HashBarriers,
     /// The segment of an address; `None` where it makes none.
     pub segment: fn(VirtAddr) -> Option<Segment>,
     /// What its handler makes of a leaf for an access: the leaf as it is then, and the entry's
@@ -53,26 +58,53 @@ pub struct Made {
     pub beside: Option<u64>,
 }
 
+/// Instructions without operands that software executes around its changes of entries.
+#[derive(Clone, Copy, Debug)]
+pub struct HashBarriers {
+    /// Before a new entry is valid.
+    pub before_new: &'static [&'static str],
+    /// Behind it.
+    pub behind_new: &'static [&'static str],
+    /// Between entries that were made invalid and the `tlbie`s of their pages.
+    pub before_tlbie: &'static [&'static str],
+    /// Behind these.
+    pub behind_tlbie: &'static [&'static str],
+}
+
 /// The table, and what it was made for.
 #[derive(Clone)]
 pub(crate) struct Hashed {
-    format: &'static HashFormat,
     table: HashTable,
     software: HashSoftware,
     /// For which address each entry is: an entry does not tell.
     homes: BTreeMap<u64, VirtAddr>,
+    /// Pages for which an entry was made since it was last dropped by name, given up or not.
+    made: BTreeSet<VirtAddr>,
+    /// Blocks of loads and stores, and of fetches, of every CPU.
+    pub(super) data_blocks: Vec<Block>,
+    pub(super) fetch_blocks: Vec<Block>,
 }
 
 /// The machine's memory as the table's words.
-struct Words<'a>(&'a mut Memory);
+struct Words<'a>(&'a mut Memory, &'static HashFormat);
 
 impl HashMemory for Words<'_> {
     fn word(&self, addr: PhysAddr) -> Option<u64> {
-        self.0.word(addr).map(u64::from_be_bytes)
+        word(self.0, self.1, addr)
     }
 
     fn set_word(&mut self, addr: PhysAddr, value: u64) -> bool {
-        self.0.write(addr, &value.to_be_bytes()).is_ok()
+        let bytes = value.to_be_bytes();
+        let from = bytes.len() - self.1.word_bytes as usize;
+        self.0.write(addr, &bytes[from..]).is_ok()
+    }
+}
+
+fn word(memory: &Memory, format: &HashFormat, addr: PhysAddr) -> Option<u64> {
+    if format.word_bytes == 4 {
+        memory.half_word(addr, true).map(u64::from)
+    } else {
+        memory.word(addr).map(u64::from_be_bytes)
     }
 }
 
@@ -95,7 +127,7 @@ impl Machine {
         software: HashSoftware,
         group_bits: u32,
     ) -> Result<(), MachineError> {
-        let format = &HPT_3_0;
+        let format = software.entries;
         let group_bits = group_bits.max(format.least_group_bits());
         let mut table = HashTable { base: PhysAddr(0), group_bits };
         let frames = format.table_bytes(table) / FRAME_BYTES;
@@ -108,7 +140,10 @@ impl Machine {
         self.format = software.tree;
         let root = self.new_table(0)?;
         self.spaces = vec![Space::new(root)];
-        self.hashed = Some(Hashed { format, table, software, homes: BTreeMap::new() });
+        let (homes, made) = (BTreeMap::new(), BTreeSet::new());
+        let (data_blocks, fetch_blocks) = (Vec::new(), Vec::new());
+        let hashed = Hashed { table, software, homes, made, data_blocks, fetch_blocks };
+        self.hashed = Some(hashed);
         Ok(())
     }
 
@@ -120,10 +155,12 @@ impl Machine {
 
     /// The entry for an address, and its segment.
     fn hash_find(&self, virt: VirtAddr) -> Result<(Segment, Slot), FaultReason> {
-        let h = self.hashed.as_ref().filter(|_| is_kernel(virt)).ok_or(FaultReason::NotPresent)?;
+        let h = self.hashed.as_ref().filter(|_| self.is_kernel(virt));
+        let h = h.ok_or(FaultReason::NotPresent)?;
         let segment = (h.software.segment)(virt).ok_or(FaultReason::NotPresent)?;
-        let mut read = |addr| self.memory.word(addr).map(u64::from_be_bytes);
-        match h.format.find(h.table, &segment, virt, &mut read) {
+        let format = h.software.entries;
+        let mut read = |addr| word(&self.memory, format, addr);
+        match format.find(h.table, &segment, virt, &mut read) {
             Ok(slot) => Ok((segment, slot)),
             Err(HashRefusal::OutsideMemory { .. }) => Err(FaultReason::NoMemory),
             Err(_) => Err(FaultReason::NotPresent),
@@ -133,17 +170,23 @@ impl Machine {
     /// What an entry maps.
     fn hash_mapping(&self, virt: VirtAddr, segment: &Segment, slot: &Slot) -> Option<Mapping> {
         let h = self.hashed.as_ref()?;
-        let entry = h.format.decode_entry(slot.words, segment)?;
+        let format = h.software.entries;
+        let entry = format.decode_entry(slot.words, segment)?;
         // The kernel's segments are every process's.
-        let perm = h.format.effective(&entry.rights, segment) | Perm::GLOBAL;
+        let perm = format.effective(&entry.rights, segment) | Perm::GLOBAL;
         let (phys, shift) = (entry.frame, entry.shift);
         Some(Mapping { virt: virt.align_down(shift), phys, shift, perm, raw: slot.words[1] })
     }
 
     /// The translation that the hashed table gives now.
     pub(crate) fn walk_hashed(&self, virt: VirtAddr) -> Result<TlbEntry, FaultReason> {
-        let (segment, slot) = self.hash_find(virt)?;
-        let m = self.hash_mapping(virt, &segment, &slot).ok_or(FaultReason::NotPresent)?;
+        let m = match self.block_at(virt) {
+            Some(block) => block,
+            None => {
+                let (segment, slot) = self.hash_find(virt)?;
+                self.hash_mapping(virt, &segment, &slot).ok_or(FaultReason::NotPresent)?
+            }
+        };
         if self.memory.check(m.phys, 1 << m.shift).is_err() {
             return Err(FaultReason::NoMemory);
         }
@@ -162,19 +205,27 @@ impl Machine {
         })
     }
 
-    /// The bolted entry for an address.
+    /// The block or the bolted entry for an address.
     pub(super) fn bolted(&self, virt: VirtAddr) -> Option<Mapping> {
+        if let Some(block) = self.block_at(virt) {
+            return Some(block);
+        }
         let h = self.hashed.as_ref()?;
         let (segment, slot) = self.hash_find(virt).ok()?;
-        let bolted = h.format.software(slot.words) & h.software.bolted != 0;
+        let bolted = h.software.entries.software(slot.words) & h.software.bolted != 0;
         self.hash_mapping(virt, &segment, &slot).filter(|_| bolted)
     }
 
     /// The interrupt of an access that no entry grants: its handler makes one from the tree's leaf,
     /// if that does. Whether it did.
     pub(crate) fn refill(&mut self, cpu: CpuId, virt: VirtAddr, access: Access) -> bool {
-        let Some(h) = self.hashed.as_ref().filter(|_| is_kernel(virt)) else { return false };
+        let Some(h) = self.hashed.as_ref().filter(|_| self.is_kernel(virt)) else { return false };
         let software = h.software;
+        // What a block or a segment refuses is no matter of an entry.
+        let barred = (software.segment)(virt).is_none_or(|s| s.no_execute);
+        if self.block_at(virt).is_some() || access == Access::Exec && barred {
+            return false;
+        }
         let page = virt.align_down(self.format.page_shift);
         let Ok(found) = self.collect(SpaceId::KERNEL, page.0, page.0) else { return false };
         let Some(f) = found.first().filter(|f| f.level == self.format.last_level()) else {
@@ -218,9 +269,9 @@ impl Machine {
         rights: &Rights,
     ) -> Result<(), MapError> {
         let Some(h) = self.hashed.as_ref() else { return Ok(()) };
-        let format = h.format;
+        let format = h.software.entries;
         let before = self.hash_mapping(page, segment, slot);
-        format.protect(&mut Words(&mut self.memory), slot, rights).map_err(no_room)?;
+        format.protect(&mut Words(&mut self.memory, format), slot, rights).map_err(no_room)?;
         if let (Some(before), Ok((_, now))) = (before, self.hash_find(page))
             && let Some(after) = self.hash_mapping(page, segment, &now)
         {
@@ -247,26 +298,39 @@ impl Machine {
             changed: true,
             software: 0,
         };
+        let barriers = self.hashed.as_ref().map(|h| h.software.barriers);
+        self.hash_barriers(cpu, barriers.map_or(&[], |b| b.before_new));
         let mut placed = self.hash_insert(page, &entry);
         if placed == Err(MapError::OutOfMemory) {
             self.hash_evict(cpu, page)?;
             placed = self.hash_insert(page, &entry);
         }
         let placed = placed?;
+        if let Some(h) = self.hashed.as_mut() {
+            h.made.insert(page);
+        }
         let Ok((segment, slot)) = self.hash_find(page) else { return Ok(placed) };
         if let Some(m) = self.hash_mapping(page, &segment, &slot) {
             self.hash_changed(cpu, &Mapping { perm: Perm::empty(), ..m }, m.perm);
         }
-        let _ = self.op_named(cpu, "ptesync", 0);
+        self.hash_barriers(cpu, barriers.map_or(&[], |b| b.behind_new));
         Ok(placed)
+    }
+
+    /// Instructions of the table, without operands.
+    fn hash_barriers(&mut self, cpu: CpuId, names: &[&str]) {
+        for name in names {
+            let _ = self.op_named(cpu, name, 0);
+        }
     }
 
     fn hash_insert(&mut self, virt: VirtAddr, entry: &HashEntry) -> Result<Placed, MapError> {
         let range = MapError::BadRange { virt, len: 1 << entry.shift };
         let Some(h) = self.hashed.as_mut() else { return Err(range) };
         let segment = (h.software.segment)(virt).ok_or(range)?;
-        let mut memory = Words(&mut self.memory);
-        let placed = h.format.insert(&mut memory, h.table, &segment, virt, entry);
+        let format = h.software.entries;
+        let mut memory = Words(&mut self.memory, format);
+        let placed = format.insert(&mut memory, h.table, &segment, virt, entry);
         let placed = placed.map_err(no_room)?;
         h.homes.insert(placed.addr.0, virt);
         Ok(placed)
@@ -278,12 +342,13 @@ impl Machine {
         let Some(h) = self.hashed.as_ref() else { return Ok(()) };
         let segment = (h.software.segment)(virt).ok_or(MapError::OutOfMemory)?;
         for secondary in [false, true] {
-            let group = h.format.group(h.table, &segment, virt, secondary);
+            let format = h.software.entries;
+            let group = format.group(h.table, &segment, virt, secondary);
             let group = group.ok_or(MapError::OutOfMemory)?.0;
-            let places = (0..GROUP).map(|n| group + n * h.format.entry_bytes());
+            let places = (0..GROUP).map(|n| group + n * format.entry_bytes());
             let mut homes = places.filter_map(|at| h.homes.get(&at).copied());
             if let Some(home) = homes.find(|home| self.bolted(*home).is_none()) {
-                self.hash_drop(cpu, home)?;
+                self.hash_remove(cpu, home)?;
                 return Ok(());
             }
         }
@@ -337,10 +402,26 @@ impl Machine {
     /// # Errors
     /// The table lies outside of memory.
     pub fn hash_drop(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<bool, MapError> {
+        let page = virt.align_down(self.format.page_shift);
+        if let Some(h) = self.hashed.as_mut() {
+            h.made.remove(&page);
+        }
+        self.hash_remove(cpu, virt)
+    }
+
+    /// Pages of a range for which an entry was made that was not dropped by name since.
+    pub fn hash_made(&self, virt: VirtAddr, len: u64) -> Vec<VirtAddr> {
+        let end = VirtAddr(virt.0.saturating_add(len));
+        let made = self.hashed.iter().flat_map(|h| h.made.range(virt..end.max(virt)));
+        made.copied().collect()
+    }
+
+    fn hash_remove(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<bool, MapError> {
         let Ok((segment, slot)) = self.hash_find(virt) else { return Ok(false) };
         let mapping = self.hash_mapping(virt, &segment, &slot);
         let Some(h) = self.hashed.as_mut() else { return Ok(false) };
-        h.format.remove(&mut Words(&mut self.memory), &slot).map_err(no_room)?;
+        let format = h.software.entries;
+        format.remove(&mut Words(&mut self.memory, format), &slot).map_err(no_room)?;
         h.homes.remove(&slot.addr.0);
         if let Some(m) = mapping {
             self.hash_changed(cpu, &m, Perm::empty());
@@ -348,22 +429,21 @@ impl Machine {
         Ok(true)
     }
 
-    /// Drops what is cached of pages on every CPU: `tlbie` by virtual address, with the second one
-    /// that an erratum wants.
+    /// Drops what is cached of pages on every CPU: `tlbie` of each, with the second one that an
+    /// erratum wants.
     pub fn hash_invalidate(&mut self, cpu: CpuId, pages: &[VirtAddr]) {
-        // Instructions of the table without operands, and pages of the kernel.
-        let _ = self.op_named(cpu, "ptesync", 0);
+        let Some(barriers) = self.hashed.as_ref().map(|h| h.software.barriers) else { return };
+        self.hash_barriers(cpu, barriers.before_tlbie);
         let bytes = 1u64 << self.format.page_shift;
         for page in pages {
+            // An instruction of the table, and a page of the kernel.
             let _ = self.tlbi(cpu, "tlbie", *page, bytes, 0);
         }
         if let Some(last) = pages.last().filter(|_| self.has(Features::PPC_TLBIE_STQ)) {
             let _ = self.op_named(cpu, "ptesync", 0);
             let _ = self.tlbi(cpu, "tlbie", *last, bytes, 0);
         }
-        for name in ["eieio", "tlbsync", "ptesync"] {
-            let _ = self.op_named(cpu, name, 0);
-        }
+        self.hash_barriers(cpu, barriers.behind_tlbie);
     }
 
     /// Tells everybody about an entry that changed.
@@ -376,7 +456,7 @@ impl Machine {
     }
 }
 
-fn run_of(before: &Mapping, new: Perm) -> Run {
+pub(super) fn run_of(before: &Mapping, new: Perm) -> Run {
     let shift = before.shift as u8;
     let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
     Run { virt: before.virt.0, phys: before.phys.0, old_phys: before.phys.0, change }

@@ -2,8 +2,10 @@
 //!
 //! [`edit`] maps, unmaps and changes leaves, [`resize`] splits and collapses them; what the tables
 //! say is read here. [`hashed`] has the table of entries that CPUs read instead of trees, where
-//! there is one. Not modelled: the hardware's accessed and dirty bits.
+//! there is one, and [`blocks`] what goes before that. Not modelled: the hardware's accessed and
+//! dirty bits.
 
+mod blocks;
 mod edit;
 mod hashed;
 mod resize;
@@ -13,9 +15,8 @@ use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::LeafChange;
 
 pub(crate) use hashed::Hashed;
-pub use hashed::{HashSoftware, Made};
+pub use hashed::{HashBarriers, HashSoftware, Made};
 
-use crate::spaces::is_kernel;
 use crate::{Machine, MachineError, MapError};
 
 /// One leaf as the tables have it now.
@@ -86,12 +87,16 @@ impl Machine {
     }
 
     pub(crate) fn entry(&self, addr: PhysAddr) -> Option<u64> {
+        if self.format.entry_bytes(0) == 4 {
+            return self.memory.half_word(addr, self.format.big_endian).map(u64::from);
+        }
         self.memory.word(addr).map(|bytes| self.format.entry_from_bytes(bytes))
     }
 
     pub(super) fn set_entry(&mut self, addr: PhysAddr, raw: u64) -> Result<(), MapError> {
         let bytes = self.format.entry_to_bytes(raw);
-        self.memory.write(addr, &bytes).map_err(|_| MapError::OutsideMemory { phys: addr })
+        let stored = self.format.stored(&bytes);
+        self.memory.write(addr, stored).map_err(|_| MapError::OutsideMemory { phys: addr })
     }
 
     /// Checks a range of a space; returns who owns it and its last address.
@@ -115,7 +120,7 @@ impl Machine {
         let span = 1u64.checked_shl(self.format.va_bits).unwrap_or(u64::MAX);
         let whole = self.format.is_canonical(virt)
             && self.format.is_canonical(VirtAddr(last))
-            && is_kernel(virt) == is_kernel(VirtAddr(last))
+            && self.is_kernel(virt) == self.is_kernel(VirtAddr(last))
             && len <= span;
         match self.owner(space, virt).filter(|_| whole) {
             Some(owner) => Ok((owner, last)),

@@ -31,7 +31,8 @@ impl Machine {
         for n in 0..l.entries() {
             let part = self.format.leaf_at_level(f.raw, f.level, below, n);
             let part = part.map_err(|_| none.clone())?;
-            bytes.extend_from_slice(&self.format.entry_to_bytes(part));
+            let entry = self.format.entry_to_bytes(part);
+            bytes.extend_from_slice(self.format.stored(&entry));
         }
         let table = self.new_table(below).map_err(|_| MapError::OutOfMemory)?;
         let raw = self.format.encode_table(f.level, table).map_err(|_| none)?;

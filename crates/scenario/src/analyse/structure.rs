@@ -116,15 +116,17 @@ fn headers(file: &File, known: &Known<'_>, problems: &mut Vec<Problem>) {
 }
 
 fn feature(arch: &Name, name: &Name, once: &mut Once, problems: &mut Vec<Problem>) {
-    for member in check_arch(&arch.value, arch.span, problems).unwrap_or_default() {
-        once.note(format!("feature {member}.{}", name.value), name.span, problems);
-        let known: Vec<&str> = features::named(*member).map(|f| f.name).collect();
-        let before = problems.len();
-        check_name(Sort::Feature, name, Some(&known), problems);
-        if problems.len() > before {
-            return; // once is enough for a group
-        }
+    let members = check_arch(&arch.value, arch.span, problems).unwrap_or_default();
+    if members.is_empty() {
+        return;
     }
+    for member in members {
+        once.note(format!("feature {member}.{}", name.value), name.span, problems);
+    }
+    // Of a group somebody has it.
+    let of_each = members.iter().flat_map(|member| features::named(*member));
+    let known: Vec<&str> = of_each.map(|f| f.name).collect();
+    check_name(Sort::Feature, name, Some(&known), problems);
 }
 
 fn check_errno(name: &str, span: Span, problems: &mut Vec<Problem>) {

@@ -1,8 +1,9 @@
 //! Calls that the runner has itself: machine code, and what a CPU reads in memory.
 //!
 //! A load is one of this CPU's data side, through its own translations, in its byte order. It says
-//! nothing about what a fetch of the same address would return. Not modelled: loads with an order
-//! (`await` is the load-acquire), loads from user space.
+//! nothing about what a fetch of the same address would return. A fetch is one of its instruction
+//! side, which is what is left where no code can be executed (32-bit powerpc). Not modelled: loads
+//! with an order (`await` is the load-acquire), loads from user space.
 
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_kernel::Kernel;
@@ -38,6 +39,8 @@ pub(crate) enum Does {
     Resume,
     /// Loads so many bytes.
     Load(usize),
+    /// Fetches four bytes.
+    Fetch,
     /// Compares bytes in memory with those of `code(…)` or `jit(…)`.
     Compare,
     /// Makes the operand of a TLBI by address.
@@ -49,7 +52,7 @@ const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_INS: [BuiltIn; 9] = [
+pub const BUILT_INS: [BuiltIn; 10] = [
     BuiltIn {
         name: "call",
         params: "entry, args…",
@@ -75,6 +78,13 @@ pub const BUILT_INS: [BuiltIn; 9] = [
     load("load_u16", 2, "loads 16 bits on this CPU, in its byte order"),
     load("load_u32", 4, "loads 32 bits on this CPU, in its byte order"),
     load("load_u64", 8, "loads 64 bits on this CPU, in its byte order"),
+    BuiltIn {
+        name: "fetch_u32",
+        params: "addr",
+        returns: "the value",
+        doc: "fetches 32 bits of code on this CPU, in its byte order, and executes nothing",
+        does: Does::Fetch,
+    },
     BuiltIn {
         name: "memcmp",
         params: "addr, code",
@@ -118,7 +128,7 @@ impl BuiltIn {
             (Does::TlbiOperand, args) if args.len() != 2 => {
                 wrong("`__TLBI_VADDR` takes an address and an ASID", "wrong number of arguments")
             }
-            (Does::Load(_), args) if args.len() != 1 => {
+            (Does::Load(_) | Does::Fetch, args) if args.len() != 1 => {
                 let message = format!("`{}` takes one argument, the address", self.name);
                 wrong(&message, "wrong number of arguments")
             }
@@ -160,6 +170,21 @@ pub(super) fn load_value(
         .load(cpu, addr, part)
         .map_err(|fault| Stop::Died(format!("{call}: fault: {fault}")))?;
     Ok(Value::number(if little { u64::from_le_bytes(word) } else { u64::from_be_bytes(word) }))
+}
+
+/// Fetches a word.
+pub(super) fn fetch_value(
+    kernel: &mut Kernel,
+    cpu: CpuId,
+    call: &Call,
+    addr: VirtAddr,
+) -> Result<Value, Stop> {
+    let died = |what: String| Stop::Died(format!("{call}: {what}"));
+    let got = kernel.machine_mut().fetch(cpu, addr, 4).map_err(|f| died(format!("fault: {f}")))?;
+    let word = got.bytes.get(..4).and_then(|b| b.try_into().ok()).unwrap_or_default();
+    let little = kernel.arch().is_little_endian();
+    let word = if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
+    Ok(Value::number(word.into()))
 }
 
 /// Compares memory with `expected`: 0 if equal, else 1.

@@ -160,6 +160,7 @@ impl<'a> KernelWorld<'a> {
         let mut args = call.args.iter();
         let addr = VirtAddr(plain(args.next().ok_or_else(wrong)?, env, call.name.span)?);
         let value = match (does, args.next()) {
+            (Does::Fetch, _) => builtin::fetch_value(&mut self.kernel, cpu, call, addr)?,
             (Does::Load(len), _) => builtin::load_value(&mut self.kernel, cpu, call, addr, len)?,
             (_, Some(code)) => {
                 let expected = bytes(self.kernel.arch(), code)?;

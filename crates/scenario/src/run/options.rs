@@ -58,7 +58,10 @@ fn features(file: &File, options: &RunOptions) -> Result<Features, BootError> {
     let mut features = Features::default_for(arch);
     for header in &file.headers {
         let Header::Feature { arch: whose, name, value } = &header.value else { continue };
-        if arches::resolve(&whose.value).is_some_and(|members| members.contains(&arch)) {
+        let members = arches::resolve(&whose.value).unwrap_or_default();
+        // Of a group the name need not be everybody's.
+        let theirs = members.len() == 1 || Features::by_name(arch, &name.value).is_some();
+        if members.contains(&arch) && theirs {
             features = set(features, arch, &name.value, &value.value)
                 .map_err(|message| wrong(name.span.to(value.span), message, None))?;
         }
