@@ -259,6 +259,10 @@ fn prepare(bed: &mut Bed, row: &Row, data: u64, target: u64) {
             bed.cpus[0].set_general(4, sp - 64).unwrap();
         }
         (Arch::X86_64, "ret") => bed.store(sp, &target.to_le_bytes()),
+        // A range: two pages of 4 KiB (TG 1), in units of them.
+        (Arch::Arm64, name) if name.starts_with("tlbi r") => {
+            (0..31).for_each(|n| set(n, (1 << 46) | ((data >> 12) & ((1 << 37) - 1))));
+        }
         (Arch::Arm64, "eret") => [(0, 5), (1, target)].into_iter().for_each(|(n, v)| set(n, v)),
         (_, "rfid") => set(3, target),
         // IS = 0: one address.
