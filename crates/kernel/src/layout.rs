@@ -68,7 +68,7 @@ pub struct MapRow {
 }
 
 /// The start of a vmalloc area that begins behind the direct map, with a hole of
-/// [`VMALLOC_OFFSET`] or more between.
+/// 16 MiB or more between.
 pub const BEHIND_MEMORY: u64 = 0;
 /// That hole on 32-bit powerpc, which ends at a multiple of it.
 const VMALLOC_OFFSET: u64 = 16 << 20;
