@@ -154,6 +154,42 @@ fn the_linear_map_is_bolted() {
     assert_eq!(bed.call("ptdump_check_wx", &[]), 1);
 }
 
+/// With `rodata=off` boot leaves the image writable; the call makes it what boot else does.
+#[test]
+fn the_image_becomes_read_only_entry_by_entry() {
+    let mut bed = boot("6.12", &[("rodata", "off")]);
+    let text = bed.kernel.layout().text.start;
+    let letters = |bed: &Bed| {
+        bed.kernel.machine().lookup(SpaceId::KERNEL, text).unwrap().perm.letters().to_owned()
+    };
+    store(&mut bed, text.0).unwrap();
+    assert_eq!(letters(&bed), "rwx");
+    bed.trace();
+    bed.call("hash__mark_rodata_ro", &[]);
+    let flush = "
+        0 ptesync
+        0 tlbie: tlb Address broadcast text+0x0
+        0 eieio
+        0 tlbsync
+        0 ptesync
+        0 return 0
+        ";
+    let call = "        0 call hash__mark_rodata_ro\n";
+    expect(&bed.trace(), &format!("{call}        0 leaf text+0x0 1x16M rwx>r-x{flush}"));
+    assert_eq!((letters(&bed).as_str(), store(&mut bed, text.0).is_err()), ("r-x", true));
+    // Once more: nothing changes, and it is flushed all the same.
+    bed.trace();
+    bed.call("hash__mark_rodata_ro", &[]);
+    expect(&bed.trace(), &format!("{call}{flush}"));
+    // Neither with radix, nor where the function is not built.
+    let unbuilt = boot("6.12", &[("STRICT_KERNEL_RWX", "n")]);
+    let radix = boot_with("6.12", POWER, &[], Features::default_for(POWER), 1);
+    for mut bed in [unbuilt, radix] {
+        let refused = bed.try_call("hash__mark_rodata_ro", &[]).unwrap_err();
+        assert!(refused.to_string().contains("without hashed tables"), "{refused}");
+    }
+}
+
 #[test]
 fn patching_goes_through_a_vmalloc_page_in_every_version() {
     for version in ["6.1", "6.12"] {

@@ -55,6 +55,7 @@ const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const POWER_64: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
 const NOT_ARM64_OF_64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_INSN, POWER, V6_11, call, p, since};
+use super::{ADDR_INSN, POWER, POWER_64, V6_11, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag, Insn};
 use crate::calls::{CallSpec, Returns};
 use crate::facts::V6_7;
@@ -32,6 +32,18 @@ pub(super) const ROWS: &[CallSpec] = &[
             powerpc::patching::patch_instructions,
         ),
         Some(V6_7),
+    ),
+    call(
+        "hash__mark_rodata_ro",
+        &[],
+        Returns::Void,
+        POWER_64,
+        "makes the image's entries of hashed tables read-only and executable, as at the end of boot",
+        Cite::read(
+            "Linux 5.19, 6.1, 6.12, 7.0 arch/powerpc/mm/book3s64/hash_pgtable.c, 6.12 hash_native.c \
+             native_hpte_updateboltedpp()",
+        ),
+        powerpc::hash::mark_rodata_ro,
     ),
     call(
         "raw_patch_instruction",

@@ -18,6 +18,7 @@ use textbed_arch::{CpuId, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::Access;
 use textbed_machine::{HashBarriers, HashSoftware, Made, Span};
 
+use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
@@ -171,7 +172,31 @@ fn made_beside(leaf: u64, placed: &Placed) -> Made {
     Made { leaf: leaf | HASHED_64K, beside: Some((index + 1) & 0xf) }
 }
 
+/// `hash__mark_rodata_ro()`: the bolted entries of the image, from its text to the end of its
+/// read-only data, become read-only and executable, each with a flush of its own
+/// (`native_hpte_updateboltedpp`).
+pub(crate) fn mark_rodata_ro(k: &mut Kernel, cpu: CpuId, _: &Args) -> Result<i64, Stop> {
+    if k.power_mmu() != Some(PowerMmu::Hash64) || !k.config.on("STRICT_KERNEL_RWX") {
+        let what = "hash__mark_rodata_ro without hashed tables or STRICT_KERNEL_RWX";
+        return Err(Stop::not_modelled(what));
+    }
+    let shift = k.linear_shift();
+    let start = k.layout.text.start.align_down(shift);
+    for offset in (0..1 << LINEAR_SHIFT).step_by(1 << shift) {
+        let rights = bolted_rights(Perm::KERNEL_ROX);
+        if !k.machine.hash_protect(cpu, start.offset(offset), &rights)? {
+            return Err(Stop::died("could not find page to bolt", start.offset(offset)));
+        }
+    }
+    Ok(0)
+}
+
 impl Kernel {
+    /// `log2` of the pages that the linear map is made of.
+    fn linear_shift(&self) -> u32 {
+        if self.config.on("debug_pagealloc") { self.pages.shift() } else { LINEAR_SHIFT }
+    }
+
     /// The linear map and the image in it, bolted: none of it is in the tree. Up to the end of a
     /// page the image's read-only data follows its text, so that is all of the image's.
     pub(crate) fn hash_bolt_linear(&mut self, cpu: CpuId, text: Perm) -> Result<(), Stop> {
@@ -180,8 +205,7 @@ impl Kernel {
         if !len.is_multiple_of(image) {
             return Err(Stop::not_modelled("a linear map that is not made of pages of 16 MiB"));
         }
-        let by_pages = self.config.on("debug_pagealloc");
-        let shift = if by_pages { self.pages.shift() } else { LINEAR_SHIFT };
+        let shift = self.linear_shift();
         for (from, to, perm) in [(0, image, text), (image, len, Perm::KERNEL_RW)] {
             let (virt, phys) = (start.offset(from), PhysAddr(from));
             let rights = bolted_rights(perm);

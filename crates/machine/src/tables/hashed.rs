@@ -281,6 +281,22 @@ impl Machine {
         Ok(())
     }
 
+    /// Gives the entry for an address other rights, and drops what is cached of it on every CPU;
+    /// whether there was one.
+    ///
+    /// # Errors
+    /// Rights that an entry cannot have, or a table outside of memory.
+    pub fn hash_protect(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        rights: &Rights,
+    ) -> Result<bool, MapError> {
+        let Ok((segment, slot)) = self.hash_find(virt) else { return Ok(false) };
+        self.hash_update(cpu, virt, &segment, &slot, rights)?;
+        Ok(true)
+    }
+
     /// Makes an entry for a page, with the barrier behind it. Where both groups are full
     /// another one goes, which nobody is told of: it stays in use where it is cached.
     fn hash_make(
