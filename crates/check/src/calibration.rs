@@ -124,6 +124,14 @@ pub const CALIBRATION: &[CalibrationRow] = &[
         Proof::Near("scenarios/rules/exec-after-free/bad.tb"),
     ),
     row(
+        "entries that one CPU made invalid without a barrier, and another CPU flushes",
+        WEAK,
+        "the barrier of who flushes orders what it learned of others' stores as it does its own",
+        Cite::read("Linux 6.12, mm: the one who purges flushes for all who unmapped"),
+        Shown::Scenario("scenarios/calibration/purge-elsewhere.tb"),
+        Proof::Near("scenarios/rules/missing-pte-order/bad.tb"),
+    ),
+    row(
         "code that was needed once, freed later by another CPU",
         ALL,
         "nobody has its address after a grace period, and it is flushed before its frames go back",

@@ -14,6 +14,7 @@ use crate::rules::{RuleId, calls, translations};
 use crate::shortcuts::{Shortcut, open};
 use crate::span::{NOWHERE, Span};
 use crate::tables::UNKNOWN_PHYS;
+use crate::translation::told;
 
 /// Reads one stream and reports what is wrong in it.
 #[derive(Debug)]
@@ -188,6 +189,10 @@ impl Live {
         if self.in_act() && !ACT.contains(now.event.kind) {
             self.act_ends(now.cpu());
         }
+        if told::EDGES.contains(now.event.kind) && self.made_visible_by_hand() {
+            let shared = now.event.flags.has(Flags::SHARED);
+            self.told.hear(&now.event.view(), (now.cpu(), now.seq()), shared, self.header.cpus);
+        }
         match now.event.view() {
             View::Fetch { virt, phys, len } => {
                 self.entry_used(now, virt, true);
@@ -334,14 +339,8 @@ impl Live {
                 self.watch.context_sync(now.cpu());
                 self.context_sync(now, cause);
             }
-            View::IpiSent { ipi, .. } => {
-                self.told.sent(ipi, now.cpu(), now.seq());
-                self.ipi_sent(now, ipi);
-            }
-            View::IpiTaken { ipi, .. } => {
-                self.told.taken(ipi, now.cpu());
-                self.ipi_taken(now, ipi);
-            }
+            View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
+            View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
             View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
             View::LockAcquired { lock } => {
                 self.lock_held(now, lock, true);

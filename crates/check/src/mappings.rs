@@ -7,13 +7,14 @@ use textbed_arch::{
 };
 use textbed_event::{ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, OpId, View};
 
+use crate::fetch::clock::Clock;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::memory::BecameExec;
 use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
-use crate::translation::complete::Leaves;
+use crate::translation::complete::{Asked, Leaves};
 use crate::translation::unlinked::Unlinked;
 use crate::translation::{Flush, Old, Target, complete};
 
@@ -153,7 +154,6 @@ impl Live {
             shift,
             cpus: self.cpus.holding(space),
             unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
-            unwalkable_for: 0,
             made_at: old.since.seq,
             since: mark.about(span.first),
             early: None,
@@ -185,7 +185,6 @@ impl Live {
             phys: phys.0,
             cpus: self.cpus.holding(space) & self.cpus.online,
             unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
-            unwalkable_for: 0,
             since: mark.about(span.first),
         });
         if by_hand {
@@ -229,13 +228,14 @@ impl Live {
         let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
         let reach = if widened { Reach::Broadcast } else { reach };
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
-        let issued = if whole { u64::MAX } else { now.seq() };
+        let at = if whole { u64::MAX } else { now.seq() };
+        let asked = Asked { target, reach, at, shown: self.told.shown(now.cpu()) };
         if whole || complete::at_once(self.arch(), self.header.features, reach) {
             let leaves = complete::leaves_at_once(self.arch(), self.header.features, scope);
             let uppers = complete::takes_every_upper(self.arch(), self.header.features);
-            self.close(now, &target, reach, issued, (leaves, uppers));
+            self.close(now, asked, (leaves, uppers));
         } else {
-            self.issued.entry(now.cpu()).or_default().issue(target, reach, now.seq());
+            self.issued.entry(now.cpu()).or_default().issue(asked);
         }
     }
 
@@ -250,11 +250,8 @@ impl Live {
         let arch = self.arch();
         self.watch.barrier(arch, now.cpu(), barrier);
         self.complete_issued(now, barrier, domain);
-        // Behind that: what was issued before this barrier was not ordered by it.
-        if barrier.orders_tables(arch) {
-            for (by, until) in self.told.ordered(now.cpu()) {
-                self.stale.seen_by(now.cpu(), by, until);
-            }
+        if complete::shows_changes(arch, barrier, domain) {
+            self.told.barrier(now.cpu());
         }
     }
 
@@ -266,31 +263,25 @@ impl Live {
         if completed.all_seen {
             self.stale.tables.stores_done(now.cpu(), now.seq());
         }
-        for (target, reach, issued_at, leaves) in completed.done {
-            self.close(now, &target, reach, issued_at, (leaves, false));
+        for (asked, leaves) in completed.done {
+            self.close(now, asked, (leaves, false));
         }
     }
 
     /// Whatever the CPU's walks could find, all of `target` is gone from its TLB.
     fn close_all(&mut self, now: Now<'_>, target: &Target) {
-        self.close(now, target, Reach::Local, u64::MAX, (Leaves::Nothing, false));
+        let (target, reach, shown) = (*target, Reach::Local, Clock::NONE);
+        self.close(now, Asked { target, reach, at: u64::MAX, shown }, (Leaves::Nothing, false));
     }
 
-    fn close(
-        &mut self,
-        now: Now<'_>,
-        target: &Target,
-        reach: Reach,
-        issued: u64,
-        (leaves, every_upper): (Leaves, bool),
-    ) {
+    fn close(&mut self, now: Now<'_>, asked: Asked, (leaves, every_upper): (Leaves, bool)) {
         let own = View::cpu_bit(now.cpu());
-        let cpus = match reach {
+        let cpus = match asked.reach {
             Reach::Local => own,
             Reach::Broadcast => u64::MAX,
         };
         let mark = self.mark(now);
-        let flush = Flush { target: *target, cpus, own, issued, leaves, every_upper };
+        let flush = Flush { asked, cpus, own, leaves, every_upper };
         let (frames, early) = self.stale.close(&flush, &mark);
         self.early.extend(
             early.into_iter().map(|(space, span)| (self.calls.outermost(mark.cause), space, span)),

@@ -220,6 +220,51 @@ fn a_ptesync_of_who_was_told_orders_the_change_for_its_own_walks() {
     }
 }
 
+/// A purge takes what another CPU unmapped without a barrier of its own: the barrier of who flushes
+/// orders what it learned of.
+#[test]
+fn a_barrier_orders_changes_that_its_cpu_learned_of() {
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        let barrier = if arch == Arch::Arm64 { Barrier::DsbStore } else { Barrier::Ptesync };
+        for (learns, ordered, own) in [
+            (true, true, false),
+            (true, false, false),
+            (false, true, false),
+            (true, true, true), // and who unmapped flushes, which had no barrier
+        ] {
+            let mut s = Story::new(arch);
+            s.leaf(0, AREA, P, 1, NONE, RW);
+            order(&mut s);
+            s.call(0, "unmap", |s, _| {
+                s.leaf(0, AREA, P, 1, RW, RO);
+            });
+            s.publish(0, "freed");
+            if learns {
+                s.observe(1, "freed");
+            }
+            if ordered {
+                s.barrier(1, barrier);
+            }
+            let flusher = if own { 0 } else { 1 };
+            s.call(flusher, "purge", |s, _| {
+                s.tlbi(flusher, Reach::Broadcast, AREA, PAGE);
+                if arch == Arch::Arm64 {
+                    s.dsb(flusher);
+                } else {
+                    s.barrier(flusher, Barrier::Eieio);
+                    s.barrier(flusher, Barrier::Tlbsync);
+                    s.barrier(flusher, Barrier::Ptesync);
+                }
+            });
+            let report = s.run();
+            let rules: Vec<RuleId> = report.findings.iter().map(|f| f.rule).collect();
+            let good = learns && ordered && !own;
+            let expected: &[RuleId] = if good { &[] } else { &[RuleId::MissingPteOrder] };
+            assert_eq!(rules, expected, "{arch} {learns} {ordered} {own}");
+        }
+    }
+}
+
 #[test]
 fn a_second_invalidation_makes_an_early_one_good() {
     let mut s = Story::new(Arch::Arm64);

@@ -28,14 +28,24 @@ use textbed_arch::{
 };
 
 use super::Target;
+use crate::fetch::clock::Clock;
 use crate::span::Span;
 
+/// An invalidation as it was issued.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) target: Target,
+    pub(crate) reach: Reach,
+    /// The event.
+    pub(crate) at: u64,
+    /// Up to which event of each CPU the barriers before it had ordered changes.
+    pub(crate) shown: Clock,
+}
+
 /// An invalidation that was issued and is not complete.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
-    target: Target,
-    reach: Reach,
-    issued: u64,
+    asked: Asked,
     /// powerpc: a tlbsync followed.
     announced: bool,
     second: Second,
@@ -132,12 +142,25 @@ pub(crate) struct Issued {
 /// What a barrier completed.
 #[derive(Debug, Default)]
 pub(crate) struct Completed {
-    /// Invalidations, each with its reach, the event that issued it, and what it leaves.
-    pub(crate) done: Vec<(Target, Reach, u64, Leaves)>,
+    /// Invalidations, each with what it leaves.
+    pub(crate) done: Vec<(Asked, Leaves)>,
     /// Changes that walks now see.
     pub(crate) seen: Vec<(SpaceId, Span)>,
     /// All that the CPU stored to the tables is seen.
     pub(crate) all_seen: bool,
+}
+
+/// Whether a barrier binds walks, those of others too, to what its CPU stored to the tables.
+pub(crate) fn shows_changes(arch: Arch, barrier: Barrier, domain: Domain) -> bool {
+    domain != Domain::NonShareable && sees_own(arch, barrier)
+}
+
+/// Whether it does so to that CPU's own stores, as far as it reaches.
+fn sees_own(arch: Arch, barrier: Barrier) -> bool {
+    match barrier {
+        Barrier::DsbFull | Barrier::DsbStore => arch == Arch::Arm64,
+        barrier => barrier.orders_tables(arch),
+    }
 }
 
 /// Whether an invalidation by an instruction is complete when it is issued.
@@ -146,28 +169,28 @@ pub(crate) fn at_once(arch: Arch, features: Features, reach: Reach) -> bool {
 }
 
 impl Issued {
-    pub(crate) fn issue(&mut self, target: Target, reach: Reach, issued: u64) {
+    pub(crate) fn issue(&mut self, asked: Asked) {
         let sealed = std::mem::take(&mut self.sealed);
-        if reach == Reach::Broadcast {
+        if asked.reach == Reach::Broadcast {
             for p in self.pending.iter_mut().filter(|p| p.second == Second::Fenced) {
                 p.second = Second::Issued;
             }
         }
         if let Some(last) = self.pending.last_mut()
             && !sealed
-            && let (Some(a), Some(b)) = (last.target.span, target.span)
-            && (last.target.scope, last.target.space, last.reach)
-                == (target.scope, target.space, reach)
+            && let (Some(a), Some(b)) = (last.asked.target.span, asked.target.span)
+            && (last.asked.target.scope, last.asked.target.space, last.asked.reach)
+                == (asked.target.scope, asked.target.space, asked.reach)
             && a.last.checked_add(1) == Some(b.first)
         {
-            last.target.span = Some(Span { first: a.first, last: b.last });
+            last.asked.target.span = Some(Span { first: a.first, last: b.last });
             return;
         }
         if self.pending.len() >= MAX_PENDING {
             self.pending.drain(..2);
         }
         let (second, half) = (Second::Wanted, false);
-        self.pending.push(Pending { target, reach, issued, announced: false, second, half });
+        self.pending.push(Pending { asked, announced: false, second, half });
     }
 
     /// This CPU changed an entry.
@@ -197,11 +220,7 @@ impl Issued {
     ) -> Completed {
         let mut completed = Completed::default();
         self.sealed = true;
-        let sees = match barrier {
-            Barrier::DsbFull | Barrier::DsbStore => arch == Arch::Arm64,
-            barrier => barrier.orders_tables(arch),
-        };
-        if sees {
+        if sees_own(arch, barrier) {
             completed.seen = std::mem::take(&mut self.changed);
             completed.all_seen = true;
         }
@@ -211,7 +230,7 @@ impl Issued {
         if barrier == Barrier::Tlbsync {
             self.pending.iter_mut().for_each(|p| p.announced = true);
         }
-        let completes = |p: &Pending| match (barrier, p.reach) {
+        let completes = |p: &Pending| match (barrier, p.asked.reach) {
             (Barrier::Tlbsync, Reach::Broadcast) => arch == Arch::X86_64,
             (Barrier::DsbFull, Reach::Local) => arch == Arch::Arm64,
             (Barrier::DsbFull, Reach::Broadcast) => {
@@ -228,10 +247,10 @@ impl Issued {
         self.pending.retain_mut(|p| {
             let waits = p.half && p.second != Second::Issued;
             let done = completes(p) && !waits;
-            let lacks = p.reach == Reach::Broadcast && p.second != Second::Issued;
+            let lacks = p.asked.reach == Reach::Broadcast && p.second != Second::Issued;
             let leaves = if lacks { first } else { Leaves::Nothing };
             if done {
-                completed.done.push((p.target, p.reach, p.issued, leaves));
+                completed.done.push((p.asked.clone(), leaves));
                 p.half = true;
                 p.announced = false;
             }

@@ -25,11 +25,10 @@ pub(crate) mod watch;
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
-use textbed_event::View;
 
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
-use complete::Leaves;
+use complete::{Asked, Leaves};
 use unlinked::UnlinkedTables;
 
 /// An answer that the tables no longer give.
@@ -43,8 +42,6 @@ pub(crate) struct Old {
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk can find it; MAX = not yet.
     pub(crate) unwalkable_at: u64,
-    /// CPUs whose own walks cannot find it any more, earlier than others'.
-    pub(crate) unwalkable_for: u64,
     /// Number of the event that had made it.
     pub(crate) made_at: u64,
     /// The change that made it old.
@@ -75,7 +72,6 @@ impl Piece for Olds {
                 a.phys.wrapping_add(len) == b.phys
                     && (a.perm, a.shift, a.cpus, a.table) == (b.perm, b.shift, b.cpus, b.table)
                     && a.unwalkable_at == b.unwalkable_at
-                    && a.unwalkable_for == b.unwalkable_for
                     && a.since.same_call(&b.since)
             })
     }
@@ -101,17 +97,24 @@ pub(crate) struct Target {
 }
 
 /// An invalidation that is complete, as far as it goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Flush {
-    pub(crate) target: Target,
+    /// An event of `MAX`: whatever walks could find then.
+    pub(crate) asked: Asked,
     /// CPUs that it reaches, and the one that issued it.
     pub(crate) cpus: u64,
     pub(crate) own: u64,
-    /// The event that asked for it; `MAX` = whatever walks could find then.
-    pub(crate) issued: u64,
     pub(crate) leaves: Leaves,
     /// It takes every entry above the last level with it, whatever address it names.
     pub(crate) every_upper: bool,
+}
+
+impl Flush {
+    /// Whether it was issued when walks had to see the change `since`, which all do from event
+    /// `unwalkable_at` on.
+    fn in_time(&self, unwalkable_at: u64, since: &Mark) -> bool {
+        unwalkable_at <= self.asked.at || self.asked.shown.of(since.cpu) > since.seq
+    }
 }
 
 impl Target {
@@ -145,7 +148,6 @@ impl Stale {
                 let eldest = olds.0.remove(0);
                 if let Some(next) = olds.0.first_mut() {
                     next.cpus |= eldest.cpus;
-                    next.unwalkable_for &= eldest.unwalkable_for;
                     next.perm |= eldest.perm & Perm::EXEC | eldest.perm & Perm::WRITE;
                 }
             }
@@ -175,7 +177,8 @@ impl Stale {
         mark: &Mark,
     ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
         self.tables.close(flush);
-        let Flush { target, cpus, own, issued, leaves, .. } = *flush;
+        let Flush { ref asked, cpus, own, leaves, .. } = *flush;
+        let (target, issued) = (asked.target, asked.at);
         let tables = &self.tables;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
@@ -191,7 +194,7 @@ impl Stale {
                             old.left = Some((mark.seq, leaves));
                             continue;
                         }
-                        if old.unwalkable_at <= issued || old.unwalkable_for & cpus == cpus {
+                        if flush.in_time(old.unwalkable_at, &old.since) {
                             let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
                             let some = stores || leaves == Leaves::Others;
                             let back = old.table.map_or(0, |table| tables.walkers(table));
@@ -226,23 +229,6 @@ impl Stale {
                 for old in &mut olds.0 {
                     if old.since.cpu == cpu && old.unwalkable_at == u64::MAX {
                         old.unwalkable_at = now;
-                    }
-                }
-                Some(olds)
-            });
-        }
-    }
-
-    /// The walks of `cpu` itself see what `by` changed before the event `until`.
-    pub(crate) fn seen_by(&mut self, cpu: CpuId, by: CpuId, until: u64) {
-        let bit = View::cpu_bit(cpu);
-        self.tables.seen_by(bit, by, until);
-        for map in self.spaces.values_mut() {
-            map.update(Span { first: 0, last: u64::MAX }, |_, olds| {
-                let mut olds = olds?.clone();
-                for old in &mut olds.0 {
-                    if old.since.cpu == by && old.since.seq < until {
-                        old.unwalkable_for |= bit;
                     }
                 }
                 Some(olds)

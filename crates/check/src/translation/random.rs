@@ -67,6 +67,8 @@ enum Step {
     },
     /// A barrier: of its architecture's list, modulo its length.
     Barrier(usize),
+    /// The others learn what this CPU changed, and each executes a barrier that walks go by.
+    Tell,
     /// A load that uses the oldest translation that it can, and a store.
     Load {
         page: u64,
@@ -87,6 +89,7 @@ fn step() -> impl Strategy<Value = (u16, Step)> {
         4 => (proptest::option::weighted(0.8, page()), any::<bool>(), any::<bool>())
             .prop_map(|(page, local, last)| Step::Flush { page, local, last }),
         6 => (0..12_usize).prop_map(Step::Barrier),
+        2 => Just(Step::Tell),
         4 => page().prop_map(|page| Step::Load { page }),
         3 => page().prop_map(|page| Step::Store { page }),
     ];
@@ -122,8 +125,10 @@ struct Bench {
     collapses: bool,
     /// Pages that were ever made writable after they were not.
     upgraded: [bool; PAGES as usize],
-    /// CPUs whose last change of the tables has no barrier behind it.
+    /// CPUs whose last change of the tables has no barrier behind it; and those of which in
+    /// addition nobody was told.
     unseen: [bool; CPUS as usize],
+    untold: [bool; CPUS as usize],
 }
 
 impl Bench {
@@ -153,7 +158,9 @@ impl Bench {
             _ => 0xc008_0000_0000_0000,
         });
         let (upgraded, unseen) = ([false; PAGES as usize], [false; CPUS as usize]);
-        let mut bench = Self { machine, checker, old, base, frames, collapses, upgraded, unseen };
+        let untold = unseen;
+        let mut bench =
+            Self { machine, checker, old, base, frames, collapses, upgraded, unseen, untold };
         bench.told();
         bench
     }
@@ -199,15 +206,18 @@ impl Bench {
 
     fn step(&mut self, cpu: CpuId, step: Step) {
         let arch = self.machine.config().arch;
-        let others_unseen = (0..CPUS).any(|c| c != cpu.0 && self.unseen[usize::from(c)]);
-        let changes = !matches!(
+        let others = |of: &[bool]| (0..CPUS).any(|c| c != cpu.0 && of[usize::from(c)]);
+        let changes = matches!(
             step,
-            Step::Flush { .. } | Step::Barrier(_) | Step::Load { .. } | Step::Store { .. }
+            Step::Map { .. } | Step::Unmap { .. } | Step::Protect { .. } | Step::Collapse
         );
-        if others_unseen && (changes || matches!(step, Step::Flush { .. })) {
+        let flushes = matches!(step, Step::Flush { .. });
+        if changes && others(&self.unseen) || flushes && others(&self.untold) {
             return;
         }
-        self.unseen[cpu.index()] |= changes && arch != Arch::X86_64;
+        if changes && arch != Arch::X86_64 {
+            (self.unseen[cpu.index()], self.untold[cpu.index()]) = (true, true);
+        }
         match step {
             Step::Map { page, frame, writable } => {
                 let (at, len) = self.range(page);
@@ -257,6 +267,12 @@ impl Bench {
                     self.others_learn(cpu);
                 }
             }
+            Step::Tell => {
+                self.others_learn(cpu);
+                for other in (0..CPUS).map(CpuId).filter(|other| *other != cpu) {
+                    self.step(other, full(arch));
+                }
+            }
             Step::Load { page } => self.load(cpu, page),
             Step::Store { page } => self.store(cpu, page),
         }
@@ -266,6 +282,7 @@ impl Bench {
     /// The other CPUs learn that this one changed the tables, so that what they invalidate from
     /// here on comes after it.
     fn others_learn(&mut self, cpu: CpuId) {
+        self.untold[cpu.index()] = false;
         self.machine.publish(cpu, "tables", 1);
         for other in (0..CPUS).map(CpuId).filter(|other| *other != cpu) {
             self.machine.observe(other, "tables").unwrap();
@@ -398,6 +415,27 @@ fn each_barrier_completes_what_it_may_and_no_more() {
         assert_eq!(!bench.open(p1, 0).is_empty(), *left, "{arch}, {barriers:?}");
         // And so says the simulator.
         bench.step(p1, Step::Load { page: 0 });
+    }
+}
+
+#[test]
+fn who_was_told_flushes_for_a_change_without_a_barrier_and_who_made_it_does_not() {
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        for by in [CpuId(0), CpuId(1)] {
+            let mut bench = Bench::new(arch, Features::default_for(arch));
+            bench.step(CpuId(0), Step::Map { page: 0, frame: 0, writable: true });
+            bench.step(CpuId(0), full(arch));
+            bench.step(CpuId(0), Step::Unmap { page: 0 });
+            bench.step(CpuId(0), Step::Tell);
+            bench.step(by, Step::Flush { page: Some(0), local: false, last: false });
+            if arch == Arch::Ppc64le {
+                bench.step(by, Step::Barrier(1));
+            }
+            bench.step(by, full(arch));
+            assert_eq!(bench.open(CpuId(1), 0).is_empty(), by == CpuId(1), "{arch} {by}");
+            // And so says the simulator.
+            bench.step(CpuId(1), Step::Load { page: 0 });
+        }
     }
 }
 

@@ -1,48 +1,122 @@
-//! powerpc: changes of the tables that a CPU was told of by an interrupt.
+//! arm64 and powerpc: changes of the tables that a CPU learned of, and then executed a barrier.
 //!
-//! The interrupt comes behind what its sender stored, and a ptesync orders that for the walks of
-//! the CPU that executes it, too, not what this CPU stored alone (its barrier is cumulative). So
-//! the invalidations that a receiver issues for itself behind a ptesync come in time, though the
-//! CPU that made the change executed none. From: Linux 6.12 arch/powerpc/kernel/smp.c
-//! `smp_muxed_ipi_set_message()`, arch/powerpc/mm/book3s64/radix_tlb.c
-//! `_tlbiel_kernel_broadcast()`; Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2 from memory.
+//! A barrier orders for walks what its CPU stored, and what it had observed of others' stores: a
+//! DSB completes what a DMB would order, with what was observed before it, and ptesync is
+//! cumulative. So what a CPU invalidates behind such a barrier comes in time for changes that it
+//! learned of before, though whoever made them executed none: a kernel may unmap without a barrier
+//! and have one CPU flush for all, or have the receivers of an interrupt flush for its sender
+//! (Linux 6.12 `__purge_vmap_area_lazy()`, arch/powerpc/kernel/smp.c `smp_muxed_ipi_set_message()`,
+//! arch/powerpc/mm/book3s64/radix_tlb.c `_tlbiel_kernel_broadcast()`). From: Arm ARM DDI 0487 B2.3,
+//! Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2, from memory.
 //!
-//! Not modelled: other ways to be told (locks, published values).
-
-use std::collections::{BTreeMap, VecDeque};
+//! Not modelled: ordinary memory as a way to learn (loads of what another CPU stored), and what the
+//! sender of a cross-call learns from its receivers.
 
 use textbed_arch::CpuId;
+use textbed_event::{Kind, KindSet, View};
 
-/// Interrupts kept that nobody took yet.
-const MAX_SENT: usize = 64;
+use crate::fetch::clock::Clock;
+use crate::fetch::edges::Edges;
+use crate::per_cpu::PerCpu;
 
-/// Who told whom.
+/// By which events CPUs learn of each other.
+pub(crate) const EDGES: KindSet = KindSet::of(&[
+    Kind::IpiSent,
+    Kind::IpiTaken,
+    Kind::IpiDone,
+    Kind::LockAcquired,
+    Kind::LockReleased,
+    Kind::Publish,
+    Kind::Observe,
+    Kind::StopMachine,
+    Kind::GracePeriod,
+]);
+
+/// Who knows of what others did, up to which event of each.
 #[derive(Default, Debug)]
 pub(crate) struct Told {
-    /// Interrupts, their senders, and the events that sent them.
-    sent: VecDeque<(u32, CpuId, u64)>,
-    /// By receiver and sender, what the receiver's next ptesync orders: up to which event.
-    taken: BTreeMap<(CpuId, CpuId), u64>,
+    known: PerCpu<Clock>,
+    /// What a CPU knew at its last barrier that walks of all go by.
+    shown: PerCpu<Clock>,
+    edges: Edges<Clock>,
 }
 
 impl Told {
-    pub(crate) fn sent(&mut self, ipi: u32, by: CpuId, seq: u64) {
-        if self.sent.len() >= MAX_SENT {
-            self.sent.pop_front();
+    /// Event `seq` of `p`, one of `cpus`; `shared`: the lock is held with others.
+    pub(crate) fn hear(&mut self, view: &View, (p, seq): (CpuId, u64), shared: bool, cpus: u16) {
+        let Told { known, edges, .. } = self;
+        let mine = known.of(p);
+        let mut knows = mine.clone();
+        knows.set(p, seq);
+        match *view {
+            View::IpiSent { ipi, .. } => edges.ipi_sent(ipi, knows),
+            View::IpiTaken { ipi, .. } => {
+                edges.ipi_taken(ipi).into_iter().for_each(|c| mine.join(c))
+            }
+            View::IpiDone { ipi, waited: false } => edges.ipi_served(ipi, &knows),
+            View::IpiDone { ipi, waited: true } => {
+                edges.ipi_waited(ipi).iter().for_each(|c| mine.join(c));
+            }
+            View::LockReleased { lock } => edges.lock_released(lock, shared, knows),
+            View::LockAcquired { lock } => {
+                edges.lock_acquired(lock, shared).for_each(|c| mine.join(c));
+            }
+            View::Publish { slot, value } => edges.published(slot, value, knows),
+            View::Observe { slot, value } => {
+                edges.observed(slot, value).into_iter().for_each(|c| mine.join(c));
+            }
+            View::StopMachine { .. } | View::GracePeriod { .. } => {
+                let mut all = Clock::default();
+                (0..cpus).for_each(|cpu| all.set(CpuId(cpu), seq));
+                (0..cpus).for_each(|cpu| known.set(CpuId(cpu), all.clone()));
+            }
+            _ => {}
         }
-        self.sent.push_back((ipi, by, seq));
     }
 
-    pub(crate) fn taken(&mut self, ipi: u32, on: CpuId) {
-        if let Some((_, by, seq)) = self.sent.iter().rev().find(|(id, ..)| *id == ipi) {
-            self.taken.insert((on, *by), *seq);
+    /// A barrier of `cpu` that walks go by.
+    pub(crate) fn barrier(&mut self, cpu: CpuId) {
+        if let Some(known) = self.known.get(cpu) {
+            self.shown.set(cpu, known.clone());
         }
     }
 
-    /// What a ptesync of `cpu` makes its own walks see: of which CPU, up to which event.
-    pub(crate) fn ordered(&mut self, cpu: CpuId) -> Vec<(CpuId, u64)> {
-        let all: Vec<(CpuId, CpuId)> =
-            self.taken.keys().filter(|(on, _)| *on == cpu).copied().collect();
-        all.into_iter().filter_map(|key| Some((key.1, self.taken.remove(&key)?))).collect()
+    /// Up to which event of each CPU what `cpu` invalidates from here on comes in time.
+    pub(crate) fn shown(&self, cpu: CpuId) -> Clock {
+        self.shown.get(cpu).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use textbed_event::NameId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_learned_before_a_barrier_is_shown_by_it_and_handed_on() {
+        let [p, q, r] = [0, 1, 2].map(CpuId);
+        let (lock, ipi) = (NameId(7), 1);
+        let mut told = Told::default();
+        let mut seq = 0;
+        let mut hear = |told: &mut Told, cpu, view: View| {
+            seq += 10;
+            told.hear(&view, (cpu, seq), false, 3);
+        };
+        let shown = |told: &Told, on, by| told.shown(on).of(by);
+        hear(&mut told, p, View::LockReleased { lock });
+        told.barrier(q);
+        assert_eq!(shown(&told, q, p), 0, "it did not have the lock");
+        hear(&mut told, q, View::LockAcquired { lock });
+        hear(&mut told, r, View::Observe { slot: lock, value: 0 });
+        assert_eq!(shown(&told, q, p), 0, "it had no barrier since");
+        hear(&mut told, q, View::IpiSent { ipi, function: lock, targets: 0b100 });
+        told.barrier(q);
+        hear(&mut told, r, View::IpiTaken { ipi, by_interrupt: true });
+        told.barrier(r);
+        assert_eq!([shown(&told, q, p), shown(&told, r, p), shown(&told, r, q)], [10, 10, 40]);
+        hear(&mut told, q, View::StopMachine { begin: false });
+        told.barrier(p);
+        assert_eq!([shown(&told, p, r), shown(&told, q, r)], [60, 0]);
     }
 }

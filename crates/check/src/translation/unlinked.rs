@@ -28,8 +28,6 @@ pub(crate) struct Unlinked {
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk comes there; MAX = not yet.
     pub(crate) unwalkable_at: u64,
-    /// CPUs whose own walks do not come there any more, earlier than others'.
-    pub(crate) unwalkable_for: u64,
     pub(crate) since: Mark,
 }
 
@@ -53,7 +51,8 @@ impl UnlinkedTables {
 
     /// An invalidation is complete.
     pub(super) fn close(&mut self, flush: &Flush) {
-        let Flush { target, cpus, own, issued, leaves, every_upper } = *flush;
+        let Flush { ref asked, cpus, own, leaves, every_upper } = *flush;
+        let target = asked.target;
         let off = if leaves == Leaves::Others { own } else { cpus };
         for table in &mut self.0 {
             let same = table.space == target.space || table.space == SpaceId::KERNEL;
@@ -64,8 +63,7 @@ impl UnlinkedTables {
                 TlbScope::Space => same,
                 TlbScope::AllButGlobal | TlbScope::All => true,
             };
-            let in_time = table.unwalkable_at <= issued || table.unwalkable_for & cpus == cpus;
-            if hits && in_time {
+            if hits && flush.in_time(table.unwalkable_at, &table.since) {
                 table.cpus &= !off;
             }
         }
@@ -94,13 +92,6 @@ impl UnlinkedTables {
         }
     }
 
-    /// The walks of the CPU of a bit see what `by` stored to the tables before the event `until`.
-    pub(super) fn seen_by(&mut self, bit: u64, by: CpuId, until: u64) {
-        for table in self.0.iter_mut().filter(|t| t.since.cpu == by && t.since.seq < until) {
-            table.unwalkable_for |= bit;
-        }
-    }
-
     /// The page went back; what was known of it, if a CPU may still walk there.
     pub(crate) fn freed(&mut self, phys: u64) -> Option<Unlinked> {
         let at = self.0.iter().position(|table| table.phys == phys)?;
@@ -110,24 +101,27 @@ impl UnlinkedTables {
 
 #[cfg(test)]
 mod tests {
-    use textbed_arch::Perm;
+    use textbed_arch::{Perm, effect::Reach};
 
+    use super::super::complete::Asked;
     use super::super::{Old, Stale, Target};
     use super::*;
+    use crate::fetch::clock::Clock;
 
     const RANGE: Span = Span { first: 0, last: 0x1f_ffff };
 
     /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
     fn out(space: SpaceId, phys: u64) -> Unlinked {
         let since = Mark::by_hand(5, CpuId(0));
-        let (cpus, unwalkable_at, unwalkable_for) = (0b11, u64::MAX, 0);
-        Unlinked { space, span: RANGE, phys, cpus, unwalkable_at, unwalkable_for, since }
+        let (cpus, unwalkable_at) = (0b11, u64::MAX);
+        Unlinked { space, span: RANGE, phys, cpus, unwalkable_at, since }
     }
 
-    fn flush(scope: TlbScope, cpus: u64, issued: u64) -> Flush {
+    fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
         let target = Target { scope, span: Some(RANGE), space: SpaceId::KERNEL };
         let (own, leaves, every_upper) = (cpus, Leaves::Nothing, false);
-        Flush { target, cpus, own, issued, leaves, every_upper }
+        let asked = Asked { target, reach: Reach::Broadcast, at, shown: Clock::NONE };
+        Flush { asked, cpus, own, leaves, every_upper }
     }
 
     #[test]
@@ -149,15 +143,15 @@ mod tests {
         let mut stale = Stale::default();
         stale.tables.add(out(SpaceId::KERNEL, 1));
         let now = Mark::by_hand(20, CpuId(1));
-        let left = |stale: &mut Stale, cpus, issued| {
-            stale.close(&flush(TlbScope::Address, cpus, issued), &now);
+        let told = |stale: &mut Stale, cpus, issued, until| {
+            let mut flush = flush(TlbScope::Address, cpus, issued);
+            flush.asked.shown.set(CpuId(0), until);
+            stale.close(&flush, &now);
             stale.tables.walkers(1)
         };
-        assert_eq!(left(&mut stale, 0b10, 9), 0b11);
-        stale.seen_by(CpuId(1), CpuId(0), 5);
-        assert_eq!(left(&mut stale, 0b10, 9), 0b11, "told before the change");
-        stale.seen_by(CpuId(1), CpuId(0), 6);
-        assert_eq!(left(&mut stale, 0b10, 9), 0b01);
+        let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
+        assert_eq!(told(&mut stale, 0b10, 9, 5), 0b11, "told before the change");
+        assert_eq!(told(&mut stale, 0b10, 9, 6), 0b01);
         stale.tables.stores_done(CpuId(0), 12);
         assert_eq!(left(&mut stale, 0b01, 11), 0b01);
         assert_eq!(left(&mut stale, 0b01, 12), 0);
@@ -175,7 +169,6 @@ mod tests {
                 shift: 12,
                 cpus: 0b11,
                 unwalkable_at: 6,
-                unwalkable_for: 0,
                 made_at: 1,
                 since: Mark::by_hand(5, CpuId(0)),
                 early: None,
