@@ -9,8 +9,8 @@ use textbed_arch::hashed::HASH_FORMATS;
 use textbed_arch::paging::FORMATS;
 use textbed_arch::{Arch, Cite};
 use textbed_kernel::{
-    CALLS, Caps, Fact, Layout, OPTIONS, PAGE_SIZES, Pages, Version, booted_formats, find_call,
-    needs_of, promises_of, simulated, tree_of,
+    BEHIND_MEMORY, CALLS, Caps, Fact, Layout, OPTIONS, PAGE_SIZES, Pages, Version, booted_formats,
+    find_call, needs_of, promises_of, simulated, tree_of,
 };
 use textbed_report::text::{Table, wrap};
 
@@ -140,7 +140,9 @@ fn pages_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) ->
             };
             let Some(map) = Layout::row(kernel, arch, hashed, row.shift) else { continue };
             let large = size(pages.pmd_shift());
+            let packs = find_call("bpf_prog_pack_alloc", kernel, arch).is_ok();
             let pack = match caps.word(Fact::PackSize) {
+                _ if !packs => none(),
                 "2m-by-node" => "2m".to_owned(),
                 "probe" if hashed || !caps.yes(Fact::HugeVmalloc) => size(row.shift),
                 _ => large.clone(),
@@ -161,7 +163,10 @@ fn pages_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) ->
             places.row([
                 size(row.shift),
                 tree.name.to_owned(),
-                format!("{:#x} to {:#x}", map.vmalloc.0, map.vmalloc.1),
+                match map.vmalloc {
+                    (BEHIND_MEMORY, end) => format!("behind memory to {end:#x}"),
+                    (start, end) => format!("{start:#x} to {end:#x}"),
+                },
                 alias.unwrap_or_else(none),
                 sources.number(map.cite),
             ]);

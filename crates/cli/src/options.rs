@@ -111,7 +111,9 @@ pub(crate) fn archs(names: &[String]) -> Result<Option<Vec<Arch>>> {
     for name in names {
         let group = if name == "all" { Some(&SIMULATED[..]) } else { Arch::group(name) };
         let group = group.ok_or_else(|| {
-            anyhow!("--arch: unknown architecture '{name}' (known: x86_64, arm64, ppc64le, all)")
+            let known: Vec<&str> = Arch::ALL.iter().map(|arch| arch.name()).collect();
+            let known = known.join(", ");
+            anyhow!("--arch: unknown architecture '{name}' (known: {known}, all)")
         })?;
         for arch in group {
             if !archs.contains(arch) {

@@ -103,6 +103,24 @@ const fn ppc32(
     }
 }
 
+/// A map of 64-bit powerpc with hashed tables, whose modules lie in the vmalloc area.
+const fn ppc64(vmalloc: (u64, u64), cite: Cite) -> MapRow {
+    MapRow {
+        archs: &[Arch::Ppc64le, Arch::Ppc64],
+        hashed: true,
+        page_shifts: &[],
+        since: None,
+        until: None,
+        direct_map: 0xc000_0000_0000_0000,
+        vmalloc,
+        modules: vmalloc,
+        image: None,
+        // None is used: patchers have a page of the vmalloc area.
+        patch: 0,
+        cite,
+    }
+}
+
 const BOOK3S_32: Cite = Cite::deduced(
     "Linux 5.19, 6.6 (MODULES_VADDR: 256 MiB), 6.12, 6.18 arch/powerpc/include/asm/book3s/32/\
      pgtable.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig (MODULES_SIZE); which version between \
@@ -154,7 +172,7 @@ const fn arm64_map(page_shift: u32, since: Option<Version>, until: Option<Versio
         modules: (modules, image),
         image: Some(image),
         patch: top - slot,
-        cite: Cite::read(
+        cite: Cite::deduced(
             "Linux 5.19, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/memory.h, pgtable.h, \
              fixmap.h; which version between 6.6 and 6.12 brought the last map is from memory (6.9)",
         ),
@@ -189,54 +207,36 @@ pub const MAPS: &[MapRow] = &[
     arm64_map(16, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
     arm64_map(16, Some(VMEMMAP_BELOW_1G), None),
     MapRow {
-        archs: &[Arch::Ppc64le, Arch::Ppc64],
         hashed: false,
         page_shifts: &[12, 16],
-        since: None,
-        until: None,
-        direct_map: 0xc000_0000_0000_0000,
-        vmalloc: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
-        modules: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
-        image: None,
         patch: 0x0000_0100_0000_0000,
-        cite: Cite::read(
-            "Linux 6.12, 7.0 arch/powerpc/include/asm/book3s/64/radix.h, the same for both sizes of \
-             pages; the patching address is random in Linux and fixed here",
-        ),
+        ..ppc64(
+            (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
+            Cite::read(
+                "Linux 6.12, 7.0 arch/powerpc/include/asm/book3s/64/radix.h, the same for both \
+                 sizes of pages; the patching address is random in Linux and fixed here",
+            ),
+        )
     },
     MapRow {
-        archs: &[Arch::Ppc64le, Arch::Ppc64],
-        hashed: true,
         page_shifts: &[12],
-        since: None,
-        until: None,
-        direct_map: 0xc000_0000_0000_0000,
-        vmalloc: (0xc000_3d00_0000_0000, 0xc000_3e00_0000_0000),
-        modules: (0xc000_3d00_0000_0000, 0xc000_3e00_0000_0000),
-        image: None,
-        // None is used: patchers have a page of the vmalloc area.
-        patch: 0,
-        cite: Cite::read(
-            "Linux arch/powerpc/include/asm/book3s/64/hash-4k.h (H_KERN_VIRT_START, REGION_SHIFT, \
-             as of 5.11)",
-        ),
+        ..ppc64(
+            (0xc000_3d00_0000_0000, 0xc000_3e00_0000_0000),
+            Cite::read(
+                "Linux arch/powerpc/include/asm/book3s/64/hash-4k.h (H_KERN_VIRT_START, \
+                 REGION_SHIFT, as of 5.11)",
+            ),
+        )
     },
     MapRow {
-        archs: &[Arch::Ppc64le, Arch::Ppc64],
-        hashed: true,
         page_shifts: &[16],
-        since: None,
-        until: None,
-        direct_map: 0xc000_0000_0000_0000,
-        vmalloc: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
-        modules: (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
-        image: None,
-        // None is used, as above.
-        patch: 0,
-        cite: Cite::read(
-            "Linux 5.19, 6.12, 7.0 arch/powerpc/include/asm/book3s/64/hash-64k.h \
-             (H_KERN_VIRT_START, H_KERN_MAP_SIZE)",
-        ),
+        ..ppc64(
+            (0xc008_0000_0000_0000, 0xc00a_0000_0000_0000),
+            Cite::read(
+                "Linux 5.19, 6.12, 7.0 arch/powerpc/include/asm/book3s/64/hash-64k.h \
+                 (H_KERN_VIRT_START, H_KERN_MAP_SIZE)",
+            ),
+        )
     },
     ppc32(true, None, Some(MODULES_SIZE), 0xb000_0000, BOOK3S_32),
     ppc32(true, Some(MODULES_SIZE), None, 0xbc00_0000, BOOK3S_32),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, boot_with, expect};
+use common::{arm64_fixmap_write, boot, boot_with, expect};
 use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
 
 const ARM64: Arch = Arch::Arm64;
@@ -155,23 +155,14 @@ fn bpf_finalize_writes_through_the_fixmap_then_maintains_and_interrupts() {
         1-sync ExceptionReturn
         0 waited
     ";
+    let write = arm64_fixmap_write(0x1000, "4K", "store alias+0x0 64");
     let golden = format!(
         "
         0 call bpf_jit_binary_pack_finalize
         0 call bpf_arch_text_copy
         0 call aarch64_insn_copy
         0-lock patch_lock
-        0-window PatchShared 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
-        0-dsb ishst
-        0-sync Instruction isb
-        0-store alias+0x0 64
-        0-leaf alias+0x0 1x4K rw->---
-        0-dsb ishst
-        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
-        0-dsb ish
-        0-sync Instruction isb
-        0-window closed
+        {write}
         0-unlock patch_lock
         {maintain}
         0 promised NoStaleCode p+0x0 0x40
@@ -229,23 +220,13 @@ fn nosync_tells_no_other_cpu() {
     let a = bed.area("a", "vmalloc", 1 << 12);
     bed.trace();
     assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + 8, 0xd503201f]), 0);
-    expect(
-        &bed.trace(),
+    let write = arm64_fixmap_write(0x1000, "4K", "store alias+0x8 4");
+    let golden = format!(
         "
         0 call aarch64_insn_patch_text_nosync
         0 patch site a+0x8
         0-lock patch_lock
-        0-window PatchShared 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
-        0-dsb ishst
-        0-sync Instruction isb
-        0-store alias+0x8 4
-        0-leaf alias+0x0 1x4K rw->---
-        0-dsb ishst
-        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
-        0-dsb ish
-        0-sync Instruction isb
-        0-window closed
+        {write}
         0-unlock patch_lock
         0 dc cvau a+0x0
         0 dsb ish
@@ -253,8 +234,9 @@ fn nosync_tells_no_other_cpu() {
         0 dsb ish
         0 sync Instruction isb
         0 return 0
-        ",
+        "
     );
+    expect(&bed.trace(), &golden);
     assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + 2, 0]), -22);
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bed, boot_with, expect, power_patch_shared, values};
+use common::{Bed, boot_with, expect, mark_power_alias, power_patch_shared, values};
 use proptest::prelude::*;
 use textbed_arch::paging::HASH_TREE_4K;
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
@@ -197,11 +197,7 @@ fn patching_goes_through_a_vmalloc_page_in_every_version() {
         let a = bed.area("a", "vmalloc", 1 << 12);
         bed.trace();
         assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
-        let trace = bed.trace();
-        let alias = trace.iter().find_map(|l| l.split("store ").nth(1)).unwrap();
-        let page = alias.split("+").nth(1).unwrap().split(' ').next().unwrap();
-        let page = u64::from_str_radix(page.trim_start_matches("0x"), 16).unwrap() - 8;
-        bed.mark("alias", bed.kernel.layout().vmalloc.start.0 + page, 1 << 12);
+        mark_power_alias(&mut bed, 8);
         assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
         expect(&bed.trace(), &power_patch_shared(8, "alias", "alias", true));
     }

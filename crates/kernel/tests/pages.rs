@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot, boot_with, expect};
+use common::{Bed, arm64_fixmap_write, boot, boot_with, expect};
 use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
 use textbed_kernel::{BootArgs, Config, Kernel, PAGE_SIZES};
 use textbed_machine::Newest;
@@ -83,22 +83,13 @@ fn arm64_patches_through_a_slot_of_a_page() {
         let at = page + page / 2 + 8;
         assert_eq!(bed.call("aarch64_insn_patch_text_nosync", &[a + at, 0xd503_201f]), 0);
         let offset = page / 2 + 8;
+        let write = arm64_fixmap_write(page, size, &format!("store alias+{offset:#x} 4"));
         let golden = format!(
             "
         0 call aarch64_insn_patch_text_nosync
         0 patch site a+{at:#x}
         0-lock patch_lock
-        0-window PatchShared {page:#x}
-        0-leaf alias+0x0 1x{size} --->rw-
-        0-dsb ishst
-        0-sync Instruction isb
-        0-store alias+{offset:#x} 4
-        0-leaf alias+0x0 1x{size} rw->---
-        0-dsb ishst
-        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
-        0-dsb ish
-        0-sync Instruction isb
-        0-window closed
+        {write}
         0-unlock patch_lock
         0 dc cvau a+{line:#x}
         0 dsb ish

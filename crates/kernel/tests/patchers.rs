@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Bed, boot, expect};
+use common::{Bed, arm64_fixmap_write, boot, expect};
 use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
 use textbed_kernel::{Arg, CallError, find_call};
 
@@ -116,21 +116,7 @@ fn arm64_fills_through_the_fixmap_and_interrupts_once() {
     bed.trace();
     assert_eq!(bed.call("aarch64_insn_set", &[a + 0xff8, 0xd420_2000, 16]), (a + 0xff8) as i64);
     let page = |at: &str| {
-        format!(
-            "
-        0-window PatchShared 0x1000
-        0-leaf alias+0x0 1x4K --->rw-
-        0-dsb ishst
-        0-sync Instruction isb
-        0-fill alias+{at} 0x8 [00, 20, 20, d4]
-        0-leaf alias+0x0 1x4K rw->---
-        0-dsb ishst
-        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
-        0-dsb ish
-        0-sync Instruction isb
-        0-window closed
-            "
-        )
+        arm64_fixmap_write(0x1000, "4K", &format!("fill alias+{at} 0x8 [00, 20, 20, d4]"))
     };
     let trace = bed.trace();
     let from = trace.iter().position(|l| l.contains("lock patch_lock")).unwrap();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot_with, expect};
+use common::{Bed, boot_with, expect, mark_power_alias};
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{FaultReason, MemOrder};
 use textbed_kernel::{Arg, BootArgs, CallError, Config, Kernel, KernelError};
@@ -191,10 +191,7 @@ fn patching_goes_through_a_vmalloc_page() {
         let a = bed.area("a", "vmalloc", 1 << 12);
         bed.trace();
         assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
-        let trace = bed.trace();
-        let alias = trace.iter().find_map(|l| l.split("store vm+0x").nth(1)).unwrap();
-        let offset = u64::from_str_radix(alias.split(' ').next().unwrap(), 16).unwrap() - 8;
-        bed.mark("alias", bed.kernel.layout().vmalloc.start.0 + offset, 1 << 12);
+        mark_power_alias(&mut bed, 8);
         assert_eq!(bed.call("patch_instruction", &[a + 8, 0x6000_0000]), 0);
         expect(
             &bed.trace(),

@@ -296,6 +296,34 @@ pub fn power_patch_shared(at: u64, page: &str, flushed: &str, interrupt: bool) -
     )
 }
 
+/// What arm64's patchers do around a `write` to a fixmap slot of `page` bytes, as traces write it.
+pub fn arm64_fixmap_write(page: u64, written: &str, write: &str) -> String {
+    format!(
+        "
+        0-window PatchShared {page:#x}
+        0-leaf alias+0x0 1x{written} --->rw-
+        0-dsb ishst
+        0-sync Instruction isb
+        0-{write}
+        0-leaf alias+0x0 1x{written} rw->---
+        0-dsb ishst
+        0-tlbi vaale1is: tlb AddressLastLevel broadcast alias+0x0
+        0-dsb ish
+        0-sync Instruction isb
+        0-window closed"
+    )
+}
+
+/// Marks the page of the vmalloc area that powerpc's patcher stored through as `alias`; `at` is
+/// where in it.
+pub fn mark_power_alias(bed: &mut Bed, at: u64) {
+    let trace = bed.trace();
+    let store = trace.iter().find_map(|l| l.split("store ").nth(1)).expect("a store");
+    let offset = store.split("+0x").nth(1).and_then(|l| l.split(' ').next()).expect("an offset");
+    let page = u64::from_str_radix(offset, 16).unwrap() - at;
+    bed.mark("alias", bed.kernel.layout().vmalloc.start.0 + page, 1 << 12);
+}
+
 /// Compares a trace with lines worked out by hand; `#` begins a comment.
 pub fn expect(trace: &[String], golden: &str) {
     let golden: Vec<&str> = golden
