@@ -146,6 +146,9 @@ facts! {
     PcidOffByErratum = "pcid-off-where-invlpg-leaves-globals",
     /// arm64: where CPUs want each TLBI twice: every one is repeated, or one more ends each flush.
     RepeatTlbi = "repeated-tlbi",
+    /// arm64: a flush of kernel addresses rounds its ends to pages, and flushes all from as many
+    /// pages on as a table has (before: above these).
+    FlushRounds = "kernel-flush-rounds",
     /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
     /// arm64: vmalloc maps groups of pages by contiguous entries (the bit is not modelled).

@@ -275,22 +275,31 @@ fn linear_map_and_image_are_mapped_by_what_fits() {
     assert_eq!(leaf(&bed, layout.direct_map.end() - 4096), ("rw-", 21));
 }
 
-/// MAX_DVM_OPS is PTRS_PER_PTE: more pages than a table has entries go by one invalidation.
+/// MAX_DVM_OPS is PTRS_PER_PTE: more pages than a table has entries go by one invalidation, with
+/// 6.18 as many do. Ends inside a page: 6.12 steps by pages from a number of 4 KiB and stops there,
+/// 6.18 rounds both.
 #[test]
 fn arm64_flushes_all_beyond_as_many_pages_as_a_table_has() {
     for (size, shift) in ARM64_SIZES {
-        let mut bed = boot("6.12", ARM64, &[("page_size", size)]);
-        let most = 1u64 << (shift - 3);
-        let start = bed.kernel.layout().vmalloc.start.0 + (1 << 36);
-        let mut flushes = |pages: u64| {
-            bed.trace();
-            bed.call("flush_tlb_kernel_range", &[start, start + (pages << shift)]);
-            let trace = bed.trace();
-            let by_page = trace.iter().filter(|l| l.contains("vaale1is")).count() as u64;
-            (by_page, trace.iter().any(|l| l.contains("vmalle1is")))
-        };
-        assert_eq!(flushes(most), (most, false), "{size}");
-        assert_eq!(flushes(most + 1), (0, true), "{size}");
+        for (version, extra, across) in [("6.12", 0, 2), ("6.18", 1, 3)] {
+            let mut bed = boot(version, ARM64, &[("page_size", size)]);
+            let (page, most) = (1u64 << shift, (1u64 << (shift - 3)) - extra);
+            let start = bed.kernel.layout().vmalloc.start.0 + (1 << 36);
+            let mut flushes = |from: u64, to: u64| {
+                bed.trace();
+                bed.call("flush_tlb_kernel_range", &[start + from, start + to]);
+                let trace = bed.trace();
+                let by_page = trace.iter().filter(|l| l.contains("vaale1is")).count() as u64;
+                (by_page, trace.iter().any(|l| l.contains("vmalle1is")))
+            };
+            assert_eq!(flushes(0, most * page), (most, false), "{version} {size}");
+            assert_eq!(flushes(0, (most + 1) * page), (0, true), "{version} {size}");
+            // From the last 4 KiB of a page to the first of the next but one.
+            let (from, to) = (page - 4096, 2 * page + 4096);
+            if page > 4096 {
+                assert_eq!(flushes(from, to), (across, false), "{version} {size}");
+            }
+        }
     }
 }
 

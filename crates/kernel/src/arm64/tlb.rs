@@ -1,10 +1,10 @@
 //! arm64 kernel TLB flushes: broadcast by hardware, no interrupts.
 //!
-//! From: Linux 5.19 and 6.12 arch/arm64/include/asm/tlbflush.h, with what it does on CPUs that want
-//! each TLBI twice. Not modelled: range invalidation (FEAT_TLBIRANGE, not used for kernel ranges in
-//! these versions), workarounds of other errata.
+//! From: Linux 5.19, 6.12 and 6.18.2 arch/arm64/include/asm/tlbflush.h, with what it does on CPUs
+//! that want each TLBI twice. Not modelled: range invalidation (FEAT_TLBIRANGE, which 6.18 uses for
+//! kernel ranges where CPUs have it), workarounds of other errata.
 
-use textbed_arch::{CpuId, Features, VirtAddr};
+use textbed_arch::{CpuId, FRAME_BYTES, Features, VirtAddr};
 
 use crate::caps::Fact;
 use crate::error::Stop;
@@ -12,22 +12,30 @@ use crate::kernel::Kernel;
 
 impl Kernel {
     /// `flush_tlb_kernel_range` on arm64: page by page up to as many as a table has entries
-    /// (`MAX_DVM_OPS`).
+    /// (`MAX_DVM_OPS`). Where ends are not rounded, they are numbers of frames of 4 KiB, and the
+    /// steps are pages.
     pub(crate) fn arm64_flush_kernel_range(
         &mut self,
         cpu: CpuId,
         start: u64,
         end: u64,
     ) -> Result<(), Stop> {
-        self.machine.op_named(cpu, "dsb ishst", 0)?;
-        if end.saturating_sub(start) > self.pages.pmd_bytes() {
-            self.arm64_tlbi(cpu, |k| Ok(k.machine.op_named(cpu, "tlbi vmalle1is", 0)?))?;
+        let (most, page) = (self.pages.pmd_bytes(), self.pages.bytes());
+        let (mut at, end, all) = if self.caps.yes(Fact::FlushRounds) {
+            let (from, to) = (start & !(page - 1), end.saturating_add(page - 1) & !(page - 1));
+            (from, to, to.saturating_sub(from) >= most)
         } else {
-            let mut at = self.pages.start_of(VirtAddr(start)).0;
-            while at < end {
-                self.arm64_tlbi(cpu, |k| k.tlbi_page(cpu, "tlbi vaale1is", at))?;
-                at += self.pages.bytes();
-            }
+            let frame = !(FRAME_BYTES - 1);
+            (start & frame, end & frame, end.saturating_sub(start) > most)
+        };
+        self.machine.op_named(cpu, "dsb ishst", 0)?;
+        if all {
+            self.arm64_tlbi(cpu, |k| Ok(k.machine.op_named(cpu, "tlbi vmalle1is", 0)?))?;
+        }
+        while !all && at < end {
+            let page_of = self.pages.start_of(VirtAddr(at));
+            self.arm64_tlbi(cpu, |k| k.tlbi_page(cpu, "tlbi vaale1is", page_of.0))?;
+            at = at.saturating_add(page);
         }
         self.arm64_tlbi_done(cpu)
     }
