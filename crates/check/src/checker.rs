@@ -362,6 +362,7 @@ impl Live {
             View::PatchSite { virt, old_len, new_len, handler } => {
                 self.patch_site(now, virt, (old_len, new_len), handler);
             }
+            View::ListedSite { virt, begins } => self.listed_site(now, virt.0, begins),
             View::TrapHandler { virt, len, registered } => {
                 self.trap_handler(now, virt, len, registered);
             }

@@ -81,7 +81,7 @@ fn address_of(event: &Event) -> Option<VirtAddr> {
     match event.kind {
         Region | Leaf | AreaMade | AreaRemoved | CacheClean | IcacheInvalidate | TlbInvalidate
         | Store | Fill | StoreLate | PatchSite | Load | Fetch | FetchLate | Fault | Trap
-        | TrapHandler | Compared => Some(VirtAddr(event.a)),
+        | TrapHandler | Compared | ListedSite => Some(VirtAddr(event.a)),
         Warned | Refused | Promised => Some(VirtAddr(event.b)),
         Branch => Some(VirtAddr(event.b)),
         _ => None,

@@ -276,6 +276,52 @@ fn a_site_in_memory_that_went_back() {
     assert!(story(true) && !story(false));
 }
 
+/// A list that named a place before its memory was given back means what lay there then, also where
+/// the memory is in use again; one that got it since means what lies there now.
+#[test]
+fn a_list_that_outlives_the_memory_of_its_sites() {
+    let area = |s: &mut Story, made: bool| {
+        let (virt, len) = (VirtAddr(AREA), 0x1000);
+        s.emit(
+            0,
+            if made {
+                View::AreaMade { virt, len, shift: 12 }
+            } else {
+                View::AreaRemoved { virt, len }
+            },
+        );
+    };
+    let list = |s: &mut Story, begins| {
+        s.emit(0, View::ListedSite { virt: VirtAddr(AREA), begins });
+    };
+    // What happens between the entry and its use, and how many findings there are.
+    for (freed, reused, again, wanted) in [
+        (false, false, false, 0),
+        (true, false, false, 1),
+        (true, true, false, 1),
+        (true, true, true, 0),
+    ] {
+        let mut s = running(Arch::X86_64);
+        area(&mut s, true);
+        list(&mut s, true);
+        if freed {
+            area(&mut s, false);
+        }
+        if reused {
+            area(&mut s, true);
+        }
+        if again {
+            list(&mut s, true);
+        }
+        list(&mut s, false);
+        site(&mut s, 0, AREA, 5, true);
+        let report = s.run();
+        let told = report.findings.iter().filter(|f| f.rule == RuleId::PatchMetadata);
+        let told: Vec<bool> = told.map(certain).collect();
+        assert_eq!(told, vec![true; wanted], "{freed} {reused} {again}");
+    }
+}
+
 #[test]
 fn a_store_that_protection_should_stop() {
     let story = |wp: bool, virt: u64| {

@@ -76,6 +76,7 @@ kinds! {
     TaskStands,
     LoadOld,
     TableUnlinked,
+    ListedSite,
 }
 
 impl Kind {

@@ -126,6 +126,7 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
             Kind::PatchSite,
             [virt.0, u64::from(old_len) | u64::from(new_len) << 16, u64::from(handler)],
         ),
+        V::ListedSite { virt, begins } => (Kind::ListedSite, [virt.0, u64::from(begins), 0]),
         V::Dma { phys, len, write } => (Kind::Dma, [phys.0, len, u64::from(write)]),
         V::IpiSent { ipi, function, targets } => {
             (Kind::IpiSent, [two(ipi, function.0), targets, 0])
@@ -266,6 +267,7 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
             new_len: (b >> 16) as u16,
             handler: c != 0,
         },
+        Kind::ListedSite => V::ListedSite { virt: VirtAddr(a), begins: b != 0 },
         Kind::Dma => V::Dma { phys: PhysAddr(a), len: b, write: c != 0 },
         Kind::IpiSent => V::IpiSent { ipi: low(a), function: NameId(high(a)), targets: b },
         Kind::IpiTaken => V::IpiTaken { ipi: low(a), by_interrupt: b != 0 },

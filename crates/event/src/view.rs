@@ -282,6 +282,14 @@ pub enum View {
         /// Whether a handler is registered for a trap there.
         handler: bool,
     },
+    /// A list of sites, such as those of a static key, names this one, or goes through to replace
+    /// it: what lies there is meant to be what lay there when the list got it.
+    ListedSite {
+        /// Where.
+        virt: VirtAddr,
+        /// The list names it from here on; else it is about to be replaced because the list does.
+        begins: bool,
+    },
     /// A device accessed memory.
     Dma {
         /// First byte.

@@ -52,13 +52,15 @@ impl StaticCalls {
 }
 
 /// `static_call_site(key, site)`: stands for a row of the table of sites.
-pub(crate) fn static_call_site(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn static_call_site(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.listed_site(cpu, args.addr(1), true);
     k.users.static_calls.keys.entry(args.get(0)).or_default().sites.push(args.addr(1));
     Ok(0)
 }
 
 /// `static_call_tramp(key, tramp)`: stands for `DEFINE_STATIC_CALL`'s trampoline.
-pub(crate) fn static_call_tramp(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn static_call_tramp(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.listed_site(cpu, args.addr(1), true);
     k.users.static_calls.keys.entry(args.get(0)).or_default().tramp = Some(args.addr(1));
     Ok(0)
 }
@@ -110,6 +112,7 @@ impl Kernel {
         func: Option<VirtAddr>,
         tramp: bool,
     ) -> Result<Option<Vec<u8>>, Stop> {
+        self.listed_site(cpu, at, false);
         let mut found = [0; 5];
         self.machine.load(cpu, at, &mut found)?;
         let known = match found.first() {

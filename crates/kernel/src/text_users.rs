@@ -8,7 +8,7 @@
 //! (a target out of reach is said by name), programs with ENDBR or BTI at their start (the site is
 //! the address given), reference counts of keys, keys while booting, jump entries in init text.
 
-use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{Flags, View};
 
 use crate::call::Args;
@@ -35,10 +35,11 @@ impl JumpEntry {
 }
 
 /// `jump_entry(key, code, target)`: stands for a row of a module's jump table.
-pub(crate) fn jump_entry(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn jump_entry(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let entry = JumpEntry { key: args.get(0), site: args.addr(1), target: args.addr(2) };
     branch(k.arch, entry.site, Some(entry.target), false)?;
     k.jump_entries.push(entry);
+    k.listed_site(cpu, entry.site, true);
     Ok(0)
 }
 
@@ -69,6 +70,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
         return k.x86_set_key(cpu, &entries, enable);
     }
     for entry in &entries {
+        k.listed_site(cpu, entry.site, false);
         let insn = branch(k.arch, entry.site, enable.then_some(entry.target), false)?;
         let (name, insn) = match k.arch {
             Arch::Arm64 => ("aarch64_insn_patch_text_nosync", word(Arch::Arm64, &insn)),
@@ -146,13 +148,7 @@ impl Kernel {
             let jump = branch(self.arch, entry.site, Some(entry.target), false)?;
             let (old, new) =
                 if enable { (X86_NOP5.to_vec(), jump) } else { (jump, X86_NOP5.to_vec()) };
-            if self.machine.lookup(SpaceId::KERNEL, entry.site).is_none() {
-                // The batch would name the site; the comparison dies before it comes to that.
-                let (len, handler) = (X86_NOP5.len() as u16, false);
-                let site =
-                    View::PatchSite { virt: entry.site, old_len: len, new_len: len, handler };
-                self.emit(cpu, Flags::default(), site);
-            }
+            self.listed_site(cpu, entry.site, false);
             if !self.machine.compare(cpu, entry.site, &old)? {
                 return Err(Stop::died("BUG in __jump_label_patch: unexpected op", entry.site));
             }
@@ -169,6 +165,11 @@ impl Kernel {
             Ok(())
         }));
         self.with_steps(steps)
+    }
+
+    /// A list names a site from here on (`begins`), or goes through to replace it.
+    pub(crate) fn listed_site(&mut self, cpu: CpuId, virt: VirtAddr, begins: bool) {
+        self.emit(cpu, Flags::default(), View::ListedSite { virt, begins });
     }
 
     /// The x86 name of a call before or from 6.16 on.

@@ -20,9 +20,9 @@ const MAX_GONE: usize = 1 << 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gone {
     /// The event that did it.
-    at: Mark,
+    pub(super) at: Mark,
     /// It was handed out again since.
-    reused: bool,
+    pub(super) reused: bool,
 }
 
 impl Piece for Gone {

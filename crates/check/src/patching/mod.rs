@@ -1,5 +1,6 @@
 //! Code that is replaced while it may run: sites that are open, handlers of traps, tasks that stand
-//! in code, locks that are held, what was maintained lately, addresses that were given back.
+//! in code, locks that are held, what was maintained lately, addresses that were given back, lists
+//! that name sites.
 //!
 //! A *site* is what a patcher says that it is about to replace
 //! ([`textbed_event::View::PatchSite`]); it is open until the call that said so returns. Stores
@@ -15,6 +16,7 @@ pub(crate) mod context;
 pub(crate) mod gone;
 pub(crate) mod handlers;
 pub(crate) mod landing;
+pub(crate) mod listed;
 pub(crate) mod maintained;
 pub(crate) mod open;
 pub(crate) mod quiescence;
@@ -39,6 +41,8 @@ pub(crate) struct Patching {
     pub(crate) sites: open::Sites,
     /// Ranges of addresses that were given back.
     pub(crate) gone: SpanMap<gone::Gone>,
+    /// Sites that lists name.
+    pub(crate) listed: listed::Lists,
     /// Ranges for which a handler of a trap was ever known, by first address.
     pub(crate) handlers: BTreeMap<u64, handlers::Handler>,
     pub(crate) tasks: FxHashMap<NameId, quiescence::Standing>,

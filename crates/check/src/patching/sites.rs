@@ -43,7 +43,9 @@ impl Live {
                 None => ("where nothing is mapped: its area was given back", gone),
             }),
         };
-        if let Some((what, freed)) = gone {
+        if let Some((what, freed)) = gone
+            && !self.patching.listed.is_told(virt.0)
+        {
             self.site_is_gone(&mark.about(virt.0), &freed, what);
         }
         let other = self.patching.sites.in_calls().find(|s| {
@@ -134,7 +136,8 @@ impl Live {
         }
     }
 
-    fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, what: &str) {
+    /// A patcher goes by a list that names what `freed` gave back.
+    pub(super) fn site_is_gone(&mut self, mark: &Mark, freed: &Mark, what: &str) {
         if !self.checkable(RuleId::PatchMetadata) {
             return;
         }
