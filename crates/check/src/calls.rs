@@ -123,6 +123,9 @@ impl Calls {
 
     /// The outermost call around `call`, [`CallRef::NONE`] if it is not open.
     pub(crate) fn outermost(&self, call: CallRef) -> CallRef {
+        if call == CallRef::NONE {
+            return call;
+        }
         self.open.get(&call).map_or(CallRef::NONE, |c| c.outermost)
     }
 

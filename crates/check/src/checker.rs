@@ -124,19 +124,26 @@ impl Sink for Checker {
             return ControlFlow::Continue(());
         };
         live.names.absorb(batch);
+        let mut steady = live.steady();
         for events in batch.events.chunks(AHEAD) {
             let mut places = [NOWHERE; AHEAD];
             std::hint::black_box(live.touch(events, &mut places));
+            let looks = live.fetches.looks.changes();
             for (event, place) in events.iter().zip(&places) {
                 // Stamps of versions need numbers that ascend, and that leave room for a CPU. What
                 // is told late makes no version, and has the number of what it tells.
-                let in_order = self.next <= event.seq || event.kind == Kind::FetchLate;
-                if in_order && event.seq < 1 << 48 && event.is_valid() {
+                let in_order = self.next <= event.seq;
+                if event.seq >= 1 << 48 || !in_order && event.kind != Kind::FetchLate {
+                    self.invalid = self.invalid.saturating_add(1);
+                    continue;
+                }
+                let now = Now { event, batch };
+                if in_order && steady.goes_on(live, now, *place, looks) {
+                    self.next = event.seq + 1;
+                } else if event.is_valid() {
                     self.next = self.next.max(event.seq + 1);
-                    let now = Now { event, batch };
-                    if !live.goes_on(now, *place) {
-                        live.event(now);
-                    }
+                    live.event(now);
+                    steady = live.steady();
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }
@@ -166,14 +173,14 @@ const ACT: KindSet = KindSet::of(&[
 ]);
 
 impl Live {
-    /// Has the processor read what these events will have looked up. Notes where that may be;
-    /// what was read says nothing.
+    /// Has the processor read what these events will have looked up. Notes where that is or may be,
+    /// see [`Steady::goes_on`]; what was read says nothing.
     #[inline]
     fn touch(&self, events: &[Event], places: &mut [u32; AHEAD]) -> u64 {
         let mut all = 0;
         for (event, to) in events.iter().zip(places) {
             let (place, read) = match event.kind {
-                Kind::Fetch => self.fetches.looks.touch(event.cpu, event.b),
+                Kind::Fetch => (self.block_ahead(event), 0),
                 Kind::Store => self.fetches.touch(event.b),
                 Kind::Leaf => (NOWHERE, self.tables.touch(event.space, event.a, event.b)),
                 _ => continue,

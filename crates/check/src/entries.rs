@@ -1,7 +1,7 @@
 //! Events that concern entries in the making: told to [`crate::translation::watch`], judged by
 //! [`crate::rules::breaks`].
 
-use textbed_arch::{Perm, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
 use textbed_event::{CallRef, LeafChange};
 
 use crate::live::{Live, Now};
@@ -159,11 +159,13 @@ impl Live {
     /// The space that an address belongs to on the event's CPU.
     #[inline]
     pub(crate) fn space_at(&self, now: Now<'_>, virt: VirtAddr) -> SpaceId {
-        if self.arch().is_kernel_address(virt) {
-            SpaceId::KERNEL
-        } else {
-            self.cpus.space_of(now.cpu())
-        }
+        self.space_of(now.cpu(), virt)
+    }
+
+    /// The space that an address belongs to on a CPU.
+    #[inline]
+    pub(crate) fn space_of(&self, cpu: CpuId, virt: VirtAddr) -> SpaceId {
+        if self.arch().is_kernel_address(virt) { SpaceId::KERNEL } else { self.cpus.space_of(cpu) }
     }
 
     /// A call returned: were its invalidations that came too early made good?

@@ -19,6 +19,7 @@ use crate::memory::BecameExec;
 use crate::operation::can_miss;
 use crate::options::{Mode, Options};
 use crate::patching::Patching;
+use crate::per_cpu::PerCpu;
 use crate::permits::Authorised;
 use crate::refusals::Waiting;
 use crate::rules::RuleId;
@@ -58,7 +59,7 @@ pub(crate) struct Cpus {
     /// CPUs that are up, one bit each; from 63 on they share a bit.
     pub(crate) online: u64,
     /// Address space in use by CPU; the kernel's where none was loaded.
-    pub(crate) space: FxHashMap<CpuId, SpaceId>,
+    pub(crate) space: PerCpu<SpaceId>,
     /// CPUs that may hold translations of a space, with the identifier they are tagged with.
     pub(crate) tagged: FxHashMap<(CpuId, SpaceId), u16>,
 }
@@ -73,7 +74,7 @@ impl Cpus {
     }
 
     pub(crate) fn space_of(&self, cpu: CpuId) -> SpaceId {
-        self.space.get(&cpu).copied().unwrap_or(SpaceId::KERNEL)
+        self.space.get(cpu).copied().unwrap_or(SpaceId::KERNEL)
     }
 
     /// CPUs that use `space` now.
@@ -84,7 +85,7 @@ impl Cpus {
         self.space
             .iter()
             .filter(|(_, s)| **s == space)
-            .fold(0, |mask, (cpu, _)| mask | View::cpu_bit(*cpu))
+            .fold(0, |mask, (cpu, _)| mask | View::cpu_bit(cpu))
     }
 
     /// CPUs that may hold translations of `space`.
@@ -131,6 +132,16 @@ pub(crate) struct Live {
     pub(crate) gaps: KindSet,
     /// Addresses of which the source did not know the frame.
     pub(crate) without_phys: u64,
+    /// The rules for which the source records all that they need, a bit each.
+    checkable: u64,
+}
+
+const _: () = assert!(RuleId::ALL.len() <= 64, "a bit for each rule");
+
+/// The rules for which a source records all that they need, a bit each.
+fn checkable(header: &Header) -> u64 {
+    let can = RuleId::ALL.into_iter().filter(|rule| lacking(header, *rule).is_none());
+    can.fold(0, |all, rule| all | 1 << rule as u32)
 }
 
 impl Live {
@@ -161,6 +172,7 @@ impl Live {
             code_unit: unit_bytes(header.arch, header.features),
             gaps: KindSet::EMPTY,
             without_phys: 0,
+            checkable: checkable(&header),
             header,
             options,
         }
@@ -171,8 +183,9 @@ impl Live {
     }
 
     /// Whether the source records all that a rule needs.
+    #[inline]
     pub(crate) fn checkable(&self, rule: RuleId) -> bool {
-        lacking(&self.header, rule).is_none()
+        self.checkable >> rule as u32 & 1 != 0
     }
 
     /// Bytes of a base page.

@@ -27,7 +27,7 @@ pub(crate) struct Mark {
     pub(crate) chain: ChainId,
     pub(crate) cpu: CpuId,
     pub(crate) kind: Kind,
-    /// Somebody saw it happen, and no fact behind it rests on memory.
+    /// See [`Mark::is_sure`].
     pub(crate) sure: bool,
 }
 
@@ -42,9 +42,14 @@ impl Mark {
             chain,
             cpu: event.cpu,
             kind: event.kind,
-            sure: event.flags.provenance() != Provenance::Modelled
-                && !event.flags.has(Flags::FROM_MEMORY),
+            sure: Self::is_sure(event),
         }
+    }
+
+    /// Whether somebody saw it happen, and no fact behind it rests on memory.
+    #[inline]
+    pub(crate) fn is_sure(event: &Event) -> bool {
+        event.flags.provenance() != Provenance::Modelled && !event.flags.has(Flags::FROM_MEMORY)
     }
 
     /// Of a marker that stands in no stream.

@@ -7,75 +7,133 @@
 //! Whatever is not so goes the way of all events, and what is noted here is what that way notes
 //! ([`crate::shortcuts`] has the test).
 
-use textbed_arch::SpaceId;
-use textbed_event::{Flags, Kind, MemOrder, Provenance};
+use textbed_arch::{SpaceId, VirtAddr};
+use textbed_event::{Event, Flags, Kind, MemOrder, Provenance};
 
 use crate::fetch::versions::{Forgotten, Knew, Unit};
 use crate::fetch::views::View;
 use crate::fetch::{Fetches, Model};
 use crate::live::{Live, Now};
-use crate::mark::Mark;
 use crate::rules::RuleId;
 use crate::shortcuts::{Shortcut, open};
-use crate::span::Span;
+use crate::span::{NOWHERE, Span};
+use crate::tables::UNKNOWN_PHYS;
 
-impl Live {
+/// Whether nothing is going on for which any other part waits. Only events that go the way of all
+/// can change that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steady {
+    /// No use of memory could concern any part.
+    quiet: bool,
+    /// Besides, nobody looks at a store but the versions, and these only keep that it was.
+    notes: bool,
+}
+
+impl Steady {
     /// Whether the event is such a fetch or store; then it is noted. `place` is where what is known
-    /// of its memory may be.
+    /// of its memory is: of a fetch, as [`Live::block_ahead`] found it when plain blocks had
+    /// changed `looks` times.
     #[inline]
-    pub(crate) fn goes_on(&mut self, now: Now<'_>, place: u32) -> bool {
+    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32, looks: u32) -> bool {
         match now.event.kind {
-            Kind::Fetch => self.runs_again(now, place),
-            Kind::Store => self.stores_again(now, place),
+            Kind::Fetch if self.quiet => {
+                if place != NOWHERE && looks == live.fetches.looks.changes() {
+                    live.ran_again(now.event, place)
+                } else {
+                    live.runs_otherwise(now.event)
+                }
+            }
+            Kind::Store if self.notes => live.stores_again(now, place),
             _ => false,
         }
     }
+}
 
-    /// Whether nothing is going on that any use of memory could concern.
-    #[inline]
-    fn is_quiet(&self) -> bool {
+/// Flags of events that say that there is more to it.
+const OTHERWISE: Flags = Flags::EQUAL_BYTES.with(Flags::NONTEMPORAL).with(Flags::PHYS_UNKNOWN);
+
+impl Live {
+    /// What may be noted now.
+    pub(crate) fn steady(&self) -> Steady {
         let idle = self.watch.is_idle() && self.patching.sites.is_empty();
-        idle && !self.in_act() && open(Shortcut::Steady)
+        let quiet = idle && !self.in_act() && open(Shortcut::Steady);
+        let notes = quiet
+            && self.patching.is_idle()
+            && self.frames.unwritten.is_empty()
+            && self.fetches.fetches_are_seen
+            && open(Shortcut::Noted);
+        Steady { quiet, notes }
     }
 
+    /// Where what the CPU did with the block of an event, a fetch, is, if the block is plain
+    /// ([`Looks::ahead`]); else [`NOWHERE`].
+    ///
+    /// [`Looks::ahead`]: crate::fetch::looks::Looks::ahead
     #[inline]
-    fn runs_again(&mut self, now: Now<'_>, place: u32) -> bool {
-        let (Some((virt, phys, len)), true) = (now.event.as_fetch(), self.is_quiet()) else {
+    pub(crate) fn block_ahead(&self, event: &Event) -> u32 {
+        // A length that is none has no block. Nor has an unknown address: blocks are of frames.
+        let unknown = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
+        if unknown || event.c >> 32 != 0 || !self.fetches.counts(event.cpu) {
+            return NOWHERE;
+        }
+        let (at, len) = ((event.a, event.b), event.c as u32);
+        self.fetches.looks.ahead(event.cpu, at, len).map_or(NOWHERE, |slot| slot as u32)
+    }
+
+    /// A fetch of a plain block; in `place` is what the CPU did with it.
+    #[inline]
+    fn ran_again(&mut self, event: &Event, place: u32) -> bool {
+        let (cpu, seq) = (event.cpu, event.seq);
+        let again = self.fetches.looks.ran_again(place as usize, event.c as u32, seq);
+        if again {
+            self.watch.runs(cpu, seq, self.space_of(cpu, VirtAddr(event.a)), event.a);
+            return true;
+        }
+        // Other events of this chunk may have been of fewer bytes.
+        self.runs_otherwise(event)
+    }
+
+    /// A fetch of a block that may be plain.
+    #[inline(never)]
+    fn runs_otherwise(&mut self, event: &Event) -> bool {
+        let Some((virt, phys, len)) = event.as_fetch().filter(|_| event.is_valid()) else {
             return false;
         };
-        let (cpu, seq) = (now.cpu(), now.seq());
-        let Some(phys) = now.phys(phys) else { return false };
-        let plain = self.fetches.looks.plain((cpu, place), (virt.0, phys), len, seq);
+        if event.flags.has(Flags::PHYS_UNKNOWN) || phys.0 >= UNKNOWN_PHYS {
+            return false;
+        }
+        let (cpu, seq) = (event.cpu, event.seq);
+        let plain =
+            self.fetches.counts(cpu) && self.fetches.looks.plain(cpu, (virt.0, phys.0), len, seq);
         if plain {
-            self.watch.runs(cpu, seq, self.space_at(now, virt), virt.0);
+            self.watch.runs(cpu, seq, self.space_of(cpu, virt), virt.0);
         }
         plain
     }
 
     #[inline]
     fn stores_again(&mut self, now: Now<'_>, place: u32) -> bool {
-        const OTHERWISE: [Flags; 3] = [Flags::EQUAL_BYTES, Flags::NONTEMPORAL, Flags::PHYS_UNKNOWN];
         let Now { event, batch } = now;
         let Some((virt, phys, range)) = event.as_plain_store() else { return false };
+        if event.flags.0 & OTHERWISE.0 != 0 || phys.0 & 7 != 0 || phys.0 >= UNKNOWN_PHYS {
+            return false;
+        }
         let Ok(bytes) = <[u8; 8]>::try_from(batch.bytes(range)) else { return false };
-        let Some(phys) = now.phys(phys).filter(|phys| phys.is_multiple_of(8)) else { return false };
-        let recorded = event.flags.provenance() == Provenance::Recorded;
-        if OTHERWISE.iter().any(|flag| event.flags.has(*flag))
-            || !self.is_quiet()
-            || !self.stores_are_notes()
+        let (phys, recorded) = (phys.0, event.flags.provenance() == Provenance::Recorded);
+        let chain = || self.calls.chain(event.cause);
+        if self.fetches.looks.follows(phys)
+            || !self.fetches.versions.same_context(event, batch, chain)
             || recorded && !self.may_store(now, virt.0)
-            || self.fetches.looks.follows(phys)
         {
             return false;
         }
         let (at, unit) = ((place, self.header.arch), Unit { phys, len: 8, bytes });
-        let mark = Mark::of(event, batch, self.calls.chain(event.cause));
-        let (p, seq) = (mark.cpu, mark.seq);
+        let (p, seq) = (event.cpu, event.seq);
         let Fetches { versions, model, settling, predicted: by_edges, .. } = &mut self.fetches;
         let noted = match model {
             Model::Off => return false,
             Model::X86 { machine, .. } => {
-                versions.store_again(at, &mark, &unit, |newest, older| {
+                versions.store_again(at, event, &unit, |newest, older| {
                     let forgotten = newest.map(|key| settling.at(machine, key));
                     let knew = match by_edges {
                         true => Knew::Clock(machine.store(p, seq, older)),
@@ -86,7 +144,7 @@ impl Live {
             }
             Model::Weak { observed, predicted, .. } => {
                 let (span, none) = (Span { first: phys, last: phys | 7 }, View::default());
-                versions.store_again(at, &mark, &unit, |newest, older| {
+                versions.store_again(at, event, &unit, |newest, older| {
                     let forgotten = newest.map(|_| settling.within(observed, span));
                     let knew = predicted.as_mut().map_or(Knew::Nothing, |weak| {
                         let from = older.and_then(|newest| newest.view);
@@ -103,18 +161,11 @@ impl Live {
         noted
     }
 
-    /// Whether nobody looks at a store but the versions, and these only keep that it was.
+    /// Whether the tables of the kernel's space, which the CPU of the event uses, grant stores
+    /// there.
     #[inline]
-    fn stores_are_notes(&self) -> bool {
-        self.patching.is_idle()
-            && self.frames.unwritten.is_empty()
-            && self.fetches.fetches_are_seen
-            && open(Shortcut::Noted)
-    }
-
-    /// Whether it is known that the CPU of the event may store there.
-    #[inline]
-    fn may_store(&self, now: Now<'_>, virt: u64) -> bool {
-        self.cpus.space_of(now.cpu()) == SpaceId::KERNEL && self.tables.is_known_writable(virt)
+    fn may_store(&mut self, now: Now<'_>, virt: u64) -> bool {
+        self.cpus.space_of(now.cpu()) == SpaceId::KERNEL
+            && self.tables.is_writable(SpaceId::KERNEL, virt) == Some(true)
     }
 }

@@ -111,23 +111,24 @@ impl Tables {
     }
 
     /// Whether that leaf, if it is present, grants stores.
+    #[inline]
     pub(crate) fn is_writable(&mut self, space: SpaceId, virt: u64) -> Option<bool> {
         let kernel = space == SpaceId::KERNEL;
         if kernel && self.writable.has(virt) {
             return Some(true);
         }
+        self.look_whether_writable(space, virt)
+    }
+
+    #[cold]
+    fn look_whether_writable(&mut self, space: SpaceId, virt: u64) -> Option<bool> {
+        let kernel = space == SpaceId::KERNEL;
         let perm = self.leaf(space, virt).map(|(_, _, mapping)| mapping.perm)?;
         let writable = perm.contains(Perm::PRESENT).then(|| perm.writable())?;
         if kernel && writable {
             self.writable.add(virt);
         }
         Some(writable)
-    }
-
-    /// Whether the page at `virt` of the kernel's space is known to grant stores.
-    #[inline]
-    pub(crate) fn is_known_writable(&self, virt: u64) -> bool {
-        self.writable.has(virt)
     }
 
     /// Has the processor read what a change of a mapping will read; what that is says nothing.
@@ -152,6 +153,15 @@ impl Tables {
         span: Span,
     ) -> impl Iterator<Item = (Span, Mapping)> + '_ {
         self.now.get(&space).into_iter().flat_map(move |map| map.within(span))
+    }
+
+    /// The leaves that meet `span`, whole.
+    pub(crate) fn whole(
+        &self,
+        space: SpaceId,
+        span: Span,
+    ) -> impl Iterator<Item = (Span, &Mapping)> + '_ {
+        self.now.get(&space).into_iter().flat_map(move |map| map.whole(span))
     }
 
     /// Puts a mapping over `span`, or clears it.

@@ -33,7 +33,10 @@ pub use values::{
 };
 pub use view::View;
 
-use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr};
+use textbed_arch::{
+    CpuId, PhysAddr, SpaceId, VirtAddr,
+    effect::{Barrier, Domain, SyncCause, TlbScope},
+};
 
 /// A call instance, numbered in order of entry; [`CallRef::NONE`] outside any call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -140,15 +143,69 @@ impl Event {
     #[must_use]
     #[inline]
     pub fn is_valid(&self) -> bool {
-        // The kinds of which streams consist: a length of 32 bits, or nothing that could be wrong.
+        // The kinds of which streams consist, by what a wrong word of theirs has and no other.
+        let only = |word: u64, bits: u64| word & !bits == 0;
+        let [low, high] = [self.a as u8, (self.a >> 8) as u8];
         match self.kind {
             Kind::Fetch | Kind::FetchLate => self.c >> 32 == 0,
-            Kind::Store | Kind::StoreLate => true,
+            Kind::Store | Kind::StoreLate | Kind::Leaf => true,
+            Kind::Barrier => {
+                low <= Barrier::Tlbsync as u8
+                    && high <= Domain::System as u8
+                    && self.a >> 16 | self.b | self.c == 0
+            }
+            Kind::ContextSync => self.a <= SyncCause::Reset as u64 && self.b | self.c == 0,
+            Kind::TlbInvalidate => {
+                self.c as u8 <= TlbScope::All as u8 && only(self.c >> 8, 0xff_ff01)
+            }
+            Kind::CacheClean => only(self.c, 1),
+            Kind::IcacheInvalidate => only(self.c, 0x101),
+            Kind::Load => only(self.c, 0x3_ffff),
             _ => self.packs_again(),
         }
     }
 
     fn packs_again(&self) -> bool {
         pack::pack(self.view()) == (self.kind, [self.a, self.b, self.c])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each kind, its words whatever they may be: mostly small numbers in each byte, for these are
+    /// what the answer depends on.
+    #[test]
+    fn what_is_valid_is_what_packs_again() {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let mut seen = [[0; 2]; Kind::ALL.len()];
+        for _ in 0..4000 {
+            let mut word = || match next() & 7 {
+                0 => next(),
+                1..=3 => 0,
+                _ => {
+                    let byte = |at: u64, bits: u64| (bits & 15) << (8 * (at & 7));
+                    byte(next(), next()) | byte(next(), next()) | next() & 1
+                }
+            };
+            let (a, b, c) = (word(), word(), word());
+            for kind in Kind::ALL {
+                let marker = View::Marker { name: NameId::NONE };
+                let event = Event { kind, a, b, c, ..Event::new(CpuId(0), marker) };
+                assert_eq!(event.is_valid(), event.packs_again(), "{event:?}");
+                seen[kind as usize][usize::from(event.is_valid())] += 1;
+            }
+        }
+        for kind in [Kind::Barrier, Kind::ContextSync, Kind::TlbInvalidate, Kind::Load] {
+            let [wrong, right] = seen[kind as usize];
+            assert!(wrong > 100 && right > 100, "{kind:?}: {wrong} wrong, {right} right");
+        }
     }
 }

@@ -137,34 +137,37 @@ impl Weak {
     ) -> View {
         let from_reads = self.caches.from_reads || made(Mistake::FromReadsOnPower);
         let newest = newest.filter(|_| from_reads);
-        let touched = self.touched.before_store(p, span, from_reads);
-        let cpu = self.cpu(p);
-        let mut public = None;
-        for known in cpu.both() {
-            let mut k = known.base[STORE].clone();
-            for view in [taint, &known.branch, &known.address] {
-                k.join(view);
+        let Self { cpus, touched, .. } = self;
+        let cpu = cpus.of(p);
+        // It comes after its own accesses there.
+        let k = touched.store(p, span, from_reads, |touched| {
+            let mut public = None;
+            for known in cpu.both() {
+                let mut k = known.base[STORE].clone();
+                for view in [taint, &known.branch, &known.address] {
+                    k.join(view);
+                }
+                for view in [Some(touched), newest].into_iter().flatten() {
+                    k.join_store(view);
+                }
+                if matches!(order, MemOrder::Release | MemOrder::Full) {
+                    known.gather_stores();
+                    k.join(&known.gathered[LOAD]);
+                    k.join(&known.gathered[STORE]);
+                }
+                known.stored(&k, p, stamp);
+                k.stored(span, key_of(stamp, p));
+                if order == MemOrder::Release {
+                    known.releases.join(&k);
+                }
+                public.get_or_insert(k);
             }
-            for view in [Some(&touched), newest].into_iter().flatten() {
-                k.join_store(view);
-            }
-            if matches!(order, MemOrder::Release | MemOrder::Full) {
-                known.gather_stores();
-                k.join(&known.gathered[LOAD]);
-                k.join(&known.gathered[STORE]);
-            }
-            known.stored(&k, p, stamp);
-            k.stored(span, key_of(stamp, p));
-            if order == MemOrder::Release {
-                known.releases.join(&k);
-            }
-            public.get_or_insert(k);
-        }
-        let k = public.unwrap_or_default();
+            public.unwrap_or_default()
+        });
         self.given_up |= k.entries() > MAX_ENTRIES;
-        // It came after its own accesses there.
-        self.touched.note(p, span, |touch| touch.accesses.clone_from(&k));
-        self.late_store(span, stamp, &k);
+        if !self.open.is_empty() {
+            self.late_store(span, stamp, &k);
+        }
         k
     }
 

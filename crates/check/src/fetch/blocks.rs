@@ -113,71 +113,50 @@ impl Ran {
     }
 }
 
-/// Blocks of which what a CPU did is kept together.
+/// Blocks of which what a CPU did is kept together, in a chunk.
 const CHUNK: usize = 64;
-/// What was done, and beside it, because few ask for that, when it was judged.
-type Chunk = Option<Box<([Ran; CHUNK], [Judged; CHUNK])>>;
 
 /// All blocks.
 #[derive(Default, Debug)]
 pub(super) struct Blocks {
     blocks: Vec<Block>,
     next: Vec<Next>,
-    /// Numbers of blocks, each where the hash of its beginning says or close behind: a power of two
-    /// of them, at most half in use.
-    index: Vec<Id>,
+    /// Numbers of blocks, each where the hash of its beginning says or close behind, with a part of
+    /// that hash, so that no other block is looked at: a power of two of them, at most half in use.
+    index: Vec<(u32, Id)>,
     shift: u32,
-    seen: PerCpu<Vec<Chunk>>,
-    chunks: usize,
+    /// By CPU the number of its chunk for each so many blocks; [`NONE`] where it ran none of them.
+    chunks: PerCpu<Vec<Id>>,
+    /// What was done, chunk by chunk, and beside it, because few ask for that, when it was judged.
+    ran: Vec<Ran>,
+    judged: Vec<Judged>,
 }
 
 impl Blocks {
-    /// Where in the index a block at `phys`, which is in none, would be.
-    fn free_slot(&self, phys: u64) -> usize {
-        let mask = self.index.len().wrapping_sub(1);
-        let mut at = self.first_slot(phys) & mask;
-        while self.index.get(at).is_some_and(|id| *id != NONE) {
-            at = (at + 1) & mask;
-        }
-        at
+    /// Where in the index a block is looked for first, and what stands there with its number.
+    #[inline]
+    fn home(&self, phys: u64) -> (usize, u32) {
+        let hash = phys.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> (self.shift & 63)) as usize, hash as u32)
     }
 
     /// The block that begins at `phys`.
-    #[inline(never)]
+    #[inline]
     pub(super) fn find(&self, phys: u64) -> Option<(Id, &Block)> {
         let mask = self.index.len().wrapping_sub(1);
-        let mut at = self.first_slot(phys);
+        let (mut at, tag) = self.home(phys);
         loop {
-            let id = *self.index.get(at & mask)?;
-            let block = self.blocks.get(id as usize)?;
-            if block.phys == phys {
+            let (there, id) = *self.index.get(at & mask)?;
+            if there == tag
+                && let Some(block) = self.blocks.get(id as usize)
+                && block.phys == phys
+            {
                 return Some((id, block));
             }
+            if id == NONE {
+                return None;
+            }
             at += 1;
-        }
-    }
-
-    #[inline]
-    fn first_slot(&self, phys: u64) -> usize {
-        (phys.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (self.shift & 63)) as usize
-    }
-
-    /// Has the processor read what a look-up of a block, and of what `cpu` did with it, will read.
-    /// Gives the number that the block may have, and something that was read, which says nothing.
-    #[inline]
-    pub(super) fn touch(&self, cpu: CpuId, phys: u64) -> (Id, u64) {
-        let mask = self.index.len().wrapping_sub(1);
-        let id = self.index.get(self.first_slot(phys) & mask).copied().unwrap_or(NONE);
-        let ran = self.ran(cpu, id).map_or(0, |ran| ran.0);
-        (id, self.blocks.get(id as usize).map_or(0, |block| block.phys) ^ ran)
-    }
-
-    /// The block that begins at `phys`, which may have the number `id`.
-    #[inline]
-    pub(super) fn find_at(&self, id: Id, phys: u64) -> Option<(Id, &Block)> {
-        match self.blocks.get(id as usize) {
-            Some(block) if block.phys == phys => Some((id, block)),
-            _ => self.find(phys),
         }
     }
 
@@ -211,64 +190,86 @@ impl Blocks {
         if (self.blocks.len() + 1) * 2 > self.index.len() {
             let room = (self.index.len() * 2).max(64);
             self.shift = 64 - room.trailing_zeros();
-            self.index = vec![NONE; room];
+            self.index = vec![(0, NONE); room];
             for id in 0..id {
-                let slot = self.free_slot(self.blocks[id as usize].phys);
-                self.index[slot] = id;
+                self.note(self.blocks[id as usize].phys, id);
             }
         }
-        let slot = self.free_slot(block.phys);
-        self.index[slot] = id;
+        self.note(block.phys, id);
         self.blocks.push(block);
         self.next.push(Next { in_frame: behind, in_page: NONE });
         id
     }
 
+    /// Notes in the index where a block is that is not in it.
+    fn note(&mut self, phys: u64, id: Id) {
+        let mask = self.index.len().wrapping_sub(1);
+        let (home, tag) = self.home(phys);
+        let mut at = home & mask;
+        while self.index.get(at).is_some_and(|(_, there)| *there != NONE) {
+            at = (at + 1) & mask;
+        }
+        if let Some(there) = self.index.get_mut(at) {
+            *there = (tag, id);
+        }
+    }
+
+    /// The place of what `cpu` did with a block, if it ran it or one with a number near by.
     #[inline]
-    fn chunk(&self, cpu: CpuId, id: Id) -> Option<&([Ran; CHUNK], [Judged; CHUNK])> {
-        self.seen.get(cpu)?.get(id as usize / CHUNK)?.as_deref()
+    pub(super) fn slot(&self, cpu: CpuId, id: Id) -> Option<usize> {
+        let chunk = *self.chunks.get(cpu)?.get(id as usize / CHUNK)?;
+        (chunk != NONE).then_some(chunk as usize * CHUNK + id as usize % CHUNK)
+    }
+
+    /// What was done in that place.
+    #[inline]
+    pub(super) fn ran_at(&self, slot: usize) -> Option<Ran> {
+        self.ran.get(slot).copied()
+    }
+
+    #[inline]
+    pub(super) fn ran_at_mut(&mut self, slot: usize) -> Option<&mut Ran> {
+        self.ran.get_mut(slot)
     }
 
     /// What `cpu` did with a block, if it ran it or one with a number near by.
-    #[inline]
     pub(super) fn ran(&self, cpu: CpuId, id: Id) -> Option<Ran> {
-        self.chunk(cpu, id)?.0.get(id as usize % CHUNK).copied()
+        self.ran_at(self.slot(cpu, id)?)
     }
 
     /// When it was judged for `cpu`.
     pub(super) fn judged(&self, cpu: CpuId, id: Id) -> Option<Judged> {
-        self.chunk(cpu, id)?.1.get(id as usize % CHUNK).copied()
+        self.judged.get(self.slot(cpu, id)?).copied()
     }
 
-    #[inline]
     pub(super) fn ran_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Ran> {
-        let chunk = self.seen.get_mut(cpu)?.get_mut(id as usize / CHUNK)?.as_mut()?;
-        chunk.0.get_mut(id as usize % CHUNK)
+        let slot = self.slot(cpu, id)?;
+        self.ran_at_mut(slot)
     }
 
     pub(super) fn put(&mut self, cpu: CpuId, id: Id, ran: Ran, judged: Judged) {
-        self.make_room(cpu, id);
-        if let Some(Some(chunk)) = self.seen.of(cpu).get_mut(id as usize / CHUNK) {
-            chunk.0[id as usize % CHUNK] = ran;
-            chunk.1[id as usize % CHUNK] = judged;
+        let slot = self.slot(cpu, id).unwrap_or_else(|| self.make_room(cpu, id));
+        if let (Some(was), Some(when)) = (self.ran.get_mut(slot), self.judged.get_mut(slot)) {
+            (*was, *when) = (ran, judged);
         }
     }
 
-    /// Room for what `cpu` does with a block.
-    fn make_room(&mut self, cpu: CpuId, id: Id) {
-        let chunks = self.seen.of(cpu);
-        let at = id as usize / CHUNK;
+    /// Room for what `cpu` does with a block: its place.
+    #[cold]
+    fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
+        let (chunks, at) = (self.chunks.of(cpu), id as usize / CHUNK);
         if chunks.len() <= at {
-            chunks.resize_with(at + 1, || None);
+            chunks.resize(at + 1, NONE);
         }
-        if chunks[at].is_none() {
-            chunks[at] = Some(Box::new(([Ran::default(); CHUNK], [Judged::default(); CHUNK])));
-            self.chunks += 1;
-        }
+        let first = self.ran.len();
+        chunks[at] = (first / CHUNK) as Id;
+        self.ran.resize(first + CHUNK, Ran::default());
+        self.judged.resize(first + CHUNK, Judged::default());
+        first + id as usize % CHUNK
     }
 
     /// What is kept: blocks, and what CPUs may have done with each.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() + self.chunks * CHUNK
+        self.blocks.len() + self.ran.len()
     }
 }

@@ -317,7 +317,7 @@ impl Live {
     pub(crate) fn synchronised(&mut self, p: CpuId, mark: Mark, cause: Option<SyncCause>) {
         self.fetches.settle();
         self.fetches.versions.end_run();
-        self.fetches.last_sync.insert(p, (mark, cause));
+        self.fetches.last_sync.set(p, (mark, cause));
         match &mut self.fetches.model {
             Model::Off => {}
             Model::X86 { machine, .. } => machine.sync(p, mark.seq),

@@ -6,7 +6,7 @@ use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr, sync::Action};
 use textbed_event::{CallRef, View};
 
 use super::Model;
-use super::looks::{NO_BLOCK, Verdict};
+use super::looks::Verdict;
 use super::verdict::Place;
 use super::versions::History;
 use crate::live::{Live, Now};
@@ -18,6 +18,9 @@ use crate::shortcuts::{Shortcut, open};
 use crate::span::Span;
 use crate::translation::Old;
 
+/// Of so many fetches of blocks that are known one asks whether the block became plain.
+const TRY_AGAIN: u64 = 8;
+
 impl Live {
     /// Code was fetched and executed; of a block of which nothing is known but that it ran
     /// [`crate::steady`] speaks.
@@ -25,10 +28,19 @@ impl Live {
         let Some(phys) = now.phys(phys) else { return };
         let (p, seq, at) = (now.cpu(), now.seq(), (virt.0, phys));
         let model = &self.fetches.model;
-        if !self.fetches.looks.plain((p, NO_BLOCK), at, len, seq)
-            && !self.fetches.looks.known(p, phys, len, || model.moment(p), seq)
-        {
+        if self.fetches.counts(p) && self.fetches.looks.plain(p, at, len, seq) {
+            return;
+        }
+        if !self.fetches.looks.known(p, phys, len, || model.moment(p), seq) {
             self.judge_fetch(now, virt, phys, len);
+        } else if seq.is_multiple_of(TRY_AGAIN)
+            && open(Shortcut::Plain)
+            && let Some(span) = Span::of(phys, len.into())
+            && self.is_plain(virt.0, span)
+        {
+            // What made it otherwise is over.
+            let moment = self.fetches.moment(p);
+            self.fetches.looks.judged(p, at, len, moment, Verdict::Plain, seq);
         }
     }
 
@@ -72,7 +84,7 @@ impl Live {
             && !self.patching.gone.meets(Span { first: virt, last: virt })
             && !self.stale.anywhere(virt)
             && !self.fetches.versions.any_in(span)
-            && !self.fetches.was_executable_anywhere(virt)
+            && !self.fetches.may_run_what_was_there(virt)
     }
 
     /// The windows joined: what a fetch may return are the versions of every frame to which the

@@ -9,37 +9,11 @@
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 
+use super::blocks::Id;
 use super::blocks::{ALL, Block, Blocks, Judged, LAST, NONE, Ran, is_plain, plain};
-pub(crate) use super::blocks::{Id, NONE as NO_BLOCK};
+use super::regions::Regions;
 use crate::per_cpu::PerCpu;
 use crate::span::Span;
-
-/// Regions of 2 MiB of which any frame or page is followed, by a hash: most memory is in none.
-#[derive(Clone, Debug)]
-struct Followed(Box<[u64; 1024]>);
-
-impl Default for Followed {
-    fn default() -> Self {
-        Self(Box::new([0; 1024]))
-    }
-}
-
-impl Followed {
-    fn bit(key: u64) -> (usize, u64) {
-        let hash = (key >> 9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        ((hash >> 6) as usize, 1 << (hash & 63))
-    }
-
-    fn add(&mut self, key: u64) {
-        let (word, bit) = Self::bit(key);
-        self.0[word] |= bit;
-    }
-
-    fn may_hold(&self, key: u64) -> bool {
-        let (word, bit) = Self::bit(key);
-        self.0[word] & bit != 0
-    }
-}
 
 /// What was found of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,9 +49,11 @@ pub(crate) struct Looks {
     unclean: FxHashMap<(CpuId, u64), (u64, u32)>,
     /// The frames and virtual pages of blocks, by key, with their number in `places`.
     index: FxHashMap<u64, Id>,
-    followed: Followed,
+    followed: Regions,
     places: Vec<Place>,
     all: u32,
+    /// See [`Looks::changes`].
+    changes: u32,
     /// How often each CPU learnt from another.
     learnt: PerCpu<u32>,
 }
@@ -95,25 +71,53 @@ fn page_key(virt: u64) -> u64 {
 impl Looks {
     /// Whether this block is plain; if so, notes that it ran at `now`. What changes makes blocks
     /// that it concerns plain no longer, so nothing but the block is asked.
-    /// `id` is what [`Looks::touch`] found.
-    #[inline(always)] // twice: for what goes on, and for what does not
     pub(crate) fn plain(
         &mut self,
-        (cpu, id): (CpuId, Id),
+        cpu: CpuId,
         (virt, phys): (u64, u64),
         len: u32,
         now: u64,
     ) -> bool {
-        let Some((id, block)) = self.blocks.find_at(id, phys) else { return false };
+        let Some((id, block)) = self.blocks.find(phys) else { return false };
         let Block { page, page_key: key, sum, plain, .. } = *block;
         if key != page_key(virt) || !is_plain(plain, len, self.all) {
             return false;
         }
-        match self.blocks.ran_mut(cpu, id) {
-            Some(ran) if ran.is_clean_of(len) => ran.again(now),
-            _ => self.ran_otherwise(cpu, id, len, now, Judged { page, sum }),
+        let slot = self.blocks.slot(cpu, id);
+        if !slot.is_some_and(|slot| self.ran_again(slot, len, now)) {
+            self.ran_otherwise(cpu, id, len, now, Judged { page, sum });
         }
         true
+    }
+
+    /// The place of what the CPU did with this block, if that is plain and has just so many bytes
+    /// for the CPU, as it is now. Whatever [`Looks::ran_again`] will read was read then.
+    #[inline]
+    pub(crate) fn ahead(&self, cpu: CpuId, (virt, phys): (u64, u64), len: u32) -> Option<usize> {
+        let (id, block) = self.blocks.find(phys)?;
+        let slot = self.blocks.slot(cpu, id)?;
+        let again = self.blocks.ran_at(slot)?.is_clean_of(len);
+        let plain = is_plain(block.plain, len, self.all) && block.page_key == page_key(virt);
+        (again && plain).then_some(slot)
+    }
+
+    /// How often a block that was plain became otherwise: as long as that stays the same,
+    /// [`Looks::ahead`] would say so again.
+    #[inline]
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes
+    }
+
+    /// A plain block ran again, if it has just so many bytes for the CPU, whose place it is.
+    #[inline]
+    pub(crate) fn ran_again(&mut self, slot: usize, len: u32, now: u64) -> bool {
+        match self.blocks.ran_at_mut(slot) {
+            Some(ran) if ran.is_clean_of(len) => {
+                ran.again(now);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A plain block ran with fewer or more bytes than before, or for the first time.
@@ -124,13 +128,6 @@ impl Looks {
             Some(ran) if same && ran.len() >= len => ran.again(now),
             _ => self.blocks.put(cpu, id, Ran::of(now, len, true), judged),
         }
-    }
-
-    /// Has the processor read what a look at the block of a fetch will read. Gives the number that
-    /// the block may have, and something that was read, which says nothing.
-    #[inline]
-    pub(crate) fn touch(&self, cpu: CpuId, phys: u64) -> (Id, u64) {
-        self.blocks.touch(cpu, phys)
     }
 
     /// Whether any block lies in the frame of `phys`.
@@ -212,7 +209,8 @@ impl Looks {
     ) {
         if self.blocks.len() >= MAX_LOOKS {
             let (all, learnt) = (self.all, std::mem::take(&mut self.learnt));
-            *self = Self { all, learnt, ..Self::default() };
+            let changes = self.changes.wrapping_add(1);
+            *self = Self { all, learnt, changes, ..Self::default() };
         }
         let frame = self.place(frame_key(phys));
         let page = self.place(page_key(virt));
@@ -230,6 +228,7 @@ impl Looks {
         if verdict == Verdict::Plain {
             self.plain_through(id, page);
             if let Some(block) = self.blocks.get_mut(id) {
+                self.changes = self.changes.wrapping_add(u32::from(block.plain != 0));
                 let plain = plain(len, self.all);
                 *block = Block { page_key: page_key(virt), plain, sum, page, ..*block };
             }
@@ -318,6 +317,7 @@ impl Looks {
     }
 
     fn not_plain(&mut self, id: Id) {
+        self.changes = self.changes.wrapping_add(1);
         if let Some(block) = self.blocks.get_mut(id) {
             block.plain = 0;
         }
@@ -344,6 +344,7 @@ impl Looks {
 
     pub(crate) fn everything_changed(&mut self) {
         self.all = self.all.wrapping_add(1);
+        self.changes = self.changes.wrapping_add(1);
         if self.all & ALL == 0 {
             // What is plain is known by the count's lower half alone.
             self.blocks.none_is_plain();

@@ -25,6 +25,7 @@ pub(crate) mod looks;
 mod notes;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
+mod regions;
 mod stores;
 mod touched;
 pub(crate) mod verdict;
@@ -51,6 +52,7 @@ use textbed_event::{Facts, Header, Kind, KindSet};
 use crate::coverage::lacking;
 use crate::mark::Mark;
 use crate::options::{Mode, Options};
+use crate::per_cpu::PerCpu;
 use crate::rules::RuleId;
 use crate::span::{Span, SpanMap};
 
@@ -183,7 +185,9 @@ pub(crate) struct Fetches {
     /// CPUs of the machine, as far as the header tells.
     cpus: u16,
     pub(crate) settling: Settling,
-    /// Context synchronisations since that was brought up to date.
+    /// Every CPU synchronised its context after this event.
+    synced: u64,
+    /// Context synchronisations since these two were brought up to date.
     syncs: u32,
     /// Stores of which no call had promised anything were forgotten.
     pub(crate) unpromised_forgotten: bool,
@@ -193,7 +197,7 @@ pub(crate) struct Fetches {
     /// The barriers that completed invalidations, by number; the youngest ones.
     pub(crate) completions: BTreeMap<u64, Mark>,
     /// Each CPU's last context synchronisation.
-    pub(crate) last_sync: FxHashMap<CpuId, (Mark, Option<SyncCause>)>,
+    pub(crate) last_sync: PerCpu<(Mark, Option<SyncCause>)>,
     /// x86: CR4 by CPU.
     pub(crate) cr4: FxHashMap<CpuId, u64>,
 }
@@ -233,6 +237,7 @@ impl Fetches {
         Self {
             model,
             settling,
+            synced: 0,
             syncs: 0,
             versions: Versions::default(),
             looks: Looks::default(),
@@ -248,7 +253,7 @@ impl Fetches {
             past_forgotten: false,
             unpromised_forgotten: false,
             completions: BTreeMap::new(),
-            last_sync: FxHashMap::default(),
+            last_sync: PerCpu::default(),
             cr4: FxHashMap::default(),
         }
     }
@@ -268,17 +273,15 @@ impl Fetches {
     /// A CPU synchronises its context: from time to time it is looked up how far all have come.
     pub(crate) fn settle(&mut self) {
         self.syncs += 1;
-        let Model::X86 { machine, .. } = &mut self.model else { return };
         if self.syncs < u32::from(self.cpus) {
             return;
         }
         self.syncs = 0;
         let everybody = (0..self.cpus).map(CpuId);
-        match &mut self.settling {
-            Settling::Synchronised(floor) => {
-                *floor = everybody.map(|p| machine.moment(p)).min().unwrap_or(0);
-            }
-            Settling::InView => machine.settle(everybody),
+        self.synced = everybody.clone().map(|p| self.model.moment(p)).min().unwrap_or(0);
+        match (&mut self.settling, &mut self.model) {
+            (Settling::Synchronised(floor), _) => *floor = self.synced,
+            (Settling::InView, Model::X86 { machine, .. }) => machine.settle(everybody),
             _ => {}
         }
     }
@@ -321,9 +324,16 @@ impl Fetches {
         own.max(of(SpaceId::KERNEL)).unwrap_or(0)
     }
 
-    /// Whether `virt` was executable with what it led to before, in any space.
-    pub(crate) fn was_executable_anywhere(&self, virt: u64) -> bool {
-        self.past_exec.values().any(|map| map.get(virt).is_some())
+    /// Whether a CPU that did not synchronise its context since may run what `virt` led to before,
+    /// in any space. CPUs that the header does not count are not asked.
+    pub(crate) fn may_run_what_was_there(&self, virt: u64) -> bool {
+        let since = |map: &SpanMap<Until>| map.get(virt).is_some_and(|(_, u)| u.0 > self.synced);
+        self.past_exec.values().any(since)
+    }
+
+    /// Whether the header counts this CPU, or none.
+    pub(crate) fn counts(&self, cpu: CpuId) -> bool {
+        cpu.0 < self.cpus || self.cpus == 0
     }
 
     /// The mapping of `virt` changed; it led or leads to `frames`.

@@ -88,23 +88,44 @@ impl Touched {
         self.0.touch(at).1
     }
 
-    /// What a store of `cpu` to `span` comes after: its own accesses there, and loads of others
-    /// where these order it. It is the view of a store if that is all that there was.
+    /// A store of `cpu` to `span`: `knows` is given what it comes after, its own accesses there and
+    /// loads of others where these order it, and says what the store knows, which is given back.
     #[inline]
-    pub(super) fn before_store(&self, cpu: CpuId, span: Span, from_reads: bool) -> View {
-        match self.0.only_cell(span) {
-            Some(None) => View::default(),
-            Some(Some(Touches(one, others))) if one.rest.is_none() && others.is_empty() => {
-                match one.cpu == cpu {
-                    true => one.accesses.clone(),
-                    false => View::default(),
-                }
+    pub(super) fn store(
+        &mut self,
+        cpu: CpuId,
+        span: Span,
+        from_reads: bool,
+        knows: impl FnOnce(&View) -> View,
+    ) -> View {
+        // Mostly it is a word that nobody else touched: one look-up is enough.
+        let mut knows = Some(knows);
+        let mut known = None;
+        self.0.put_cell(NOWHERE, span, |there| match there {
+            None => {
+                let view = knows.take().map(|knows| knows(&View::NOTHING)).unwrap_or_default();
+                known = Some(view.clone());
+                Some(Touches(Touch { cpu, accesses: view, rest: None }, Vec::new()))
             }
-            _ => self.before_store_anywhere(cpu, span, from_reads),
-        }
+            Some(Touches(one, others)) => {
+                if one.cpu == cpu
+                    && one.rest.is_none()
+                    && others.is_empty()
+                    && let Some(knows) = knows.take()
+                {
+                    one.accesses = knows(&one.accesses);
+                    known = Some(one.accesses.clone());
+                }
+                None
+            }
+        });
+        let Some(knows) = knows else { return known.unwrap_or_default() };
+        let known = knows(&self.before_store(cpu, span, from_reads));
+        self.note(cpu, span, |touch| touch.accesses.clone_from(&known));
+        known
     }
 
-    fn before_store_anywhere(&self, cpu: CpuId, span: Span, from_reads: bool) -> View {
+    fn before_store(&self, cpu: CpuId, span: Span, from_reads: bool) -> View {
         let mut all = View::default();
         for (_, touch) in self.of(span) {
             if touch.cpu == cpu {

@@ -164,13 +164,13 @@ impl Live {
                 }
                 sure = firm && !synced_after;
                 if synced_after {
-                    saved = self.fetches.last_sync.get(&p).copied();
+                    saved = self.fetches.last_sync.get(p).copied();
                 }
             }
             Action::Publish => {
                 sure = !synced_after;
                 if synced_after {
-                    saved = self.fetches.last_sync.get(&p).copied();
+                    saved = self.fetches.last_sync.get(p).copied();
                 }
             }
             _ => {}
@@ -200,7 +200,7 @@ impl Live {
         let firm = steps.iter().find(|(r, _)| r.action == Action::Publish);
         // Whether the instruction is in the list is known only if its bytes are.
         let sure = !synced && newest.unit.is_some() && firm.is_some_and(|(r, _)| r.rule.is_firm());
-        let saved = self.fetches.last_sync.get(&at.p).copied().filter(|_| synced);
+        let saved = self.fetches.last_sync.get(at.p).copied().filter(|_| synced);
         Some(self.broken(at, Action::Publish, steps, newest, sure, true, saved))
     }
 
@@ -288,7 +288,7 @@ impl Live {
             let steps = self.x86_steps(first, applies);
             let row = steps.iter().find(|(r, _)| r.action == first);
             let sure = firm && !seen && row.is_some_and(|(r, _)| r.rule.is_firm());
-            let saved = self.fetches.last_sync.get(&p).copied().filter(|_| seen);
+            let saved = self.fetches.last_sync.get(p).copied().filter(|_| seen);
             return Some(self.broken(&at, first, steps, version, sure, !knows, saved));
         }
         None

@@ -15,12 +15,14 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId};
+use textbed_event::{Batch, Event};
 
 use super::history::Past;
 pub(crate) use super::history::{History, Unit, Version, key_of};
 use super::notes::{Context, Entry, Fresh};
 pub(crate) use super::notes::{Forgotten, Knew, Newest, Note};
-use crate::mark::Mark;
+use super::regions::Regions;
+use crate::mark::{ChainId, Mark};
 use crate::shortcuts::{Shortcut, open};
 use crate::span::{NOWHERE, Span, WordMap};
 
@@ -39,12 +41,22 @@ pub(crate) enum Made {
     Held(Rc<Version>),
 }
 
+/// A run of stores that may go on.
+#[derive(Debug)]
+enum Run {
+    /// Its version is the newest one at this address.
+    At(u64),
+    Version(Rc<Version>),
+}
+
 /// The versions of all memory.
 #[derive(Default, Debug)]
 pub(crate) struct Versions {
     map: WordMap<Entry>,
-    /// The run of stores that may go on: its version, and the address that would continue it.
-    run: Option<(Fresh, u64)>,
+    /// Where there may be any.
+    regions: Regions,
+    /// The run of stores that may go on, and the address that would continue it.
+    run: Option<(Run, u64)>,
     contexts: Vec<Context>,
     index: FxHashMap<Context, u32>,
     /// The context of the store before.
@@ -64,62 +76,82 @@ impl Versions {
     }
 
     /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is
-    /// no part of a run and shares its context with the store before. Whether that is so; then
-    /// `ask` is given the key of the newest version there, and who stored it, if another CPU did,
-    /// and says what the CPU knew and what is forgotten.
+    /// no part of a run and shares its context with the store before ([`Versions::same_context`]
+    /// has to be asked). Whether that is so; then `ask` is given the key of the newest version
+    /// there, and who stored it, if another CPU did, and says what the CPU knew and what is
+    /// forgotten.
     #[inline]
     pub(crate) fn store_again(
         &mut self,
         (place, arch): (u32, Arch),
-        mark: &Mark,
+        event: &Event,
         unit: &Unit,
         ask: impl FnOnce(Option<u64>, Option<Newest<'_>>) -> (Knew, Forgotten),
     ) -> bool {
         let span = Span { first: unit.phys, last: unit.phys | 7 };
-        let (Some(next), Some(virt)) = (span.last.checked_add(1), mark.virt) else { return false };
+        let Some(next) = span.last.checked_add(1) else { return false };
         if self.run.as_ref().is_some_and(|(_, next)| *next == span.first) {
             return false;
         }
-        let Mark { cause, chain, origin, sure, .. } = *mark;
-        if self.contexts.get(self.last as usize) != Some(&Context { cause, chain, origin, sure }) {
+        let Unit { phys, len, bytes } = *unit;
+        let (at_ns, kind, key) = (event.at_ns, event.kind, key_of(event.seq, event.cpu));
+        let (virt, context) = (event.a, self.last);
+        let note = Note { key, at_ns, virt, phys, bytes, context, len, kind };
+        let (contexts, regions) = (&self.contexts, &mut self.regions);
+        let noted = self.map.put_cell(place, span, |there| match there {
+            None => {
+                let (knew, _) = ask(None, None);
+                regions.add(phys >> 12);
+                Some(Fresh::Note(note, knew).alone(Past::default()))
+            }
+            Some(entry) => {
+                let newest = entry.newest_key();
+                let another = newest as u16 != event.cpu.0;
+                let older = if another { entry.newest_known() } else { None };
+                let (knew, forgotten) = ask(Some(newest), older);
+                let settled = open(Shortcut::Settled);
+                entry.push(&Fresh::Note(note, knew), contexts, arch, |_| match settled {
+                    true => forgotten,
+                    false => Forgotten::None,
+                });
+                None
+            }
+        });
+        if noted {
+            self.run = Some((Run::At(phys), next));
+        }
+        noted
+    }
+
+    /// Whether the event, a store, shares its context with the store before. `chain` gives its
+    /// chain of calls.
+    #[inline]
+    pub(crate) fn same_context(
+        &self,
+        event: &Event,
+        batch: &Batch,
+        chain: impl FnOnce() -> ChainId,
+    ) -> bool {
+        let Some(last) = self.contexts.get(self.last as usize) else { return false };
+        let (cause, sure) = (event.cause, Mark::is_sure(event));
+        if (cause, sure) != (last.cause, last.sure) {
             return false;
         }
-        let Unit { phys, len, bytes } = *unit;
-        let (at_ns, kind, key) = (mark.at_ns, mark.kind, key_of(mark.seq, mark.cpu));
-        let note = Note { key, at_ns, virt: virt.0, phys, bytes, context: self.last, len, kind };
-        let (contexts, run) = (&self.contexts, &mut self.run);
-        self.map.put_cell(place, span, |there| {
-            let newest = there.as_deref().map(Entry::newest_key);
-            let another = newest.is_some_and(|key| key as u16 != mark.cpu.0);
-            let older = there.as_deref().filter(|_| another).and_then(Entry::newest_known);
-            let (knew, forgotten) = ask(newest, older);
-            let fresh = Fresh::Note(note, knew);
-            let entry = match there {
-                Some(entry) => {
-                    entry.push(&fresh, contexts, arch, |_| match open(Shortcut::Settled) {
-                        true => forgotten,
-                        false => Forgotten::None,
-                    });
-                    None
-                }
-                None => Some(fresh.alone(Past::default())),
-            };
-            *run = Some((fresh, next));
-            entry
-        })
+        last.chain == chain() && last.origin == batch.origin(event.origin)
     }
 
     /// The version that a store at `span` by `cpu` would go on with.
     pub(crate) fn going_on(&self, cpu: CpuId, span: Span, delta: u64) -> Option<Rc<Version>> {
-        let (version, next) = self.run.as_ref()?;
+        let (run, next) = self.run.as_ref()?;
         if *next != span.first {
             return None;
         }
-        let same = match version {
-            Fresh::Note(note, _) => note.cpu() == cpu && note.delta() == delta,
-            Fresh::Version(v) => v.cpu == cpu && v.delta == delta && !v.nontemporal,
+        let version = match run {
+            Run::At(first) => self.newest(*first)?,
+            Run::Version(version) => Rc::clone(version),
         };
-        same.then(|| version.version(&self.contexts))
+        let same = version.cpu == cpu && version.delta == delta && !version.nontemporal;
+        same.then_some(version)
     }
 
     /// The place of a context, if there is room for it.
@@ -173,6 +205,7 @@ impl Versions {
             Made::Noted(note, knew) => (Fresh::Note(note, knew), false),
         };
         let next = span.last.checked_add(1);
+        self.regions.add_span(span);
         if goes_on && self.map.extend(span, |entry| entry.is_only(fresh.stamp())) {
             self.run = self.run.take().and_then(|(run, _)| Some((run, next?)));
             return;
@@ -211,7 +244,10 @@ impl Versions {
         }
         self.run = match goes_on {
             true => self.run.take().and_then(|(run, _)| Some((run, next?))),
-            false => next.filter(|_| plain).map(|next| (fresh, next)),
+            false => next.filter(|_| plain).map(|next| match fresh {
+                Fresh::Note(..) => (Run::At(span.first), next),
+                Fresh::Version(version) => (Run::Version(version), next),
+            }),
         };
     }
 
@@ -228,7 +264,7 @@ impl Versions {
 
     /// Whether anybody stored to any of `span`.
     pub(crate) fn any_in(&self, span: Span) -> bool {
-        self.map.meets(span)
+        self.regions.may_meet(span) && self.map.meets(span)
     }
 
     /// Hands the stamp of every version that is kept to `take`, in no order.

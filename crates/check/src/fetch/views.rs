@@ -133,6 +133,12 @@ impl View {
     /// Adds what `other` knows.
     #[inline]
     pub(crate) fn join(&mut self, other: &View) {
+        if !other.is_nothing() {
+            self.join_something(other);
+        }
+    }
+
+    fn join_something(&mut self, other: &View) {
         match (&self.parts, &other.parts) {
             (_, None) => {}
             (None, _) if self.word.key == 0 => {

@@ -21,8 +21,6 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
-
 use textbed_arch::{CpuId, effect::Barrier};
 
 use super::clock::Clock;
@@ -71,7 +69,7 @@ pub(crate) struct X86 {
     /// What is before a CPU's stores by coherence: known to itself once they are drained.
     stored: PerCpu<Clock>,
     synced: PerCpu<Synced>,
-    unfenced: FxHashMap<CpuId, Vec<Rc<Version>>>,
+    unfenced: PerCpu<Vec<Rc<Version>>>,
     /// By CPU, its newest event that every CPU knew of when it last serialised, as of some time.
     floors: Vec<u64>,
     /// Fetches that a later store may still widen: CPU, number of the event, bytes. Streams are
@@ -88,7 +86,7 @@ impl X86 {
             clocks: PerCpu::default(),
             stored: PerCpu::default(),
             synced: PerCpu::default(),
-            unfenced: FxHashMap::default(),
+            unfenced: PerCpu::default(),
             floors: Vec::new(),
             #[cfg(test)]
             open: Vec::new(),
@@ -127,7 +125,7 @@ impl X86 {
 
     /// A non-temporal store waits for its fence.
     pub(crate) fn wait_for_fence(&mut self, version: Rc<Version>) {
-        let list = self.unfenced.entry(version.cpu).or_default();
+        let list = self.unfenced.of(version.cpu);
         if list.len() < MAX_UNFENCED {
             list.push(version);
         }
@@ -145,8 +143,8 @@ impl X86 {
 
     fn fence(&mut self, p: CpuId, now: u64) {
         self.drain(p);
-        for version in self.unfenced.remove(&p).unwrap_or_default() {
-            version.fenced.set(now);
+        if let Some(unfenced) = self.unfenced.get_mut(p) {
+            unfenced.drain(..).for_each(|version| version.fenced.set(now));
         }
     }
 

@@ -101,7 +101,7 @@ fn fill_chain(live: &Live, draft: &mut Draft, broken: &Broken, q: CpuId, p: CpuI
             Action::ContextSync => live
                 .fetches
                 .last_sync
-                .get(&p)
+                .get(p)
                 .map(|(m, _)| live.site(m, "the CPU's last context synchronisation")),
             Action::CompleteInvalidate => {
                 broken.completed.map(|m| live.site(&m, "the maintenance was complete here"))

@@ -243,24 +243,50 @@ impl<V> Cells<V> {
         cell: u64,
         f: impl FnOnce(Option<&mut V>) -> Option<V>,
     ) {
-        let at = match self.values.get(place as usize) {
-            Some((there, _)) if *there == cell => Some(place as usize),
-            _ => self.find(cell).map(|(_, place)| place),
+        let found = match self.values.get(place as usize) {
+            Some((there, _)) if *there == cell => Ok(place as usize),
+            _ => self.find_or_free(cell),
         };
-        if let Some((_, there)) = at.and_then(|at| self.values.get_mut(at)) {
-            f(Some(there));
-        } else if let Some(value) = f(None) {
-            self.add(cell, value);
+        match found {
+            Ok(place) => {
+                if let Some((_, there)) = self.values.get_mut(place) {
+                    f(Some(there));
+                }
+            }
+            Err((free, tag)) => {
+                if let (Some(value), Some(slot)) = (f(None), self.index.get_mut(free)) {
+                    *slot = (tag, self.values.len() as u32);
+                    self.values.push((cell, value));
+                }
+            }
         }
     }
 
-    /// Puts a value there where there is none.
-    fn add(&mut self, cell: u64, value: V) {
+    /// The place of a cell's value, else where in an index that has room it is to be noted, with
+    /// what stands there beside the place.
+    #[inline]
+    fn find_or_free(&mut self, cell: u64) -> Result<usize, (usize, u32)> {
         if (self.values.len() + 1) * 3 > self.index.len() * 2 {
             self.grow();
         }
-        self.note(cell, self.values.len() as u32);
-        self.values.push((cell, value));
+        let mask = self.index.len().wrapping_sub(1);
+        let (mut at, tag) = self.home(cell);
+        loop {
+            at &= mask;
+            match self.index.get(at) {
+                Some((there, place)) if *there == tag => {
+                    let place = *place as usize;
+                    match self.values.get(place) {
+                        Some((there, _)) if *there == cell => return Ok(place),
+                        Some(_) => {}
+                        None => return Err((at, tag)),
+                    }
+                }
+                Some((_, place)) if *place != NONE => {}
+                _ => return Err((at, tag)),
+            }
+            at += 1;
+        }
     }
 
     /// Takes the value of a cell out; the youngest one takes its place.

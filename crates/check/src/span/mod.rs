@@ -130,13 +130,6 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
-    /// The value of `span`, if it is a cell and nothing but cells meet it; else nothing is said.
-    #[inline]
-    pub(crate) fn only_cell(&self, span: Span) -> Option<Option<&V>> {
-        let cell = Self::cell(span).filter(|_| !self.wide.meets(span))?;
-        Some(self.cells.get(cell))
-    }
-
     /// Has the processor read what a look-up of `at` will read. Gives where a value of the cell
     /// around it may be, for [`Granular::put_cell`], and something that was read, which says
     /// nothing.
@@ -157,7 +150,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     }
 
     /// The entries that meet `span`, whole, in order.
-    fn whole(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
+    pub(crate) fn whole(&self, span: Span) -> impl Iterator<Item = (Span, &V)> + '_ {
         let first = self.get(span.first);
         let in_cell = span.first >> SHIFT == span.last >> SHIFT;
         // Mostly it lies in one entry, or is a cell without one.

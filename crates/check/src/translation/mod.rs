@@ -164,6 +164,15 @@ impl Stale {
         self.spaces.get(&space).into_iter().flat_map(move |map| map.within(span))
     }
 
+    /// The old answers that meet `span`, whole.
+    pub(crate) fn whole(
+        &self,
+        space: SpaceId,
+        span: Span,
+    ) -> impl Iterator<Item = (Span, &Olds)> + '_ {
+        self.spaces.get(&space).into_iter().flat_map(move |map| map.whole(span))
+    }
+
     /// Whether there is an old answer for `virt` in any space.
     pub(crate) fn anywhere(&self, virt: u64) -> bool {
         self.spaces.values().any(|map| map.get(virt).is_some())

@@ -69,15 +69,15 @@ impl Live {
             for alias in &aliases.0 {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 let mut leads = false;
-                for (at, mapping) in self.tables.within(alias.space, virt) {
-                    if at.first.wrapping_sub(alias.delta) == mapping.phys {
+                for (whole, mapping) in self.tables.whole(alias.space, virt) {
+                    if whole.first.wrapping_sub(alias.delta) == mapping.phys {
                         leads = true;
                         grants |= mapping.perm;
                     }
                 }
-                for (at, olds) in self.stale.within(alias.space, virt) {
+                for (whole, olds) in self.stale.whole(alias.space, virt) {
                     for old in &olds.0 {
-                        if at.first.wrapping_sub(alias.delta) == old.phys {
+                        if whole.first.wrapping_sub(alias.delta) == old.phys {
                             leads = true;
                             grants |= old.perm;
                         }

@@ -83,14 +83,12 @@ impl Live {
     pub(crate) fn review_frames(&mut self, frames: Span, mark: &Mark) {
         let (grants, nowhere) = self.grants(frames);
         let quiet = grants != Perm::WRITE | Perm::EXEC && !self.in_window(frames);
-        let wanted = if quiet { Layers::default() } else { self.pairs(frames) };
+        let wanted = (!quiet).then(|| self.pairs(frames));
         // Only now: the place of an alias in its list says which is the oldest.
         for (part, alias) in nowhere {
             self.tables.forget(part, alias);
         }
-        if quiet {
-            return;
-        }
+        let Some(wanted) = wanted else { return };
         let mut fresh = wanted.clone();
         let mut over = Vec::new();
         for ((parts, wanted), fresh) in self.wx.parts.iter().zip(&wanted).zip(&mut fresh) {
@@ -301,7 +299,7 @@ impl Live {
         if before == space {
             return;
         }
-        self.cpus.space.insert(cpu, space);
+        self.cpus.space.set(cpu, space);
         for changed in [before, space] {
             if changed != SpaceId::KERNEL {
                 self.review_space(changed, mark);
