@@ -8,7 +8,7 @@ mod fixture;
 use fixture::run;
 use serde_json::Value;
 use textbed_arch::{Arch, CpuId, Perm, PhysAddr, VirtAddr};
-use textbed_check::Level;
+use textbed_check::{Level, WindowStatus};
 use textbed_event::{Batch, LeafChange, Recorder, Sink, View};
 use textbed_report::timeline::{self, Timeline};
 use textbed_report::{Outcome, Run, junit, ktap, sarif};
@@ -48,6 +48,11 @@ fn sarif_says_what_was_found_where_and_what_could_not_be_checked() {
     let rules = &sarif_run["tool"]["driver"]["rules"];
     assert_eq!(rules[index]["id"], "missing-context-sync");
     assert_eq!(result["partialFingerprints"]["textbed/1"], "0123456789abcdef");
+    assert_eq!(result["occurrenceCount"], 2);
+    let message = result["message"]["text"].as_str().unwrap();
+    assert!(message.contains(". Missing: ") && message.contains(". Help: execute"), "{message}");
+    let name = &result["locations"][0]["logicalLocations"][0]["fullyQualifiedName"];
+    assert_eq!(name, "bpf pack+0x40");
     let place = &result["locations"][0]["physicalLocation"];
     assert_eq!(place["artifactLocation"]["uri"], "a.tb");
     assert_eq!(place["region"]["startLine"], 3);
@@ -61,8 +66,17 @@ fn sarif_says_what_was_found_where_and_what_could_not_be_checked() {
     let said = invocation["toolExecutionNotifications"].to_string();
     assert!(said.contains("could not be checked: no frames"), "{said}");
 
-    let log: Value = serde_json::from_str(&sarif::document(&[not_modelled()]).unwrap()).unwrap();
-    assert_eq!(log["runs"][0]["invocations"][0]["executionSuccessful"], false);
+    let limit = Run { outcome: Outcome::Limit("steps".into()), ..clean() };
+    for broken in [not_modelled(), limit] {
+        let log: Value = serde_json::from_str(&sarif::document(&[broken]).unwrap()).unwrap();
+        assert_eq!(log["runs"][0]["invocations"][0]["executionSuccessful"], false);
+    }
+    let mut piped = clean();
+    piped.input.path = "-".into();
+    piped.outcome = Outcome::Unchecked;
+    let log: Value = serde_json::from_str(&sarif::document(&[piped]).unwrap()).unwrap();
+    let said = &log["runs"][0]["invocations"][0]["toolExecutionNotifications"][0];
+    assert_eq!(said["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "stdin");
     let mut allowed = run();
     allowed.report.findings[0].level = Level::Allow;
     let log: Value = serde_json::from_str(&sarif::document(&[allowed]).unwrap()).unwrap();
@@ -81,12 +95,40 @@ fn junit_counts_failures_and_errors_and_escapes_what_xml_reserves() {
     assert!(!root.contains("skipped"), "{root}");
     assert!(xml.contains("type=\"missing-context-sync\""));
     assert!(xml.contains("not modelled: jit #1"));
+    assert!(!xml.contains(" more)"), "one failure alone: {xml}");
     // The same input gives the same bytes: no time, no random number.
     assert_eq!(xml, {
         let mut again = run();
         again.report.findings[0].message = "a < b && \"c\"".into();
         junit::document(&[again, clean(), not_modelled()]).unwrap()
     });
+}
+
+#[test]
+fn what_is_only_warned_of_and_what_is_allowed_fails_nothing() {
+    let mut mixed = run();
+    let finding = mixed.report.findings[0].clone();
+    mixed.report.findings.extend(vec![finding; 3]);
+    let levels = [Level::Deny, Level::Deny, Level::Warn, Level::Allow];
+    for (n, (f, level)) in mixed.report.findings.iter_mut().zip(levels).enumerate() {
+        (f.level, f.message) = (level, format!("number {n}."));
+    }
+    let xml = junit::document(std::slice::from_ref(&mixed)).unwrap();
+    assert!(xml.contains("failures=\"1\"") && xml.contains("number 0. (and 1 more)"), "{xml}");
+    let (failure, output) = xml.split_once("<system-out>").expect("what was warned of");
+    assert!(failure.contains("number 1.") && !failure.contains("number 2."), "{failure}");
+    assert!(output.contains("number 2.") && !output.contains("number 3."), "{output}");
+
+    let text = ktap::document(std::slice::from_ref(&mixed));
+    let said = |what: &str| text.lines().filter(|l| l.contains(what)).count();
+    assert_eq!((said("# error["), said("# warning["), said("number 3")), (2, 1, 0), "{text}");
+    let missing = &mixed.report.findings[0].missing;
+    assert!(!missing.is_empty() && said(&missing.join("; ")) == 3, "{text}");
+
+    mixed.report.findings.drain(..2);
+    let xml = junit::document(std::slice::from_ref(&mixed)).unwrap();
+    assert!(xml.contains("failures=\"0\"") && !xml.contains("<failure"), "{xml}");
+    assert!(!ktap::document(&[mixed]).contains("not ok"));
 }
 
 #[test]
@@ -186,6 +228,11 @@ fn events() -> Batch {
     recorder.take()
 }
 
+/// Entries of a trace of one phase, in one process.
+fn entries_of<'a>(entries: &'a [Value], ph: &str, pid: u64) -> Vec<&'a Value> {
+    entries.iter().filter(|e| e["ph"] == ph && e["pid"] == pid).collect()
+}
+
 #[test]
 fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
     let mut one = Timeline::new(0);
@@ -196,9 +243,7 @@ fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
     }
     let trace: Value = serde_json::from_str(&timeline::document(&[one, two])).unwrap();
     let entries = trace["traceEvents"].as_array().unwrap();
-    let of = |ph: &str, pid: u64| {
-        entries.iter().filter(|e| e["ph"] == ph && e["pid"] == pid).collect::<Vec<_>>()
-    };
+    let of = |ph: &str, pid: u64| entries_of(entries, ph, pid);
     let slices = of("X", 1);
     let named = |name: &str| slices.iter().filter(|e| e["name"] == name).collect::<Vec<_>>();
     let calls = named("set_memory_x");
@@ -228,4 +273,37 @@ fn a_timeline_has_calls_flows_permissions_findings_and_windows() {
         assert!(e["ph"].is_string() && e["pid"].is_u64() && e["tid"].is_u64(), "{e}");
         assert!(e["ph"] == "M" || e["ts"].is_number(), "{e}");
     }
+}
+
+/// What is open at the end, what lies outside of every area, and what is allowed.
+#[test]
+fn a_timeline_ends_what_is_open_and_leaves_off_what_has_no_track() {
+    let mut recorder = Recorder::new();
+    let name = recorder.name("set_memory_x");
+    let (call, args) = (recorder.new_call(), recorder.bytes(&[]));
+    recorder.emit(CpuId(0), View::AreaMade { virt: VirtAddr(0x4000), len: 0x2000, shift: 12 });
+    recorder.emit(CpuId(0), View::CallEntered { call, name, args });
+    let (old, new) = (Perm::empty(), Perm::KERNEL_RW);
+    let change = LeafChange { count: 1, shift: 12, old_shift: 12, old, new };
+    let (virt, phys) = (VirtAddr(0x6000), PhysAddr(0x9000));
+    recorder.emit(CpuId(0), View::Leaf { virt, phys, change });
+    let mut allowed = run();
+    allowed.report.findings[0].level = Level::Allow;
+    // The last moment of the run: windows that stay open end there.
+    let opened = allowed.report.windows[0].opened.at_ns.unwrap();
+    let mut events = recorder.take();
+    events.events.last_mut().unwrap().at_ns = opened + 3000;
+    let mut timeline = Timeline::new(0);
+    let _ = timeline.batch(&events);
+    timeline.finish(&allowed);
+    let trace: Value = serde_json::from_str(&timeline::document(&[timeline])).unwrap();
+    let entries = trace["traceEvents"].as_array().unwrap();
+    let of = |ph: &str, pid: u64| entries_of(entries, ph, pid);
+    let notes: Vec<&str> = of("i", 1).iter().map(|e| e["name"].as_str().unwrap()).collect();
+    assert_eq!(notes, ["set_memory_x (its return is not seen)"]);
+    assert_eq!(of("X", 2).len(), 0, "the leaf lies behind the area");
+    let windows = of("X", 3);
+    let tid = WindowStatus::Platform as u64 + 1;
+    let open = windows.iter().find(|e| e["tid"] == tid).unwrap();
+    assert_eq!(open["dur"], 3.0);
 }
