@@ -9,6 +9,7 @@ use crate::mark::Mark;
 use crate::rules::{RuleId, breaks};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
+use crate::translation::Old;
 use crate::translation::watch::{Answer, needs_break};
 
 /// Early invalidations kept until their call returns.
@@ -178,26 +179,30 @@ impl Live {
         self.early = others;
         let mine: Vec<(CallRef, SpaceId, Span)> = mine;
         for (_, space, span) in mine {
-            self.judge_early(space, span);
+            self.judge_early(Some(call), space, span);
         }
     }
 
     /// The end of the stream: early invalidations outside calls.
     pub(crate) fn finish_entries(&mut self) {
         for (_, space, span) in std::mem::take(&mut self.early) {
-            self.judge_early(space, span);
+            self.judge_early(None, space, span);
         }
     }
 
-    fn judge_early(&mut self, space: SpaceId, span: Span) {
+    /// Those that were to be made good by the end of `call`, or all.
+    fn judge_early(&mut self, call: Option<CallRef>, space: SpaceId, span: Span) {
         if !self.checkable(RuleId::MissingPteOrder) {
             return;
         }
         self.occasions.looked(RuleId::MissingPteOrder);
+        let due = |old: &&Old| {
+            old.too_early().is_some_and(|early| call.is_none_or(|call| early.until == call))
+        };
         let open: Vec<_> = self
             .stale
             .within(space, span)
-            .filter_map(|(at, olds)| Some((at.first, *olds.0.iter().find(|o| o.early.is_some())?)))
+            .filter_map(|(at, olds)| Some((at.first, *olds.0.iter().find(due)?)))
             .collect();
         for (first, old) in open {
             breaks::early_invalidation(self, space, first, &old);

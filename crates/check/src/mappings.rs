@@ -282,10 +282,15 @@ impl Live {
         };
         let mark = self.mark(now);
         let flush = Flush { asked, cpus, own, leaves, every_upper };
-        let (frames, early) = self.stale.close(&flush, &mark);
-        self.early.extend(
-            early.into_iter().map(|(space, span)| (self.calls.outermost(mark.cause), space, span)),
-        );
+        let (calls, told) = (&self.calls, &self.told);
+        let amid = |change: &Mark| {
+            let elsewhere = change.cpu != mark.cpu && calls.is_open(change.cause);
+            let hears = || told.knows(mark.cpu, change.cpu) > change.seq;
+            (elsewhere && !hears()).then(|| calls.outermost(change.cause))
+        };
+        let around = calls.outermost(mark.cause);
+        let (frames, early) = self.stale.close(&flush, (&mark, around), amid);
+        self.early.extend(early);
         self.review_all(now, frames);
     }
 

@@ -265,6 +265,62 @@ fn a_barrier_orders_changes_that_its_cpu_learned_of() {
     }
 }
 
+/// In the middle of a change another CPU invalidates everything, for reasons of its own. What that
+/// leaves over has to be gone by the end of the call that changes the tables.
+#[test]
+fn an_invalidation_amid_a_change_is_judged_when_its_call_ends() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Then {
+        Nothing,
+        OwnAlone,
+        Everywhere,
+        TooEarly,
+    }
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        let power = arch != Arch::Arm64;
+        let barrier = if power { Barrier::Ptesync } else { Barrier::DsbStore };
+        let flush = |s: &mut Story, cpu, reach| {
+            s.tlb_all(cpu, reach);
+            if power && reach == Reach::Broadcast {
+                s.barrier(cpu, Barrier::Eieio);
+                s.barrier(cpu, Barrier::Tlbsync);
+            }
+            s.barrier(cpu, if power { Barrier::Ptesync } else { Barrier::DsbFull });
+        };
+        for over in [false, true] {
+            for then in [Then::Nothing, Then::OwnAlone, Then::Everywhere, Then::TooEarly] {
+                let mut s = Story::new(arch);
+                s.leaf(0, AREA, P, 1, NONE, RW);
+                order(&mut s);
+                let call = s.enter(0, "protect");
+                s.leaf(0, AREA, P, 1, RW, RO);
+                if over {
+                    s.leave(0, call, 0);
+                }
+                let other = s.enter(1, "flush all");
+                s.barrier(1, barrier);
+                flush(&mut s, 1, Reach::Broadcast);
+                s.leave(1, other, 0);
+                if matches!(then, Then::OwnAlone | Then::Everywhere) {
+                    s.barrier(0, barrier);
+                }
+                match then {
+                    Then::Nothing => {}
+                    Then::OwnAlone => flush(&mut s, 0, Reach::Local),
+                    Then::Everywhere | Then::TooEarly => flush(&mut s, 0, Reach::Broadcast),
+                }
+                if !over {
+                    s.leave(0, call, 0);
+                }
+                let found = !s.run().findings.is_empty();
+                // A change that is over was everybody's to know of.
+                let bad = over || matches!(then, Then::OwnAlone | Then::TooEarly);
+                assert_eq!(found, bad, "{arch} {then:?} over={over}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_second_invalidation_makes_an_early_one_good() {
     let mut s = Story::new(Arch::Arm64);

@@ -375,6 +375,39 @@ fn what_was_met_live_is_not_known_to_be_new() {
     }
 }
 
+/// Code that is mapped when it is complete needs no synchronisation where a CPU meets it for the
+/// first time. That says nothing about a store that races with it there.
+#[test]
+fn a_race_is_found_also_where_what_was_there_before_needs_no_synchronisation() {
+    const NOP: u32 = 0xd503_201f;
+    for (new, listed) in [(NOP, true), (0x5280_0540, false)] {
+        let mut s = Story::new(Arch::Arm64);
+        s.store(0, DM + P, P, &NOP.to_le_bytes());
+        s.clean(0, DM + P, P);
+        s.dsb(0);
+        s.icache(0, DM + P, P);
+        s.dsb(0);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        s.dsb(0);
+        s.publish(0, "entry");
+        s.observe(1, "entry");
+        s.store(0, DM + P, P, &new.to_le_bytes());
+        // Neither the first nor a second time, before or after the maintenance.
+        s.fetch(1, AREA, P, 4);
+        s.clean(0, DM + P, P);
+        s.dsb(0);
+        s.icache(0, DM + P, P);
+        s.dsb(0);
+        s.fetch(1, AREA, P, 4);
+        let report = s.run();
+        if listed {
+            assert!(report.findings.is_empty(), "{:#?}", report.findings);
+        } else {
+            assert_eq!(report.findings[0].rule, ORDER, "{:#?}", report.findings);
+        }
+    }
+}
+
 #[test]
 fn arm64_branches_may_be_patched_live_and_loads_may_not() {
     let found = |new: u32, cmodx: bool| {

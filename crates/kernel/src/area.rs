@@ -98,6 +98,8 @@ pub struct Areas {
     busy: BTreeMap<u64, Area>,
     /// Freed, unmapped, not yet flushed: start, then end and node.
     lazy: BTreeMap<u64, (u64, Option<u16>)>,
+    /// What a purge under way took from these: it is being flushed.
+    purging: BTreeMap<u64, (u64, Option<u16>)>,
     /// Purged addresses that nodes keep for themselves.
     pools: Pools,
     /// Out of the tree, with their addresses still taken: start and end.
@@ -141,9 +143,10 @@ impl Areas {
     fn blocker(&self, start: u64, end: u64) -> Option<u64> {
         let busy = self.busy.range(..end).next_back().map(|(_, a)| a.end());
         let lazy = self.lazy.range(..end).next_back().map(|(_, (e, _))| *e);
+        let purging = self.purging.range(..end).next_back().map(|(_, (e, _))| *e);
         let hidden = self.hidden.range(..end).next_back().map(|(_, e)| *e);
         let pooled = self.pools.last_below(end);
-        let all = busy.into_iter().chain(lazy).chain(hidden).chain(pooled);
+        let all = busy.into_iter().chain(lazy).chain(purging).chain(hidden).chain(pooled);
         all.filter(|e| *e > start).max()
     }
 
@@ -157,7 +160,7 @@ impl Areas {
         self.busy.insert(area.start.0, area);
     }
 
-    /// Takes an area out of use; its addresses stay reserved until [`Areas::purge`].
+    /// Takes an area out of use; its addresses stay reserved until a purge.
     pub fn remove(&mut self, start: VirtAddr) -> Option<Area> {
         let area = self.busy.remove(&start.0)?;
         self.lazy.insert(area.start.0, (area.end(), area.node));
@@ -169,6 +172,12 @@ impl Areas {
         let area = self.busy.remove(&start.0)?;
         self.hidden.insert(area.start.0, area.end());
         Some(area)
+    }
+
+    /// A hidden area waits for the next purge.
+    pub fn retire(&mut self, area: &Area) {
+        self.hidden.remove(&area.start.0);
+        self.lazy.insert(area.start.0, (area.end(), area.node));
     }
 
     /// Puts a hidden area back.
@@ -187,11 +196,12 @@ impl Areas {
         self.lazy.iter().map(|(start, (end, _))| (VirtAddr(*start), end.saturating_sub(*start)))
     }
 
-    /// Extent of all lazily freed areas, if there are any (`[start, end)`).
-    #[must_use]
-    pub fn lazy_extent(&self) -> Option<(u64, u64)> {
-        let start = *self.lazy.keys().next()?;
-        let end = self.lazy.values().map(|(end, _)| *end).max()?;
+    /// Takes what was lazily freed to be flushed, and says where it lies (`[start, end)`), if there
+    /// is any. What is freed from then on is the next purge's.
+    pub fn begin_purge(&mut self) -> Option<(u64, u64)> {
+        self.purging.append(&mut self.lazy);
+        let start = *self.purging.keys().next()?;
+        let end = self.purging.values().map(|(end, _)| *end).max()?;
         Some((start, end))
     }
 
@@ -201,12 +211,12 @@ impl Areas {
         self.lazy.iter().map(|(start, (end, _))| end.saturating_sub(*start)).sum()
     }
 
-    /// Makes the addresses of lazily freed areas free again, or puts them into the pools of their
-    /// nodes; with `everything` (where addresses are short) the pools are emptied too. The pools
-    /// count in pages of `page_bytes`.
-    pub fn purge(&mut self, everything: bool, page_bytes: u64) {
+    /// Makes the addresses that [`Areas::begin_purge`] took free again, or puts them into the pools
+    /// of their nodes; with `everything` (where addresses are short) the pools are emptied too.
+    /// The pools count in pages of `page_bytes`.
+    pub fn end_purge(&mut self, everything: bool, page_bytes: u64) {
         self.pools.decay(everything);
-        for (start, (end, node)) in std::mem::take(&mut self.lazy) {
+        for (start, (end, node)) in std::mem::take(&mut self.purging) {
             if let Some(node) = node.filter(|_| !everything) {
                 self.pools.add(node, start, end, page_bytes);
             }
@@ -254,11 +264,29 @@ mod tests {
         assert_eq!(areas.fit(range, 0x2000, 0x8000), Some(VirtAddr(0x18000)));
         areas.remove(VirtAddr(0x10000));
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x14000)));
-        assert_eq!(areas.lazy_extent(), Some((0x10000, 0x14000)));
-        areas.purge(false, FRAME_BYTES);
+        assert_eq!(areas.begin_purge(), Some((0x10000, 0x14000)));
+        assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x14000)));
+        areas.end_purge(false, FRAME_BYTES);
         assert_eq!(areas.fit(range, 0x2000, 1), Some(VirtAddr(0x10000)));
         assert_eq!(areas.fit(range, 0x30001, 1), None);
         assert_eq!(areas.fit(range, u64::MAX, 1), None);
+    }
+
+    #[test]
+    fn what_is_freed_while_a_purge_flushes_is_the_next_ones() {
+        let range = Range::between(0x10000, 0x40000);
+        let mut areas = Areas::default();
+        areas.insert(area(0x10000, 3));
+        areas.insert(area(0x14000, 3));
+        areas.remove(VirtAddr(0x10000));
+        assert_eq!(areas.begin_purge(), Some((0x10000, 0x14000)));
+        let second = areas.hide(VirtAddr(0x14000)).unwrap();
+        areas.retire(&second);
+        areas.end_purge(false, FRAME_BYTES);
+        assert_eq!(areas.fit(range, 0x8000, 1), Some(VirtAddr(0x18000)));
+        assert_eq!(areas.begin_purge(), Some((0x14000, 0x18000)));
+        areas.end_purge(false, FRAME_BYTES);
+        assert_eq!(areas.fit(range, 0x8000, 1), Some(VirtAddr(0x10000)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use textbed_arch::cache::CacheGeometry;
 use textbed_arch::hashed::HPT_3_0;
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
-use textbed_machine::{DataOrder, InstructionCache, Machine, MachineConfig, Policy};
+use textbed_machine::{CpuMask, DataOrder, InstructionCache, Machine, MachineConfig, Policy};
 
 use crate::area::{Area, Areas, Frames, vm_flags};
 use crate::bpf::Packs;
@@ -156,6 +156,11 @@ impl Kernel {
             noted: Vec::new(),
             under_way: BTreeMap::new(),
             beginning: None,
+            ended: BTreeMap::new(),
+            running: Vec::new(),
+            held: CpuMask::EMPTY,
+            callers: CpuMask::EMPTY,
+            stopping: None,
             unmapped: false,
             staged: VecDeque::new(),
             nested: None,

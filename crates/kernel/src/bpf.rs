@@ -21,6 +21,7 @@ use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
+use crate::phases::{call_step, lock_step, step, unlock_step};
 use crate::powerpc::patching::Run;
 
 /// Unit of allocation in a pack (`BPF_PROG_CHUNK_SIZE`).
@@ -156,11 +157,15 @@ pub(crate) fn arch_text_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
         Arch::Arm64 => "aarch64_insn_copy",
         _ => return power_text_copy(k, cpu, dst, args.code()),
     };
-    let copied = k.inner(cpu, name, &Args::with_code(&[dst.0], args.code()))?;
-    match k.used(cpu, copied) {
-        0 => Ok(-EINVAL),
-        _ => Ok(dst.0 as i64),
-    }
+    let copy = call_step(name, Args::with_code(&[dst.0], args.code()));
+    k.with_steps(vec![
+        copy,
+        step(move |k, cpu| {
+            let copied = k.nested_result(cpu).unwrap_or(0);
+            k.returns(if copied == 0 { -EINVAL } else { dst.0 as i64 });
+            Ok(())
+        }),
+    ])
 }
 
 fn power_text_copy(k: &mut Kernel, cpu: CpuId, dst: VirtAddr, code: &[u8]) -> Result<i64, Stop> {
@@ -168,10 +173,27 @@ fn power_text_copy(k: &mut Kernel, cpu: CpuId, dst: VirtAddr, code: &[u8]) -> Re
         k.warn_once(cpu, "bpf_arch_text_copy", WarnReason::BadArgument, dst);
         return Ok(-EINVAL);
     }
-    k.lock(cpu, "text_mutex")?;
-    let error = k.patch_run(cpu, dst, Run::Bytes(code))?;
-    k.unlock(cpu, "text_mutex")?;
-    Ok(if error == 0 { dst.0 as i64 } else { error })
+    locked_run(k, dst, Run::Bytes(code.to_vec()), dst.0 as i64)
+}
+
+/// powerpc: a run of instructions under the lock; `good` is what success returns.
+fn locked_run(k: &mut Kernel, dst: VirtAddr, run: Run, good: i64) -> Result<i64, Stop> {
+    let mut steps = vec![lock_step("text_mutex")];
+    match k.run_steps(dst, run)? {
+        Ok(run) => steps.extend(run),
+        Err(error) => steps.push(step(move |k, _| {
+            k.returns(error);
+            Ok(())
+        })),
+    }
+    steps.push(unlock_step("text_mutex"));
+    steps.push(step(move |k, _| {
+        if k.value.is_none_or(|value| value == 0) {
+            k.returns(good);
+        }
+        Ok(())
+    }));
+    k.with_steps(steps)
 }
 
 /// `bpf_arch_text_invalidate(dst, len)`.
@@ -181,27 +203,32 @@ pub(crate) fn arch_text_invalidate(k: &mut Kernel, cpu: CpuId, args: &Args) -> R
     }
     let (dst, len) = (args.addr(0), args.get(1));
     match k.arch {
-        Arch::X86_64 => {
-            let done = k.inner(cpu, "text_poke_set", &Args::of(&[dst.0, 0xcc, len]))?;
-            Ok(i64::from(k.used(cpu, done) == 0))
-        }
+        Arch::X86_64 => filled(k, "text_poke_set", &[dst.0, 0xcc, len], 1),
         Arch::Arm64 => {
             let brk = u64::from(ARM64_BREAK_FAULT);
-            let done = k.inner(cpu, "aarch64_insn_set", &Args::of(&[dst.0, brk, len]))?;
-            Ok(if k.used(cpu, done) == 0 { -EINVAL } else { 0 })
+            filled(k, "aarch64_insn_set", &[dst.0, brk, len], -EINVAL)
         }
         _ => {
             if k.is_core_text(dst) {
                 k.warn_once(cpu, "bpf_arch_text_invalidate", WarnReason::BadArgument, dst);
                 return Ok(-EINVAL);
             }
-            k.lock(cpu, "text_mutex")?;
             let trap = k.trap_bytes(4);
-            let error = k.patch_run(cpu, dst, Run::Repeat(&trap, len))?;
-            k.unlock(cpu, "text_mutex")?;
-            Ok(error)
+            locked_run(k, dst, Run::Repeat(trap, len), 0)
         }
     }
+}
+
+/// A call that fills, and what it returns where that gives NULL.
+fn filled(k: &mut Kernel, name: &'static str, args: &[u64], bad: i64) -> Result<i64, Stop> {
+    k.with_steps(vec![
+        call_step(name, Args::of(args)),
+        step(move |k, cpu| {
+            let got = k.nested_result(cpu).unwrap_or(0);
+            k.returns(if got == 0 { bad } else { 0 });
+            Ok(())
+        }),
+    ])
 }
 
 /// `bpf_fill_ill_insns(area, size)`: the JIT's fill function, plain stores.

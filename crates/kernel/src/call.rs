@@ -239,6 +239,7 @@ impl Kernel {
         args: &Args,
     ) -> Result<Option<CallValue>, CallError> {
         self.beginning = Some(spec.name);
+        self.callers = self.callers.with(cpu);
         let opened = self.open(cpu, spec, args);
         self.beginning = None;
         opened
@@ -274,6 +275,7 @@ impl Kernel {
             spec,
             args: args.clone(),
             call,
+            origin: self.machine.recorder().origin(),
             keeps_cpus: false,
             armed: None,
             steps: VecDeque::new(),
@@ -291,7 +293,9 @@ impl Kernel {
             }
             let outer = std::mem::replace(&mut self.armed, due);
             let staged = std::mem::take(&mut self.staged);
+            self.running.push(cpu);
             let done = (spec.run)(self, cpu, args);
+            self.running.pop();
             under.armed = std::mem::replace(&mut self.armed, outer);
             under.steps = std::mem::replace(&mut self.staged, staged);
             match done {

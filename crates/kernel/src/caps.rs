@@ -93,6 +93,8 @@ facts! {
     AliasSkipsNx = "direct-map-skips-nx",
     /// A change of part of an area changes the direct map of the whole area.
     AliasWholeArea = "direct-map-of-whole-area",
+    /// set_memory_valid flushes what it makes valid, too.
+    ValidFlushed = "made-valid-flushed",
     /// An error of the direct map's change is returned.
     AliasErrorChecked = "direct-map-error-checked",
     /// set_memory_* refuses huge vmalloc areas: how.

@@ -319,7 +319,7 @@ impl Kernel {
 
     /// `takedown_cpu`.
     fn take_down(&mut self, cpu: CpuId, gone: CpuId) -> Result<(), Stop> {
-        self.stopped(cpu, None, move |k, _| {
+        self.stopped(cpu, move |k, _| {
             k.hotplug.online = k.hotplug.online.without(gone);
             Ok(k.machine.cpu_goes_down(gone)?)
         })

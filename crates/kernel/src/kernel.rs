@@ -1,21 +1,20 @@
 //! A booted kernel: the machine, the kernel's own records, and the way calls are carried out.
 //!
 //! Modelled: what the calls of [`crate::CALLS`] need to remember between them. Not modelled: tasks
-//! and scheduling; a call runs from its entry to its return without another CPU in between, except
-//! for the handlers of its own interrupts.
+//! and scheduling; what others may run inside of is in `phases`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{CallRef, Flags, Promise, RefusalReason, View, WarnReason, WindowPurpose};
-use textbed_machine::{Machine, MachineError};
+use textbed_machine::{CpuMask, Machine, MachineError};
 
 use crate::area::{Areas, Frames};
 use crate::bpf::Packs;
 use crate::call::Failure;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
-use crate::error::Stop;
+use crate::error::{CallError, Stop};
 use crate::hotplug::Hotplug;
 use crate::layout::{Layout, Range};
 use crate::pages::Pages;
@@ -76,6 +75,16 @@ pub struct Kernel {
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
     /// The call whose body runs now, if no other made it: to its end or its first step.
     pub(crate) beginning: Option<&'static str>,
+    /// Calls that came to their end while somebody waited for a lock of theirs: not yet told.
+    pub(crate) ended: BTreeMap<CpuId, Result<CallValue, CallError>>,
+    /// CPUs whose step or body runs now, innermost last.
+    pub(crate) running: Vec<CpuId>,
+    /// CPUs that stand still in `stop_machine`.
+    pub(crate) held: CpuMask,
+    /// CPUs that made calls.
+    pub(crate) callers: CpuMask,
+    /// Who has all others stand still, or waits for them to.
+    pub(crate) stopping: Option<CpuId>,
     /// Some page was unmapped: page-table pages may be empty.
     pub(crate) unmapped: bool,
     /// Steps that the body or step that runs now leaves behind.
@@ -353,8 +362,8 @@ impl Kernel {
         self.flush_kernel_range(cpu, start.0, start.0.saturating_add(count * FRAME_BYTES))
     }
 
-    /// Takes a lock that the kernel sleeps or spins on. Calls run whole, so somebody else can hold
-    /// it only across calls: that wait is not modelled.
+    /// Takes a lock that the kernel sleeps or spins on. If a call under way on another CPU holds
+    /// it, that one goes on first; a wait for one that was taken across calls is not modelled.
     pub(crate) fn lock(&mut self, cpu: CpuId, name: &str) -> Result<(), Stop> {
         match self.machine.lock(cpu, name) {
             Ok(()) => Ok(()),
@@ -362,7 +371,8 @@ impl Kernel {
                 Err(Stop::died(format!("deadlock: {name} is held by the caller"), VirtAddr(0)))
             }
             Err(MachineError::LockHeld { by, .. }) => {
-                Err(Stop::not_modelled(format!("waiting for {name}, held by {by}")))
+                self.wait_out(name, by)?;
+                Ok(self.machine.lock(cpu, name)?)
             }
             Err(other) => Err(other.into()),
         }

@@ -60,8 +60,7 @@ pub(crate) fn free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop>
     if k.rox_free(cpu, args.get(0))? {
         return Ok(0);
     }
-    k.vfree(cpu, args.addr(0))?;
-    Ok(0)
+    k.vfree(cpu, args.addr(0))
 }
 
 fn module_range(

@@ -3,20 +3,25 @@
 //!
 //! Modelled: a body may leave steps behind instead of a value ([`Stop::Later`]); each step is
 //! atomic and says whether others may run now, or what it waits for. Calls inside such a call nest.
-//! A call that is not made of steps runs whole. Not modelled: preemption inside a step, and more
-//! than one call under way on a CPU (other than nested ones).
+//! A call that is not made of steps runs whole; where it meets a lock that a call under way on
+//! another CPU holds, that one goes on until it releases it, as while somebody spins or sleeps.
+//! Not modelled: preemption inside a step, and more than one call under way on a CPU (other than
+//! nested ones).
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use textbed_arch::CpuId;
-use textbed_event::CallRef;
+use textbed_event::{CallRef, Origin};
 
 use crate::call::{Arg, Args, check_args};
 use crate::calls::{CallSpec, find_call};
 use crate::error::{CallError, Stop};
 use crate::hotplug::shares;
 use crate::kernel::{CallValue, Kernel};
+
+/// Locks inside calls whose holder is not preempted.
+const SPIN_LOCKS: &[&str] = &["cpa_lock", "patch_lock"];
 
 /// What a call waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,6 +86,46 @@ pub(crate) fn step_then_others(
     Box::new(move |k, cpu| run(k, cpu).map(|()| Turn::Others))
 }
 
+/// A step with parts that it gives away; it never waits.
+pub(crate) fn once(run: impl FnOnce(&mut Kernel, CpuId) -> Result<(), Stop> + 'static) -> Step {
+    let mut run = Some(run);
+    Box::new(move |k, cpu| match run.take() {
+        Some(run) => run(k, cpu).map(|()| Turn::Next),
+        None => Ok(Turn::Next),
+    })
+}
+
+/// A step that does nothing: others may run here.
+pub(crate) fn pause() -> Step {
+    Box::new(|_, _| Ok(Turn::Others))
+}
+
+/// A flush of kernel translations, behind which others may run; where it interrupts CPUs, it begins
+/// when all of them take that.
+pub(crate) fn flush_step(
+    mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static,
+) -> Step {
+    Box::new(move |k, cpu| {
+        let wait = if k.flushes_by_interrupt() { k.receivers_off(cpu) } else { None };
+        match wait {
+            Some(wait) => Ok(Turn::Wait(wait)),
+            None => run(k, cpu).map(|()| Turn::Others),
+        }
+    })
+}
+
+/// Steps by which a spin lock is taken with interrupts off (`raw_spin_lock_irqsave`): they are off
+/// while it spins, too.
+pub(crate) fn lock_irqsave_steps(name: &'static str) -> Vec<Step> {
+    vec![
+        step(|k, cpu| {
+            k.machine.set_irqs(cpu, false);
+            Ok(())
+        }),
+        lock_step(name),
+    ]
+}
+
 /// A step that waits for a lock and takes it.
 pub(crate) fn lock_step(name: &'static str) -> Step {
     Box::new(move |k, cpu| {
@@ -116,6 +161,8 @@ pub(crate) struct UnderWay {
     pub(crate) spec: &'static CallSpec,
     pub(crate) args: Args,
     pub(crate) call: CallRef,
+    /// Where it stands in the source.
+    pub(crate) origin: Option<Origin>,
     /// It keeps CPUs where they are until its end.
     pub(crate) keeps_cpus: bool,
     /// The injected failure that its next allocation meets.
@@ -183,6 +230,9 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::call`]; nothing under way counts as not modelled.
     pub fn resume(&mut self, cpu: CpuId) -> Result<Progress, CallError> {
+        if let Some(ended) = self.ended.remove(&cpu) {
+            return ended.map(Progress::Done);
+        }
         let done = self.advance(cpu, 0);
         if done.is_err() {
             self.under_way.remove(&cpu);
@@ -194,6 +244,67 @@ impl Kernel {
     #[must_use]
     pub fn is_under_way(&self, cpu: CpuId) -> bool {
         self.under_way.get(&cpu).is_some_and(|calls| !calls.is_empty())
+            || self.ended.contains_key(&cpu)
+    }
+
+    /// Whether a CPU stands still in `stop_machine`, so that its program cannot go on.
+    #[must_use]
+    pub fn is_held(&self, cpu: CpuId) -> bool {
+        self.held.has(cpu)
+    }
+
+    /// Whether a CPU is where no interrupt and no other task gets in: inside a call that has
+    /// interrupts off or a spin lock.
+    #[must_use]
+    pub fn is_shut(&self, cpu: CpuId) -> bool {
+        let spins = || SPIN_LOCKS.iter().any(|lock| self.machine.lock_holder(lock) == Some(cpu));
+        self.is_under_way(cpu) && (!self.machine.irqs_on(cpu) || spins())
+    }
+
+    /// As [`Kernel::wait_out`], for a step that waits; `false` if no call under way
+    /// elsewhere holds the lock.
+    fn holder_goes_on(&mut self, cpu: CpuId, lock: &str) -> Result<bool, CallError> {
+        let by = self.machine.lock_holder(lock).filter(|by| *by != cpu && self.is_under_way(*by));
+        let Some(by) = by else { return Ok(false) };
+        let call = self.under_way.get(&cpu).and_then(|c| c.last()).map_or("call", |u| u.spec.name);
+        self.wait_out(lock, by).map(|()| true).map_err(|stop| stop.of(call))
+    }
+
+    /// Gets a lock free that a call under way on another CPU holds, for a call in one piece: the
+    /// other one goes on until it releases it.
+    pub(crate) fn wait_out(&mut self, name: &str, by: CpuId) -> Result<(), Stop> {
+        let stuck = || Stop::not_modelled(format!("waiting for {name}, held by {by}"));
+        // What the call that waits has in hand.
+        let nested = self.nested.take();
+        let beginning = self.beginning.take();
+        let noted = std::mem::take(&mut self.noted);
+        let place = self.machine.recorder().origin();
+        let theirs = self.under_way.get(&by).and_then(|c| c.first()).and_then(|u| u.origin);
+        self.machine.recorder().set_origin(theirs);
+        let mut stop = (self.machine.lock_holder(name) != Some(by)).then(stuck);
+        while self.machine.lock_holder(name) == Some(by) && stop.is_none() {
+            let can = !self.running.contains(&by) && !self.is_held(by);
+            if !can || self.ended.contains_key(&by) || !self.is_under_way(by) {
+                stop = Some(stuck());
+                break;
+            }
+            match self.advance(by, 0) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done(value)) => {
+                    self.ended.insert(by, Ok(value));
+                }
+                Ok(Progress::Waits(wait)) => stop = Some(Stop::Waits(wait)),
+                Err(error) => {
+                    self.under_way.remove(&by);
+                    self.ended.insert(by, Err(error));
+                }
+            }
+        }
+        self.nested = nested;
+        self.beginning = beginning;
+        self.noted = noted;
+        self.machine.recorder().set_origin(place);
+        stop.map_or(Ok(()), Err)
     }
 
     /// Runs the calls of a CPU above `floor` to their end without letting anybody in between.
@@ -202,6 +313,7 @@ impl Kernel {
             match self.advance(cpu, floor)? {
                 Progress::Done(value) => return Ok(value),
                 Progress::More => {}
+                Progress::Waits(Wait::Lock(lock)) if self.holder_goes_on(cpu, &lock)? => {}
                 Progress::Waits(wait) => {
                     let name = self.under_way.get(&cpu).and_then(|c| c.last());
                     let call = name.map_or("call", |u| u.spec.name).to_owned();
@@ -232,7 +344,9 @@ impl Kernel {
             let staged = std::mem::take(&mut self.staged);
             let value = self.value.replace(top.value);
             let depth = self.under_way.get(&cpu).map_or(0, Vec::len);
+            self.running.push(cpu);
             let turn = step(self, cpu);
+            self.running.pop();
             top.armed = std::mem::replace(&mut self.armed, outer);
             let mut more = std::mem::replace(&mut self.staged, staged);
             top.value = std::mem::replace(&mut self.value, value).unwrap_or(0);

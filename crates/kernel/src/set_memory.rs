@@ -11,6 +11,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{call_step, once, step};
 
 /// A change of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,14 +88,23 @@ pub(crate) fn rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> 
     if k.caps.yes(Fact::RoxOnePass) {
         return change(k, cpu, args, Change::Rox);
     }
-    let done = k.inner(cpu, "set_memory_ro", args)?;
-    match k.used(cpu, done) {
-        0 => {
-            let done = k.inner(cpu, "set_memory_x", args)?;
-            Ok(k.used(cpu, done))
+    let again = args.clone();
+    let second = once(move |k, cpu| {
+        let error = k.nested_result(cpu).unwrap_or(0);
+        k.returns(error);
+        if error == 0 {
+            k.later([call_step("set_memory_x", again), step(returned)]);
         }
-        error => Ok(error),
-    }
+        Ok(())
+    });
+    k.with_steps(vec![call_step("set_memory_ro", args.clone()), second])
+}
+
+/// The call of the step before says what this one returns.
+fn returned(k: &mut Kernel, cpu: CpuId) -> Result<(), Stop> {
+    let value = k.nested_result(cpu).unwrap_or(0);
+    k.returns(value);
+    Ok(())
 }
 
 /// `set_memory_np(addr, numpages)`.
@@ -128,8 +138,8 @@ pub(crate) fn small(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop
 }
 
 /// `set_memory_valid(addr, numpages, enable)` on arm64: no check of areas, no alias, no purge.
-pub(crate) fn valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.arm64_set_valid(cpu, args.addr(0), args.get(1), args.get(2) == 1)
+pub(crate) fn valid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.arm64_set_valid(args.addr(0), args.get(1), args.get(2) == 1)
 }
 
 /// `set_direct_map_valid_noflush(page, nr, valid)`, the first page given by an address that maps

@@ -2,73 +2,161 @@
 //!
 //! Modelled: entries cleared without a flush, frames freed before any flush unless the area carries
 //! VM_FLUSH_RESET_PERMS, the reset of the direct map for those, the purge over all lazily freed
-//! areas. From: Linux 5.19 (`__vunmap`) and 6.12 (`vm_reset_perms`) mm/vmalloc.c, which do the
-//! same. Not modelled: freeing from interrupts (a work item frees later); the work item that
-//! purges when too many pages wait runs at once, on the CPU that frees.
+//! areas; others may run between any two of these. From: Linux 5.19 (`__vunmap`) and 6.12
+//! (`remove_vm_area`, `vm_reset_perms`) mm/vmalloc.c, which do the same. Not modelled: freeing from
+//! interrupts (a work item frees later); the work item that purges when too many pages wait runs at
+//! once, on the CPU that frees.
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
-use textbed_machine::Span;
+use textbed_machine::{CpuMask, Span};
 
 use crate::area::{Area, vm_flags};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{
+    Step, flush_step, lock_step, once, pause, step, step_then_others, unlock_step,
+};
+
+/// The lock of those who purge.
+const PURGE_LOCK: &str = "vmap_purge_lock";
+
+/// Where unmapped areas wait.
+const LAZY: &str = "list of unmapped areas";
 
 /// `vfree(addr)`.
 pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.vfree(cpu, args.addr(0))?;
-    Ok(0)
+    k.vfree(cpu, args.addr(0))
 }
 
 /// `vm_unmap_aliases()`.
-pub(crate) fn vm_unmap_aliases_call(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
-    let waiting = k.areas.lazy().collect();
-    k.purge(cpu, None)?;
-    k.noted = waiting;
-    Ok(0)
+pub(crate) fn vm_unmap_aliases_call(
+    k: &mut Kernel,
+    _cpu: CpuId,
+    _args: &Args,
+) -> Result<i64, Stop> {
+    let waiting: Vec<(VirtAddr, u64)> = k.areas.lazy().collect();
+    let mut steps = purge_steps(None);
+    steps.push(once(move |k, _| {
+        k.noted = waiting;
+        Ok(())
+    }));
+    k.with_steps(steps)
+}
+
+/// `_vm_unmap_aliases` in steps: flushes what was lazily freed when it begins, and `extra` with it,
+/// by one range; without either it does nothing but take its lock.
+pub(crate) fn purge_steps(extra: Option<(u64, u64)>) -> Vec<Step> {
+    let flush = once(move |k, cpu| {
+        k.machine.observe(cpu, LAZY);
+        let range = hull(k.areas.begin_purge(), extra);
+        if let Some((start, end)) = range {
+            k.later([flush_step(move |k, cpu| k.flush_kernel_range(cpu, start, end))]);
+        }
+        Ok(())
+    });
+    let free = step(|k, _| {
+        k.areas.end_purge(false, k.pages.bytes());
+        Ok(())
+    });
+    vec![lock_step(PURGE_LOCK), flush, free, unlock_step(PURGE_LOCK)]
+}
+
+/// `set_direct_map_*_noflush` of one frame, whose answer nobody looks at. Where a large leaf is
+/// split for it, that is flushed.
+fn direct_map_step(pfn: Pfn, present: bool) -> Step {
+    let change = move |k: &mut Kernel, cpu| k.set_direct_map(cpu, pfn, present).map(|_| ());
+    once(move |k, _| {
+        let leaf = k.direct_map_of(pfn).and_then(|at| k.machine.lookup(SpaceId::KERNEL, at));
+        let large = leaf.is_some_and(|leaf| leaf.shift > k.pages.shift());
+        k.later([if large { flush_step(change) } else { step_then_others(change) }]);
+        Ok(())
+    })
+}
+
+/// The range that holds both.
+fn hull(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    match (one, other) {
+        (Some((s, e)), Some((xs, xe))) => Some((s.min(xs), e.max(xe))),
+        (one, other) => one.or(other),
+    }
 }
 
 impl Kernel {
-    /// `vfree`: any page-aligned address inside an area frees the whole area.
-    pub(crate) fn vfree(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<(), Stop> {
+    /// `vfree`: any page-aligned address inside an area frees the whole area. Nobody finds it from
+    /// then on, and its addresses wait for a purge once it is unmapped.
+    pub(crate) fn vfree(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<i64, Stop> {
         self.reset_frames.clear();
         if virt.0 == 0 {
-            return Ok(());
+            return Ok(0);
         }
         if !virt.is_aligned(self.pages.shift()) {
             self.warn(cpu, WarnReason::Unaligned, virt);
-            return Ok(());
+            return Ok(0);
         }
         let start = self.areas.find(virt).map(|a| a.start);
         if start.is_some_and(|s| self.patch_areas.contains(&s)) {
             return Err(Stop::not_modelled("vfree of the page that a CPU patches through"));
         }
-        let Some(area) = start.and_then(|s| self.areas.remove(s)) else {
+        let Some(area) = start.and_then(|s| self.areas.hide(s)) else {
             self.warn(cpu, WarnReason::NoArea, virt);
-            return Ok(());
+            return Ok(0);
         };
-        self.vunmap_range(cpu, area.start, area.size)?;
+        let (start, size, len) = (area.start, area.size, area.len);
+        let mut steps =
+            vec![pause(), step(move |k, cpu| k.vunmap_range(cpu, start, size)), pause()];
         if self.config.on("debug_pagealloc") {
-            self.flush_kernel_range(cpu, area.start.0, area.start.0.saturating_add(area.len))?;
+            let end = start.0.saturating_add(len);
+            steps.push(flush_step(move |k, cpu| k.flush_kernel_range(cpu, start.0, end)));
         }
-        self.emit(
-            cpu,
-            textbed_event::Flags::default(),
-            View::AreaRemoved { virt: area.start, len: area.len },
-        );
-        self.users.kept_small.retain(|r| !(area.start..VirtAddr(area.end())).contains(&r.start));
+        steps.push(once(move |k, cpu| {
+            k.areas.retire(&area);
+            k.tell_lazy(cpu);
+            let gone = View::AreaRemoved { virt: start, len };
+            k.emit(cpu, textbed_event::Flags::default(), gone);
+            k.users.kept_small.retain(|r| !(start..VirtAddr(area.end())).contains(&r.start));
+            let steps = k.freeing_steps(area);
+            k.later(steps);
+            Ok(())
+        }));
+        self.with_steps(steps)
+    }
+
+    /// The lock of the list of unmapped areas orders who unmapped before who flushes, and before
+    /// who unmaps next (`purge_vmap_area_lock`, from 6.9 on one for each node). It is told where
+    /// several CPUs make calls.
+    fn tell_lazy(&mut self, cpu: CpuId) {
+        if self.callers.without(cpu) != CpuMask::EMPTY {
+            self.machine.observe(cpu, LAZY);
+            self.machine.publish(cpu, LAZY, 1);
+        }
+    }
+
+    /// What follows once an area is unmapped: the reset of the direct map, if that was asked for,
+    /// then the frames go back, flushed or not.
+    fn freeing_steps(&self, area: Area) -> Vec<Step> {
         let reset = area.flags & vm_flags::VM_FLUSH_RESET_PERMS != 0;
+        let mut steps = vec![pause()];
         if reset {
-            self.reset_perms(cpu, &area)?;
+            steps.extend(self.reset_steps(&area));
         }
-        for run in &area.frames {
-            self.free_frames(cpu, run.pfn, run.count)?;
+        // With debug_pagealloc the direct map changes, and may have to be split for that.
+        let splits = self.config.on("debug_pagealloc");
+        for run in area.frames.clone() {
+            let free = move |k: &mut Kernel, cpu| k.free_frames(cpu, run.pfn, run.count);
+            steps.push(if splits { flush_step(free) } else { step_then_others(free) });
         }
-        if reset {
-            self.reset_frames.clone_from(&area.frames);
-        }
-        self.drain_if_many(cpu)
+        steps.push(step(|k, _| {
+            k.drain_if_many();
+            Ok(())
+        }));
+        // Told when the call returns, at once behind this.
+        steps.push(once(move |k, _| {
+            k.reset_frames = if reset { area.frames } else { Vec::new() };
+            Ok(())
+        }));
+        steps
     }
 
     /// `vunmap_range_noflush`, guard page included: an entry that is neither empty nor present is
@@ -91,60 +179,41 @@ impl Kernel {
     }
 
     /// Above `lazy_max_pages()` a work item flushes what was freed; here it runs at once.
-    fn drain_if_many(&mut self, cpu: CpuId) -> Result<(), Stop> {
+    fn drain_if_many(&mut self) {
         let bits = u64::from(16 - self.cpus.leading_zeros());
         let most = bits * (32 << 20);
-        if self.areas.lazy_bytes() > most { self.purge(cpu, None) } else { Ok(()) }
+        if self.areas.lazy_bytes() > most {
+            self.later(purge_steps(None));
+        }
     }
 
     /// `vm_reset_perms`: direct map away, one flush over lazy areas and direct map, direct map
     /// back. Results of the single steps are ignored, as in Linux.
-    fn reset_perms(&mut self, cpu: CpuId, area: &Area) -> Result<(), Stop> {
+    fn reset_steps(&self, area: &Area) -> Vec<Step> {
+        let pages: Vec<Pfn> = self.pages_of(&area.frames).collect();
         let addresses = area.frames.iter().filter_map(|run| {
             let start = self.direct_map_of(run.pfn)?.0;
             Some((start, start.saturating_add(run.count * FRAME_BYTES)))
         });
-        let extent = addresses.fold(None, |extent: Option<(u64, u64)>, (start, end)| {
-            Some(extent.map_or((start, end), |(s, e)| (s.min(start), e.max(end))))
-        });
-        let pages: Vec<Pfn> = self.pages_of(&area.frames).collect();
-        for pfn in &pages {
-            self.set_direct_map(cpu, *pfn, false)?;
-        }
-        self.purge(cpu, extent)?;
-        for pfn in &pages {
-            self.set_direct_map(cpu, *pfn, true)?;
-        }
-        Ok(())
-    }
-
-    /// `_vm_unmap_aliases`: flushes all lazily freed areas, and `extra` with them, by one range;
-    /// without either it does nothing but take its lock.
-    pub(crate) fn purge(&mut self, cpu: CpuId, extra: Option<(u64, u64)>) -> Result<(), Stop> {
-        self.purge_lazy(cpu, extra, false)
-    }
-
-    /// `reclaim_and_purge_vmap_areas`: the same, and nothing is kept in pools.
-    pub(crate) fn purge_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        self.purge_lazy(cpu, None, true)
-    }
-
-    fn purge_lazy(
-        &mut self,
-        cpu: CpuId,
-        extra: Option<(u64, u64)>,
-        everything: bool,
-    ) -> Result<(), Stop> {
-        self.lock(cpu, "vmap_purge_lock")?;
-        let range = match (self.areas.lazy_extent(), extra) {
-            (Some((s, e)), Some((xs, xe))) => Some((s.min(xs), e.max(xe))),
-            (one, other) => one.or(other),
+        let extent = addresses.fold(None, |extent, one| hull(extent, Some(one)));
+        let each = |present: bool| {
+            pages.iter().map(|pfn| direct_map_step(*pfn, present)).collect::<Vec<Step>>()
         };
-        if let Some((start, end)) = range {
+        let mut steps = each(false);
+        steps.extend(purge_steps(extent));
+        steps.extend(each(true));
+        steps
+    }
+
+    /// `reclaim_and_purge_vmap_areas`: a purge in one piece, and nothing is kept in pools.
+    pub(crate) fn purge_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        self.lock(cpu, PURGE_LOCK)?;
+        self.machine.observe(cpu, LAZY);
+        if let Some((start, end)) = self.areas.begin_purge() {
             self.flush_kernel_range(cpu, start, end)?;
         }
-        self.areas.purge(everything, self.pages.bytes());
-        self.unlock(cpu, "vmap_purge_lock")
+        self.areas.end_purge(true, self.pages.bytes());
+        self.unlock(cpu, PURGE_LOCK)
     }
 
     /// `set_direct_map_{invalid,default}_noflush` of one frame: 0, or what went wrong.

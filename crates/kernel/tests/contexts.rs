@@ -71,18 +71,14 @@ fn a_sender_with_interrupts_off_warns_and_sends_all_the_same() {
 fn receivers_with_interrupts_off_are_waited_for() {
     for (arch, call) in [
         (Arch::X86_64, "flush_tlb_kernel_range"),
-        (Arch::X86_64, "set_memory_ro"),
         (Arch::Arm64, "flush_icache_range"),
-        (Arch::Arm64, "stop_machine"),
         // It makes a page for its slots before its first step.
         (Arch::X86_64, "register_kprobe"),
     ] {
         let mut bed = boot("6.12", arch, &[]);
         let a = bed.call("vmalloc", &[1 << 12]) as u64;
         let args = match call {
-            "stop_machine" => Vec::new(),
             "register_kprobe" => values(&[bed.kernel.layout().text.start.0 + 0x2000]),
-            "set_memory_ro" => values(&[a, 1]),
             _ => values(&[a, a + 4096]),
         };
         bed.trace();
@@ -97,10 +93,52 @@ fn receivers_with_interrupts_off_are_waited_for() {
     let mut bed = boot("6.12", Arch::X86_64, &[]);
     let a = bed.call("vmalloc", &[1 << 12]) as u64;
     bed.kernel.machine_mut().set_irqs(CpuId(1), false);
-    let begun = bed.kernel.begin(CpuId(0), "vfree", &values(&[a]));
+    let (call, args) = ("set_direct_map_default_noflush", values(&[a]));
+    let begun = bed.kernel.begin(CpuId(0), call, &args);
     assert!(matches!(begun, Ok(Progress::Waits(_))), "{begun:?}");
-    let done = bed.kernel.begin_anyway(CpuId(0), "vfree", &values(&[a]));
+    let done = bed.kernel.begin_anyway(CpuId(0), call, &args);
     assert!(matches!(done, Ok(Progress::Done(_))), "{done:?}");
+}
+
+/// Goes on with a call until it waits or returns.
+fn gone_on(bed: &mut common::Bed, mut progress: Progress) -> Progress {
+    while progress == Progress::More {
+        progress = bed.kernel.resume(CpuId(0)).unwrap();
+    }
+    progress
+}
+
+#[test]
+fn calls_made_of_steps_wait_where_they_interrupt() {
+    for (arch, call, before, waits) in [
+        (Arch::X86_64, "set_memory_ro", "0 leaf a+0x0 1x4K rw->r--", true),
+        (Arch::Arm64, "set_memory_ro", "0 leaf a+0x0 1x4K rw->r--", false),
+        (Arch::Arm64, "stop_machine", "0 call stop_machine", true),
+        // What was unmapped waits for a purge, and interrupts nobody.
+        (Arch::X86_64, "vfree", "0 leaf a+0x0 1x4K rw->---", false),
+    ] {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        let args = match call {
+            "stop_machine" => Vec::new(),
+            "vfree" => values(&[a]),
+            _ => values(&[a, 1]),
+        };
+        bed.trace();
+        bed.kernel.machine_mut().set_irqs(CpuId(1), false);
+        let begun = bed.kernel.begin(CpuId(0), call, &args).unwrap();
+        let mut progress = gone_on(&mut bed, begun);
+        let waiting = progress == Progress::Waits(Wait::Cpus(vec![CpuId(1)]));
+        assert_eq!(waiting, waits, "{call}: {progress:?}");
+        let trace = bed.trace();
+        assert!(trace.iter().any(|l| l == before), "{call}: {trace:#?}");
+        bed.kernel.machine_mut().set_irqs(CpuId(1), true);
+        if waits {
+            progress = bed.kernel.resume(CpuId(0)).unwrap();
+        }
+        let done = gone_on(&mut bed, progress);
+        assert!(matches!(done, Progress::Done(_)), "{call}: {done:?}");
+    }
 }
 
 #[test]

@@ -36,6 +36,10 @@ fn set_memory_ro_of_small_pages_takes_the_direct_map_along_and_flushes_everythin
         0 unlock vmap_purge_lock
         0 lock cpa_lock
         0 leaf a+0x0 3x4K rw->r--
+        0 unlock cpa_lock
+        0 lock cpa_lock
+        0 unlock cpa_lock
+        0 lock cpa_lock
         0 leaf dm+0x0 512x2M>4K rw->rw-
         {FLUSH}
         0 leaf dm(a)+0x0 3x4K rw->r--
@@ -110,6 +114,8 @@ fn a_part_of_a_huge_area_is_split_and_a_whole_leaf_is_not() {
         0 unlock vmap_purge_lock
         0 lock cpa_lock
         0 leaf a+0x0 1x2M rw->r-x
+        0 unlock cpa_lock
+        0 lock cpa_lock
         0 leaf dm(a)+0x0 1x2M rw->r--
         0 unlock cpa_lock
         {FLUSH}
@@ -125,6 +131,8 @@ fn a_part_of_a_huge_area_is_split_and_a_whole_leaf_is_not() {
         0 call set_memory_nx
         0 lock vmap_purge_lock
         0 unlock vmap_purge_lock
+        0 lock cpa_lock
+        0 unlock cpa_lock
         0 lock cpa_lock
         0 leaf a+0x0 512x2M>4K r-x>r-x
         {FLUSH}
@@ -150,8 +158,12 @@ fn a_gigabyte_leaf_of_the_direct_map_takes_two_splits_to_reach_a_page() {
         0 lock vmap_purge_lock
         0 unlock vmap_purge_lock
         0 lock cpa_lock
+        0 unlock cpa_lock
+        0 lock cpa_lock
         0 leaf g+0x0 512x1G>2M rw->rw-
         {FLUSH}
+        0 unlock cpa_lock
+        0 lock cpa_lock
         0 leaf g+0x0 512x2M>4K rw->rw-
         {FLUSH}
         0 leaf g+0x5000 1x4K rw->r--

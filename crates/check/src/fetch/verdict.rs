@@ -101,10 +101,16 @@ impl Live {
                 let stale =
                     history.versions.iter().rev().find(|v| v.stamp <= knows && v.stamp > low);
                 let at = Place { low, ..at };
-                match stale {
-                    Some(version) => self.stale(&at, observed, weak, version),
-                    None => self.race(&at, observed, seen, newest),
-                }
+                let known = match stale {
+                    Some(version) => match self.stale(&at, observed, weak, version) {
+                        Some(broken) => return Some(broken),
+                        // As good as excluded: it is the oldest that may be met.
+                        None => version.stamp,
+                    },
+                    None => low,
+                };
+                let at = Place { low: known, ..at };
+                if newest.stamp > known { self.race(&at, observed, seen, newest) } else { None }
             }
         }
     }

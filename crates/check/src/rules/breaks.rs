@@ -129,7 +129,7 @@ pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &M
 /// An invalidation was issued before the change that it was for could be seen by walks: a walk may
 /// have brought the old entry back.
 pub(crate) fn early_invalidation(live: &mut Live, space: SpaceId, first: u64, old: &Old) {
-    let Some(early) = old.early else { return };
+    let Some(early) = old.too_early().map(|early| early.done) else { return };
     if !live.watch.tell_early(old.since.seq) {
         return;
     }

@@ -40,7 +40,7 @@ pub(crate) fn stale_translation(
         }
     }
     let Some((first, bytes, old)) = found else { return };
-    if old.early.is_some() && live.checkable(RuleId::MissingPteOrder) {
+    if old.too_early().is_some() && live.checkable(RuleId::MissingPteOrder) {
         breaks::early_invalidation(live, space, first, &old);
         return;
     }
@@ -89,7 +89,7 @@ pub(crate) fn by_erratum(draft: &mut Draft, old: &Old) {
 /// Code is executed by an address for which this CPU may still use an old answer, which leads to
 /// another frame.
 pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old, mark: &Mark) {
-    if old.early.is_some() && live.checkable(RuleId::MissingPteOrder) {
+    if old.too_early().is_some() && live.checkable(RuleId::MissingPteOrder) {
         breaks::early_invalidation(live, space, virt, old);
         return;
     }

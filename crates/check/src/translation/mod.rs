@@ -11,6 +11,10 @@
 //! page that nothing points to any more, for the CPUs that may still hold the entry that did. The
 //! leaves of such a page are old answers that an invalidation of leaves alone does not end.
 //!
+//! Where other CPUs run inside of a call, an invalidation of one of them between a change there and
+//! its barrier says nothing yet: whoever changes tables invalidates afterwards (Linux 6.6
+//! Documentation/core-api/cachetlb.rst, read), so it is judged at the end of that call ([`Early`]).
+//!
 //! Judged in the order of the stream. Not modelled: upper entries that changed their permissions
 //! and still point to the same table; narrower answers after an upgrade (they grant less); CPUs
 //! from number 63 on one by one, which share a bit.
@@ -25,6 +29,7 @@ pub(crate) mod watch;
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
+use textbed_event::{CallRef, View};
 
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
@@ -46,14 +51,37 @@ pub(crate) struct Old {
     pub(crate) made_at: u64,
     /// The change that made it old.
     pub(crate) since: Mark,
-    /// An invalidation that named it completed here, but had been issued before walks were bound to
-    /// see the change.
-    pub(crate) early: Option<Mark>,
+    /// An invalidation that named it was issued before walks were bound to see the change.
+    pub(crate) early: Option<Early>,
     /// The last invalidation (its event) that hit it and left it to some CPU, by an erratum.
     pub(crate) left: Option<(u64, Leaves)>,
     /// The page-table page whose leaf it is, if the tables lead there no more: a CPU that still
     /// holds the way there finds it again.
     pub(crate) table: Option<u64>,
+}
+
+/// An invalidation that came too early for an old answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Early {
+    /// Where it completed.
+    pub(crate) done: Mark,
+    /// The call that changed the tables was under way on another CPU, and the one that invalidated
+    /// had heard nothing of the change. It may have been about something else.
+    pub(crate) amid: bool,
+    /// The call at whose end it has to have been made good: the one that invalidated, or where that
+    /// was amid it the one that changed the tables.
+    pub(crate) until: CallRef,
+}
+
+impl Old {
+    /// The invalidation that came too early for it. One amid the change counts as one for it only
+    /// if whoever made the change is through with that and left others out: who changes the tables
+    /// invalidates afterwards (or has it done later, where nothing was promised yet), and until
+    /// then nobody else's invalidation matters.
+    pub(crate) fn too_early(&self) -> Option<Early> {
+        let through = self.cpus & View::cpu_bit(self.since.cpu) == 0;
+        self.early.filter(|early| !early.amid || through)
+    }
 }
 
 /// The old answers for one range, oldest first.
@@ -179,12 +207,15 @@ impl Stale {
     }
 
     /// Takes CPUs off what `flush` hits and no walk could find when it was issued. Returns the
-    /// frames that were concerned, and the ranges for which the invalidation came too early.
+    /// frames that were concerned, and the ranges for which the invalidation came too early, each
+    /// with the call that is to make that good: the one `around` the invalidation, or where that is
+    /// [`Early::amid`] a change the one that `amid` names.
     pub(crate) fn close(
         &mut self,
         flush: &Flush,
-        mark: &Mark,
-    ) -> (Vec<Span>, Vec<(SpaceId, Span)>) {
+        (mark, around): (&Mark, CallRef),
+        amid: impl Fn(&Mark) -> Option<CallRef>,
+    ) -> (Vec<Span>, Vec<(CallRef, SpaceId, Span)>) {
         self.tables.close(flush);
         let Flush { ref asked, cpus, own, leaves, .. } = *flush;
         let (target, issued) = (asked.target, asked.at);
@@ -217,8 +248,14 @@ impl Stale {
                                 frames.extend(Span::of(old.phys, part.len()));
                             }
                         } else if old.cpus & cpus != 0 && old.since.seq < issued {
-                            old.early = Some(*mark);
-                            early.push((*space, part));
+                            let theirs = amid(&old.since);
+                            let amid = theirs.is_some();
+                            let until = theirs.unwrap_or(around);
+                            // What was meant for it is not forgotten over what may not have been.
+                            if !amid || old.early.is_none_or(|before| before.amid) {
+                                old.early = Some(Early { done: *mark, amid, until });
+                                early.push((until, *space, part));
+                            }
                         }
                     }
                     olds.0.retain(|old| old.cpus != 0);

@@ -74,6 +74,11 @@ impl Told {
         }
     }
 
+    /// Up to which event of `other` something tells `cpu` of it, whether or not a barrier followed.
+    pub(crate) fn knows(&self, cpu: CpuId, other: CpuId) -> u64 {
+        self.known.get(cpu).map_or(0, |known| known.of(other))
+    }
+
     /// A barrier of `cpu` that walks go by.
     pub(crate) fn barrier(&mut self, cpu: CpuId) {
         if let Some(known) = self.known.get(cpu) {

@@ -102,6 +102,7 @@ impl UnlinkedTables {
 #[cfg(test)]
 mod tests {
     use textbed_arch::{Perm, effect::Reach};
+    use textbed_event::CallRef;
 
     use super::super::complete::Asked;
     use super::super::{Old, Stale, Target};
@@ -122,6 +123,45 @@ mod tests {
         let (own, leaves, every_upper) = (cpus, Leaves::Nothing, false);
         let asked = Asked { target, reach: Reach::Broadcast, at, shown: Clock::NONE };
         Flush { asked, cpus, own, leaves, every_upper }
+    }
+
+    /// What a page was before the fifth event, on CPU 0.
+    fn old(page: Span, unwalkable_at: u64, table: Option<u64>) -> Old {
+        Old {
+            phys: page.first,
+            perm: Perm::KERNEL_RO,
+            shift: 12,
+            cpus: 0b11,
+            unwalkable_at,
+            made_at: 1,
+            since: Mark::by_hand(5, CpuId(0)),
+            early: None,
+            left: None,
+            table,
+        }
+    }
+
+    #[test]
+    fn a_flush_amid_a_change_counts_when_who_made_it_is_through_and_left_others_out() {
+        let page = Span { first: 0, last: 0xfff };
+        let now = Mark::by_hand(20, CpuId(1));
+        let (mine, theirs) = (CallRef(1), CallRef(2));
+        for amid in [false, true] {
+            let mut stale = Stale::default();
+            stale.add(SpaceId::KERNEL, page, old(page, u64::MAX, None));
+            let counts = |stale: &Stale| {
+                let olds = stale.within(SpaceId::KERNEL, page).next();
+                olds.is_some_and(|(_, olds)| olds.0[0].too_early().is_some())
+            };
+            let early = flush(TlbScope::AddressLastLevel, u64::MAX, 9);
+            let of = |_: &Mark| amid.then_some(theirs);
+            let until = stale.close(&early, (&now, mine), of).1[0].0;
+            assert_eq!((until, counts(&stale)), if amid { (theirs, false) } else { (mine, true) });
+            // CPU 0 flushes for itself alone.
+            let own = flush(TlbScope::AddressLastLevel, 0b01, u64::MAX);
+            stale.close(&own, (&Mark::by_hand(21, CpuId(0)), theirs), |_| None);
+            assert!(counts(&stale));
+        }
     }
 
     #[test]
@@ -146,7 +186,7 @@ mod tests {
         let told = |stale: &mut Stale, cpus, issued, until| {
             let mut flush = flush(TlbScope::Address, cpus, issued);
             flush.asked.shown.set(CpuId(0), until);
-            stale.close(&flush, &now);
+            stale.close(&flush, (&now, CallRef::NONE), |_| None);
             stale.tables.walkers(1)
         };
         let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
@@ -163,22 +203,12 @@ mod tests {
         stale.tables.add(out(SpaceId::KERNEL, 1));
         let pages = [0, 0x1000].map(|first| Span { first, last: first + 0xfff });
         for (page, table) in pages.into_iter().zip(1..) {
-            let old = Old {
-                phys: page.first,
-                perm: Perm::KERNEL_RO,
-                shift: 12,
-                cpus: 0b11,
-                unwalkable_at: 6,
-                made_at: 1,
-                since: Mark::by_hand(5, CpuId(0)),
-                early: None,
-                left: None,
-                table: Some(table),
-            };
-            stale.add(SpaceId::KERNEL, page, old);
+            stale.add(SpaceId::KERNEL, page, old(page, 6, Some(table)));
         }
         let now = Mark::by_hand(20, CpuId(0));
-        stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), &now);
+        stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), (&now, CallRef::NONE), |_| {
+            None
+        });
         let left = stale.within(SpaceId::KERNEL, RANGE).map(|(part, _)| part);
         assert_eq!(left.collect::<Vec<_>>(), pages[..1]);
     }

@@ -1,12 +1,15 @@
 //! arm64 page attributes.
 //!
 //! Modelled: the checks of change_memory_common in order, the direct map of the whole area first
-//! (with rodata=full), the purge, the range itself, one flush; the walker's refusal of block
+//! (with rodata=full), the purge, the range itself, one flush, others let in between an entry's
+//! change and its flush and behind both; the walker's refusal of block
 //! mappings, the tables that it makes for holes (before 6.18), and the bits that it leaves in
 //! entries that were empty (the guard page's). From: Linux 5.19, 6.12 and 6.18.2
 //! arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: the entry behind the end of
 //! the array of pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI),
 //! lost updates of concurrent callers. How 6.18 splits blocks first is in `split`.
+
+use std::collections::VecDeque;
 
 use textbed_arch::{CpuId, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::{Flags, RefusalReason, WarnReason};
@@ -17,7 +20,63 @@ use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{Step, once, pause, step_then_others};
 use crate::set_memory::Change;
+use crate::vfree::purge_steps;
+
+/// Bits that change over a range.
+#[derive(Clone, Copy)]
+struct Bits {
+    start: VirtAddr,
+    bytes: u64,
+    set: Perm,
+    clear: Perm,
+    flushed: bool,
+}
+
+impl Bits {
+    /// The change and its flush, if it has one, others let in before and behind it; what came of it
+    /// is `behind`'s.
+    fn step(self, behind: impl FnOnce(&mut Kernel, CpuId, i64) + 'static) -> Step {
+        once(move |k, cpu| {
+            let Bits { start, bytes, set, clear, flushed } = self;
+            let error = k.arm64_update_range(cpu, start, bytes, set, clear)?;
+            k.later([pause()]);
+            if flushed {
+                k.later([step_then_others(move |k, cpu| {
+                    k.arm64_flush_kernel_range(cpu, start.0, start.0 + bytes)
+                })]);
+            }
+            k.later([once(move |k, cpu| {
+                behind(k, cpu, error);
+                Ok(())
+            })]);
+            Ok(())
+        })
+    }
+}
+
+/// The direct map's pages, each with a flush of its own; `behind` gets the first error, if any, and
+/// says what follows.
+fn alias_step(
+    mut pages: VecDeque<VirtAddr>,
+    bits: Bits,
+    first: i64,
+    behind: impl FnOnce(&mut Kernel, i64) -> Vec<Step> + 'static,
+) -> Step {
+    once(move |k, _| {
+        let Some(start) = pages.pop_front() else {
+            let steps = behind(k, first);
+            k.later(steps);
+            return Ok(());
+        };
+        k.later([Bits { start, ..bits }.step(move |k, _, error| {
+            let first = if first == 0 { error } else { first };
+            k.later([alias_step(pages, bits, first, behind)]);
+        })]);
+        Ok(())
+    })
+}
 
 impl Kernel {
     /// `set_memory_*` on arm64.
@@ -57,9 +116,10 @@ impl Kernel {
         }
         let (set, clear) = change.set_clear();
         let writes = !((set | clear) & Perm::WRITE).is_empty();
+        let mut alias = Vec::new();
         if self.config.rodata_full() && writes {
-            let alias = if self.caps.yes(Fact::AliasWholeArea) {
-                area.frames.clone()
+            alias = if self.caps.yes(Fact::AliasWholeArea) {
+                area.frames
             } else if start.0 + bytes > area.start.0 + area.len {
                 return Err(Stop::not_modelled(
                     "the page behind the last of an area's array of pages, which is read for a \
@@ -68,20 +128,30 @@ impl Kernel {
             } else {
                 self.frames_of_range(start, pages)
             };
-            let error = self.arm64_alias(cpu, &alias, set, clear)?;
-            if error != 0 && self.caps.yes(Fact::AliasErrorChecked) {
-                return Ok(error);
+        }
+        let pages: VecDeque<VirtAddr> =
+            self.pages_of(&alias).filter_map(|pfn| self.direct_map_of(pfn)).collect();
+        let page_bytes = self.pages.bytes();
+        let own = Bits { start, bytes, set, clear, flushed: true };
+        let first = alias_step(pages, Bits { bytes: page_bytes, ..own }, 0, move |k, error| {
+            if error != 0 && k.caps.yes(Fact::AliasErrorChecked) {
+                k.returns(error);
+                return Vec::new();
             }
-        }
-        self.purge(cpu, None)?;
-        let error = self.arm64_update_range(cpu, start, bytes, set, clear)?;
-        self.arm64_flush_kernel_range(cpu, start.0, start.0 + bytes)?;
-        if error == -ENOMEM {
-            refused(self, Flags::default(), RefusalReason::NoMemory)?;
-        } else if error != 0 {
-            refused(self, self.flags_of(&[Fact::HugeRefusal]), RefusalReason::HugeMapping)?;
-        }
-        Ok(error)
+            let mut steps = purge_steps(None);
+            steps.push(own.step(move |k, cpu, error| {
+                let flags = k.flags_of(&[Fact::HugeRefusal]);
+                let no_flags = Flags::default();
+                if error == -ENOMEM {
+                    k.refuse(cpu, no_flags, what, RefusalReason::NoMemory, start, bytes);
+                } else if error != 0 {
+                    k.refuse(cpu, flags, what, RefusalReason::HugeMapping, start, bytes);
+                }
+                k.returns(error);
+            }));
+            steps
+        });
+        self.with_steps(vec![first])
     }
 
     /// Frames behind pages of an area; pages without a frame are left out.
@@ -90,27 +160,6 @@ impl Kernel {
         let (bytes, count) = (self.pages.bytes(), self.pages.frames());
         let frame = |page: u64| area.and_then(|a| a.frame_at(start.offset(page * bytes)));
         (0..pages).filter_map(frame).map(|pfn| Frames { pfn, count }).collect()
-    }
-
-    /// The direct map's pages of frames, each with a flush of its own: the first error, if any.
-    fn arm64_alias(
-        &mut self,
-        cpu: CpuId,
-        frames: &[Frames],
-        set: Perm,
-        clear: Perm,
-    ) -> Result<i64, Stop> {
-        let mut first = 0;
-        let bytes = self.pages.bytes();
-        for page in self.pages_of(frames) {
-            let Some(virt) = self.direct_map_of(page) else { continue };
-            let error = self.arm64_update_range(cpu, virt, bytes, set, clear)?;
-            self.arm64_flush_kernel_range(cpu, virt.0, virt.0 + bytes)?;
-            if error != 0 && first == 0 {
-                first = error;
-            }
-        }
-        Ok(first)
     }
 
     /// `apply_to_page_range` with a change of bits, from 6.18 on `update_range_prot`: 0, or an
@@ -200,7 +249,6 @@ impl Kernel {
     /// `set_memory_valid`.
     pub(crate) fn arm64_set_valid(
         &mut self,
-        cpu: CpuId,
         addr: VirtAddr,
         pages: u64,
         valid: bool,
@@ -217,9 +265,10 @@ impl Kernel {
         }
         let bit = Perm::PRESENT;
         let (set, clear) = if valid { (bit, Perm::empty()) } else { (Perm::empty(), bit) };
-        let error = self.arm64_update_range(cpu, addr, bytes, set, clear)?;
-        self.arm64_flush_kernel_range(cpu, addr.0, addr.0 + bytes)?;
-        Ok(error)
+        // What was not valid is in no TLB.
+        let flushed = !valid || self.caps.yes(Fact::ValidFlushed);
+        let change = Bits { start: addr, bytes, set, clear, flushed };
+        self.with_steps(vec![change.step(|k, _, error| k.returns(error))])
     }
 
     /// `set_direct_map_*_noflush` of one frame: nothing, and success, unless the direct map is

@@ -2,9 +2,11 @@
 //!
 //! Modelled: one page at FIX_TEXT_POKE0 for every CPU to see, under patch_lock with interrupts off,
 //! the store, its unmapping with a broadcast flush, cache maintenance through the executable
-//! address, the interrupt where there is one, patching with all CPUs stopped. From: Linux 5.19 and
-//! 6.12 arch/arm64/kernel/patching.c. Not modelled: writing in place without STRICT_MODULE_RWX
-//! (before 6.1); the threads and interrupts by which stop_machine gets hold of the CPUs.
+//! address, the interrupt where there is one, patching with all CPUs stopped; others may run
+//! between any two of these, but for what the lock and the interrupts that are off keep out. From:
+//! Linux 5.19 and 6.12 arch/arm64/kernel/patching.c. Not modelled: writing in place without
+//! STRICT_MODULE_RWX (before 6.1); the threads and interrupts by which stop_machine gets hold of
+//! the CPUs.
 
 use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
 use textbed_event::{Flags, View, WindowPurpose};
@@ -13,6 +15,10 @@ use crate::call::Args;
 use crate::errno::EINVAL;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{
+    Step, call_step, cross_step, lock_irqsave_steps, once, pause, step, step_then_others,
+    unlock_step,
+};
 use crate::stores::by_page;
 
 /// `aarch64_insn_copy(dst, src, len)`: NULL for an address that is no multiple of 4.
@@ -25,15 +31,13 @@ pub(crate) fn insn_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
     if code.is_empty() {
         return Ok(dst.0 as i64);
     }
-    let irqs = k.patch_lock(cpu)?;
     let mut at = dst;
+    let mut writes = Vec::new();
     for part in by_page(k.pages, dst, code) {
-        k.through_fixmap(cpu, at, Write::Bytes(part))?;
+        writes.push((at, Write::Bytes(part.to_vec())));
         at = at.offset(part.len() as u64);
     }
-    k.patch_unlock(cpu, irqs)?;
-    k.arm64_flush_icache(cpu, dst, code.len() as u64)?;
-    Ok(dst.0 as i64)
+    k.copying(cpu, writes.into_iter(), (dst, code.len() as u64))
 }
 
 /// `aarch64_insn_set(dst, insn, len)`.
@@ -51,16 +55,14 @@ pub(crate) fn insn_set(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, S
     }
     let end = dst.0.checked_add(len);
     let end = end.ok_or_else(|| Stop::not_modelled("text that wraps around the address space"))?;
-    let irqs = k.patch_lock(cpu)?;
-    let mut at = dst;
-    while at.0 < end {
-        let part = k.pages.room_at(at).min(end - at.0);
-        k.through_fixmap(cpu, at, Write::Fill(&insn, part))?;
-        at = at.offset(part);
-    }
-    k.patch_unlock(cpu, irqs)?;
-    k.arm64_flush_icache(cpu, dst, len)?;
-    Ok(dst.0 as i64)
+    let (mut next, pages) = (dst, k.pages);
+    let writes = std::iter::from_fn(move || {
+        let at = next;
+        let part = pages.room_at(at).min(end - at.0);
+        next = at.offset(part);
+        (part > 0).then(|| (at, Write::Fill(insn.to_vec(), part)))
+    });
+    k.copying(cpu, writes, (dst, len))
 }
 
 /// `aarch64_insn_patch_text_nosync(addr, insn)`: no other CPU is told.
@@ -75,11 +77,9 @@ pub(crate) fn patch_text_nosync(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
         Flags::default(),
         View::PatchSite { virt: addr, old_len: 4, new_len: 4, handler: false },
     );
-    let irqs = k.patch_lock(cpu)?;
-    k.through_fixmap(cpu, addr, Write::Bytes(&insn))?;
-    k.patch_unlock(cpu, irqs)?;
-    k.arm64_clean_inval(cpu, addr, 4)?;
-    Ok(0)
+    let mut steps = k.write_steps(cpu, [(addr, Write::Bytes(insn.to_vec()))].into_iter());
+    steps.push(step_then_others(move |k, cpu| k.arm64_clean_inval(cpu, addr, 4)));
+    k.with_steps(steps)
 }
 
 /// An instruction as it lies in memory: little-endian whatever the data order.
@@ -90,27 +90,55 @@ fn insn_bytes(insn: u64) -> Result<[u8; 4], Stop> {
 }
 
 /// What is written through the alias.
-enum Write<'a> {
-    Bytes(&'a [u8]),
-    Fill(&'a [u8], u64),
+#[derive(Clone)]
+enum Write {
+    Bytes(Vec<u8>),
+    Fill(Vec<u8>, u64),
 }
 
+/// The lock of those who use the fixmap.
+const PATCH_LOCK: &str = "patch_lock";
+
 impl Kernel {
-    fn patch_lock(&mut self, cpu: CpuId) -> Result<bool, Stop> {
+    /// Writes, then `caches_clean_inval_pou` and `kick_all_cpus_sync`, as `flush_icache_range`
+    /// does.
+    fn copying(
+        &mut self,
+        cpu: CpuId,
+        writes: impl Iterator<Item = (VirtAddr, Write)> + 'static,
+        (dst, len): (VirtAddr, u64),
+    ) -> Result<i64, Stop> {
+        let mut steps = self.write_steps(cpu, writes);
+        steps.extend([
+            step_then_others(move |k, cpu| k.arm64_clean_inval(cpu, dst, len)),
+            cross_step(|k, cpu| k.kick_all_cpus(cpu)),
+            step(move |k, _| {
+                k.returns(dst.0 as i64);
+                Ok(())
+            }),
+        ]);
+        self.with_steps(steps)
+    }
+
+    /// Writes through the fixmap under its lock, with interrupts off.
+    fn write_steps(
+        &self,
+        cpu: CpuId,
+        writes: impl Iterator<Item = (VirtAddr, Write)> + 'static,
+    ) -> Vec<Step> {
         let irqs = self.machine.irqs_on(cpu);
-        self.machine.set_irqs(cpu, false);
-        self.lock(cpu, "patch_lock")?;
-        Ok(irqs)
+        let mut steps = lock_irqsave_steps(PATCH_LOCK);
+        steps.push(writes_step(writes));
+        steps.push(unlock_step(PATCH_LOCK));
+        steps.push(step_then_others(move |k, cpu| {
+            k.machine.set_irqs(cpu, irqs);
+            Ok(())
+        }));
+        steps
     }
 
-    fn patch_unlock(&mut self, cpu: CpuId, irqs: bool) -> Result<(), Stop> {
-        self.unlock(cpu, "patch_lock")?;
-        self.machine.set_irqs(cpu, irqs);
-        Ok(())
-    }
-
-    /// Maps the page of a text address at the fixmap, writes, unmaps and flushes.
-    fn through_fixmap(&mut self, cpu: CpuId, addr: VirtAddr, write: Write<'_>) -> Result<(), Stop> {
+    /// Maps the page of a text address at the fixmap, where all CPUs can see it.
+    fn map_fixmap(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<u32, Stop> {
         let page = self.pages.start_of(addr);
         let mapping = self.machine.lookup(SpaceId::KERNEL, page);
         let phys = mapping.and_then(|m| m.phys.checked_add(page.0.wrapping_sub(m.virt.0)));
@@ -125,30 +153,56 @@ impl Kernel {
         let perm = Perm::KERNEL_RW;
         self.machine.map(cpu, SpaceId::KERNEL, alias, phys, bytes, shift, perm)?;
         self.arm64_after_set_pte(cpu)?;
-        let at = alias.offset(self.pages.offset_of(addr));
-        match write {
-            Write::Bytes(code) => self.store_plain(cpu, at, code)?,
-            Write::Fill(pattern, len) => self.machine.fill(cpu, at, len, pattern)?,
-        }
-        self.machine.unmap(cpu, SpaceId::KERNEL, alias, bytes)?;
-        self.arm64_flush_kernel_range(cpu, alias.0, alias.0 + bytes)?;
-        self.close_window(cpu, window);
-        Ok(())
+        Ok(window)
     }
+}
+
+/// One write after another.
+fn writes_step(mut writes: impl Iterator<Item = (VirtAddr, Write)> + 'static) -> Step {
+    once(move |k, _| {
+        if let Some((addr, write)) = writes.next() {
+            k.later([fixmap_step(addr, write), writes_step(writes)]);
+        }
+        Ok(())
+    })
+}
+
+/// Maps the page of a text address at the fixmap, writes, unmaps and flushes: others may run
+/// between these.
+fn fixmap_step(addr: VirtAddr, write: Write) -> Step {
+    once(move |k, cpu| {
+        let window = k.map_fixmap(cpu, addr)?;
+        let (alias, page_bytes) = (k.layout.patch, k.pages.bytes());
+        let at = alias.offset(k.pages.offset_of(addr));
+        k.later([
+            pause(),
+            step_then_others(move |k, cpu| match &write {
+                Write::Bytes(bytes) => k.store_plain(cpu, at, bytes),
+                Write::Fill(pattern, len) => Ok(k.machine.fill(cpu, at, *len, pattern)?),
+            }),
+            step_then_others(move |k, cpu| {
+                Ok(k.machine.unmap(cpu, SpaceId::KERNEL, alias, page_bytes)?)
+            }),
+            step(move |k, cpu| {
+                k.arm64_flush_kernel_range(cpu, alias.0, alias.0 + page_bytes)?;
+                k.close_window(cpu, window);
+                Ok(())
+            }),
+        ]);
+        Ok(())
+    })
 }
 
 /// `aarch64_insn_write(addr, insn)`: the store alone, no maintenance.
 pub(crate) fn insn_write(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let addr = args.addr(0);
     let insn = insn_bytes(args.get(1))?;
-    k.write_text(cpu, addr, &insn)?;
-    Ok(0)
+    k.write_text(cpu, addr, &insn)
 }
 
 /// `aarch64_insn_write_literal_u64(addr, val)`: the store alone, no maintenance.
 pub(crate) fn write_literal(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.write_text(cpu, args.addr(0), &args.get(1).to_le_bytes())?;
-    Ok(0)
+    k.write_text(cpu, args.addr(0), &args.get(1).to_le_bytes())
 }
 
 /// `caches_clean_inval_pou(start, end)`.
@@ -170,45 +224,39 @@ pub(crate) fn patch_text(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
     if !code.len().is_multiple_of(4) {
         return Err(Stop::not_modelled("a part of an instruction"));
     }
-    k.interrupts_others(cpu)?;
-    let irqs = k.machine.irqs_on(cpu);
-    k.emit(cpu, Flags::default(), View::StopMachine { begin: true });
-    let everyone: Vec<CpuId> = k.online().collect();
-    for one in &everyone {
-        k.machine.set_irqs(*one, false);
-    }
-    let mut result = 0;
-    for (at, insn) in (addr.0..).step_by(4).zip(code.chunks(4)) {
-        let word = insn.try_into().map_or(0, u32::from_le_bytes);
-        let inner = Args::of(&[at, u64::from(word)]);
-        let done = k.inner(cpu, "aarch64_insn_patch_text_nosync", &inner)?;
-        result = k.used(cpu, done);
-        if result != 0 {
-            break;
-        }
-    }
-    k.patch_rounds += 1;
-    let slot = format!("stop_machine round {}", k.patch_rounds);
-    k.machine.publish(cpu, &slot, 1);
-    for other in everyone.iter().filter(|c| **c != cpu) {
-        k.machine.observe(*other, &slot);
-        k.machine.op_named(*other, "isb", 0)?;
-    }
-    for one in &everyone {
-        k.machine.set_irqs(*one, *one != cpu || irqs);
-    }
-    k.emit(cpu, Flags::default(), View::StopMachine { begin: false });
-    Ok(result)
+    let patch = patch_step(addr, code);
+    let steps = k.stop_steps(cpu, Some("isb"), vec![patch]);
+    k.with_steps(steps)
+}
+
+/// Patches one instruction after another, to the first that fails.
+fn patch_step(at: VirtAddr, mut code: Vec<u8>) -> Step {
+    once(move |k, _| {
+        let rest = code.split_off(4.min(code.len()));
+        let word = code.try_into().map_or(0, u32::from_le_bytes);
+        let one = Args::of(&[at.0, u64::from(word)]);
+        k.later([
+            call_step("aarch64_insn_patch_text_nosync", one),
+            once(move |k, cpu| {
+                let error = k.nested_result(cpu).unwrap_or(0);
+                k.returns(error);
+                if error == 0 && !rest.is_empty() {
+                    k.later([patch_step(at.offset(4), rest)]);
+                }
+                Ok(())
+            }),
+        ]);
+        Ok(())
+    })
 }
 
 impl Kernel {
     /// `__aarch64_insn_write`: through the fixmap.
-    fn write_text(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<(), Stop> {
+    fn write_text(&mut self, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
         if bytes.len() as u64 > self.pages.room_at(addr) {
             return Err(Stop::not_modelled("a write across two pages"));
         }
-        let irqs = self.patch_lock(cpu)?;
-        self.through_fixmap(cpu, addr, Write::Bytes(bytes))?;
-        self.patch_unlock(cpu, irqs)
+        let steps = self.write_steps(cpu, [(addr, Write::Bytes(bytes.to_vec()))].into_iter());
+        self.with_steps(steps)
     }
 }

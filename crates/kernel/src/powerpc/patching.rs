@@ -1,12 +1,12 @@
 //! powerpc text patching.
 //!
-//! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2,
-//! and on hashed tables), the per-CPU address space (radix, 6.2 on), the store with its cache
+//! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2, and
+//! on hashed tables), the per-CPU address space (radix, 6.2 on), the store with its cache
 //! maintenance through both addresses, -EPERM where the store faults, the flush of a patched run
-//! through the alias. From: Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not
-//! modelled: machines with one CPU (which keep the vmalloc page after 6.2), patching while
-//! booting, freed init text, hardware breakpoints, patch_instructions of an older kernel that
-//! oopses on a fault.
+//! through the alias; others may run before the store, before the maintenance and behind. From:
+//! Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not modelled: machines with one
+//! CPU (which keep the vmalloc page after 6.2), patching while booting, freed init text, hardware
+//! breakpoints, patch_instructions of an older kernel that oopses on a fault.
 //!
 //! None of these functions tells another CPU anything.
 
@@ -19,6 +19,7 @@ use crate::errno::{EINVAL, EPERM, ERANGE};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
+use crate::phases::{Step, Turn, call_step, once, pause, step};
 use crate::powerpc::PowerMmu;
 
 /// PID of the first CPU's patching space; each CPU has the next.
@@ -31,34 +32,39 @@ pub(crate) fn patch_instruction(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
     let len = bytes.len() as u16;
     let site = View::PatchSite { virt: addr, old_len: len, new_len: len, handler: false };
     k.emit(cpu, Flags::default(), site);
-    k.patch_memory(cpu, addr, &bytes)
+    k.patch_memory(addr, &bytes)
 }
 
 /// `raw_patch_instruction(addr, instr)`: in place, with the same maintenance.
-pub(crate) fn raw_patch_instruction(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    let addr = args.addr(0);
-    k.patch_at(cpu, addr, addr, &insn_bytes(k.arch, args.get(1)))
+pub(crate) fn raw_patch_instruction(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let part = Part::Instruction(insn_bytes(k.arch, args.get(1)));
+    k.with_steps(vec![parts_step([(args.addr(0), part)].into_iter(), true)])
 }
 
 /// `patch_branch(addr, target, flags)`: an I-form branch, -ERANGE beyond 32 MiB.
-pub(crate) fn patch_branch(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn patch_branch(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (addr, target, link) = (args.get(0), args.get(1), args.get(2));
     let offset = target.wrapping_sub(addr) as i64;
     if !(-0x200_0000..=0x1ff_fffc).contains(&offset) || offset & 3 != 0 {
         return Ok(-ERANGE);
     }
     let insn = 0x4800_0000 | (offset as u64 & 0x03ff_fffc) | (link & 1);
-    let done = k.inner(cpu, "patch_instruction", &Args::of(&[addr, insn]))?;
-    Ok(k.used(cpu, done))
+    let patch = call_step("patch_instruction", Args::of(&[addr, insn]));
+    let end = step(|k, cpu| {
+        let result = k.nested_result(cpu).unwrap_or(0);
+        k.returns(result);
+        Ok(())
+    });
+    k.with_steps(vec![patch, end])
 }
 
 /// `patch_uint(addr, val)`: -EINVAL unless aligned.
-pub(crate) fn patch_uint(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn patch_uint(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let word = u32::try_from(args.get(1))
         .map_err(|_| Stop::not_modelled("a value of more than 32 bits"))?;
     let little = k.arch.is_little_endian();
     let bytes = if little { word.to_le_bytes() } else { word.to_be_bytes() };
-    patch_value(k, cpu, args.addr(0), &bytes)
+    patch_value(k, args.addr(0), &bytes)
 }
 
 /// `patch_ulong(addr, val)`: -EINVAL unless aligned; on 32-bit `patch_uint`.
@@ -69,19 +75,19 @@ pub(crate) fn patch_ulong(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64
     let value = args.get(1);
     let little = k.arch.is_little_endian();
     let bytes = if little { value.to_le_bytes() } else { value.to_be_bytes() };
-    patch_value(k, cpu, args.addr(0), &bytes)
+    patch_value(k, args.addr(0), &bytes)
 }
 
-fn patch_value(k: &mut Kernel, cpu: CpuId, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
+fn patch_value(k: &mut Kernel, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
     if !addr.0.is_multiple_of(bytes.len() as u64) {
         return Ok(-EINVAL);
     }
-    k.patch_memory(cpu, addr, bytes)
+    k.patch_memory(addr, bytes)
 }
 
 /// `patch_instructions(addr, code, repeat_instr, len)`: `len` bytes of code, or its first
 /// instruction again and again over `len` bytes.
-pub(crate) fn patch_instructions(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn patch_instructions(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (addr, repeat, len) = (args.addr(0), args.get(2) == 1, args.get(3));
     let code = args.code();
     let unit = if prefixed(k.arch, code) { 8 } else { 4 };
@@ -89,13 +95,17 @@ pub(crate) fn patch_instructions(k: &mut Kernel, cpu: CpuId, args: &Args) -> Res
     if (!repeat && len > room) || (repeat && room < unit) {
         return Err(Stop::not_modelled("patching with less code than is asked for"));
     }
-    if repeat {
-        let insn = code.get(..unit as usize).unwrap_or(&[]).to_vec();
-        k.patch_run(cpu, addr, Run::Repeat(&insn, len))
+    let run = if repeat {
+        Run::Repeat(code.get(..unit as usize).unwrap_or(&[]).to_vec(), len)
     } else {
-        let bytes = code.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(&[]).to_vec();
-        k.patch_run(cpu, addr, Run::Bytes(&bytes))
-    }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        Run::Bytes(code.get(..len).unwrap_or(&[]).to_vec())
+    };
+    let steps = match k.run_steps(addr, run)? {
+        Ok(steps) => steps,
+        Err(error) => return Ok(error),
+    };
+    k.with_steps(steps)
 }
 
 /// Whether code begins with a prefixed instruction (primary opcode 1).
@@ -116,10 +126,116 @@ fn insn_bytes(arch: Arch, insn: u64) -> Vec<u8> {
 }
 
 /// What patch_instructions writes.
-#[derive(Clone, Copy)]
-pub(crate) enum Run<'a> {
-    Bytes(&'a [u8]),
-    Repeat(&'a [u8], u64),
+pub(crate) enum Run {
+    Bytes(Vec<u8>),
+    Repeat(Vec<u8>, u64),
+}
+
+/// What goes into one page, and how.
+enum Part {
+    /// One instruction, with its own maintenance (`__patch_mem`).
+    Instruction(Vec<u8>),
+    /// A part of a run (`__patch_instructions`).
+    Bytes(Vec<u8>),
+    Fill(Vec<u8>, u64),
+}
+
+impl Part {
+    /// The store: whether it was one, or a fault.
+    fn store(&self, k: &mut Kernel, cpu: CpuId, at: VirtAddr) -> bool {
+        let order = textbed_event::MemOrder::Plain;
+        match self {
+            Part::Instruction(bytes) | Part::Bytes(bytes) => {
+                k.machine.store(cpu, at, bytes, order).is_ok()
+            }
+            Part::Fill(insn, len) => k.machine.fill(cpu, at, *len, insn).is_ok(),
+        }
+    }
+
+    /// What follows the store: 0, or -EPERM.
+    fn maintain(
+        &self,
+        k: &mut Kernel,
+        cpu: CpuId,
+        (at, exec): (VirtAddr, VirtAddr),
+        stored: bool,
+    ) -> Result<i64, Stop> {
+        match self {
+            Part::Instruction(_) if stored => {
+                k.machine.op_named(cpu, "dcbst", at.0)?;
+                k.machine.op_named(cpu, "sync", 0)?;
+                k.machine.op_named(cpu, "icbi", exec.0)?;
+                k.machine.op_named(cpu, "sync", 0)?;
+                k.machine.op_named(cpu, "isync", 0)?;
+            }
+            Part::Instruction(_) => k.machine.op_named(cpu, "sync", 0)?,
+            Part::Bytes(bytes) if stored => k.run_maintained(cpu, at, bytes.len() as u64)?,
+            Part::Fill(_, len) if stored => k.run_maintained(cpu, at, *len)?,
+            _ => {}
+        }
+        Ok(if stored { 0 } else { -EPERM })
+    }
+
+    /// Writes to a text address through an alias of its page, or in place: others may run before
+    /// the store (where they see the alias) and before the maintenance. `behind` says what follows
+    /// the result.
+    fn step(
+        self,
+        exec: VirtAddr,
+        in_place: bool,
+        behind: impl FnOnce(&mut Kernel, i64) -> Vec<Step> + 'static,
+    ) -> Step {
+        once(move |k, cpu| {
+            let alias = if in_place { None } else { Some(k.open_alias(cpu, exec)?) };
+            let at = alias.as_ref().map_or(exec, |a| a.at.offset(k.pages.offset_of(exec)));
+            if alias.as_ref().is_some_and(|a| a.back.is_none()) {
+                k.later([pause()]);
+            }
+            let rest = once(move |k, cpu| {
+                let stored = self.store(k, cpu, at);
+                let rest = once(move |k, cpu| {
+                    let result = self.maintain(k, cpu, (at, exec), stored)?;
+                    k.later(alias.map(close_step));
+                    k.later([pause()]);
+                    let steps = behind(k, result);
+                    k.later(steps);
+                    Ok(())
+                });
+                k.later([pause(), rest]);
+                Ok(())
+            });
+            k.later([rest]);
+            Ok(())
+        })
+    }
+}
+
+/// Takes an alias away, once all CPUs that this interrupts take that.
+fn close_step(alias: Alias) -> Step {
+    let mut alias = Some(alias);
+    Box::new(move |k, cpu| {
+        let shared = alias.as_ref().is_some_and(|a| a.back.is_none());
+        if let Some(wait) = k.receivers_off(cpu).filter(|_| shared && k.flushes_by_interrupt()) {
+            return Ok(Turn::Wait(wait));
+        }
+        match alias.take() {
+            Some(alias) => k.close_alias(cpu, alias).map(|()| Turn::Next),
+            None => Ok(Turn::Next),
+        }
+    })
+}
+
+/// Parts of a run, one page after another, to the first error.
+fn parts_step(mut parts: impl Iterator<Item = (VirtAddr, Part)> + 'static, in_place: bool) -> Step {
+    once(move |k, _| {
+        if let Some((at, part)) = parts.next() {
+            k.later([part.step(at, in_place, move |k, result| {
+                k.returns(result);
+                if result == 0 { vec![parts_step(parts, in_place)] } else { Vec::new() }
+            })]);
+        }
+        Ok(())
+    })
 }
 
 /// An alias that is open.
@@ -136,100 +252,57 @@ struct Alias {
 
 impl Kernel {
     /// One store of an instruction: 0, or -EPERM where it faults.
-    pub(crate) fn patch_memory(
-        &mut self,
-        cpu: CpuId,
-        addr: VirtAddr,
-        bytes: &[u8],
-    ) -> Result<i64, Stop> {
+    fn patch_memory(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
         if bytes.len() as u64 > self.pages.room_at(addr) {
             return Err(Stop::not_modelled("an instruction across two pages"));
         }
-        if !self.config.on("STRICT_KERNEL_RWX") {
-            return self.patch_at(cpu, addr, addr, bytes);
-        }
-        let alias = self.open_alias(cpu, addr)?;
-        let at = alias.at.offset(self.pages.offset_of(addr));
-        let result = self.patch_at(cpu, at, addr, bytes)?;
-        self.close_alias(cpu, alias)?;
-        Ok(result)
+        let in_place = !self.config.on("STRICT_KERNEL_RWX");
+        let part = Part::Instruction(bytes.to_vec());
+        self.with_steps(vec![parts_step([(addr, part)].into_iter(), in_place)])
     }
 
-    /// `__patch_mem`: the store, then the caches, by the alias's and the executed address.
-    fn patch_at(
-        &mut self,
-        cpu: CpuId,
-        at: VirtAddr,
-        exec: VirtAddr,
-        bytes: &[u8],
-    ) -> Result<i64, Stop> {
-        if self.machine.store(cpu, at, bytes, textbed_event::MemOrder::Plain).is_err() {
-            self.machine.op_named(cpu, "sync", 0)?;
-            return Ok(-EPERM);
-        }
-        self.machine.op_named(cpu, "dcbst", at.0)?;
-        self.machine.op_named(cpu, "sync", 0)?;
-        self.machine.op_named(cpu, "icbi", exec.0)?;
-        self.machine.op_named(cpu, "sync", 0)?;
-        self.machine.op_named(cpu, "isync", 0)?;
-        Ok(0)
+    fn run_maintained(&mut self, cpu: CpuId, at: VirtAddr, len: u64) -> Result<(), Stop> {
+        self.machine.op_named(cpu, "lwsync", 0)?;
+        self.power_flush_icache(cpu, at, len)
     }
 
-    /// patch_instructions, page by page: what was written before an error stays.
-    pub(crate) fn patch_run(
-        &mut self,
-        cpu: CpuId,
+    /// patch_instructions, page by page: what was written before an error stays. An error at once,
+    /// or steps.
+    pub(crate) fn run_steps(
+        &self,
         addr: VirtAddr,
-        run: Run<'_>,
-    ) -> Result<i64, Stop> {
-        let len = match run {
+        run: Run,
+    ) -> Result<Result<Vec<Step>, i64>, Stop> {
+        let len = match &run {
             Run::Bytes(bytes) => bytes.len() as u64,
-            Run::Repeat(_, len) => len,
+            Run::Repeat(_, len) => *len,
         };
         if !addr.is_aligned(2) {
-            return Ok(-EINVAL);
+            return Ok(Err(-EINVAL));
         }
         if addr.0.checked_add(len).is_none() {
             return Err(Stop::not_modelled("text that wraps around the address space"));
         }
-        if let Run::Repeat(insn, len) = run
+        if let Run::Repeat(insn, len) = &run
             && len % (insn.len() as u64).max(1) != 0
         {
             return Err(Stop::not_modelled("a length that is no multiple of the instruction"));
         }
-        let in_place = !self.config.on("STRICT_KERNEL_RWX");
-        let mut done = 0;
-        while done < len {
+        let (mut done, pages) = (0, self.pages);
+        let parts = std::iter::from_fn(move || {
             let at = addr.offset(done);
-            let part = self.pages.room_at(at).min(len - done);
-            let alias = if in_place { None } else { Some(self.open_alias(cpu, at)?) };
-            let target = alias.as_ref().map_or(at, |a| a.at.offset(self.pages.offset_of(at)));
-            let written = match run {
+            let room = pages.room_at(at).min(len - done);
+            let part = match &run {
                 Run::Bytes(bytes) => {
                     let from = done as usize;
-                    let bytes = bytes.get(from..from + part as usize).unwrap_or(&[]);
-                    let order = textbed_event::MemOrder::Plain;
-                    self.machine.store(cpu, target, bytes, order)
+                    Part::Bytes(bytes.get(from..from + room as usize).unwrap_or(&[]).to_vec())
                 }
-                Run::Repeat(insn, _) => self.machine.fill(cpu, target, part, insn),
+                Run::Repeat(insn, _) => Part::Fill(insn.clone(), room),
             };
-            let result = match written {
-                Ok(()) => {
-                    self.machine.op_named(cpu, "lwsync", 0)?;
-                    self.power_flush_icache(cpu, target, part)?;
-                    0
-                }
-                Err(_) => -EPERM,
-            };
-            if let Some(alias) = alias {
-                self.close_alias(cpu, alias)?;
-            }
-            if result != 0 {
-                return Ok(result);
-            }
-            done += part;
-        }
-        Ok(0)
+            done += room;
+            (room > 0).then_some((at, part))
+        });
+        Ok(Ok(vec![parts_step(parts, !self.config.on("STRICT_KERNEL_RWX"))]))
     }
 
     /// Where the alias lives: without radix in the vmalloc page.

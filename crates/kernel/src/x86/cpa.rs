@@ -1,10 +1,13 @@
 //! x86 page attributes: the change_page_attr machinery.
 //!
-//! Modelled: the walk leaf by leaf, splitting with its global flush, changes of whole large leaves
-//! in place, the alias in the direct map and (for frames of the image) in the image, the flush at
-//! the end and when it is left out, errors without rollback, WARNs. From: Linux 5.19, 6.1, 6.4 and
-//! 6.12 arch/x86/mm/pat/set_memory.c. Not modelled: cache attributes, EFI page tables, the dirty
-//! bit (cleared with RW from 6.6 on), protections of the PCI BIOS and of .rodata apart from text.
+//! Modelled: the walk leaf by leaf (in `walk`), others let in after each, splitting with its global
+//! flush, changes of whole large leaves in place, the alias in the direct map and (for frames of
+//! the image) in the image, the flush at the end and when it is left out, errors without rollback,
+//! WARNs. From: Linux 5.19, 6.1, 6.4 and 6.12 arch/x86/mm/pat/set_memory.c. Not modelled: cache
+//! attributes, EFI page tables, the dirty bit (cleared with RW from 6.6 on), protections of the PCI
+//! BIOS and of .rodata apart from text.
+
+use std::collections::VecDeque;
 
 use textbed_arch::{
     CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, Pfn, PhysAddr, SpaceId, VirtAddr,
@@ -17,7 +20,15 @@ use crate::errno::{EFAULT, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
+use crate::phases::{self, flush_step, once, pause, step};
 use crate::set_memory::Change;
+use crate::vfree::purge_steps;
+use crate::x86::walk::{
+    Alias, Cpa, Outcome, Step, Turned, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
+};
+
+/// The lock of those who change attributes.
+pub(super) const CPA_LOCK: &str = "cpa_lock";
 
 /// Pages up to which a range is flushed page by page (`tlb_single_page_flush_ceiling`).
 pub(crate) const FLUSH_CEILING_PAGES: u64 = 33;
@@ -26,34 +37,6 @@ pub(crate) const FLUSH_CEILING_PAGES: u64 = 33;
 const PUD_SHIFT: u32 = 30;
 /// `log2` of the leaf below it.
 const PMD_SHIFT: u32 = 21;
-
-/// A change under way.
-#[derive(Clone, Copy, Debug)]
-struct Cpa {
-    set: Perm,
-    clear: Perm,
-    /// Whether other mappings of the same frames follow.
-    check_alias: bool,
-}
-
-/// What came of it.
-#[derive(Clone, Copy, Default, Debug)]
-struct Outcome {
-    /// 0, or a negative error number.
-    error: i64,
-    /// Pages done before the error.
-    done: u64,
-    /// An entry of the range itself changed.
-    changed: bool,
-    /// Another mapping was looked at: the flush is a full one.
-    alias: bool,
-}
-
-/// What one step did.
-enum Step {
-    Done(u64),
-    Error(i64),
-}
 
 impl Kernel {
     /// `set_memory_*` on x86.
@@ -74,16 +57,36 @@ impl Kernel {
         if !format.is_canonical(start) || !format.is_canonical(last) {
             return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
         }
-        self.purge(cpu, None)?;
         let (set, clear) = change.set_clear();
         let nx_only = (set | clear) == Perm::EXEC;
         let skips = nx_only && self.caps.yes(Fact::AliasSkipsNx);
         let check_alias = change != Change::NpNoalias && !skips;
-        let outcome = self.cpa_range(cpu, start, pages, Cpa { set, clear, check_alias })?;
-        self.cpa_flush(cpu, start, pages, outcome)?;
-        if change == Change::Rox && outcome.changed && outcome.error == 0 {
-            self.cpa_collapse(cpu, start, pages)?;
-        }
+        let mut steps = purge_steps(None);
+        let walk = Walk::new(start, pages, Cpa { set, clear, check_alias });
+        steps.push(walk.steps(move |outcome| {
+            let mut steps = cpa_flush(start, pages, outcome);
+            if change == Change::Rox && outcome.changed && outcome.error == 0 {
+                steps.push(step(move |k, cpu| k.cpa_collapse(cpu, start, pages)));
+            }
+            steps.push(step(move |k, cpu| {
+                k.cpa_returns(cpu, start, bytes, change, outcome);
+                Ok(())
+            }));
+            steps
+        }));
+        self.with_steps(steps)
+    }
+
+    /// What the call returns, and refuses.
+    fn cpa_returns(
+        &mut self,
+        cpu: CpuId,
+        start: VirtAddr,
+        bytes: u64,
+        change: Change,
+        outcome: Outcome,
+    ) {
+        self.returns(outcome.error);
         if outcome.error != 0 {
             let reason = if outcome.error == -ENOMEM {
                 RefusalReason::NoMemory
@@ -95,7 +98,6 @@ impl Kernel {
             let virt = start.offset(done);
             self.refuse(cpu, flags, change.promise(), reason, virt, bytes.saturating_sub(done));
         }
-        Ok(outcome.error)
     }
 
     /// `set_memory_4k`: splits what is large, with the flush of each split; from 6.15 on the pages
@@ -116,25 +118,9 @@ impl Kernel {
         if !format.is_canonical(start) || !format.is_canonical(last) {
             return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
         }
-        self.purge(cpu, None)?;
-        self.lock(cpu, "cpa_lock")?;
-        let (mut at, mut error) = (start, 0);
-        while at.0 < start.0.saturating_add(len) && error == 0 {
-            match self.entry_at(at) {
-                None => {
-                    self.warn(cpu, WarnReason::NotMapped, at);
-                    error = -EFAULT;
-                }
-                Some(leaf) if leaf.shift > FRAME_SHIFT => error = self.split_large(cpu, at)?,
-                Some(_) => at = at.offset(FRAME_BYTES),
-            }
-        }
-        self.unlock(cpu, "cpa_lock")?;
-        if error == 0 && len > 0 && self.caps.yes(Fact::CpaCollapse) {
-            self.users.kept_small.push(Range { start, len });
-            self.flush_tlb_all(cpu)?;
-        }
-        Ok(error)
+        let mut steps = purge_steps(None);
+        steps.push(small_steps(start, start, len));
+        self.with_steps(steps)
     }
 
     /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own.
@@ -151,46 +137,42 @@ impl Kernel {
             // Without PRESENT the global bit would read as PROTNONE: it goes too, and stays away.
             (Perm::empty(), Perm::PRESENT | Perm::WRITE | Perm::GLOBAL)
         };
-        let outcome = self.cpa_range(cpu, start, 1, Cpa { set, clear, check_alias: false })?;
-        Ok(outcome.error)
-    }
-
-    /// The loop over a range, aliases after each step.
-    fn cpa_range(
-        &mut self,
-        cpu: CpuId,
-        start: VirtAddr,
-        pages: u64,
-        cpa: Cpa,
-    ) -> Result<Outcome, Stop> {
-        let mut outcome = Outcome::default();
-        self.lock(cpu, "cpa_lock")?;
-        while outcome.done < pages {
-            let at = start.offset(outcome.done * FRAME_BYTES);
-            let phys = self.entry_at(at).map(|m| m.phys.offset(at.0.wrapping_sub(m.virt.0)));
-            match self.cpa_step(cpu, at, pages - outcome.done, cpa, true, &mut outcome)? {
-                Step::Error(error) => {
-                    outcome.error = error;
-                    break;
-                }
-                Step::Done(n) => {
-                    if let (true, Some(phys)) = (cpa.check_alias, phys) {
-                        let error = self.cpa_alias(cpu, at, phys, n, cpa, &mut outcome)?;
-                        if error != 0 {
-                            outcome.error = error;
-                            break;
-                        }
+        let mut walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false });
+        while !walk.is_over() {
+            self.cpa_lock(cpu)?;
+            while let Turned::Split(at) = walk.turn(self, cpu)? {
+                self.cpa_unlock(cpu)?;
+                self.cpa_lock(cpu)?;
+                match self.split_large(cpu, at)? {
+                    Ok(true) => self.flush_tlb_all(cpu)?,
+                    Ok(false) => {}
+                    Err(error) => {
+                        walk.fails(error);
+                        break;
                     }
-                    outcome.done += n;
                 }
             }
+            self.cpa_unlock(cpu)?;
         }
-        self.unlock(cpu, "cpa_lock")?;
-        Ok(outcome)
+        Ok(walk.outcome.error)
+    }
+
+    /// Whether changes of attributes exclude each other: debug_pagealloc has the direct map made of
+    /// small pages, and its own changes come from any context.
+    pub(super) fn has_cpa_lock(&self) -> bool {
+        !self.config.on("debug_pagealloc")
+    }
+
+    fn cpa_lock(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.has_cpa_lock() { self.lock(cpu, CPA_LOCK) } else { Ok(()) }
+    }
+
+    fn cpa_unlock(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        if self.has_cpa_lock() { self.unlock(cpu, CPA_LOCK) } else { Ok(()) }
     }
 
     /// The entry of an address, valid or not.
-    fn entry_at(&self, virt: VirtAddr) -> Option<Mapping> {
+    pub(super) fn entry_at(&self, virt: VirtAddr) -> Option<Mapping> {
         match self.machine.leaves(SpaceId::KERNEL, virt, 1).next() {
             Some(Span::Mapped(mapping)) => Some(mapping),
             _ => None,
@@ -198,7 +180,7 @@ impl Kernel {
     }
 
     /// `__change_page_attr`: one leaf, or a run of small pages that look the same.
-    fn cpa_step(
+    pub(super) fn cpa_step(
         &mut self,
         cpu: CpuId,
         at: VirtAddr,
@@ -208,41 +190,35 @@ impl Kernel {
         outcome: &mut Outcome,
     ) -> Result<Step, Stop> {
         let (set, clear) = self.static_protections(at, cpa);
-        loop {
-            let Some(leaf) = self.entry_at(at) else {
-                return Ok(self.cpa_fault(cpu, at, left, primary));
-            };
-            let format = self.machine.format();
-            let level = format.level_for_shift(leaf.shift).unwrap_or(format.last_level());
-            let pages = 1u64 << leaf.shift.saturating_sub(FRAME_SHIFT);
-            let inside = at.0.wrapping_sub(leaf.virt.0) / FRAME_BYTES;
-            let take = left.min(pages - inside);
-            if leaf.shift > FRAME_SHIFT {
-                if format.with_perm(level, leaf.raw, set, clear) == leaf.raw {
-                    return Ok(Step::Done(take));
-                }
-                if take < pages {
-                    match self.split_large(cpu, at)? {
-                        0 => continue,
-                        error => return Ok(Step::Error(error)),
-                    }
-                }
+        let Some(leaf) = self.entry_at(at) else {
+            return Ok(self.cpa_fault(cpu, at, left, primary));
+        };
+        let format = self.machine.format();
+        let level = format.level_for_shift(leaf.shift).unwrap_or(format.last_level());
+        let pages = 1u64 << leaf.shift.saturating_sub(FRAME_SHIFT);
+        let inside = at.0.wrapping_sub(leaf.virt.0) / FRAME_BYTES;
+        let take = left.min(pages - inside);
+        if leaf.shift > FRAME_SHIFT {
+            if format.with_perm(level, leaf.raw, set, clear) == leaf.raw {
+                return Ok(Step::Done(take));
             }
-            let run =
-                if leaf.shift > FRAME_SHIFT { take } else { self.run_of_pages(at, left, leaf) };
-            let new = (leaf.perm - clear) | set;
-            let touched = (leaf.perm ^ new) & (Perm::WRITE | Perm::EXEC);
-            let insecure = new.writable() && new.executable() && !touched.is_empty();
-            if insecure && self.caps.yes(Fact::WarnsWriteExec) {
-                self.warn_once(cpu, "cpa: W^X", WarnReason::WriteExec, at);
+            if take < pages {
+                return Ok(Step::Split);
             }
-            let len = run * FRAME_BYTES;
-            let changed = self.machine.protect(cpu, SpaceId::KERNEL, at, len, set, clear)?;
-            if primary && changed > 0 {
-                outcome.changed = true;
-            }
-            return Ok(Step::Done(run));
         }
+        let run = if leaf.shift > FRAME_SHIFT { take } else { self.run_of_pages(at, left, leaf) };
+        let new = (leaf.perm - clear) | set;
+        let touched = (leaf.perm ^ new) & (Perm::WRITE | Perm::EXEC);
+        let insecure = new.writable() && new.executable() && !touched.is_empty();
+        if insecure && self.caps.yes(Fact::WarnsWriteExec) {
+            self.warn_once(cpu, "cpa: W^X", WarnReason::WriteExec, at);
+        }
+        let len = run * FRAME_BYTES;
+        let changed = self.machine.protect(cpu, SpaceId::KERNEL, at, len, set, clear)?;
+        if primary && changed > 0 {
+            outcome.changed = true;
+        }
+        Ok(Step::Done(run))
     }
 
     /// Number of small pages from `at` on whose entries have the same permission, at most to the
@@ -281,55 +257,22 @@ impl Kernel {
         Step::Error(-EFAULT)
     }
 
-    /// `cpa_process_alias`: the direct map follows, and the image for its own frames. NX is no
-    /// alias's business: the direct map never executes.
-    fn cpa_alias(
-        &mut self,
-        cpu: CpuId,
-        at: VirtAddr,
-        phys: PhysAddr,
-        pages: u64,
-        cpa: Cpa,
-        outcome: &mut Outcome,
-    ) -> Result<i64, Stop> {
-        let alias = Cpa { set: cpa.set - Perm::EXEC, clear: cpa.clear - Perm::EXEC, ..cpa };
+    /// `cpa_process_alias`: the direct map follows, and the image for its own frames.
+    pub(super) fn cpa_aliases(&self, at: VirtAddr, phys: PhysAddr, pages: u64) -> VecDeque<Alias> {
+        let mut aliases = VecDeque::new();
         if !self.layout.direct_map.contains(at)
-            && let Some(start) = self.direct_map_of(phys.pfn())
+            && let Some(at) = self.direct_map_of(phys.pfn())
         {
-            outcome.alias = true;
-            let error = self.cpa_alias_range(cpu, start, pages, alias, outcome)?;
-            if error != 0 {
-                return Ok(error);
-            }
+            aliases.push_back(Alias { at, pages, checked: true });
         }
         let image = self.image.pfn.addr().0;
         let in_image = phys.0.checked_sub(image).filter(|o| *o < self.layout.text.len);
         if let Some(offset) = in_image.filter(|_| !self.is_core_text(at)) {
-            outcome.alias = true;
-            let start = self.layout.text.start.offset(offset);
             // Its error is ignored.
-            self.cpa_alias_range(cpu, start, pages, alias, outcome)?;
+            let at = self.layout.text.start.offset(offset);
+            aliases.push_back(Alias { at, pages, checked: false });
         }
-        Ok(0)
-    }
-
-    fn cpa_alias_range(
-        &mut self,
-        cpu: CpuId,
-        start: VirtAddr,
-        pages: u64,
-        cpa: Cpa,
-        outcome: &mut Outcome,
-    ) -> Result<i64, Stop> {
-        let mut done = 0;
-        while done < pages && !(cpa.set | cpa.clear).is_empty() {
-            let at = start.offset(done * FRAME_BYTES);
-            match self.cpa_step(cpu, at, pages - done, cpa, false, outcome)? {
-                Step::Done(n) => done += n,
-                Step::Error(error) => return Ok(error),
-            }
-        }
-        Ok(0)
+        aliases
     }
 
     /// `static_protections`: the image's text stays executable, and read-only.
@@ -341,18 +284,24 @@ impl Kernel {
         }
     }
 
-    /// Splits the large leaf at an address once and flushes everything everywhere: 0, or -ENOMEM.
-    fn split_large(&mut self, cpu: CpuId, at: VirtAddr) -> Result<i64, Stop> {
+    /// Splits the large leaf at an address once, unless somebody else did meanwhile: whether it
+    /// did, and then who calls flushes everything everywhere; or an error.
+    pub(super) fn split_large(
+        &mut self,
+        cpu: CpuId,
+        at: VirtAddr,
+    ) -> Result<Result<bool, i64>, Stop> {
         if self.allocation_fails() {
-            return Ok(-ENOMEM);
+            return Ok(Err(-ENOMEM));
+        }
+        if self.entry_at(at).is_none_or(|leaf| leaf.shift <= FRAME_SHIFT) {
+            return Ok(Ok(false));
         }
         match self.machine.split(cpu, SpaceId::KERNEL, at) {
-            Ok(()) => {}
-            Err(MapError::OutOfMemory) => return Ok(-ENOMEM),
-            Err(other) => return Err(other.into()),
+            Ok(()) => Ok(Ok(true)),
+            Err(MapError::OutOfMemory) => Ok(Err(-ENOMEM)),
+            Err(other) => Err(other.into()),
         }
-        self.flush_tlb_all(cpu)?;
-        Ok(0)
     }
 
     /// `cpa_collapse_large_pages`: tables of 512 like entries become leaves again, and then what
@@ -382,31 +331,68 @@ impl Kernel {
             }
         }
         if joined {
-            self.flush_tlb_all(cpu)?;
-            self.machine.free_tables(cpu);
+            let free = step(|k, cpu| {
+                k.machine.free_tables(cpu);
+                Ok(())
+            });
+            self.later([pause(), flush_step(|k, cpu| k.flush_tlb_all(cpu)), free]);
         }
         Ok(())
     }
+}
 
-    /// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an
-    /// alias did.
-    fn cpa_flush(
-        &mut self,
-        cpu: CpuId,
-        start: VirtAddr,
-        pages: u64,
-        outcome: Outcome,
-    ) -> Result<(), Stop> {
-        if !outcome.changed {
+/// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an
+/// alias did.
+fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<phases::Step> {
+    if !outcome.changed {
+        return Vec::new();
+    }
+    let check = step(move |k, cpu| match k.machine.irqs_on(cpu) {
+        true => Ok(()),
+        false => Err(Stop::died("BUG_ON(irqs_disabled()) in cpa_flush", start)),
+    });
+    let all = outcome.error != 0 || outcome.alias || pages > FLUSH_CEILING_PAGES;
+    let flush = flush_step(move |k, cpu| match all {
+        true => k.flush_tlb_all(cpu),
+        false => k.flush_tlb_pages(cpu, start, pages),
+    });
+    vec![check, flush]
+}
+
+/// `set_memory_4k` from an address of a range on: one split at a time, each under the lock.
+fn small_steps(at: VirtAddr, start: VirtAddr, len: u64) -> phases::Step {
+    once(move |k, cpu| {
+        let end = start.0.saturating_add(len);
+        if at.0 >= end {
+            if len > 0 && k.caps.yes(Fact::CpaCollapse) {
+                k.users.kept_small.push(Range { start, len });
+                k.later([flush_step(|k, cpu| k.flush_tlb_all(cpu))]);
+            }
             return Ok(());
         }
-        if !self.machine.irqs_on(cpu) {
-            return Err(Stop::died("BUG_ON(irqs_disabled()) in cpa_flush", start));
+        match k.entry_at(at) {
+            None => {
+                k.warn(cpu, WarnReason::NotMapped, at);
+                k.returns(-EFAULT);
+            }
+            Some(leaf) if leaf.shift > FRAME_SHIFT => {
+                let split = once(move |k, cpu| {
+                    match k.split_large(cpu, at)? {
+                        Err(error) => {
+                            k.returns(error);
+                            k.later([cpa_unlock_step()]);
+                        }
+                        Ok(split) => {
+                            k.later(split.then(split_flush_steps).into_iter().flatten());
+                            k.later([cpa_unlock_step(), small_steps(at, start, len)]);
+                        }
+                    }
+                    Ok(())
+                });
+                k.later([cpa_lock_step(), split]);
+            }
+            Some(_) => k.later([small_steps(at.offset(FRAME_BYTES), start, len)]),
         }
-        if outcome.error != 0 || outcome.alias || pages > FLUSH_CEILING_PAGES {
-            self.flush_tlb_all(cpu)
-        } else {
-            self.flush_tlb_pages(cpu, start, pages)
-        }
-    }
+        Ok(())
+    })
 }

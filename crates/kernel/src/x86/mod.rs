@@ -4,3 +4,4 @@ pub(crate) mod batch;
 pub(crate) mod cpa;
 pub(crate) mod text_poke;
 pub(crate) mod tlb;
+mod walk;

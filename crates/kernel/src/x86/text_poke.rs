@@ -2,7 +2,8 @@
 //!
 //! Modelled: chunks of at most two pages, interrupts off, entries of the private space, the switch
 //! to it (with a flush of what it left the last time) and back (both serialise this CPU), the
-//! stores, the read-back through the executable mapping, text_mutex. From: Linux 5.19 and 6.12
+//! stores, the read-back through the executable mapping, text_mutex; others may run between chunks
+//! (inside one there is nothing that they could see but its stores). From: Linux 5.19 and 6.12
 //! arch/x86/kernel/alternative.c. Not modelled: hardware breakpoints, lazy TLB mode, whether the
 //! caller of text_poke holds text_mutex, the interrupt that a later flush may send to a CPU that
 //! poked before (before 6.14; it does nothing there), LASS. The INT3 protocol is in `batch`.
@@ -14,6 +15,7 @@ use textbed_machine::{Machine, MachineError};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{Step, lock_step, once, pause, step, unlock_step};
 use crate::stores::by_page;
 
 /// PCID under which the poking space is loaded.
@@ -90,19 +92,18 @@ pub(crate) fn text_poke_copy_locked(k: &mut Kernel, cpu: CpuId, args: &Args) -> 
         k.warn_once(cpu, "text_poke_copy", WarnReason::BadArgument, addr);
         return Ok(0);
     }
-    k.poke_all(cpu, addr, What::Bytes(args.code()))?;
-    Ok(addr.0 as i64)
+    k.with_steps(vec![chunks_step(addr, Owned::Bytes(args.code().to_vec()), 0), gives(addr)])
 }
 
 /// `text_poke_copy(addr, opcode, len)`.
 pub(crate) fn text_poke_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.poke_chunks(cpu, "text_poke_copy", args.addr(0), What::Bytes(args.code()))
+    k.poke_chunks(cpu, "text_poke_copy", args.addr(0), Owned::Bytes(args.code().to_vec()))
 }
 
 /// `text_poke_set(addr, c, len)`.
 pub(crate) fn text_poke_set(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let byte = u8::try_from(args.get(1)).unwrap_or(0);
-    k.poke_chunks(cpu, "text_poke_set", args.addr(0), What::Fill(byte, args.get(2)))
+    k.poke_chunks(cpu, "text_poke_set", args.addr(0), Owned::Fill(byte, args.get(2)))
 }
 
 /// `text_poke_sync()`: an interrupt to every CPU whose handler serialises.
@@ -116,40 +117,60 @@ pub(crate) fn text_poke_sync(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result
     Ok(0)
 }
 
+/// The same to keep.
+enum Owned {
+    Bytes(Vec<u8>),
+    Fill(u8, u64),
+}
+
+impl Owned {
+    fn what(&self) -> What<'_> {
+        match self {
+            Owned::Bytes(bytes) => What::Bytes(bytes),
+            Owned::Fill(byte, len) => What::Fill(*byte, *len),
+        }
+    }
+}
+
+/// Writes from `done` on in chunks that end with their second page; others may run behind each.
+fn chunks_step(addr: VirtAddr, what: Owned, done: u64) -> Step {
+    once(move |k, cpu| {
+        let len = what.what().len();
+        if addr.0.checked_add(len).is_none() {
+            return Err(Stop::not_modelled("text that wraps around the address space"));
+        }
+        if done < len {
+            let at = addr.offset(done);
+            let chunk = (2 * FRAME_BYTES - at.page_offset()).min(len - done);
+            k.poke(cpu, at, what.what().part(done, chunk))?;
+            k.later([pause(), chunks_step(addr, what, done + chunk)]);
+        }
+        Ok(())
+    })
+}
+
+/// The call returns the address that it was given.
+fn gives(addr: VirtAddr) -> Step {
+    step(move |k, _| {
+        k.returns(addr.0 as i64);
+        Ok(())
+    })
+}
+
 impl Kernel {
     fn poke_chunks(
         &mut self,
         cpu: CpuId,
         site: &'static str,
         addr: VirtAddr,
-        what: What<'_>,
+        what: Owned,
     ) -> Result<i64, Stop> {
         if self.is_core_text(addr) {
             self.warn_once(cpu, site, WarnReason::BadArgument, addr);
             return Ok(0);
         }
-        if addr.0.checked_add(what.len()).is_none() {
-            return Err(Stop::not_modelled("text that wraps around the address space"));
-        }
-        self.lock(cpu, "text_mutex")?;
-        self.poke_all(cpu, addr, what)?;
-        self.unlock(cpu, "text_mutex")?;
-        Ok(addr.0 as i64)
-    }
-
-    /// Writes in chunks that end with their second page.
-    fn poke_all(&mut self, cpu: CpuId, addr: VirtAddr, what: What<'_>) -> Result<(), Stop> {
-        if addr.0.checked_add(what.len()).is_none() {
-            return Err(Stop::not_modelled("text that wraps around the address space"));
-        }
-        let mut done = 0;
-        while done < what.len() {
-            let at = addr.offset(done);
-            let chunk = (2 * FRAME_BYTES - at.page_offset()).min(what.len() - done);
-            self.poke(cpu, at, what.part(done, chunk))?;
-            done += chunk;
-        }
-        Ok(())
+        let (lock, unlock) = (lock_step("text_mutex"), unlock_step("text_mutex"));
+        self.with_steps(vec![lock, chunks_step(addr, what, 0), unlock, gives(addr)])
     }
 
     /// `sync_core()` on this CPU: SERIALIZE, or a return to itself.

@@ -7,7 +7,7 @@ use textbed_arch::effect::Reach;
 use textbed_arch::{Arch, CpuId, Features, SpaceId, VirtAddr, insn};
 use textbed_event::{Batch, Event, NameTable, View};
 use textbed_kernel::{Arg, BootArgs, CallError, CallValue, Config, Kernel, Version};
-use textbed_machine::Newest;
+use textbed_machine::{Newest, Policy};
 
 /// A kernel under test and the names of its stream.
 pub struct Bed {
@@ -29,13 +29,24 @@ pub fn boot_with(
     features: Features,
     cpus: u16,
 ) -> Bed {
+    boot_under(version, arch, options, (features, cpus), Box::new(Newest))
+}
+
+/// The same under a policy.
+pub fn boot_under(
+    version: &str,
+    arch: Arch,
+    options: &[(&str, &str)],
+    (features, cpus): (Features, u16),
+    policy: Box<dyn Policy>,
+) -> Bed {
     let mut config = Config::new(arch);
     for (name, value) in options {
         config.set(name, value).unwrap();
     }
     let version: Version = version.parse().unwrap();
     let args = BootArgs { version, arch, config, features, cpus };
-    let kernel = Kernel::boot(args, Box::new(Newest)).unwrap();
+    let kernel = Kernel::boot(args, policy).unwrap();
     let mut bed = Bed { kernel, names: NameTable::default(), marks: Vec::new() };
     bed.events();
     bed

@@ -356,6 +356,14 @@ impl World for KernelWorld<'_> {
         self.kernel.is_under_way(cpu)
     }
 
+    fn is_held(&self, cpu: CpuId) -> bool {
+        self.kernel.is_held(cpu)
+    }
+
+    fn is_shut(&self, cpu: CpuId) -> bool {
+        self.kernel.is_shut(cpu)
+    }
+
     fn is_online(&self, cpu: CpuId) -> bool {
         self.kernel.is_online(cpu)
     }

@@ -133,6 +133,16 @@ pub(crate) trait World: Bare {
         false
     }
 
+    /// Whether a call on another CPU has this one stand still.
+    fn is_held(&self, _cpu: CpuId) -> bool {
+        false
+    }
+
+    /// Whether a call under way on a CPU is where nothing else gets in there, no interrupt either.
+    fn is_shut(&self, _cpu: CpuId) -> bool {
+        false
+    }
+
     /// Whether a CPU is there to run anything.
     fn is_online(&self, _cpu: CpuId) -> bool {
         true

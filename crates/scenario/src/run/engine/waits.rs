@@ -7,8 +7,8 @@ impl<W: World> Engine<'_, W> {
     pub(super) fn ready(&self) -> Vec<usize> {
         let can_run = |index: &usize| {
             let Some(program) = self.programs.get(*index) else { return false };
-            if self.alone.is_some_and(|alone| alone != *index) || !self.world.is_online(program.cpu)
-            {
+            let still = self.alone.is_some_and(|alone| alone != *index);
+            if still || self.world.is_held(program.cpu) || !self.world.is_online(program.cpu) {
                 return false;
             }
             match &program.state {
@@ -37,7 +37,9 @@ impl<W: World> Engine<'_, W> {
 
     /// Those of some CPUs that have interrupts off, but for one of them.
     fn irqs_off(&self, cpus: &[CpuId], but: CpuId) -> Vec<CpuId> {
-        let off = |p: &&Program<'_>| p.irqs_off > 0 && p.cpu != but && !p.is_over();
+        let off = |p: &&Program<'_>| {
+            (p.irqs_off > 0 || self.world.is_shut(p.cpu)) && p.cpu != but && !p.is_over()
+        };
         let off = self.programs.iter().filter(off).map(|p| p.cpu);
         off.filter(|cpu| cpus.contains(cpu)).collect()
     }

@@ -1,0 +1,216 @@
+//! x86: a change of page attributes on its way over a range, and over the aliases of what it
+//! changed.
+//!
+//! Modelled: one leaf, or one run of small pages that look the same, at a time; its aliases before
+//! the next; a split and its flush before the leaf that it makes room for. cpa_lock is held for one
+//! leaf and given up before its aliases and the next one, and in the middle of a leaf while the
+//! page for a table is allocated, behind which the entry is looked at once more; the flush of a
+//! split is inside of it. With debug_pagealloc nobody takes it. From: Linux 5.19, 6.1 and 6.12
+//! arch/x86/mm/pat/set_memory.c __change_page_attr_set_clr(), split_large_page(). Not modelled: the
+//! lock of the top table (pgd_lock), which whoever splits or joins tables has as well; that each
+//! small page has cpa_lock for itself.
+
+use std::collections::VecDeque;
+
+use textbed_arch::{CpuId, FRAME_BYTES, Perm, VirtAddr};
+
+use crate::error::Stop;
+use crate::kernel::Kernel;
+use crate::phases::{self, flush_step, lock_step, once, pause, unlock_step};
+use crate::x86::cpa::CPA_LOCK;
+
+/// A change under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cpa {
+    pub(super) set: Perm,
+    pub(super) clear: Perm,
+    /// Whether other mappings of the same frames follow.
+    pub(super) check_alias: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Outcome {
+    /// 0, or a negative error number.
+    pub(super) error: i64,
+    /// Pages done before the error.
+    pub(super) done: u64,
+    /// An entry of the range itself changed.
+    pub(super) changed: bool,
+    /// Another mapping was looked at: the flush is a full one.
+    pub(super) alias: bool,
+}
+
+/// What one step did.
+pub(super) enum Step {
+    Done(u64),
+    Error(i64),
+    /// A large leaf has to be split before anything else.
+    Split,
+}
+
+/// Another mapping of what was changed last, that is still to follow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alias {
+    pub(super) at: VirtAddr,
+    pub(super) pages: u64,
+    /// Its errors end the change.
+    pub(super) checked: bool,
+}
+
+/// A change under way over a range, leaf by leaf, aliases after each.
+#[derive(Clone, Debug)]
+pub(super) struct Walk {
+    start: VirtAddr,
+    pub(super) pages: u64,
+    cpa: Cpa,
+    pub(super) outcome: Outcome,
+    aliases: VecDeque<Alias>,
+    /// Pages that are done once their aliases are.
+    pending: u64,
+}
+
+/// What one turn of a walk did.
+pub(super) enum Turned {
+    /// One leaf, or a run of small pages.
+    Changed,
+    /// Nothing yet: the large leaf there has to be split first, and everybody told of that.
+    Split(VirtAddr),
+    Failed,
+}
+
+impl Walk {
+    /// A change that has not begun.
+    pub(super) fn new(start: VirtAddr, pages: u64, cpa: Cpa) -> Self {
+        let (outcome, aliases) = (Outcome::default(), VecDeque::new());
+        Self { start, pages, cpa, outcome, aliases, pending: 0 }
+    }
+
+    /// What is changed in aliases. NX is no alias's business: the direct map never executes.
+    fn of_alias(&self) -> Cpa {
+        let Cpa { set, clear, .. } = self.cpa;
+        Cpa { set: set - Perm::EXEC, clear: clear - Perm::EXEC, ..self.cpa }
+    }
+
+    /// Whether nothing is left to change.
+    pub(super) fn is_over(&mut self) -> bool {
+        let cpa = self.of_alias();
+        let changes = !(cpa.set | cpa.clear).is_empty();
+        self.aliases.retain(|alias| changes && alias.pages > 0);
+        if self.aliases.is_empty() {
+            self.outcome.done += std::mem::take(&mut self.pending);
+        }
+        self.outcome.error != 0 || self.aliases.is_empty() && self.outcome.done >= self.pages
+    }
+
+    /// Goes one leaf further, where it is not over.
+    pub(super) fn turn(&mut self, k: &mut Kernel, cpu: CpuId) -> Result<Turned, Stop> {
+        let cpa = self.of_alias();
+        if let Some(alias) = self.aliases.front().copied() {
+            match k.cpa_step(cpu, alias.at, alias.pages, cpa, false, &mut self.outcome)? {
+                Step::Split => return Ok(Turned::Split(alias.at)),
+                Step::Done(n) => {
+                    if let Some(front) = self.aliases.front_mut() {
+                        front.at = front.at.offset(n * FRAME_BYTES);
+                        front.pages -= n;
+                    }
+                }
+                Step::Error(error) => return Ok(self.fails(error)),
+            }
+            return Ok(Turned::Changed);
+        }
+        let at = self.start.offset(self.outcome.done * FRAME_BYTES);
+        let phys = k.entry_at(at).map(|m| m.phys.offset(at.0.wrapping_sub(m.virt.0)));
+        let left = self.pages - self.outcome.done;
+        match k.cpa_step(cpu, at, left, self.cpa, true, &mut self.outcome)? {
+            Step::Split => Ok(Turned::Split(at)),
+            Step::Error(error) => Ok(self.fails(error)),
+            Step::Done(n) => {
+                self.pending = n;
+                if let (true, Some(phys)) = (self.cpa.check_alias, phys) {
+                    self.aliases = k.cpa_aliases(at, phys, n);
+                    self.outcome.alias |= !self.aliases.is_empty();
+                }
+                Ok(Turned::Changed)
+            }
+        }
+    }
+
+    /// An error ends the change, but for one in an alias of which nobody looks at that.
+    pub(super) fn fails(&mut self, error: i64) -> Turned {
+        if self.aliases.front().is_some_and(|alias| !alias.checked) {
+            self.aliases.pop_front();
+            return Turned::Changed;
+        }
+        self.outcome.error = error;
+        Turned::Failed
+    }
+
+    /// The walk in steps, others let in after each; `behind` are the steps that its outcome asks
+    /// for.
+    pub(super) fn steps(
+        mut self,
+        behind: impl FnOnce(Outcome) -> Vec<phases::Step> + 'static,
+    ) -> phases::Step {
+        once(move |k, _| {
+            if self.is_over() {
+                k.later(behind(self.outcome));
+            } else {
+                k.later([cpa_lock_step(), self.leaf_steps(behind)]);
+            }
+            Ok(())
+        })
+    }
+
+    /// One leaf, under the lock, and what follows it.
+    fn leaf_steps(
+        mut self,
+        behind: impl FnOnce(Outcome) -> Vec<phases::Step> + 'static,
+    ) -> phases::Step {
+        once(move |k, cpu| {
+            match self.turn(k, cpu)? {
+                Turned::Failed | Turned::Changed => {
+                    k.later([cpa_unlock_step(), pause(), self.steps(behind)]);
+                }
+                Turned::Split(at) => {
+                    let rest = once(move |k, cpu| {
+                        match k.split_large(cpu, at)? {
+                            Err(error) => {
+                                self.fails(error);
+                                k.later([cpa_unlock_step(), pause(), self.steps(behind)]);
+                            }
+                            Ok(split) => {
+                                k.later(split.then(split_flush_steps).into_iter().flatten());
+                                k.later([self.leaf_steps(behind)]);
+                            }
+                        }
+                        Ok(())
+                    });
+                    k.later([cpa_unlock_step(), pause(), cpa_lock_step(), rest]);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Others see the new table, and all forget the large leaf.
+pub(super) fn split_flush_steps() -> [phases::Step; 2] {
+    [pause(), flush_step(|k, cpu| k.flush_tlb_all(cpu))]
+}
+
+/// Takes the lock of those who change attributes, where there is one.
+pub(super) fn cpa_lock_step() -> phases::Step {
+    once(|k, _| {
+        k.later(k.has_cpa_lock().then(|| lock_step(CPA_LOCK)));
+        Ok(())
+    })
+}
+
+/// Gives it up again.
+pub(super) fn cpa_unlock_step() -> phases::Step {
+    once(|k, _| {
+        k.later(k.has_cpa_lock().then(|| unlock_step(CPA_LOCK)));
+        Ok(())
+    })
+}
