@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
-/// The rows of `scenarios/same-call.tb` on 6.12, each with the lines that belong to it.
-fn rows() -> Vec<String> {
+/// The rows of a scenario on 6.12, each with the lines that belong to it.
+fn rows(scenario: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_textbed"))
-        .args(["run", "--results", "scenarios/same-call.tb", "--arch", "all", "--kernel", "6.12"])
+        .args(["run", "--results", scenario, "--arch", "all", "--kernel", "6.12"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
         .output()
         .unwrap();
@@ -21,7 +21,7 @@ fn rows() -> Vec<String> {
 
 #[test]
 fn each_row_says_what_was_changed_flushed_and_who_synchronised() {
-    let rows = rows();
+    let rows = rows("scenarios/same-call.tb");
     let row = |call: &str| {
         let found = rows.iter().find(|row| row.contains(call));
         found.unwrap_or_else(|| panic!("no {call} in {rows:#?}")).clone()
@@ -52,10 +52,32 @@ fn each_row_says_what_was_changed_flushed_and_who_synchronised() {
         "shut = set_memory_ro(code, 1 pages)",
         &["1 interrupt | 2 broadcasts", "2 other CPUs synchronise"],
     );
+    // By whom translations are forgotten: all CPUs by interrupts or by broadcast, or one.
+    says(
+        "nx = set_memory_nx(text, 1 pages)",
+        &[
+            "under vmap_purge_lock, cpa_lock | under vmap_purge_lock | flushes all translations",
+            "flushes all translations | flushes translations of addresses | 1 broadcast",
+        ],
+    );
+    says(
+        "copied = bpf_arch_text_copy",
+        &[
+            "under text_mutex | under patch_lock | under text_mutex",
+            "flushes translations of addresses | flushes translations of addresses of its CPU",
+        ],
+    );
     // Patchers' aliases.
     says("poked = text_poke_copy", &["by a patcher's alias in a private address space"]);
     says("placed = aarch64_insn_copy", &["by a patcher's alias visible to all CPUs"]);
     let split = row("ro = set_memory_ro(a, 1 pages)");
     assert!(split.contains("direct map: 512 pages split from 2 MiB"), "{split}");
     assert!(!split.contains("joined"), "{split}");
+}
+
+#[test]
+fn a_halt_of_all_cpus_is_said() {
+    let rows = rows("scenarios/text-poke-arm64-stop-machine.tb");
+    let halts = rows.iter().filter(|row| row.contains("1 halt of all CPUs"));
+    assert_eq!(halts.count(), 1, "{rows:#?}");
 }
