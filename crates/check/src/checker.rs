@@ -180,8 +180,11 @@ impl Live {
         let mut all = 0;
         for (event, to) in events.iter().zip(places) {
             let (place, read) = match event.kind {
-                Kind::Fetch => (self.block_ahead(event), 0),
-                Kind::Store => self.fetches.touch(event.b),
+                Kind::Fetch => self.block_ahead(event),
+                Kind::Store => {
+                    let (place, read) = self.fetches.touch(event.b);
+                    (place, read ^ self.tables.touch_stored(event.a))
+                }
                 Kind::Leaf => (NOWHERE, self.tables.touch(event.space, event.a, event.b)),
                 _ => continue,
             };

@@ -66,18 +66,19 @@ impl Live {
     }
 
     /// Where what the CPU did with the block of an event, a fetch, is, if the block is plain
-    /// ([`Looks::ahead`]); else [`NOWHERE`].
+    /// ([`Looks::ahead`]), else [`NOWHERE`]; and something that was read.
     ///
     /// [`Looks::ahead`]: crate::fetch::looks::Looks::ahead
     #[inline]
-    pub(crate) fn block_ahead(&self, event: &Event) -> u32 {
+    pub(crate) fn block_ahead(&self, event: &Event) -> (u32, u64) {
         // A length that is none has no block. Nor has an unknown address: blocks are of frames.
         let unknown = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
         if unknown || event.c >> 32 != 0 || !self.fetches.counts(event.cpu) {
-            return NOWHERE;
+            return (NOWHERE, 0);
         }
         let (at, len) = ((event.a, event.b), event.c as u32);
-        self.fetches.looks.ahead(event.cpu, at, len).map_or(NOWHERE, |slot| slot as u32)
+        let (slot, read) = self.fetches.looks.ahead(event.cpu, at, len);
+        (slot.map_or(NOWHERE, |slot| slot as u32), read)
     }
 
     /// A fetch of a plain block; in `place` is what the CPU did with it.
@@ -145,7 +146,8 @@ impl Live {
             Model::Weak { observed, predicted, .. } => {
                 let (span, none) = (Span { first: phys, last: phys | 7 }, View::default());
                 versions.store_again(at, event, &unit, |newest, older| {
-                    let forgotten = newest.map(|_| settling.within(observed, span));
+                    let forgotten = newest
+                        .map(|key| settling.within(observed, predicted.as_deref(), span, key));
                     let knew = predicted.as_mut().map_or(Knew::Nothing, |weak| {
                         let from = older.and_then(|newest| newest.view);
                         let view = weak.store(p, span, seq, MemOrder::Plain, from.as_ref(), &none);

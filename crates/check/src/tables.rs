@@ -131,6 +131,16 @@ impl Tables {
         Some(writable)
     }
 
+    /// Has the processor read what a store to a page of the kernel's space will read that is not
+    /// known to be writable; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch_stored(&self, virt: u64) -> u64 {
+        if self.writable.has(virt) {
+            return 0;
+        }
+        self.now.get(&SpaceId::KERNEL).map_or(0, |map| map.touch(virt).1)
+    }
+
     /// Has the processor read what a change of a mapping will read; what that is says nothing.
     #[inline]
     pub(crate) fn touch(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {

@@ -99,6 +99,9 @@ pub(crate) struct Weak {
     pub(crate) grown: Vec<(u64, u64)>,
     /// Too much to carry: knowledge is no longer derived.
     pub(crate) given_up: bool,
+    /// By CPU, its newest store that every CPU knew, as of some time; see
+    /// [`Settling::Known`](super::Settling::Known).
+    floors: Vec<u64>,
 }
 
 impl Weak {
@@ -111,6 +114,7 @@ impl Weak {
             follow: false,
             grown: Vec::new(),
             given_up: false,
+            floors: Vec::new(),
         }
     }
 
@@ -439,6 +443,24 @@ impl Weak {
             || self.cpus.iter().any(|(_, cpu)| invalidated(&cpu.public))
     }
 
+    /// Finds out what each of these CPUs knows. What it hands on is enough: the other knowledge of
+    /// a CPU has all of that.
+    pub(crate) fn settle(&mut self, everybody: impl Iterator<Item = CpuId> + Clone) {
+        let other = if self.caches.invalidate { CLEAN } else { FETCH };
+        let knows = |p: CpuId, q| {
+            let base = self.cpus.get(p).map(|cpu| &cpu.public.base);
+            base.map_or(0, |base| base[LOAD].stored_by(q).min(base[other].stored_by(q)))
+        };
+        let floor = |q| everybody.clone().map(|p| knows(p, q)).min().unwrap_or(0);
+        self.floors = everybody.clone().map(floor).collect();
+    }
+
+    /// Whether every CPU knows the version with this key.
+    #[inline]
+    pub(crate) fn everybody_knows(&self, key: u64) -> bool {
+        self.floors.get(usize::from(key as u16)).is_some_and(|floor| key >> 16 <= *floor)
+    }
+
     /// A release: what a published value, an unlock or an interrupt to others carries. `full` adds
     /// what a DMB would carry.
     pub(crate) fn release(&mut self, p: CpuId, full: bool) -> View {
@@ -483,5 +505,32 @@ impl Weak {
         for p in &names {
             self.acquire(*p, &all);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_everybody_was_told_before_a_barrier_everybody_knows() {
+        let (p, q) = (CpuId(0), CpuId(1));
+        let mut weak = Weak::new(Caches::ARM);
+        let (span, none) = (Span { first: 0, last: 7 }, View::default());
+        weak.store(p, span, 1, MemOrder::Plain, None, &none);
+        let dsb = |weak: &mut Weak, cpu| weak.barrier(cpu, Barrier::DsbFull, Domain::Inner);
+        let everybody = [p, q].into_iter();
+        [p, q].into_iter().for_each(|cpu| dsb(&mut weak, cpu));
+        weak.settle(everybody.clone());
+        assert!(!weak.everybody_knows(key_of(1, p)), "nothing told the other");
+        weak.meet(everybody.clone());
+        weak.settle(everybody.clone());
+        assert!(!weak.everybody_knows(key_of(1, p)), "cleans wait for a barrier");
+        [p, q].into_iter().for_each(|cpu| dsb(&mut weak, cpu));
+        weak.settle(everybody.clone());
+        assert!(weak.everybody_knows(key_of(1, p)));
+        weak.store(p, span, 9, MemOrder::Plain, None, &none);
+        weak.settle(everybody);
+        assert!(!weak.everybody_knows(key_of(9, p)) && !weak.everybody_knows(key_of(1, q)));
     }
 }

@@ -262,6 +262,11 @@ impl Blocks {
             chunks.resize(at + 1, NONE);
         }
         let first = self.ran.len();
+        if first == self.ran.capacity() {
+            // By an eighth: twice as much would be more than all that the blocks themselves need.
+            self.ran.reserve_exact(first / 8 + 16 * CHUNK);
+            self.judged.reserve_exact(first / 8 + 16 * CHUNK);
+        }
         chunks[at] = (first / CHUNK) as Id;
         self.ran.resize(first + CHUNK, Ran::default());
         self.judged.resize(first + CHUNK, Judged::default());

@@ -167,7 +167,9 @@ impl Live {
         let settled = |part: Span, key: u64| match model {
             Model::Off => Forgotten::None,
             Model::X86 { machine, .. } => settling.at(machine, key),
-            Model::Weak { observed, .. } => settling.within(observed, part),
+            Model::Weak { observed, predicted, .. } => {
+                settling.within(observed, predicted.as_deref(), part, key)
+            }
         };
         fetches.versions.store(arch, span, version, plain, settled);
     }

@@ -91,14 +91,29 @@ impl Looks {
     }
 
     /// The place of what the CPU did with this block, if that is plain and has just so many bytes
-    /// for the CPU, as it is now. Whatever [`Looks::ran_again`] will read was read then.
+    /// for the CPU, as it is now. Whatever [`Looks::ran_again`] will read was read then; for a
+    /// block that is not known that is where its frame and its page are looked for. What was read
+    /// stands beside it, and says nothing.
     #[inline]
-    pub(crate) fn ahead(&self, cpu: CpuId, (virt, phys): (u64, u64), len: u32) -> Option<usize> {
-        let (id, block) = self.blocks.find(phys)?;
-        let slot = self.blocks.slot(cpu, id)?;
-        let again = self.blocks.ran_at(slot)?.is_clean_of(len);
+    pub(crate) fn ahead(
+        &self,
+        cpu: CpuId,
+        (virt, phys): (u64, u64),
+        len: u32,
+    ) -> (Option<usize>, u64) {
+        let Some((id, block)) = self.blocks.find(phys) else {
+            return (None, self.places_ahead(virt, phys));
+        };
         let plain = is_plain(block.plain, len, self.all) && block.page_key == page_key(virt);
-        (again && plain).then_some(slot)
+        let slot = self.blocks.slot(cpu, id);
+        let again = |slot: &usize| self.blocks.ran_at(*slot).is_some_and(|r| r.is_clean_of(len));
+        (slot.filter(|slot| again(slot) && plain), 0)
+    }
+
+    #[inline(never)]
+    fn places_ahead(&self, virt: u64, phys: u64) -> u64 {
+        let read = |key| self.index.get(&key).copied().unwrap_or(NONE);
+        u64::from(read(frame_key(phys)) ^ read(page_key(virt)))
     }
 
     /// How often a block that was plain became otherwise: as long as that stays the same,

@@ -111,12 +111,18 @@ const MAX_COMPLETIONS: usize = 1024;
 /// fence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settling {
-    /// Nothing is said (by real edges on weakly ordered architectures, or where any maintenance
-    /// reaches every byte).
+    /// Nothing is said (where lines need not be cleaned, but caches must be invalidated).
     No,
     /// x86 by real edges: those before one that every CPU knew of when it last serialised. No
     /// window begins before that one, which stays to say where it does.
     InView,
+    /// By real edges on weakly ordered architectures: those before one that every CPU knows, in
+    /// what its loads come after and either in what its fetches do (where stores are all that they
+    /// need) or, in memory that nobody ever cleaned, in what its cleans do. In the one case no
+    /// window begins before that version; in the other each begins before all of them, and whoever
+    /// cleans finds that version or a younger one. No load returns an older one, and of an older
+    /// one no verdict is: loads know of that version at least.
+    Known,
     /// x86 in the order of the stream: those up to this event. Every CPU synchronised its context
     /// since, so none may run what was there before, and where they are not the newest they bound
     /// no window. Without this bound neighbours that have the newest version in common would be one
@@ -140,7 +146,11 @@ impl Settling {
                     Settling::No
                 }
             }
-            _ => Settling::No,
+            Model::Weak { predicted: Some(_), .. } => {
+                let caches = caches();
+                if caches.clean || !caches.invalidate { Settling::Known } else { Settling::No }
+            }
+            Model::Off => Settling::No,
         }
     }
 }
@@ -156,11 +166,23 @@ impl Settling {
         }
     }
 
-    /// The same whatever version is there in `part`.
+    /// The same on a weakly ordered architecture, where the version is that of `part`.
     #[inline]
-    pub(crate) fn within(self, observed: &Observed, part: Span) -> Forgotten {
+    pub(crate) fn within(
+        self,
+        observed: &Observed,
+        predicted: Option<&Weak>,
+        part: Span,
+        key: u64,
+    ) -> Forgotten {
         match self {
             Settling::Unmaintained if !observed.was_cleaned(part) => Forgotten::All,
+            Settling::Known
+                if predicted.is_some_and(|weak| weak.everybody_knows(key))
+                    && (!observed.needs_maintenance() || !observed.was_cleaned(part)) =>
+            {
+                Forgotten::Older
+            }
             _ => Forgotten::None,
         }
     }
@@ -282,6 +304,7 @@ impl Fetches {
         match (&mut self.settling, &mut self.model) {
             (Settling::Synchronised(floor), _) => *floor = self.synced,
             (Settling::InView, Model::X86 { machine, .. }) => machine.settle(everybody),
+            (Settling::Known, Model::Weak { predicted: Some(weak), .. }) => weak.settle(everybody),
             _ => {}
         }
     }

@@ -179,6 +179,11 @@ impl Observed {
         !self.caches.clean || reaches(&self.cleaned, span, stamp)
     }
 
+    /// Whether fetches need more than stores: caches that are invalidated.
+    pub(crate) fn needs_maintenance(&self) -> bool {
+        self.caches.invalidate
+    }
+
     /// Whether any of `span` was ever cleaned.
     pub(crate) fn was_cleaned(&self, span: Span) -> bool {
         self.cleaned.meets(span)

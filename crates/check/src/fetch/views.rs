@@ -96,6 +96,11 @@ impl View {
         self.parts.as_ref().map_or(NO_STORES, |parts| &parts.i)
     }
 
+    /// Number of the newest store of `cpu` up to which all are known stored.
+    pub(crate) fn stored_by(&self, cpu: CpuId) -> u64 {
+        self.parts.as_ref().map_or(0, |parts| parts.w.prefix.of(cpu))
+    }
+
     /// It without the word that was added last, which its store says by itself.
     pub(crate) fn shared(&self) -> Shared {
         Shared(self.parts.clone())

@@ -7,7 +7,8 @@ use textbed_arch::{
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
 };
 use textbed_event::{
-    Batch, Event, Flags, Header, LeafChange, MemOrder, NameId, Recorder, Sink, View, WindowPurpose,
+    Batch, Event, Flags, Header, LeafChange, MemOrder, NameId, RcuFlavour, Recorder, Sink, View,
+    WindowPurpose,
 };
 
 use super::{CLOSED, Shortcut};
@@ -115,17 +116,47 @@ fn quiet(mix: &mut Mix, rec: &mut Recorder, arch: Arch, page: u64, slot: NameId)
     View::Store { virt, phys, bytes, order: MemOrder::Plain }
 }
 
+/// Everybody learns what everybody knows, and acts on it.
+fn everybody_is_told(rec: &mut Recorder, arch: Arch) {
+    rec.emit(CpuId(0), View::GracePeriod { flavour: RcuFlavour::Normal });
+    let barrier = match arch {
+        Arch::X86_64 => Barrier::Mfence,
+        Arch::Arm64 => Barrier::DsbFull,
+        _ => Barrier::Sync,
+    };
+    for cpu in (0..CPUS).map(CpuId) {
+        rec.emit(cpu, View::Barrier { barrier, domain: Domain::System });
+        rec.emit(cpu, View::ContextSync { cause: SyncCause::Serialising });
+    }
+}
+
 /// A stream in which so many quiet events come first.
 fn stream(arch: Arch, amd: bool, seed: u64, before: u64) -> (Header, Vec<Batch>) {
+    let features = if amd { Features::X86_AMD } else { Features::empty() };
+    stream_of(arch, features, seed, before, 0)
+}
+
+/// The same on a machine with these features; one time of so many (0: never) everybody is told
+/// what everybody knows.
+fn stream_of(
+    arch: Arch,
+    features: Features,
+    seed: u64,
+    before: u64,
+    told: u64,
+) -> (Header, Vec<Batch>) {
     let (mut mix, mut rec) = (Mix(seed), Recorder::new());
     let mut header = Header::all_seeing(arch, CPUS);
-    header.features |= if amd { Features::X86_AMD } else { Features::empty() };
+    header.features |= features;
     let slot = rec.name("slot");
     for page in (0..FRAMES).map(|n| n * 4096) {
         rec.emit(CpuId(0), leaf(CODE + page, PHYS + page, Perm::empty(), Perm::KERNEL_ROX));
         rec.emit(CpuId(0), leaf(ALIAS + page, PHYS + page, Perm::empty(), Perm::KERNEL_RW));
     }
     for n in 0..200 + before {
+        if told != 0 && mix.below(told) == 0 {
+            everybody_is_told(&mut rec, arch);
+        }
         let (cpu, page) = (CpuId(mix.below(CPUS.into()) as u16), mix.below(FRAMES) * 4096);
         let view = match n < before {
             true => quiet(&mut mix, &mut rec, arch, page, slot),
@@ -176,6 +207,34 @@ fn compare_streams(arch: Arch, amd: bool, seed: u64, before: u64) -> Result<usiz
     Ok(found)
 }
 
+/// Streams in which everybody is told now and then: by real edges versions go that all are past.
+fn compare_told(arch: Arch, seed: u64) -> Result<(), TestCaseError> {
+    let features = match (arch, seed % 3) {
+        (Arch::Arm64, 1) => Features::ARM_DIC | Features::ARM_IDC,
+        (Arch::Arm64, 2) => Features::ARM_IDC,
+        _ => Features::empty(),
+    };
+    let stream = stream_of(arch, features, seed, 60, 12);
+    let options = Options { mode: Mode::Predicted, ..Options::default() };
+    let open = said(report(&stream, &options));
+    CLOSED.set(Some(Shortcut::Settled));
+    let slow = said(report(&stream, &options));
+    CLOSED.set(None);
+    prop_assert_eq!(&open, &slow, "{} {:?}", arch, features);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn reports_are_the_same_where_everybody_is_told(seed: u64) {
+        for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+            compare_told(arch, seed)?;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -216,5 +275,46 @@ fn versions_that_a_cpu_may_run_are_kept() {
 fn the_streams_hold_something_to_find() {
     for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
         assert!((0..6).map(|seed| compare(arch, false, seed).unwrap()).sum::<usize>() > 20);
+    }
+}
+
+/// A block that several events know to be plain when they are read ahead: what one of these does
+/// counts for the others.
+#[test]
+fn what_changes_among_events_that_are_read_ahead_counts() {
+    let (virt, alias, phys) = (VirtAddr(CODE), VirtAddr(ALIAS), PhysAddr(PHYS));
+    let fetch = View::Fetch { virt, phys, len: 8 };
+    let remap = [(Perm::KERNEL_ROX, Perm::empty()), (Perm::empty(), Perm::KERNEL_ROX)];
+    let remap = remap.map(|(old, new)| leaf(CODE, PHYS, old, new));
+    let changes = |rec: &mut Recorder, mapping: bool| {
+        if mapping {
+            return remap.to_vec();
+        }
+        let bytes = rec.bytes(&[0x90; 8]);
+        vec![View::Store { virt: alias, phys, bytes, order: MemOrder::Plain }]
+    };
+    for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {
+        for mapping in [false, true] {
+            let mut rec = Recorder::new();
+            rec.emit(CpuId(0), leaf(CODE, PHYS, Perm::empty(), Perm::KERNEL_ROX));
+            rec.emit(CpuId(0), leaf(ALIAS, PHYS, Perm::empty(), Perm::KERNEL_RW));
+            rec.emit(CpuId(1), fetch);
+            rec.emit(CpuId(1), fetch);
+            let before = rec.take();
+            rec.emit(CpuId(1), fetch);
+            for view in changes(&mut rec, mapping) {
+                rec.emit(CpuId(0), view);
+            }
+            rec.emit(CpuId(1), fetch);
+            let stream = (Header::all_seeing(arch, CPUS), vec![before, rec.take()]);
+            let options = Options { mode: Mode::Observed, ..Options::default() };
+            let open = report(&stream, &options);
+            let missing = |f: &crate::Finding| f.rule.row().name.starts_with("missing-");
+            assert!(open.findings.iter().any(missing), "{arch}: {:#?}", open.findings);
+            CLOSED.set(Some(Shortcut::Steady));
+            let slow = said(report(&stream, &options));
+            CLOSED.set(None);
+            assert_eq!(said(open), slow, "{arch}");
+        }
     }
 }
