@@ -161,6 +161,7 @@ const AHEAD: usize = 16;
 const ACT: KindSet = KindSet::of(&[
     Kind::Leaf,
     Kind::TableUnlinked,
+    Kind::TableLimited,
     Kind::TableFreed,
     Kind::TlbInvalidate,
     Kind::Barrier,
@@ -379,6 +380,9 @@ impl Live {
             View::Trap { virt, .. } => self.trapped(now, virt),
             View::TableUnlinked { virt, len, phys, .. } => {
                 self.table_unlinked(now, Span::of(virt.0, len), phys);
+            }
+            View::TableLimited { virt, len, entry, lost } => {
+                self.table_limited(now, Span::of(virt.0, len), entry, lost);
             }
             View::TableFreed { phys, .. } => self.table_freed(now, phys),
             View::Needs { call, what, lock } => self.needs(now, call, what, lock),

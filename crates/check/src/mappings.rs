@@ -15,7 +15,7 @@ use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
-use crate::translation::unlinked::Unlinked;
+use crate::translation::unlinked::{Unlinked, Way};
 use crate::translation::{Flush, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
@@ -64,6 +64,10 @@ impl Live {
         for (part, old) in &before {
             let at = base.wrapping_add(part.first - span.first);
             let moved = !present || old.phys != at;
+            if moved {
+                let seen = self.visible_from(&mark);
+                self.stale.leaf_gone(space, *part, &mark, seen);
+            }
             let rights =
                 textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
             if moved || !change.new.contains(old.perm & rights) {
@@ -135,13 +139,13 @@ impl Live {
     }
 
     /// The tables no longer give an answer that CPUs may hold.
-    /// `table` is the page-table page whose leaf it is, if only the way to that went.
+    /// `way` is what led there, if that went and not the leaf.
     fn answer_is_old(
         &mut self,
         space: SpaceId,
         span: Span,
         old: &Mapping,
-        (shift, table): (u8, Option<u64>),
+        (shift, way): (u8, Option<Way>),
         mark: &Mark,
     ) {
         if !self.header.records.contains(Kind::TlbInvalidate) {
@@ -153,12 +157,12 @@ impl Live {
             perm: old.perm,
             shift,
             cpus: self.cpus.holding(space),
-            unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            unwalkable_at: self.visible_from(mark),
             made_at: old.since.seq,
             since: mark.about(span.first),
             early: None,
             left: None,
-            table,
+            way,
         };
         self.stale.add(space, span, answer);
         if by_hand {
@@ -173,26 +177,67 @@ impl Live {
         self.header.facts.contains(Facts::MAINTENANCE) && !ordered
     }
 
+    /// The event from which on every walk sees a change, if no barrier is needed for that.
+    fn visible_from(&self, change: &Mark) -> u64 {
+        if self.made_visible_by_hand() { u64::MAX } else { change.seq }
+    }
+
     /// No entry points to a page-table page any more. What it still holds is what the tables said
     /// of its addresses up to now.
     pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
         let (space, mark) = (now.event.space, self.mark(now));
         let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
         let by_hand = self.made_visible_by_hand();
+        let way = Way::Page(phys.0);
+        self.stale.page_out(space, span);
         self.stale.tables.add(Unlinked {
             space,
             span,
-            phys: phys.0,
+            way,
             cpus: self.cpus.holding(space) & self.cpus.online,
-            unwalkable_at: if by_hand { u64::MAX } else { mark.seq },
+            unwalkable_at: self.visible_from(&mark),
             since: mark.about(span.first),
+            part: None,
         });
         if by_hand {
             self.issued.entry(mark.cpu).or_default();
         }
         let held: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
         for (part, leaf) in held {
-            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(phys.0)), &mark);
+            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(way)), &mark);
+        }
+    }
+
+    /// The entry that points to a page-table page takes more away than it did. CPUs that hold it as
+    /// it was find the page's leaves with what they had.
+    pub(crate) fn table_limited(
+        &mut self,
+        now: Now<'_>,
+        span: Option<Span>,
+        entry: PhysAddr,
+        lost: textbed_arch::Perm,
+    ) {
+        let (space, mark) = (now.event.space, self.mark(now));
+        let flushes = self.header.records.contains(Kind::TlbInvalidate);
+        let Some(span) = span.filter(|_| flushes) else { return };
+        let by_hand = self.made_visible_by_hand();
+        let way = Way::Entry(entry.0);
+        let page = self.page_bytes();
+        self.stale.tables.add(Unlinked {
+            space,
+            span,
+            way,
+            cpus: self.cpus.holding(space) & self.cpus.online,
+            unwalkable_at: self.visible_from(&mark),
+            since: mark.about(span.first),
+            part: Some(page.saturating_mul(page / 8)),
+        });
+        if by_hand {
+            self.issued.entry(mark.cpu).or_default();
+        }
+        let held: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
+        for (part, leaf) in held.into_iter().filter(|(_, leaf)| leaf.perm.intersects(lost)) {
+            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(way)), &mark);
         }
     }
 

@@ -77,6 +77,7 @@ kinds! {
     LoadOld,
     TableUnlinked,
     ListedSite,
+    TableLimited,
 }
 
 impl Kind {

@@ -93,6 +93,10 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
         V::TableUnlinked { virt, len, phys, level } => {
             (Kind::TableUnlinked, [virt.0, len, (phys.0 & PHYS52) | u64::from(level) << 56])
         }
+        V::TableLimited { virt, len, entry, lost } => {
+            let bits = u64::from(lost.bits());
+            (Kind::TableLimited, [virt.0, len, (entry.0 & PHYS52) | bits << 56])
+        }
         V::TableFreed { phys, level } => (Kind::TableFreed, [phys.0, u64::from(level), 0]),
         V::AreaMade { virt, len, shift } => (Kind::AreaMade, [virt.0, len, u64::from(shift)]),
         V::AreaRemoved { virt, len } => (Kind::AreaRemoved, [virt.0, len, 0]),
@@ -229,6 +233,12 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
             len: b,
             phys: PhysAddr(c & PHYS52),
             level: byte(c, 7) as u8,
+        },
+        Kind::TableLimited => V::TableLimited {
+            virt: VirtAddr(a),
+            len: b,
+            entry: PhysAddr(c & PHYS52),
+            lost: Perm::from_bits_retain(byte(c, 7) as u8),
         },
         Kind::TableFreed => V::TableFreed { phys: PhysAddr(a), level: b as u8 },
         Kind::AreaMade => V::AreaMade { virt: VirtAddr(a), len: b, shift: c as u8 },

@@ -4,7 +4,7 @@
 //! [`crate::Flags::PHYS_UNKNOWN`].
 
 use textbed_arch::{
-    CpuId, Pfn, PhysAddr, VirtAddr,
+    CpuId, Perm, Pfn, PhysAddr, VirtAddr,
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
 };
 
@@ -140,6 +140,18 @@ pub enum View {
         phys: PhysAddr,
         /// Its level, 0 = root.
         level: u8,
+    },
+    /// The entry that points to a page-table page leaves less possible below than it did; the same
+    /// page is where it points (told before the events of the leaves below).
+    TableLimited {
+        /// First address that it serves.
+        virt: VirtAddr,
+        /// Bytes that it serves.
+        len: u64,
+        /// Where the entry is; below 2^52.
+        entry: PhysAddr,
+        /// What it takes away that it did not before.
+        lost: Perm,
     },
     /// A page-table page went back to the allocator.
     TableFreed {

@@ -165,7 +165,7 @@ fn visit_cpu(c: &PerCpu, take: Take<'_>) {
         for value in [u.entry.0, u.raw, u.virt, u.len, u.tag.map_or(u64::MAX, u64::from)] {
             take(Part::Value(value));
         }
-        take(Part::Value(u64::from(u.replaced.by.0)));
+        take(Part::Value(u64::from(u.replaced.by.0) | u64::from(u.limited) << 16));
         take(Part::Event(u.replaced.at));
     }
     take(Part::Known(c.ahead.floor));

@@ -367,7 +367,8 @@ impl Machine {
         self.drop_uppers(cpu, target, moment);
         let now = self.tick;
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
-        for e in c.tlb.invalidate(target, moment, keeps_global) {
+        let dropped = c.tlb.invalidate(target, moment, keeps_global);
+        for e in &dropped {
             if e.perm.executable() {
                 c.ahead.went(Past {
                     virt: e.virt,
@@ -379,6 +380,7 @@ impl Machine {
                 });
             }
         }
+        self.fill_again(cpu, &dropped);
     }
 
     /// A barrier of `by` completes an invalidation: each CPU in reach takes it, at the barrier or

@@ -12,7 +12,7 @@ use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
 
 use crate::choice::Choice;
-use crate::tlb::TlbEntry;
+use crate::tlb::{Replaced, TlbEntry};
 use crate::upper::Upper;
 use crate::{Fault, Machine};
 
@@ -40,21 +40,24 @@ fn conflicts(arch: Arch, features: Features, held: &TlbEntry, now: &TlbEntry) ->
         || held.shift != now.shift && forbidden(Change::Size)
 }
 
+/// Walks by upper entries that are looked at for one address.
+const MOST_WALKS: usize = 256;
+
 /// A way in which an address may be translated now.
 pub(crate) type Way = Result<TlbEntry, FaultReason>;
 
 impl Machine {
     /// The entry that a walk of the tables gives now.
     pub(crate) fn walk(&self, cpu: CpuId, virt: VirtAddr) -> Result<TlbEntry, FaultReason> {
-        self.walk_by(cpu, virt, None)
+        self.walk_by(cpu, virt, &[])
     }
 
-    /// The same, with an upper entry that the tables no longer have.
+    /// The same, with upper entries that the tables no longer have.
     fn walk_by(
         &self,
         cpu: CpuId,
         virt: VirtAddr,
-        upper: Option<&Upper>,
+        uppers: &[Upper],
     ) -> Result<TlbEntry, FaultReason> {
         let c = self.cpus.get(cpu.index()).ok_or(FaultReason::BadAddress)?;
         if self.is_hashed() {
@@ -65,9 +68,9 @@ impl Machine {
         let tree = if self.arch() == Arch::X86_64 { c.space } else { owner };
         let root = self.root(tree).ok_or(FaultReason::NotPresent)?;
         let controls = Controls { x86_wp: true, ..c.controls };
-        let mut read = |addr| match upper {
-            Some(u) if u.entry == addr => Some(u.raw),
-            _ => self.entry(addr),
+        let mut read = |addr| match uppers.iter().find(|u| u.entry == addr) {
+            Some(upper) => Some(upper.raw),
+            None => self.entry(addr),
         };
         let walk = self.format.walk_with(root, virt, &controls, &mut read);
         let t = walk.result.map_err(|e| match e {
@@ -96,6 +99,33 @@ impl Machine {
         })
     }
 
+    /// What walks of a CPU find by upper entries that it holds, with the last change that made one
+    /// of those old: some of them, the youngest first, down to the oldest of each place.
+    pub(crate) fn held_walks(&self, cpu: CpuId, virt: VirtAddr) -> Vec<(TlbEntry, Replaced)> {
+        let Some(c) = self.cpus.get(cpu.index()) else { return Vec::new() };
+        let mut walks = vec![Vec::new()];
+        let mut places: Vec<PhysAddr> = Vec::new();
+        for upper in c.uppers.iter().filter(|u| u.serves(virt.0, c.asid)) {
+            if !places.contains(&upper.entry) {
+                places.push(upper.entry);
+            }
+        }
+        for place in places {
+            let held = c.uppers.iter().rev().filter(|u| u.entry == place);
+            let held: Vec<&Upper> = held.filter(|u| u.serves(virt.0, c.asid)).collect();
+            let more = |walk: &Vec<Upper>| {
+                let with = held.iter().map(|upper| [walk.as_slice(), &[**upper]].concat());
+                std::iter::once(walk.clone()).chain(with).collect::<Vec<_>>()
+            };
+            walks = walks.iter().flat_map(more).take(MOST_WALKS).collect();
+        }
+        let found = |walk: Vec<Upper>| {
+            let replaced = walk.iter().map(|u| u.replaced).max_by_key(|r| r.at)?;
+            Some((self.walk_by(cpu, virt, &walk).ok()?, replaced))
+        };
+        walks.into_iter().filter_map(found).collect()
+    }
+
     /// Every way to translate `virt`: the walk first, then held entries that lead elsewhere or
     /// grant otherwise, the youngest first. The walk fills the TLB.
     pub(crate) fn ways(&mut self, cpu: CpuId, virt: VirtAddr, access: Access) -> Vec<Way> {
@@ -115,10 +145,7 @@ impl Machine {
                 ways.push(Ok(*e));
             }
         }
-        let uppers: Vec<Upper> =
-            c.uppers.iter().filter(|u| u.serves(virt.0, asid)).copied().collect();
-        for upper in uppers.iter().rev() {
-            let Ok(e) = self.walk_by(cpu, virt, Some(upper)) else { continue };
+        for (e, replaced) in self.held_walks(cpu, virt) {
             let seen = ways.iter().any(|w| {
                 w.as_ref().is_ok_and(|w| {
                     w.phys_of(virt.0) == e.phys_of(virt.0)
@@ -127,7 +154,7 @@ impl Machine {
             });
             if !seen {
                 // Nothing in the tables says so any more, and it can be held from now on.
-                ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(upper.replaced), ..e }));
+                ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(replaced), ..e }));
             }
         }
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return ways };
@@ -214,7 +241,7 @@ impl Machine {
             // A page fault drops the entries of its page, and those above that led there (SDM 3A
             // 4.10.4.1).
             c.tlb.drop_address(virt.0, asid);
-            c.uppers.retain(|u| !u.serves(virt.0, asid));
+            self.drop_uppers_of(cpu, virt.0, asid);
         }
         Err(reason)
     }

@@ -31,6 +31,11 @@ impl Span {
         (self.last - self.first).saturating_add(1)
     }
 
+    /// Whether an address is in it.
+    pub(crate) fn has(self, at: u64) -> bool {
+        self.first <= at && at <= self.last
+    }
+
     /// What both have.
     pub(crate) fn meet(self, other: Span) -> Option<Span> {
         let first = self.first.max(other.first);

@@ -7,18 +7,20 @@
 //! [`watch`] has what concerns entries that are being changed: their order, breaks and holes;
 //! [`unlinked`] the page-table pages that CPUs may still walk through.
 //!
-//! What a CPU may use is a set of walks: through what the tables say, and through each page-table
-//! page that nothing points to any more, for the CPUs that may still hold the entry that did. The
-//! leaves of such a page are old answers that an invalidation of leaves alone does not end.
+//! What a CPU may use is a set of walks: through what the tables say, through each page-table page
+//! that nothing points to any more, and through each entry that lost rights as it was, for the CPUs
+//! that may still hold the entry. The leaves of such a page are old answers that an invalidation of
+//! leaves alone does not end.
 //!
 //! Where other CPUs run inside of a call, an invalidation of one of them between a change there and
 //! its barrier says nothing yet: whoever changes tables invalidates afterwards (Linux 6.6
 //! Documentation/core-api/cachetlb.rst, read), so it is judged at the end of that call ([`Early`]).
 //!
-//! Judged in the order of the stream. Not modelled: upper entries that changed their permissions
-//! and still point to the same table; narrower answers after an upgrade (they grant less); CPUs
-//! from number 63 on one by one, which share a bit.
+//! Judged in the order of the stream. Not modelled: narrower answers after an upgrade (they grant
+//! less); CPUs from number 63 on one by one, which share a bit.
 
+#[cfg(test)]
+mod bench;
 pub(crate) mod complete;
 #[cfg(test)]
 mod random;
@@ -34,7 +36,7 @@ use textbed_event::{CallRef, View};
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
 use complete::{Asked, Leaves};
-use unlinked::UnlinkedTables;
+use unlinked::{UnlinkedTables, Way};
 
 /// An answer that the tables no longer give.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +57,8 @@ pub(crate) struct Old {
     pub(crate) early: Option<Early>,
     /// The last invalidation (its event) that hit it and left it to some CPU, by an erratum.
     pub(crate) left: Option<(u64, Leaves)>,
-    /// The page-table page whose leaf it is, if the tables lead there no more: a CPU that still
-    /// holds the way there finds it again.
-    pub(crate) table: Option<u64>,
+    /// What led there, if the tables do no more: a CPU that still holds that finds it again.
+    pub(crate) way: Option<Way>,
 }
 
 /// An invalidation that came too early for an old answer.
@@ -98,7 +99,7 @@ impl Piece for Olds {
         self.0.len() == next.0.len()
             && self.0.iter().zip(&next.0).all(|(a, b)| {
                 a.phys.wrapping_add(len) == b.phys
-                    && (a.perm, a.shift, a.cpus, a.table) == (b.perm, b.shift, b.cpus, b.table)
+                    && (a.perm, a.shift, a.cpus, a.way) == (b.perm, b.shift, b.cpus, b.way)
                     && a.unwalkable_at == b.unwalkable_at
                     && a.since.same_call(&b.since)
             })
@@ -222,7 +223,10 @@ impl Stale {
         let tables = &self.tables;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
-            for (span, shift) in spans_of(&target, map) {
+            let spans = spans_of(&target, map).into_iter().flat_map(|(span, shift)| {
+                tables.parts(span).into_iter().map(move |part| (part, shift))
+            });
+            for (span, shift) in spans.collect::<Vec<_>>() {
                 map.update(span, |part, olds| {
                     let mut olds = olds?.clone();
                     for old in &mut olds.0 {
@@ -237,7 +241,7 @@ impl Stale {
                         if flush.in_time(old.unwalkable_at, &old.since) {
                             let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
                             let some = stores || leaves == Leaves::Others;
-                            let back = old.table.map_or(0, |table| tables.walkers(table));
+                            let back = old.way.map_or(0, |way| tables.walkers(way, part.first));
                             old.cpus &= back | if some { !own } else { !cpus };
                             old.left = some.then_some((mark.seq, leaves));
                             let before = old.perm;
@@ -264,6 +268,50 @@ impl Stale {
             }
         }
         (frames, early)
+    }
+
+    /// The tables have no such leaf any more, by the change `since`. Up to that moment (`now`, if
+    /// walks see it at once) CPUs found it by entries that they hold with more rights.
+    pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) {
+        let Some(map) = self.spaces.get_mut(&space) else { return };
+        let tables = &self.tables;
+        for span in if tables.is_empty() { Vec::new() } else { tables.parts(span) } {
+            map.update(span, |part, olds| {
+                let mut olds = olds?.clone();
+                let mut found = Vec::new();
+                for old in &mut olds.0 {
+                    let Some(way @ (Way::Entry(_) | Way::EntryAndPage(_))) = old.way else {
+                        continue;
+                    };
+                    let cpus = tables.walkers(way, part.first) & old.cpus;
+                    let since = since.about(part.first);
+                    let (early, left, way) = (None, None, None);
+                    found.push(Old { cpus, unwalkable_at: now, since, early, left, way, ..*old });
+                    if matches!(old.way, Some(Way::Entry(_))) {
+                        old.cpus &= !cpus;
+                        old.way = None;
+                    }
+                }
+                olds.0.extend(found);
+                olds.0.retain(|old| old.cpus != 0);
+                (!olds.0.is_empty()).then_some(olds)
+            });
+        }
+    }
+
+    /// Nothing points to the page any more that the leaves of a range are in: they stay as they
+    /// are.
+    pub(crate) fn page_out(&mut self, space: SpaceId, span: Span) {
+        let Some(map) = self.spaces.get_mut(&space) else { return };
+        map.update(span, |_, olds| {
+            let mut olds = olds?.clone();
+            for old in &mut olds.0 {
+                if let Some(Way::Entry(at)) = old.way {
+                    old.way = Some(Way::EntryAndPage(at));
+                }
+            }
+            Some(olds)
+        });
     }
 
     /// The changes that `cpu` made up to now are visible to every later walk.

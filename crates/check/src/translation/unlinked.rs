@@ -1,14 +1,22 @@
-//! Page-table pages that no entry points to any more, and who may still walk through them.
+//! Page-table pages that no entry points to any more, entries that lost rights, and who may still
+//! walk through them.
 //!
-//! A CPU may hold the entry that pointed to such a page (Intel SDM 3A 4.10.3, Arm ARM D8.17, Power
-//! ISA: page walk caches) and go on from there. Until it is told otherwise, what the page holds is
-//! translations for it. An invalidation of an address takes the entries above that address with
-//! it, but on arm64 those of the last level alone do not; INVLPG takes all of them (SDM 3A
-//! 4.10.4.1), but on AMD with EFER.TCE those of its address (APM vol 2 5.5.3).
+//! A CPU may hold the entry that pointed to such a page (Intel SDM 3A 4.10.3.1, Arm ARM DDI 0487
+//! D8.16, Power ISA 3.1B: page walk cache) and go on from there. Until it is told otherwise, what
+//! the page holds is translations for it. An invalidation of an address takes the entries above
+//! that address with it, but on arm64 those of the last level alone do not (D8.17.5.4); INVLPG
+//! takes all of them (SDM 3A 4.10.4.1), but on AMD with EFER.TCE those of its address (APM vol 2
+//! 5.5.3).
 //!
-//! Not modelled: upper entries that changed and still point to a table; the kind of powerpc's
-//! invalidation (RIC), which is taken to reach the page walk cache; ways to tables of the kernel
-//! that a CPU holds under several identifiers of spaces, which go with those of any of them.
+//! An entry that points to the same page with less rights is another such way: by the entry as it
+//! was the page's leaves grant what they did, up to the moment at which they go. Lower entries are
+//! cached with the rights of those above (SDM 3A 4.10.3.1), so an invalidation of one address
+//! leaves the ways to other last-level pages.
+//!
+//! Not modelled: what leaves get while a CPU holds such an entry (what they had is kept), and what
+//! comes of rights that an entry above gives back; the kind of powerpc's invalidation (RIC), which
+//! is taken to reach the page walk cache; ways to tables of the kernel that a CPU holds under
+//! several identifiers of spaces, which go with those of any of them.
 
 use textbed_arch::{CpuId, SpaceId, effect::TlbScope};
 
@@ -17,18 +25,55 @@ use super::complete::Leaves;
 use crate::mark::Mark;
 use crate::span::Span;
 
-/// A page-table page that nothing points to.
+/// What leads to leaves that the tables do not have, or not so.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Way {
+    /// A page-table page, of this address, that nothing points to.
+    Page(u64),
+    /// An entry, at this address, as it was: the tables' leaves with more rights.
+    Entry(u64),
+    /// The same, and nothing points to the page that the leaf is in any more.
+    EntryAndPage(u64),
+}
+
+impl Way {
+    /// Whether who holds one of them comes through the other.
+    fn is(self, held: Way) -> bool {
+        match (self, held) {
+            (Way::Page(a), Way::Page(b)) => a == b,
+            (Way::Entry(a) | Way::EntryAndPage(a), Way::Entry(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// A way that CPUs may hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unlinked {
     pub(crate) space: SpaceId,
     /// The addresses that it served.
     pub(crate) span: Span,
-    pub(crate) phys: u64,
+    pub(crate) way: Way,
     /// CPUs that may still walk through it.
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk comes there; MAX = not yet.
     pub(crate) unwalkable_at: u64,
     pub(crate) since: Mark,
+    /// Of an entry that lost rights: an invalidation of one address takes so many bytes around it.
+    pub(crate) part: Option<u64>,
+}
+
+impl Unlinked {
+    /// What is outside of a span of its addresses, as ways of their own; it has the rest.
+    fn cut(&mut self, span: Span) -> Vec<Unlinked> {
+        let Some(mid) = self.span.meet(span) else { return Vec::new() };
+        let whole = std::mem::replace(&mut self.span, mid);
+        let before = mid.first.checked_sub(1).filter(|last| *last >= whole.first);
+        let behind = mid.last.checked_add(1).filter(|first| *first <= whole.last);
+        let before = before.map(|last| Span { first: whole.first, last });
+        let behind = behind.map(|first| Span { first, last: whole.last });
+        before.into_iter().chain(behind).map(|span| Unlinked { span, ..*self }).collect()
+    }
 }
 
 /// Pages watched at once; past it nothing new is.
@@ -54,6 +99,7 @@ impl UnlinkedTables {
         let Flush { ref asked, cpus, own, leaves, every_upper } = *flush;
         let target = asked.target;
         let off = if leaves == Leaves::Others { own } else { cpus };
+        let mut left = Vec::new();
         for table in &mut self.0 {
             let same = table.space == target.space || table.space == SpaceId::KERNEL;
             let near = target.span.is_none_or(|span| span.meet(table.span).is_some());
@@ -64,15 +110,40 @@ impl UnlinkedTables {
                 TlbScope::AllButGlobal | TlbScope::All => true,
             };
             if hits && flush.in_time(table.unwalkable_at, &table.since) {
+                if let (Some(bytes), Some(span), false) = (table.part, target.span, every_upper) {
+                    left.extend(table.cut(span.rounded(bytes)));
+                }
                 table.cpus &= !off;
             }
         }
+        self.0.append(&mut left);
         self.0.retain(|table| table.cpus != 0);
     }
 
-    /// CPUs that may still walk through a page.
-    pub(super) fn walkers(&self, phys: u64) -> u64 {
-        self.0.iter().filter(|table| table.phys == phys).fold(0, |cpus, table| cpus | table.cpus)
+    /// CPUs that may still come to the leaf of an address by a way.
+    pub(super) fn walkers(&self, way: Way, virt: u64) -> u64 {
+        let serves = |t: &&Unlinked| way.is(t.way) && t.span.has(virt);
+        self.0.iter().filter(serves).fold(0, |cpus, table| cpus | table.cpus)
+    }
+
+    /// A range in parts, in each of which the same CPUs walk by the same ways.
+    pub(super) fn parts(&self, whole: Span) -> Vec<Span> {
+        let mut starts = vec![whole.first];
+        for table in self.0.iter().filter(|table| table.part.is_some()) {
+            let behind = table.span.last.checked_add(1);
+            starts.extend(std::iter::once(table.span.first).chain(behind));
+        }
+        starts.retain(|at| whole.has(*at));
+        starts.sort_unstable();
+        starts.dedup();
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([whole.last]);
+        starts.iter().zip(ends).map(|(first, last)| Span { first: *first, last }).collect()
+    }
+
+    /// The entries above an address that a CPU may hold with more rights than they have.
+    #[cfg(test)]
+    pub(super) fn held(&self, virt: u64) -> Vec<Way> {
+        self.0.iter().filter(|table| table.span.has(virt)).map(|table| table.way).collect()
     }
 
     /// `cpus` forgot every way that their translations of `space` took.
@@ -94,7 +165,7 @@ impl UnlinkedTables {
 
     /// The page went back; what was known of it, if a CPU may still walk there.
     pub(crate) fn freed(&mut self, phys: u64) -> Option<Unlinked> {
-        let at = self.0.iter().position(|table| table.phys == phys)?;
+        let at = self.0.iter().position(|table| table.way == Way::Page(phys))?;
         Some(self.0.swap_remove(at))
     }
 }
@@ -114,8 +185,8 @@ mod tests {
     /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
     fn out(space: SpaceId, phys: u64) -> Unlinked {
         let since = Mark::by_hand(5, CpuId(0));
-        let (cpus, unwalkable_at) = (0b11, u64::MAX);
-        Unlinked { space, span: RANGE, phys, cpus, unwalkable_at, since }
+        let (cpus, unwalkable_at, part) = (0b11, u64::MAX, None);
+        Unlinked { space, span: RANGE, way: Way::Page(phys), cpus, unwalkable_at, since, part }
     }
 
     fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
@@ -126,7 +197,7 @@ mod tests {
     }
 
     /// What a page was before the fifth event, on CPU 0.
-    fn old(page: Span, unwalkable_at: u64, table: Option<u64>) -> Old {
+    fn old(page: Span, unwalkable_at: u64, way: Option<Way>) -> Old {
         Old {
             phys: page.first,
             perm: Perm::KERNEL_RO,
@@ -137,7 +208,7 @@ mod tests {
             since: Mark::by_hand(5, CpuId(0)),
             early: None,
             left: None,
-            table,
+            way,
         }
     }
 
@@ -170,7 +241,7 @@ mod tests {
         for (space, phys) in [SpaceId(1), SpaceId(2), SpaceId::KERNEL].into_iter().zip(1..) {
             stale.tables.add(out(space, phys));
         }
-        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.tables.walkers(phys));
+        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.tables.walkers(Way::Page(phys), 0));
         stale.close_space(SpaceId(1), 0b01);
         assert_eq!(left(&stale), [0b10, 0b11, 0b10]);
         stale.close_space(SpaceId(1), 0b10);
@@ -187,7 +258,7 @@ mod tests {
             let mut flush = flush(TlbScope::Address, cpus, issued);
             flush.asked.shown.set(CpuId(0), until);
             stale.close(&flush, (&now, CallRef::NONE), |_| None);
-            stale.tables.walkers(1)
+            stale.tables.walkers(Way::Page(1), 0)
         };
         let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
         assert_eq!(told(&mut stale, 0b10, 9, 5), 0b11, "told before the change");
@@ -198,12 +269,43 @@ mod tests {
     }
 
     #[test]
+    fn rights_that_went_are_found_beside_an_invalidated_address() {
+        let mut stale = Stale::default();
+        let whole = Span { first: 0, last: 0x3fff_ffff };
+        let way = Way::Entry(0x5008);
+        let limited = Unlinked { span: whole, way, part: Some(2 << 20), ..out(SpaceId::KERNEL, 1) };
+        stale.tables.add(Unlinked { unwalkable_at: 6, ..limited });
+        let now = Mark::by_hand(20, CpuId(0));
+        let mid = Span { first: 0x0040_1000, last: 0x0040_1fff };
+        let mut one = flush(TlbScope::Address, 0b11, 9);
+        one.asked.target.span = Some(mid);
+        stale.close(&one, (&now, CallRef::NONE), |_| None);
+        let left = |stale: &Stale| {
+            [0, 0x003f_ffff, 0x0040_0000, 0x005f_ffff, 0x0060_0000, 0x3fff_ffff]
+                .map(|virt| stale.tables.walkers(way, virt))
+        };
+        assert_eq!(left(&stale), [0b11, 0b11, 0, 0, 0b11, 0b11]);
+        // So an invalidation of the last level ends what is found by that, and by that alone.
+        stale.add(SpaceId::KERNEL, whole, old(whole, 6, Some(way)));
+        let mut last = flush(TlbScope::AddressLastLevel, 0b11, 9);
+        last.asked.target.span = Some(whole);
+        stale.close(&last, (&now, CallRef::NONE), |_| None);
+        let kept: Vec<Span> = stale.within(SpaceId::KERNEL, whole).map(|(part, _)| part).collect();
+        let [before, behind] = [(0, 0x003f_ffff), (0x0060_0000, whole.last)];
+        assert_eq!(kept, [before, behind].map(|(first, last)| Span { first, last }));
+        // INVLPG takes all of them, whatever address it names.
+        one.every_upper = true;
+        stale.close(&one, (&now, CallRef::NONE), |_| None);
+        assert_eq!(left(&stale), [0; 6]);
+    }
+
+    #[test]
     fn leaves_beside_each_other_are_those_of_their_tables() {
         let mut stale = Stale::default();
         stale.tables.add(out(SpaceId::KERNEL, 1));
         let pages = [0, 0x1000].map(|first| Span { first, last: first + 0xfff });
         for (page, table) in pages.into_iter().zip(1..) {
-            stale.add(SpaceId::KERNEL, page, old(page, 6, Some(table)));
+            stale.add(SpaceId::KERNEL, page, old(page, 6, Some(Way::Page(table))));
         }
         let now = Mark::by_hand(20, CpuId(0));
         stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), (&now, CallRef::NONE), |_| {

@@ -219,6 +219,7 @@ impl Machine {
         len: u64,
     ) -> Result<(), MapError> {
         let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
+        self.fill_by_uppers(cpu, owner, found.iter().map(|f| f.virt));
         let mut runs = Runs::default();
         for f in &found {
             let m = self.mapping(f);
@@ -324,6 +325,7 @@ impl Machine {
             return Err(MapError::LeafSize { shift: leaf_shift });
         }
         let m = self.mapping(f);
+        self.fill_by_uppers(cpu, owner, std::iter::once(f.virt));
         self.set_entry(f.entry, raw)?;
         let after = self.mapping(&Found { raw, ..*f });
         let mut runs = Runs::default();
@@ -333,7 +335,7 @@ impl Machine {
     }
 
     /// Adds the change of one leaf, unless nothing that counts changed.
-    fn note(&self, runs: &mut Runs, before: &Mapping, phys: PhysAddr, new: Perm) {
+    pub(super) fn note(&self, runs: &mut Runs, before: &Mapping, phys: PhysAddr, new: Perm) {
         let moved = phys != before.phys && !new.is_empty();
         if before.perm == new && !moved {
             return;

@@ -1,13 +1,14 @@
 //! Page tables: bits in modelled memory, made, edited and read for every format alike.
 //!
-//! [`edit`] maps, unmaps and changes leaves, [`resize`] splits and collapses them; what the tables
-//! say is read here. [`hashed`] has the table of entries that CPUs read instead of trees, where
-//! there is one, and [`blocks`] what goes before that. Not modelled: the hardware's accessed and
-//! dirty bits.
+//! [`edit`] maps, unmaps and changes leaves, [`limits`] changes what entries of upper levels leave
+//! possible below, [`resize`] splits and collapses; what the tables say is read here. [`hashed`]
+//! has the table of entries that CPUs read instead of trees, where there is one, and [`blocks`]
+//! what goes before that. Not modelled: the hardware's accessed and dirty bits.
 
 mod blocks;
 mod edit;
 mod hashed;
+mod limits;
 mod resize;
 
 use textbed_arch::paging::{Controls, Entry};

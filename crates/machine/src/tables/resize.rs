@@ -5,7 +5,7 @@
 //! it until they are told. Not modelled here: break-before-make and the flush between, which are
 //! the caller's sequence of edits and invalidations.
 
-use textbed_arch::paging::Entry;
+use textbed_arch::paging::{Controls, Entry};
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, LeafChange, OpId, View};
 
@@ -96,7 +96,16 @@ impl Machine {
         let table_bytes = self.format.levels.get(f.level).map_or(FRAME_BYTES, |l| l.table_bytes());
         let table = PhysAddr(f.entry.0 & !(table_bytes - 1));
         let before = self.entry(entry).unwrap_or(0);
-        self.uppers_notice(cpu, owner, entry, before, (start, up.span_bytes()));
+        // Rights that the table's entry takes away would come back with it.
+        if let (Entry::Table { limits, .. }, Entry::Leaf { perm, .. }) =
+            (self.format.decode(above, before), self.format.decode(f.level, f.raw))
+        {
+            let given = |limits| self.format.effective(start, perm, limits, &Controls::LINUX);
+            if given(limits) != given(Perm::all()) {
+                return Err(MapError::NotUniform { virt: start });
+            }
+        }
+        self.uppers_notice(cpu, owner, entry, before, (start, up.span_bytes()), false);
         self.set_entry(entry, raw)?;
         let old = first.perm;
         let after = self.collect(owner, start.0, start.0)?;
@@ -186,7 +195,7 @@ impl Machine {
             let span = self.format.levels.get(level).map_or(0, |l| l.span_bytes());
             let owner = self.owner(SpaceId::KERNEL, virt).unwrap_or(SpaceId::KERNEL);
             if let Some(entry) = addr {
-                self.uppers_notice(cpu, owner, entry, raw, (virt, span));
+                self.uppers_notice(cpu, owner, entry, raw, (virt, span), false);
             }
             self.unlinked(cpu, owner, next, below, (virt, span));
         }
