@@ -107,6 +107,10 @@ pub fn sample(
                     if level == leaf { [8, 9, 11, 52, 55, 58] } else { [2, 6, 7, 10, 53, 54] };
                 *entry ^= 1 << others[rng.below(others.len())];
             }
+            // Memory type, guarded page, contiguous: nothing of the address, and no right.
+            if level == leaf && rng.one_in(4) {
+                *entry ^= 1 << [2, 3, 4, 50, 52][rng.below(5)];
+            }
         }
         let (controls, who) = setting;
         Case { leaf, entries: all, high: 0, controls, who, what: WHAT[rng.below(3)] }

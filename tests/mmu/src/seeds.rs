@@ -20,6 +20,11 @@ fn build(format: &'static Format, seeds: &[Seed]) -> Vec<(String, Format)> {
     seeds.iter().map(make).collect()
 }
 
+/// An attribute taken for a part of the address.
+fn address(f: &mut Field) {
+    f.role = Role::Address;
+}
+
 fn ignore(f: &mut Field) {
     f.role = Role::Ignored;
 }
@@ -41,7 +46,11 @@ const USER: Perm = Perm::USER.union(Perm::USER_EXEC);
 /// Wrong x86-64 tables.
 #[must_use]
 pub fn x86() -> Vec<(String, Format)> {
-    let seeds: [Seed; 13] = [
+    let seeds: [Seed; 17] = [
+        ("PWT", 3, "as address", address),
+        ("PCD", 2, "as address", address),
+        ("PAT", 3, "as address", address),
+        ("PAT_LARGE", 2, "as address", address),
         ("P", 0, "at bit 5", |f| f.lo_bit = 5),
         ("P", 3, "at levels 0 to 2 only", |f| f.levels = 0b0111),
         ("RW", 0, "ignored", ignore),
@@ -62,7 +71,10 @@ pub fn x86() -> Vec<(String, Format)> {
 /// Wrong arm64 tables.
 #[must_use]
 pub fn arm64() -> Vec<(String, Format)> {
-    let seeds: [Seed; 14] = [
+    let seeds: [Seed; 17] = [
+        ("ATTR", 3, "as address", address),
+        ("GP", 3, "as address", address),
+        ("CONT", 2, "as address", address),
         ("VALID", 0, "at bit 1", |f| f.lo_bit = 1),
         ("TYPE", 3, "with 0 for a page", |f| f.role = Role::LeafIf(0)),
         ("USER", 3, "ignored", ignore),
@@ -84,7 +96,8 @@ pub fn arm64() -> Vec<(String, Format)> {
 /// Wrong powerpc tables: of one size of base pages or of the other.
 #[must_use]
 pub fn powerpc(format: &'static Format) -> Vec<(String, Format)> {
-    let seeds: [Seed; 15] = [
+    let seeds: [Seed; 16] = [
+        ("ATT", 3, "as address", address),
         ("PRESENT", 0, "at bit 62", |f| f.lo_bit = 62),
         ("PRESENT", 3, "at levels 0 to 2 only", |f| f.levels = 0b0111),
         ("PTE", 1, "with 0 for a leaf", |f| f.role = Role::LeafIf(0)),

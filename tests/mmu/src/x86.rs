@@ -52,7 +52,7 @@ pub fn every(f: &'static Format, last: usize) -> impl Iterator<Item = Case> {
 }
 
 /// Cases at random, most of them present at every level; some with other bits set: reserved ones,
-/// accessed and dirty clear, software bits, global, memory types, keys.
+/// accessed and dirty clear, software bits, global, memory types (PAT by leaf size), keys.
 pub fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
     let mut rng = Rng(0x7465_7874_6265_6401);
     let mut setting = (controls(15), WHO[0]);
@@ -89,8 +89,8 @@ pub fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case> {
             if rng.one_in(40) && (level + 3 < last + 1 || level == leaf && leaf < last) {
                 *entry |= if level + 3 < last + 1 { 1 << 7 } else { 1 << (13 + rng.below(7)) };
             }
-            if rng.one_in(40) && level == last {
-                *entry ^= 1 << 7;
+            if rng.one_in(8) && level == leaf {
+                *entry ^= 1 << if level == last { 7 } else { 12 };
             }
         }
         let (controls, who) = setting;

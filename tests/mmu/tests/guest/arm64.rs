@@ -175,7 +175,7 @@ pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case>
             let above = [f.va_bits, 54, 56, 63];
             case.high = 1 << above[rng.below(above.len())];
         }
-        if rng.one_in(16) {
+        if rng.one_in(8) {
             let level = rng.below(case.leaf + 1);
             case.entries[level] ^= 1 << far[rng.below(far.len())];
         }

@@ -195,6 +195,10 @@ pub(crate) fn sample(f: &'static Format, n: usize) -> impl Iterator<Item = Case>
             }
         }
         let (who, what) = (WHO[rng.below(2)], WHAT[rng.below(3)]);
+        // Memory type: what is not idempotent is not executed, which is not modelled.
+        if what != Attempt::Exec && rng.one_in(4) {
+            all[leaf] ^= 1 << (4 + rng.below(2));
+        }
         // Bits between the tree's and the quadrant's must be 0.
         let outside = if rng.one_in(16) { 1 << (52 + rng.below(10)) } else { 0 };
         let high = QUADRANTS[rng.below(2)] | outside;
