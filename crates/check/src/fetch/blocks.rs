@@ -5,8 +5,6 @@
 
 use textbed_arch::CpuId;
 
-use crate::per_cpu::PerCpu;
-
 /// Number of a block, or of a place in [`super::looks`].
 pub(crate) type Id = u32;
 /// No block.
@@ -126,7 +124,7 @@ pub(super) struct Blocks {
     index: Vec<(u32, Id)>,
     shift: u32,
     /// By CPU the number of its chunk for each so many blocks; [`NONE`] where it ran none of them.
-    chunks: PerCpu<Vec<Id>>,
+    chunks: Vec<Vec<Id>>,
     /// What was done, chunk by chunk, and beside it, because few ask for that, when it was judged.
     ran: Vec<Ran>,
     judged: Vec<Judged>,
@@ -217,7 +215,7 @@ impl Blocks {
     /// The place of what `cpu` did with a block, if it ran it or one with a number near by.
     #[inline]
     pub(super) fn slot(&self, cpu: CpuId, id: Id) -> Option<usize> {
-        let chunk = *self.chunks.get(cpu)?.get(id as usize / CHUNK)?;
+        let chunk = *self.chunks.get(usize::from(cpu.0))?.get(id as usize / CHUNK)?;
         (chunk != NONE).then_some(chunk as usize * CHUNK + id as usize % CHUNK)
     }
 
@@ -257,7 +255,11 @@ impl Blocks {
     /// Room for what `cpu` does with a block: its place.
     #[cold]
     fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
-        let (chunks, at) = (self.chunks.of(cpu), id as usize / CHUNK);
+        let (cpu, at) = (usize::from(cpu.0), id as usize / CHUNK);
+        if self.chunks.len() <= cpu {
+            self.chunks.resize(cpu + 1, Vec::new());
+        }
+        let chunks = &mut self.chunks[cpu];
         if chunks.len() <= at {
             chunks.resize(at + 1, NONE);
         }

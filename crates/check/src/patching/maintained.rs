@@ -88,9 +88,9 @@ impl Live {
 
     /// Translations of some addresses were flushed.
     pub(crate) fn range_flushed(&mut self, now: Now<'_>, virt: Span) {
-        let mark = self.mark(now).about(virt.first);
-        let outer = self.calls.outermost(mark.cause);
+        let outer = self.calls.outermost(now.event.cause);
         if outer != CallRef::NONE {
+            let mark = self.mark(now).about(virt.first);
             keep(&mut self.patching.maintained.flushes, Done { frames: None, virt, outer, mark });
         }
     }

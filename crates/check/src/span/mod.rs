@@ -392,6 +392,27 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
+    /// Changes the value of each part of `span` where there is one, or takes it out where `f` says
+    /// that it does not stay.
+    pub(crate) fn change(&mut self, span: Span, mut f: impl FnMut(Span, &mut V) -> bool) {
+        match self.touched(span) {
+            Touched::Nothing => {}
+            Touched::Whole => {
+                if !self.exact_mut(span).is_some_and(|there| f(span, there)) {
+                    self.take(span);
+                } else if self.exact(span).is_some_and(|v| self.joins(span, v) != (None, None))
+                    && let Some(value) = self.take(span)
+                {
+                    self.put(span, value);
+                }
+            }
+            Touched::Other => self.update(span, |part, there| {
+                let mut value = there?.clone();
+                f(part, &mut value).then_some(value)
+            }),
+        }
+    }
+
     /// Puts `value` over a `span` that is free, and joins it to its neighbours.
     fn put(&mut self, mut span: Span, mut value: V) {
         let (before, after) = self.joins(span, &value);
@@ -464,7 +485,7 @@ mod tests {
     type Ops = Vec<(u64, u64, u8, u8)>;
 
     fn ops() -> impl Strategy<Value = Ops> {
-        prop::collection::vec((0u64..64, 1u64..20, 0u8..4, 0u8..3), 1..60)
+        prop::collection::vec((0u64..64, 1u64..20, 0u8..4, 0u8..4), 1..60)
     }
 
     /// A map against an array of 64 values for `unit` bytes each.
@@ -483,6 +504,16 @@ mod tests {
                 1 => {
                     map.remove(span);
                     cells[range.clone()].fill(None);
+                }
+                2 => {
+                    map.change(span, |_, v| {
+                        *v = v.wrapping_sub(value) & 3;
+                        *v != 0
+                    });
+                    for cell in &mut cells[range.clone()] {
+                        let next = cell.map(|v| v.wrapping_sub(value) & 3);
+                        *cell = next.filter(|v| *v != 0);
+                    }
                 }
                 _ => {
                     let next = |v: Option<u8>| match v {

@@ -227,8 +227,7 @@ impl Stale {
                 tables.parts(span).into_iter().map(move |part| (part, shift))
             });
             for (span, shift) in spans.collect::<Vec<_>>() {
-                map.update(span, |part, olds| {
-                    let mut olds = olds?.clone();
+                map.change(span, |part, olds| {
                     for old in &mut olds.0 {
                         let whole = shift.is_none_or(|s| s == old.shift);
                         if !whole || !target.hits(*space, old.perm) {
@@ -263,7 +262,7 @@ impl Stale {
                         }
                     }
                     olds.0.retain(|old| old.cpus != 0);
-                    (!olds.0.is_empty()).then_some(olds)
+                    !olds.0.is_empty()
                 });
             }
         }
@@ -318,14 +317,13 @@ impl Stale {
     pub(crate) fn stores_done(&mut self, cpu: CpuId, now: u64, changed: &[(SpaceId, Span)]) {
         for (space, span) in changed {
             let Some(map) = self.spaces.get_mut(space) else { continue };
-            map.update(*span, |_, olds| {
-                let mut olds = olds?.clone();
+            map.change(*span, |_, olds| {
                 for old in &mut olds.0 {
                     if old.since.cpu == cpu && old.unwalkable_at == u64::MAX {
                         old.unwalkable_at = now;
                     }
                 }
-                Some(olds)
+                true
             });
         }
     }
@@ -337,8 +335,7 @@ impl Stale {
         let mut frames = Vec::new();
         if let Some(map) = self.spaces.get_mut(&space) {
             let all = Span { first: 0, last: u64::MAX };
-            map.update(all, |part, olds| {
-                let mut olds = olds?.clone();
+            map.change(all, |part, olds| {
                 for old in &mut olds.0 {
                     if target.hits(space, old.perm) {
                         old.cpus &= !cpus;
@@ -348,7 +345,7 @@ impl Stale {
                     }
                 }
                 olds.0.retain(|old| old.cpus != 0);
-                (!olds.0.is_empty()).then_some(olds)
+                !olds.0.is_empty()
             });
         }
         frames
@@ -366,7 +363,7 @@ fn spans_of(target: &Target, map: &SpanMap<Olds>) -> Vec<(Span, Option<u8>)> {
         return vec![(Span { first: 0, last: u64::MAX }, None)];
     };
     let mut spans: Vec<(Span, Option<u8>)> = Vec::new();
-    for (part, olds) in map.within(span) {
+    for (part, olds) in map.parts(span) {
         for old in &olds.0 {
             let leaf = part.rounded(1 << old.shift.min(48));
             if !spans.contains(&(leaf, Some(old.shift))) {
