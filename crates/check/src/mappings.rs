@@ -5,7 +5,9 @@ use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
 };
-use textbed_event::{ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, OpId, View};
+use textbed_event::{
+    CallRef, ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, OpId, View,
+};
 
 use crate::fetch::clock::Clock;
 use crate::live::{Live, Now};
@@ -326,12 +328,14 @@ impl Live {
             Reach::Broadcast => u64::MAX,
         };
         let mark = self.mark(now);
+        let everything = asked.target.span.is_none();
         let flush = Flush { asked, cpus, own, leaves, every_upper };
         let (calls, told) = (&self.calls, &self.told);
         let amid = |change: &Mark| {
-            let elsewhere = change.cpu != mark.cpu && calls.is_open(change.cause);
+            let theirs = change.cpu != mark.cpu && change.cause != CallRef::NONE;
+            let other = theirs && (everything || calls.is_open(change.cause));
             let hears = || told.knows(mark.cpu, change.cpu) > change.seq;
-            (elsewhere && !hears()).then(|| calls.outermost(change.cause))
+            (other && !hears()).then(|| calls.outermost(change.cause))
         };
         let around = calls.outermost(mark.cause);
         let (frames, early) = self.stale.close(&flush, (&mark, around), amid);

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use textbed_arch::{Arch, CpuId, effect::Reach};
 use textbed_check::{Blame, Coverage, Window, rules::RuleId};
-use textbed_event::{Facts, Promise, View};
+use textbed_event::{Facts, Flags, Promise, View};
 
 const LEN: u64 = 0x4000;
 
@@ -293,4 +293,33 @@ fn equal_faults_are_counted_and_addresses_do_not_matter() {
     let (fa, fb) = (only(&a, RuleId::WxMapping), only(&b, RuleId::WxMapping));
     assert_eq!((fa.count, &fa.fingerprint), (3, &fb.fingerprint));
     assert_ne!(fa.message, fb.message);
+}
+
+/// The home of a frame went away and came back, as vfree has it, while an old translation leads
+/// there: what is promised of the frame is broken by that, not by the home.
+#[test]
+fn a_home_that_came_back_is_a_home() {
+    for stale in [false, true] {
+        let mut s = Story::new(Arch::X86_64);
+        s.leaf(0, DM + P, P, 1, NONE, RW);
+        s.leaf(0, AREA, P, 1, NONE, RW);
+        let call = s.enter(0, "free");
+        s.leaf(0, AREA, P, 1, RW, NONE);
+        s.leaf(0, DM + P, P, 1, RW, NONE);
+        for cpu in [0, 1] {
+            s.tlbi(cpu, Reach::Local, DM + P, 0x1000);
+        }
+        s.leaf(0, DM + P, P, 1, NONE, RW);
+        if !stale {
+            for cpu in [0, 1] {
+                s.tlbi(cpu, Reach::Local, AREA, 0x1000);
+            }
+        }
+        s.flags = s.flags.with(Flags::BY_PHYS);
+        s.promise(0, call, Promise::NoAccess, P, 0x1000);
+        s.flags = Flags::default();
+        s.leave(0, call, 0);
+        let found = rules(&s.run());
+        assert_eq!(found, if stale { vec![RuleId::StaleTranslation] } else { vec![] });
+    }
 }

@@ -240,6 +240,7 @@ impl Kernel {
     ) -> Result<Option<CallValue>, CallError> {
         self.beginning = Some(spec.name);
         self.callers = self.callers.with(cpu);
+        self.tell_late(cpu);
         let opened = self.open(cpu, spec, args);
         self.beginning = None;
         opened
@@ -293,7 +294,7 @@ impl Kernel {
             }
             let outer = std::mem::replace(&mut self.armed, due);
             let staged = std::mem::take(&mut self.staged);
-            self.running.push(cpu);
+            self.running.push((cpu, spec));
             let done = (spec.run)(self, cpu, args);
             self.running.pop();
             under.armed = std::mem::replace(&mut self.armed, outer);
@@ -338,11 +339,7 @@ impl Kernel {
 
     fn promise(&mut self, cpu: CpuId, row: &PromiseRow, args: &Args) {
         let call = self.machine.current_call(cpu);
-        let flags = if row.cite.evidence == textbed_arch::Evidence::Memory {
-            Flags::FROM_MEMORY
-        } else {
-            Flags::default()
-        };
+        let flags = row.flags();
         let (start, len) = match row.extent {
             Extent::Pages(addr, pages) => {
                 let start = self.pages.start_of(args.addr(addr));
@@ -364,20 +361,27 @@ impl Kernel {
                 }
                 return;
             }
-            Extent::AreaFrames => {
-                for Frames { pfn: Pfn(first), count } in std::mem::take(&mut self.reset_frames) {
-                    let virt = VirtAddr(first * FRAME_BYTES);
-                    let len = count * FRAME_BYTES;
-                    let view = View::Promised { call, what: row.promise, virt, len };
-                    self.emit(cpu, flags.with(Flags::BY_PHYS), view);
-                }
-                return;
-            }
+            // Told in the step that gives them back: somebody else may have them by now.
+            Extent::AreaFrames => return,
         };
         if len > 0
             && let Some(what) = self.kept_now(row.promise)
         {
             self.emit(cpu, flags, View::Promised { call, what, virt: start, len });
+        }
+    }
+
+    /// What the call that runs now promises of the frames of an area that it gave back.
+    pub(crate) fn promise_frames(&mut self, cpu: CpuId, frames: &[Frames]) {
+        let Some((_, spec)) = self.running.last() else { return };
+        let call = self.machine.current_call(cpu);
+        let rows = promises_of(spec.name, self.arch, self.version);
+        for row in rows.filter(|row| row.extent == Extent::AreaFrames) {
+            for Frames { pfn: Pfn(first), count } in frames {
+                let (virt, len) = (VirtAddr(first * FRAME_BYTES), count * FRAME_BYTES);
+                let view = View::Promised { call, what: row.promise, virt, len };
+                self.emit(cpu, row.flags().with(Flags::BY_PHYS), view);
+            }
         }
     }
 

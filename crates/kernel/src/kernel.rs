@@ -12,6 +12,7 @@ use textbed_machine::{CpuMask, Machine, MachineError};
 use crate::area::{Areas, Frames};
 use crate::bpf::Packs;
 use crate::call::Failure;
+use crate::calls::CallSpec;
 use crate::caps::{Caps, Fact};
 use crate::config::Config;
 use crate::error::{CallError, Stop};
@@ -67,8 +68,6 @@ pub struct Kernel {
     pub(crate) patch_areas: Vec<VirtAddr>,
     pub(crate) stacks: Vec<Range>,
     pub(crate) packs: Packs,
-    /// Frames of the area that the innermost vfree promised to have reset.
-    pub(crate) reset_frames: Vec<Frames>,
     /// Ranges that the call under way noted for its promise.
     pub(crate) noted: Vec<(VirtAddr, u64)>,
     /// Calls of several phases, by CPU, innermost last.
@@ -77,10 +76,12 @@ pub struct Kernel {
     pub(crate) beginning: Option<&'static str>,
     /// Calls that came to their end while somebody waited for a lock of theirs: not yet told.
     pub(crate) ended: BTreeMap<CpuId, Result<CallValue, CallError>>,
-    /// CPUs whose step or body runs now, innermost last.
-    pub(crate) running: Vec<CpuId>,
+    /// CPUs whose step or body runs now, and the calls, innermost last.
+    pub(crate) running: Vec<(CpuId, &'static CallSpec)>,
     /// CPUs that stand still in `stop_machine`.
     pub(crate) held: CpuMask,
+    /// The only CPU so far that made calls, if it unmapped areas.
+    pub(crate) untold: Option<CpuId>,
     /// CPUs that made calls.
     pub(crate) callers: CpuMask,
     /// Who has all others stand still, or waits for them to.

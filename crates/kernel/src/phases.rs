@@ -283,7 +283,7 @@ impl Kernel {
         self.machine.recorder().set_origin(theirs);
         let mut stop = (self.machine.lock_holder(name) != Some(by)).then(stuck);
         while self.machine.lock_holder(name) == Some(by) && stop.is_none() {
-            let can = !self.running.contains(&by) && !self.is_held(by);
+            let can = !self.running.iter().any(|(cpu, _)| *cpu == by) && !self.is_held(by);
             if !can || self.ended.contains_key(&by) || !self.is_under_way(by) {
                 stop = Some(stuck());
                 break;
@@ -344,7 +344,7 @@ impl Kernel {
             let staged = std::mem::take(&mut self.staged);
             let value = self.value.replace(top.value);
             let depth = self.under_way.get(&cpu).map_or(0, Vec::len);
-            self.running.push(cpu);
+            self.running.push((cpu, top.spec));
             let turn = step(self, cpu);
             self.running.pop();
             top.armed = std::mem::replace(&mut self.armed, outer);

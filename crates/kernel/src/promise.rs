@@ -3,8 +3,8 @@
 //! No row, no promise: a call that flushes only this CPU, or none, is not in the table. The
 //! promise is made when the call succeeded, at its end.
 
-use textbed_arch::{Arch, Cite};
-use textbed_event::Promise;
+use textbed_arch::{Arch, Cite, Evidence};
+use textbed_event::{Flags, Promise};
 
 use crate::facts::{V6_2, V6_9, V6_10, V6_11};
 use crate::version::{Version, in_range};
@@ -179,6 +179,16 @@ pub const PROMISES: &[PromiseRow] = &[
     row("set_memory_np", NOT_ARM64, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
     row("set_memory_np_noalias", X86, None, Promise::NoAccess, Extent::Pages(0, 1), SET_MEMORY),
 ];
+
+impl PromiseRow {
+    /// What events say of where it is from.
+    pub(crate) fn flags(&self) -> Flags {
+        match self.cite.evidence {
+            Evidence::Memory => Flags::FROM_MEMORY,
+            _ => Flags::default(),
+        }
+    }
+}
 
 /// The promises of a call on an architecture in a version.
 pub fn promises_of(

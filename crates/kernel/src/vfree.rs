@@ -11,7 +11,7 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
 use textbed_machine::{CpuMask, Span};
 
-use crate::area::{Area, vm_flags};
+use crate::area::{Area, Frames, vm_flags};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
@@ -87,7 +87,6 @@ impl Kernel {
     /// `vfree`: any page-aligned address inside an area frees the whole area. Nobody finds it from
     /// then on, and its addresses wait for a purge once it is unmapped.
     pub(crate) fn vfree(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<i64, Stop> {
-        self.reset_frames.clear();
         if virt.0 == 0 {
             return Ok(0);
         }
@@ -130,6 +129,15 @@ impl Kernel {
         if self.callers.without(cpu) != CpuMask::EMPTY {
             self.machine.observe(cpu, LAZY);
             self.machine.publish(cpu, LAZY, 1);
+        } else {
+            self.untold = Some(cpu);
+        }
+    }
+
+    /// The first call of a second CPU: what the only one so far unmapped is told now.
+    pub(crate) fn tell_late(&mut self, cpu: CpuId) {
+        if let Some(first) = self.untold.take_if(|first| *first != cpu) {
+            self.machine.publish(first, LAZY, 1);
         }
     }
 
@@ -143,17 +151,26 @@ impl Kernel {
         }
         // With debug_pagealloc the direct map changes, and may have to be split for that.
         let splits = self.config.on("debug_pagealloc");
-        for run in area.frames.clone() {
-            let free = move |k: &mut Kernel, cpu| k.free_frames(cpu, run.pfn, run.count);
+        // What is promised of them holds until somebody else has them: nobody is let in before it
+        // is told.
+        let groups: Vec<Vec<Frames>> = match reset {
+            true => vec![area.frames],
+            false => area.frames.into_iter().map(|run| vec![run]).collect(),
+        };
+        for frames in groups {
+            let free = move |k: &mut Kernel, cpu| {
+                for run in &frames {
+                    k.free_frames(cpu, run.pfn, run.count)?;
+                }
+                if reset {
+                    k.promise_frames(cpu, &frames);
+                }
+                Ok(())
+            };
             steps.push(if splits { flush_step(free) } else { step_then_others(free) });
         }
         steps.push(step(|k, _| {
             k.drain_if_many();
-            Ok(())
-        }));
-        // Told when the call returns, at once behind this.
-        steps.push(once(move |k, _| {
-            k.reset_frames = if reset { area.frames } else { Vec::new() };
             Ok(())
         }));
         steps

@@ -100,6 +100,44 @@ fn an_area_that_goes_away_is_found_no_more_then_unmapped_then_its_frames_are_fre
     }
 }
 
+/// Whoever gets the frames next may map them before vfree returns.
+#[test]
+fn what_is_promised_of_frames_is_told_before_anybody_else_can_have_them() {
+    for arch in ARCHS {
+        let mut bed = stalest("6.12", arch);
+        let a = bed.area("a", "vmalloc", 3 * FRAME_BYTES);
+        bed.call("set_vm_flush_reset_perms", &[a]);
+        bed.trace();
+        let (mut lines, mut free) = (Vec::new(), 0);
+        run(&mut bed, ME, ("vfree", &values(&[a])), |bed| {
+            lines.extend(bed.trace());
+            let of = |what: &str| lines.iter().any(|l| l.contains(what));
+            assert_eq!(of("frames -"), of("promised NoAccess"), "{arch}: {lines:#?}");
+            free += u32::from(of("frames -"));
+        });
+        assert!(free > 0, "{arch}: {lines:#?}");
+    }
+}
+
+/// Also where nobody but the one who unmapped had made a call by then.
+#[test]
+fn who_purges_learns_of_who_unmapped() {
+    for second_calls_first in [false, true] {
+        let mut bed = stalest("6.12", Arch::Arm64);
+        let a = bed.area("a", "vmalloc", FRAME_BYTES);
+        if second_calls_first {
+            run(&mut bed, OTHER, ("vm_unmap_aliases", &[]), |_| {});
+        }
+        bed.trace();
+        bed.call("vfree", &[a]);
+        run(&mut bed, OTHER, ("vm_unmap_aliases", &[]), |_| {});
+        let trace = bed.trace();
+        let at = |what: &str| trace.iter().rposition(|l| l.starts_with(what));
+        let (told, learned, flush) = (at("0 Publish"), at("1 Observe"), at("1 tlbi"));
+        assert!(told.is_some() && told < learned && learned < flush, "{trace:#?}");
+    }
+}
+
 #[test]
 fn what_a_purge_flushed_is_what_it_frees() {
     // Freed by another CPU between the flush and its end: that range was not flushed.

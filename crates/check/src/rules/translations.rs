@@ -10,6 +10,7 @@ use crate::mark::Mark;
 use crate::operation::Operation;
 use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
+use crate::tables::Alias;
 use crate::translation::Old;
 use crate::translation::unlinked::Unlinked;
 use crate::words;
@@ -287,9 +288,15 @@ pub(crate) fn promised_frames(
     live.occasions.looked(RuleId::BrokenPromise);
     let mut ranges: Vec<(SpaceId, Span)> = Vec::new();
     for (part, aliases) in live.tables.aliases(frames) {
-        // The oldest alias is the home: it leads there by right.
-        for alias in aliases.0.iter().skip(1) {
-            if let Some(virt) = part.moved(alias.delta) {
+        // The oldest alias that leads there now is the home: it does so by right.
+        let leads = |alias: &Alias| {
+            let virt = part.moved(alias.delta);
+            let leaf = virt.and_then(|virt| live.tables.lookup(alias.space, virt.first));
+            leaf.is_some_and(|(_, leaf)| leaf.phys == part.first)
+        };
+        let home = aliases.0.iter().position(leads).unwrap_or(0);
+        for (place, alias) in aliases.0.iter().enumerate() {
+            if let Some(virt) = part.moved(alias.delta).filter(|_| place != home) {
                 ranges.push((alias.space, virt));
             }
         }

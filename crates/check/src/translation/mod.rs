@@ -66,11 +66,12 @@ pub(crate) struct Old {
 pub(crate) struct Early {
     /// Where it completed.
     pub(crate) done: Mark,
-    /// The call that changed the tables was under way on another CPU, and the one that invalidated
-    /// had heard nothing of the change. It may have been about something else.
+    /// A CPU invalidated that had heard nothing of the change, while the call that made it was
+    /// under way on another one, or everything, which names nothing. It may have been about
+    /// something else.
     pub(crate) amid: bool,
     /// The call at whose end it has to have been made good: the one that invalidated, or where that
-    /// was amid it the one that changed the tables.
+    /// may have been about something else the one that changed the tables, if that is not over.
     pub(crate) until: CallRef,
 }
 
