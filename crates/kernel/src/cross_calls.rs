@@ -69,6 +69,14 @@ pub(crate) const ALLOCATES: Names = &[
     "execmem_alloc_rw",
 ];
 
+/// arm64's patchers that interrupt or stop others.
+const ARM64_PATCHES: Names =
+    &["aarch64_insn_copy", "aarch64_insn_set", "aarch64_insn_patch_text", "apply_alternatives_all"];
+
+/// powerpc's patchers through an alias.
+const POWER_PATCHES: Names =
+    &["patch_instruction", "patch_instructions", "patch_branch", "patch_uint", "patch_ulong"];
+
 /// What writes the text of BPF programs.
 pub(crate) const BPF_TEXT: Names = &["bpf_arch_text_copy", "bpf_arch_text_invalidate"];
 
@@ -98,16 +106,13 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
         &[
             &[
                 "flush_icache_range",
-                "aarch64_insn_copy",
-                "aarch64_insn_set",
-                "aarch64_insn_patch_text",
-                "apply_alternatives_all",
                 "static_key_enable",
                 "static_key_disable",
                 "static_key_enable_cpuslocked",
                 "static_key_disable_cpuslocked",
                 "load_module",
             ],
+            ARM64_PATCHES,
             BPF_TEXT,
             PACKS_WRITTEN,
             LINKS,
@@ -150,51 +155,16 @@ const SENDERS: &[(By, &[Arch], &[Names])] = &[
         ],
     ),
     (By::Unmapped, ALL, &[ALLOCATES]),
-    (
-        By::Flush,
-        POWER,
-        &[
-            &[
-                "patch_instruction",
-                "patch_instructions",
-                "patch_branch",
-                "patch_uint",
-                "patch_ulong",
-            ],
-            BPF_TEXT,
-        ],
-    ),
+    (By::Flush, POWER, &[POWER_PATCHES, BPF_TEXT]),
 ];
 
 /// Calls made of steps that each wait for the CPUs that they interrupt: they begin at once.
-/// (`vfree` and its kind are not here: what they do for x86's cache of text is in one piece.)
+/// (`execmem_free` and its kind are not here: what they do for x86's cache of text is in one
+/// piece.)
 const STEPWISE: &[(&[Arch], &[Names])] = &[
     (ALL, &[SET_MEMORY, &["vfree", "vunmap", "vm_unmap_aliases", "stop_machine"]]),
-    (
-        ARM64,
-        &[
-            &[
-                "aarch64_insn_copy",
-                "aarch64_insn_set",
-                "aarch64_insn_patch_text",
-                "apply_alternatives_all",
-            ],
-            BPF_TEXT,
-        ],
-    ),
-    (
-        POWER,
-        &[
-            &[
-                "patch_instruction",
-                "patch_instructions",
-                "patch_branch",
-                "patch_uint",
-                "patch_ulong",
-            ],
-            BPF_TEXT,
-        ],
-    ),
+    (ARM64, &[ARM64_PATCHES, BPF_TEXT]),
+    (POWER, &[POWER_PATCHES, BPF_TEXT]),
 ];
 
 impl Kernel {
