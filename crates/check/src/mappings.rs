@@ -17,7 +17,7 @@ use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
-use crate::translation::unlinked::{Unlinked, Way};
+use crate::translation::ways::{HeldWay, Way};
 use crate::translation::{Flush, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
@@ -187,27 +187,9 @@ impl Live {
     /// No entry points to a page-table page any more. What it still holds is what the tables said
     /// of its addresses up to now.
     pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
-        let (space, mark) = (now.event.space, self.mark(now));
         let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
-        let by_hand = self.made_visible_by_hand();
-        let way = Way::Page(phys.0);
-        self.stale.page_out(space, span);
-        self.stale.tables.add(Unlinked {
-            space,
-            span,
-            way,
-            cpus: self.cpus.holding(space) & self.cpus.online,
-            unwalkable_at: self.visible_from(&mark),
-            since: mark.about(span.first),
-            part: None,
-        });
-        if by_hand {
-            self.issued.entry(mark.cpu).or_default();
-        }
-        let held: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
-        for (part, leaf) in held {
-            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(way)), &mark);
-        }
+        self.stale.page_out(now.event.space, span);
+        self.way_is_old(now, span, (Way::Page(phys.0), None), |_| true);
     }
 
     /// The entry that points to a page-table page takes more away than it did. CPUs that hold it as
@@ -219,34 +201,47 @@ impl Live {
         entry: PhysAddr,
         lost: textbed_arch::Perm,
     ) {
-        let (space, mark) = (now.event.space, self.mark(now));
         let flushes = self.header.records.contains(Kind::TlbInvalidate);
         let Some(span) = span.filter(|_| flushes) else { return };
-        let by_hand = self.made_visible_by_hand();
-        let way = Way::Entry(entry.0);
+        // What a page of entries of 8 bytes serves: no format of others has rights up there.
         let page = self.page_bytes();
-        self.stale.tables.add(Unlinked {
+        let part = page.saturating_mul(page / 8);
+        let loses = |leaf: &Mapping| leaf.perm.intersects(lost);
+        self.way_is_old(now, span, (Way::Entry(entry.0), Some(part)), loses);
+    }
+
+    /// The tables no longer lead this way to `span`, of which an invalidation of one address takes
+    /// `part`: CPUs that hold it find by it what such leaves as `finds` said up to now.
+    fn way_is_old(
+        &mut self,
+        now: Now<'_>,
+        span: Span,
+        (way, part): (Way, Option<u64>),
+        finds: impl Fn(&Mapping) -> bool,
+    ) {
+        let (space, mark) = (now.event.space, self.mark(now));
+        self.stale.ways.add(HeldWay {
             space,
             span,
             way,
             cpus: self.cpus.holding(space) & self.cpus.online,
             unwalkable_at: self.visible_from(&mark),
             since: mark.about(span.first),
-            part: Some(page.saturating_mul(page / 8)),
+            part,
         });
-        if by_hand {
+        if self.made_visible_by_hand() {
             self.issued.entry(mark.cpu).or_default();
         }
         let held: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
-        for (part, leaf) in held.into_iter().filter(|(_, leaf)| leaf.perm.intersects(lost)) {
-            self.answer_is_old(space, part, &leaf, (leaf.shift, Some(way)), &mark);
+        for (at, leaf) in held.into_iter().filter(|(_, leaf)| finds(leaf)) {
+            self.answer_is_old(space, at, &leaf, (leaf.shift, Some(way)), &mark);
         }
     }
 
     /// A page-table page went back to the allocator.
     pub(crate) fn table_freed(&mut self, now: Now<'_>, phys: PhysAddr) {
         self.occasions.looked(RuleId::WalkAfterFree);
-        if let Some(table) = self.stale.tables.freed(phys.0) {
+        if let Some(table) = self.stale.ways.freed(phys.0) {
             let mark = self.mark(now);
             translations::walk_after_free(self, &table, &mark);
         }
@@ -308,7 +303,7 @@ impl Live {
         let completed = issued.barrier((arch, self.header.features), barrier, domain);
         self.stale.stores_done(now.cpu(), now.seq(), &completed.seen);
         if completed.all_seen {
-            self.stale.tables.stores_done(now.cpu(), now.seq());
+            self.stale.ways.stores_done(now.cpu(), now.seq());
         }
         for (asked, leaves) in completed.done {
             self.close(now, asked, (leaves, false));

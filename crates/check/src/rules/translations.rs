@@ -12,7 +12,7 @@ use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
 use crate::tables::Alias;
 use crate::translation::Old;
-use crate::translation::unlinked::Unlinked;
+use crate::translation::ways::HeldWay;
 use crate::words;
 
 /// A call promised that a right is gone: may a CPU still use an old answer that grants it?
@@ -134,7 +134,7 @@ fn flush_for(live: &Live, cpus: u64) -> String {
 }
 
 /// A page-table page goes back that CPUs may still walk through.
-pub(crate) fn walk_after_free(live: &mut Live, table: &Unlinked, freed: &Mark) {
+pub(crate) fn walk_after_free(live: &mut Live, table: &HeldWay, freed: &Mark) {
     let who = live.cpus_text(table.cpus);
     let message = format!(
         "a page of page tables went back to the allocator while {who} may still walk through it, \

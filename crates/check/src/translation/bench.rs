@@ -13,7 +13,7 @@ use textbed_machine::{Choice, Machine, MachineConfig, Policy};
 use crate::Checker;
 use crate::options::Options;
 use crate::span::Span;
-use crate::translation::unlinked::Way;
+use crate::translation::ways::Way;
 
 pub(super) const CPUS: u16 = 3;
 /// Pages that are asked for; the last is one of the large range.
@@ -309,7 +309,7 @@ impl Bench {
 
     /// What CPUs may hold above a page.
     fn held(&self, page: u64) -> Vec<Way> {
-        self.checker.live.as_ref().unwrap().stale.tables.held(self.virt(page).0)
+        self.checker.live.as_ref().unwrap().stale.ways.held(self.virt(page).0)
     }
 
     /// Whether a CPU may hold an entry above with more rights than the tables' has.

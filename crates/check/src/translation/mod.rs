@@ -5,7 +5,7 @@
 //! architecture when one is complete); with no CPU left the answer is forgotten.
 //!
 //! [`watch`] has what concerns entries that are being changed: their order, breaks and holes;
-//! [`unlinked`] the page-table pages that CPUs may still walk through.
+//! [`ways`] the ways by upper entries that CPUs may still take.
 //!
 //! What a CPU may use is a set of walks: through what the tables say, through each page-table page
 //! that nothing points to any more, and through each entry that lost rights as it was, for the CPUs
@@ -25,8 +25,8 @@ pub(crate) mod complete;
 #[cfg(test)]
 mod random;
 pub(crate) mod told;
-pub(crate) mod unlinked;
 pub(crate) mod watch;
+pub(crate) mod ways;
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ use textbed_event::{CallRef, View};
 use crate::mark::Mark;
 use crate::span::{Piece, Span, SpanMap};
 use complete::{Asked, Leaves};
-use unlinked::{UnlinkedTables, Way};
+use ways::{HeldWays, Way};
 
 /// An answer that the tables no longer give.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ const MAX_OLDS: usize = 16;
 #[derive(Default, Debug)]
 pub(crate) struct Stale {
     spaces: BTreeMap<SpaceId, SpanMap<Olds>>,
-    pub(crate) tables: UnlinkedTables,
+    pub(crate) ways: HeldWays,
 }
 
 /// Which old answers an invalidation is about.
@@ -218,14 +218,14 @@ impl Stale {
         (mark, around): (&Mark, CallRef),
         amid: impl Fn(&Mark) -> Option<CallRef>,
     ) -> (Vec<Span>, Vec<(CallRef, SpaceId, Span)>) {
-        self.tables.close(flush);
+        self.ways.close(flush);
         let Flush { ref asked, cpus, own, leaves, .. } = *flush;
         let (target, issued) = (asked.target, asked.at);
-        let tables = &self.tables;
+        let ways = &self.ways;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
         for (space, map) in &mut self.spaces {
             let spans = spans_of(&target, map).into_iter().flat_map(|(span, shift)| {
-                tables.parts(span).into_iter().map(move |part| (part, shift))
+                ways.parts(span).into_iter().map(move |part| (part, shift))
             });
             for (span, shift) in spans.collect::<Vec<_>>() {
                 map.change(span, |part, olds| {
@@ -241,7 +241,7 @@ impl Stale {
                         if flush.in_time(old.unwalkable_at, &old.since) {
                             let stores = leaves == Leaves::StoresOfOthers && old.perm.writable();
                             let some = stores || leaves == Leaves::Others;
-                            let back = old.way.map_or(0, |way| tables.walkers(way, part.first));
+                            let back = old.way.map_or(0, |way| ways.walkers(way, part.first));
                             old.cpus &= back | if some { !own } else { !cpus };
                             old.left = some.then_some((mark.seq, leaves));
                             let before = old.perm;
@@ -274,8 +274,8 @@ impl Stale {
     /// walks see it at once) CPUs found it by entries that they hold with more rights.
     pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) {
         let Some(map) = self.spaces.get_mut(&space) else { return };
-        let tables = &self.tables;
-        for span in if tables.is_empty() { Vec::new() } else { tables.parts(span) } {
+        let ways = &self.ways;
+        for span in if ways.is_empty() { Vec::new() } else { ways.parts(span) } {
             map.update(span, |part, olds| {
                 let mut olds = olds?.clone();
                 let mut found = Vec::new();
@@ -283,7 +283,7 @@ impl Stale {
                     let Some(way @ (Way::Entry(_) | Way::EntryAndPage(_))) = old.way else {
                         continue;
                     };
-                    let cpus = tables.walkers(way, part.first) & old.cpus;
+                    let cpus = ways.walkers(way, part.first) & old.cpus;
                     let since = since.about(part.first);
                     let (early, left, way) = (None, None, None);
                     found.push(Old { cpus, unwalkable_at: now, since, early, left, way, ..*old });
@@ -332,7 +332,7 @@ impl Stale {
     /// Takes `cpus` off everything of one space: they forgot it (a load that flushes, offline).
     pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Vec<Span> {
         let target = Target { scope: TlbScope::Space, span: None, space };
-        self.tables.forgotten(space, cpus);
+        self.ways.forgotten(space, cpus);
         let mut frames = Vec::new();
         if let Some(map) = self.spaces.get_mut(&space) {
             let all = Span { first: 0, last: u64::MAX };
@@ -353,7 +353,7 @@ impl Stale {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.spaces.values().all(SpanMap::is_empty)
+        self.ways.is_empty() && self.spaces.values().all(SpanMap::is_empty)
     }
 }
 

@@ -49,7 +49,7 @@ impl Way {
 
 /// A way that CPUs may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unlinked {
+pub(crate) struct HeldWay {
     pub(crate) space: SpaceId,
     /// The addresses that it served.
     pub(crate) span: Span,
@@ -63,33 +63,33 @@ pub(crate) struct Unlinked {
     pub(crate) part: Option<u64>,
 }
 
-impl Unlinked {
+impl HeldWay {
     /// What is outside of a span of its addresses, as ways of their own; it has the rest.
-    fn cut(&mut self, span: Span) -> Vec<Unlinked> {
+    fn cut(&mut self, span: Span) -> Vec<HeldWay> {
         let Some(mid) = self.span.meet(span) else { return Vec::new() };
         let whole = std::mem::replace(&mut self.span, mid);
         let before = mid.first.checked_sub(1).filter(|last| *last >= whole.first);
         let behind = mid.last.checked_add(1).filter(|first| *first <= whole.last);
         let before = before.map(|last| Span { first: whole.first, last });
         let behind = behind.map(|first| Span { first, last: whole.last });
-        before.into_iter().chain(behind).map(|span| Unlinked { span, ..*self }).collect()
+        before.into_iter().chain(behind).map(|span| HeldWay { span, ..*self }).collect()
     }
 }
 
 /// Pages watched at once; past it nothing new is.
-const MAX_UNLINKED: usize = 4096;
+const MAX_WAYS: usize = 4096;
 
 /// The pages that are watched.
 #[derive(Default, Debug)]
-pub(crate) struct UnlinkedTables(Vec<Unlinked>);
+pub(crate) struct HeldWays(Vec<HeldWay>);
 
-impl UnlinkedTables {
+impl HeldWays {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn add(&mut self, table: Unlinked) {
-        if table.cpus != 0 && self.0.len() < MAX_UNLINKED {
+    pub(crate) fn add(&mut self, table: HeldWay) {
+        if table.cpus != 0 && self.0.len() < MAX_WAYS {
             self.0.push(table);
         }
     }
@@ -122,7 +122,7 @@ impl UnlinkedTables {
 
     /// CPUs that may still come to the leaf of an address by a way.
     pub(super) fn walkers(&self, way: Way, virt: u64) -> u64 {
-        let serves = |t: &&Unlinked| way.is(t.way) && t.span.has(virt);
+        let serves = |t: &&HeldWay| way.is(t.way) && t.span.has(virt);
         self.0.iter().filter(serves).fold(0, |cpus, table| cpus | table.cpus)
     }
 
@@ -164,7 +164,7 @@ impl UnlinkedTables {
     }
 
     /// The page went back; what was known of it, if a CPU may still walk there.
-    pub(crate) fn freed(&mut self, phys: u64) -> Option<Unlinked> {
+    pub(crate) fn freed(&mut self, phys: u64) -> Option<HeldWay> {
         let at = self.0.iter().position(|table| table.way == Way::Page(phys))?;
         Some(self.0.swap_remove(at))
     }
@@ -183,10 +183,10 @@ mod tests {
     const RANGE: Span = Span { first: 0, last: 0x1f_ffff };
 
     /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
-    fn out(space: SpaceId, phys: u64) -> Unlinked {
+    fn out(space: SpaceId, phys: u64) -> HeldWay {
         let since = Mark::by_hand(5, CpuId(0));
         let (cpus, unwalkable_at, part) = (0b11, u64::MAX, None);
-        Unlinked { space, span: RANGE, way: Way::Page(phys), cpus, unwalkable_at, since, part }
+        HeldWay { space, span: RANGE, way: Way::Page(phys), cpus, unwalkable_at, since, part }
     }
 
     fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
@@ -239,31 +239,31 @@ mod tests {
     fn who_loads_a_root_anew_forgets_the_ways_of_that_space() {
         let mut stale = Stale::default();
         for (space, phys) in [SpaceId(1), SpaceId(2), SpaceId::KERNEL].into_iter().zip(1..) {
-            stale.tables.add(out(space, phys));
+            stale.ways.add(out(space, phys));
         }
-        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.tables.walkers(Way::Page(phys), 0));
+        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.ways.walkers(Way::Page(phys), 0));
         stale.close_space(SpaceId(1), 0b01);
         assert_eq!(left(&stale), [0b10, 0b11, 0b10]);
         stale.close_space(SpaceId(1), 0b10);
         assert_eq!(left(&stale), [0, 0b11, 0]);
-        assert!(stale.tables.freed(1).is_none() && stale.tables.freed(2).is_some());
+        assert!(stale.ways.freed(1).is_none() && stale.ways.freed(2).is_some());
     }
 
     #[test]
     fn a_way_is_closed_by_what_was_issued_when_walks_saw_the_change() {
         let mut stale = Stale::default();
-        stale.tables.add(out(SpaceId::KERNEL, 1));
+        stale.ways.add(out(SpaceId::KERNEL, 1));
         let now = Mark::by_hand(20, CpuId(1));
         let told = |stale: &mut Stale, cpus, issued, until| {
             let mut flush = flush(TlbScope::Address, cpus, issued);
             flush.asked.shown.set(CpuId(0), until);
             stale.close(&flush, (&now, CallRef::NONE), |_| None);
-            stale.tables.walkers(Way::Page(1), 0)
+            stale.ways.walkers(Way::Page(1), 0)
         };
         let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
         assert_eq!(told(&mut stale, 0b10, 9, 5), 0b11, "told before the change");
         assert_eq!(told(&mut stale, 0b10, 9, 6), 0b01);
-        stale.tables.stores_done(CpuId(0), 12);
+        stale.ways.stores_done(CpuId(0), 12);
         assert_eq!(left(&mut stale, 0b01, 11), 0b01);
         assert_eq!(left(&mut stale, 0b01, 12), 0);
     }
@@ -273,8 +273,8 @@ mod tests {
         let mut stale = Stale::default();
         let whole = Span { first: 0, last: 0x3fff_ffff };
         let way = Way::Entry(0x5008);
-        let limited = Unlinked { span: whole, way, part: Some(2 << 20), ..out(SpaceId::KERNEL, 1) };
-        stale.tables.add(Unlinked { unwalkable_at: 6, ..limited });
+        let limited = HeldWay { span: whole, way, part: Some(2 << 20), ..out(SpaceId::KERNEL, 1) };
+        stale.ways.add(HeldWay { unwalkable_at: 6, ..limited });
         let now = Mark::by_hand(20, CpuId(0));
         let mid = Span { first: 0x0040_1000, last: 0x0040_1fff };
         let mut one = flush(TlbScope::Address, 0b11, 9);
@@ -282,7 +282,7 @@ mod tests {
         stale.close(&one, (&now, CallRef::NONE), |_| None);
         let left = |stale: &Stale| {
             [0, 0x003f_ffff, 0x0040_0000, 0x005f_ffff, 0x0060_0000, 0x3fff_ffff]
-                .map(|virt| stale.tables.walkers(way, virt))
+                .map(|virt| stale.ways.walkers(way, virt))
         };
         assert_eq!(left(&stale), [0b11, 0b11, 0, 0, 0b11, 0b11]);
         // So an invalidation of the last level ends what is found by that, and by that alone.
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn leaves_beside_each_other_are_those_of_their_tables() {
         let mut stale = Stale::default();
-        stale.tables.add(out(SpaceId::KERNEL, 1));
+        stale.ways.add(out(SpaceId::KERNEL, 1));
         let pages = [0, 0x1000].map(|first| Span { first, last: first + 0xfff });
         for (page, table) in pages.into_iter().zip(1..) {
             stale.add(SpaceId::KERNEL, page, old(page, 6, Some(Way::Page(table))));
