@@ -24,7 +24,7 @@ use crate::phases::{self, flush_step, once, pause, step};
 use crate::set_memory::Change;
 use crate::vfree::purge_steps;
 use crate::x86::walk::{
-    Alias, Cpa, Outcome, Step, Turned, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
+    Alias, AtLeaf, Cpa, Outcome, Turned, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
 };
 
 /// The lock of those who change attributes.
@@ -188,7 +188,7 @@ impl Kernel {
         cpa: Cpa,
         primary: bool,
         outcome: &mut Outcome,
-    ) -> Result<Step, Stop> {
+    ) -> Result<AtLeaf, Stop> {
         let (set, clear) = self.static_protections(at, cpa);
         let Some(leaf) = self.entry_at(at) else {
             return Ok(self.cpa_fault(cpu, at, left, primary));
@@ -200,10 +200,10 @@ impl Kernel {
         let take = left.min(pages - inside);
         if leaf.shift > FRAME_SHIFT {
             if format.with_perm(level, leaf.raw, set, clear) == leaf.raw {
-                return Ok(Step::Done(take));
+                return Ok(AtLeaf::Done(take));
             }
             if take < pages {
-                return Ok(Step::Split);
+                return Ok(AtLeaf::Split);
             }
         }
         let run = if leaf.shift > FRAME_SHIFT { take } else { self.run_of_pages(at, left, leaf) };
@@ -218,7 +218,7 @@ impl Kernel {
         if primary && changed > 0 {
             outcome.changed = true;
         }
-        Ok(Step::Done(run))
+        Ok(AtLeaf::Done(run))
     }
 
     /// Number of small pages from `at` on whose entries have the same permission, at most to the
@@ -243,7 +243,7 @@ impl Kernel {
     }
 
     /// `__cpa_process_fault`: nothing is mapped there.
-    fn cpa_fault(&mut self, cpu: CpuId, at: VirtAddr, left: u64, primary: bool) -> Step {
+    fn cpa_fault(&mut self, cpu: CpuId, at: VirtAddr, left: u64, primary: bool) -> AtLeaf {
         if !primary || self.layout.direct_map.contains(at) {
             let to_end = 512 - (at.page_number() & 511);
             let gap = self.machine.leaves(SpaceId::KERNEL, at, left.min(to_end) * FRAME_BYTES);
@@ -251,10 +251,10 @@ impl Kernel {
                 Some(Span::Gap { len, .. }) => (len / FRAME_BYTES).max(1),
                 _ => 1,
             };
-            return Step::Done(pages.min(left));
+            return AtLeaf::Done(pages.min(left));
         }
         self.warn(cpu, WarnReason::NotMapped, at);
-        Step::Error(-EFAULT)
+        AtLeaf::Error(-EFAULT)
     }
 
     /// `cpa_process_alias`: the direct map follows, and the image for its own frames.

@@ -41,8 +41,8 @@ pub(super) struct Outcome {
     pub(super) alias: bool,
 }
 
-/// What one step did.
-pub(super) enum Step {
+/// What came of a look at one leaf, or at a run of small pages.
+pub(super) enum AtLeaf {
     Done(u64),
     Error(i64),
     /// A large leaf has to be split before anything else.
@@ -108,14 +108,14 @@ impl Walk {
         let cpa = self.of_alias();
         if let Some(alias) = self.aliases.front().copied() {
             match k.cpa_step(cpu, alias.at, alias.pages, cpa, false, &mut self.outcome)? {
-                Step::Split => return Ok(Turned::Split(alias.at)),
-                Step::Done(n) => {
+                AtLeaf::Split => return Ok(Turned::Split(alias.at)),
+                AtLeaf::Done(n) => {
                     if let Some(front) = self.aliases.front_mut() {
                         front.at = front.at.offset(n * FRAME_BYTES);
                         front.pages -= n;
                     }
                 }
-                Step::Error(error) => return Ok(self.fails(error)),
+                AtLeaf::Error(error) => return Ok(self.fails(error)),
             }
             return Ok(Turned::Changed);
         }
@@ -123,9 +123,9 @@ impl Walk {
         let phys = k.entry_at(at).map(|m| m.phys.offset(at.0.wrapping_sub(m.virt.0)));
         let left = self.pages - self.outcome.done;
         match k.cpa_step(cpu, at, left, self.cpa, true, &mut self.outcome)? {
-            Step::Split => Ok(Turned::Split(at)),
-            Step::Error(error) => Ok(self.fails(error)),
-            Step::Done(n) => {
+            AtLeaf::Split => Ok(Turned::Split(at)),
+            AtLeaf::Error(error) => Ok(self.fails(error)),
+            AtLeaf::Done(n) => {
                 self.pending = n;
                 if let (true, Some(phys)) = (self.cpa.check_alias, phys) {
                     self.aliases = k.cpa_aliases(at, phys, n);
