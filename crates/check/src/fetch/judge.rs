@@ -31,9 +31,12 @@ impl Live {
         if self.fetches.counts(p) && self.fetches.looks.plain(p, at, len, seq) {
             return;
         }
-        if !self.fetches.looks.known(p, phys, len, || model.moment(p), seq) {
-            self.judge_fetch(now, virt, phys, len);
-        } else if seq.is_multiple_of(TRY_AGAIN)
+        let Some(judged) = self.fetches.looks.known(p, phys, len, || model.moment(p), seq) else {
+            return self.judge_fetch(now, virt, phys, len);
+        };
+        // With fewer bytes now than then what it ran is not forgotten.
+        if judged == len
+            && seq.is_multiple_of(TRY_AGAIN)
             && open(Shortcut::Plain)
             && let Some(span) = Span::of(phys, len.into())
             && self.is_plain(virt.0, span)

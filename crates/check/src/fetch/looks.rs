@@ -152,8 +152,8 @@ impl Looks {
         self.followed.may_hold(key) && self.index.contains_key(&key)
     }
 
-    /// Whether this block was judged and nothing changed since; if so, notes that it ran at `now`.
-    /// `moment` is the CPU's fetch view.
+    /// With how many bytes this block was judged, if nothing changed since and these are no fewer
+    /// than now; then notes that it ran at `now`. `moment` is the CPU's fetch view.
     pub(crate) fn known(
         &mut self,
         cpu: CpuId,
@@ -161,12 +161,10 @@ impl Looks {
         len: u32,
         moment: impl FnOnce() -> u64,
         now: u64,
-    ) -> bool {
-        let Some((id, block)) = self.blocks.find(phys).map(|(id, block)| (id, *block)) else {
-            return false;
-        };
-        let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0);
-        let (Some(ran), Some(judged)) = (ran, self.blocks.judged(cpu, id)) else { return false };
+    ) -> Option<u32> {
+        let (id, block) = self.blocks.find(phys).map(|(id, block)| (id, *block))?;
+        let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0)?;
+        let judged = self.blocks.judged(cpu, id)?;
         let known = ran.len() >= len
             && judged.sum == self.sum(block.frame, judged.page)
             && (ran.is_clean() || {
@@ -176,7 +174,7 @@ impl Looks {
         if known && let Some(ran) = self.blocks.ran_mut(cpu, id) {
             ran.again(now);
         }
-        known
+        known.then_some(ran.len())
     }
 
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.

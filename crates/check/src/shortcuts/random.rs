@@ -260,6 +260,13 @@ fn what_older_stores_divide_is_one_store() {
     assert!(compare(Arch::X86_64, false, 5_411_235_954_356_254_330).unwrap() > 0);
 }
 
+/// A block that becomes plain when fewer of its bytes are fetched than before: what the CPU ran is
+/// all that it ran.
+#[test]
+fn what_became_plain_ran_with_all_its_bytes() {
+    assert!(compare(Arch::X86_64, false, 5_214_647_413_920_308_061).unwrap() > 0);
+}
+
 /// Streams whose reports change if all versions are forgotten, or those that not every CPU is past:
 /// about one in a thousand does.
 const NEED_THEIR_BOUND: [u64; 2] = [7_797_122_764_801_549_308, 15_458_708_015_277_820_492];
