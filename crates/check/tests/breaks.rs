@@ -127,7 +127,7 @@ fn split(arch: Arch, on: Features, new: textbed_arch::Perm) -> Vec<RuleId> {
     let mut s = Story::with(arch, on, Features::empty());
     s.huge_leaf(0, AREA, P, 21, 1, RW);
     order(&mut s);
-    let change = LeafChange { count: 512, shift: 12, old_shift: 21, old: RW, new };
+    let change = LeafChange { old_shift: 21, ..LeafChange::usual(512, 12, RW, new) };
     s.emit(0, View::Leaf { virt: VirtAddr(AREA), phys: PhysAddr(P), change });
     flush(&mut s);
     rules(&s.run())

@@ -182,8 +182,7 @@ fn an_invalidation_anywhere_in_a_large_leaf_drops_all_of_it() {
     let mut s = Story::new(Arch::X86_64);
     s.huge_leaf(0, AREA, 0x4000_0000, 21, 1, RW);
     s.call(0, "protect", |s, _| {
-        let change =
-            textbed_event::LeafChange { count: 1, shift: 21, old_shift: 21, old: RW, new: ROX };
+        let change = textbed_event::LeafChange::usual(1, 21, RW, ROX);
         s.emit(
             0,
             textbed_event::View::Leaf {

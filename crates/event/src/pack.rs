@@ -6,6 +6,7 @@
 use textbed_arch::{
     Perm, Pfn, PhysAddr, VirtAddr,
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause, TlbScope},
+    paging::{Attributes, MemoryType},
 };
 
 use crate::values::{
@@ -17,6 +18,8 @@ use crate::{Bytes, CallRef, Kind, KindSet, NameId, View};
 const LEN40: u64 = (1 << 40) - 1;
 /// A physical address below its level.
 const PHYS52: u64 = (1 << 52) - 1;
+/// A leaf's size; what is above it in its byte says what else a leaf has.
+const SHIFT: u8 = 63;
 
 fn bytes(range: Bytes) -> u64 {
     u64::from(range.offset) << 32 | u64::from(range.len)
@@ -84,8 +87,11 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
                 virt.0,
                 phys.0,
                 u64::from(c.count)
-                    | u64::from(c.shift) << 32
-                    | u64::from(c.old_shift) << 40
+                    | u64::from(c.shift & SHIFT) << 32
+                    | u64::from(c.attributes.contiguous) << 38
+                    | u64::from(c.was_contiguous) << 39
+                    | u64::from(c.old_shift & SHIFT) << 40
+                    | (c.attributes.memory as u64) << 46
                     | u64::from(c.old.bits()) << 48
                     | u64::from(c.new.bits()) << 56,
             ],
@@ -222,10 +228,15 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
             phys: PhysAddr(b),
             change: LeafChange {
                 count: low(c),
-                shift: byte(c, 4) as u8,
-                old_shift: byte(c, 5) as u8,
+                shift: byte(c, 4) as u8 & SHIFT,
+                old_shift: byte(c, 5) as u8 & SHIFT,
                 old: Perm::from_bits_retain(byte(c, 6) as u8),
                 new: Perm::from_bits_retain(byte(c, 7) as u8),
+                attributes: Attributes {
+                    contiguous: c >> 38 & 1 != 0,
+                    memory: MemoryType::from_bits((c >> 46) as u8),
+                },
+                was_contiguous: c >> 39 & 1 != 0,
             },
         },
         Kind::TableUnlinked => V::TableUnlinked {

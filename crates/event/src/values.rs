@@ -3,6 +3,7 @@
 //! The numbers are part of the encoding of streams (`pack`) and stay for ever.
 
 use textbed_arch::Perm;
+use textbed_arch::paging::Attributes;
 
 /// A change of leaf entries: how many, how large, from what to what.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,9 +19,21 @@ pub struct LeafChange {
     pub old: Perm,
     /// Effective permission after; empty = there is none.
     pub new: Perm,
+    /// Contiguous bit and memory type after the change; the default if there is none, or where the
+    /// source does not say.
+    pub attributes: Attributes,
+    /// Whether the leaves that were there had the contiguous bit.
+    pub was_contiguous: bool,
 }
 
 impl LeafChange {
+    /// Leaves that keep their size, of usual memory without contiguous bits before and after.
+    #[must_use]
+    pub fn usual(count: u32, shift: u8, old: Perm, new: Perm) -> Self {
+        let attributes = Attributes::default();
+        Self { count, shift, old_shift: shift, old, new, attributes, was_contiguous: false }
+    }
+
     /// Bytes covered; saturates.
     #[must_use]
     pub fn len(self) -> u64 {

@@ -4,10 +4,11 @@
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
-use textbed_arch::{Arch, CpuId};
+use textbed_arch::paging::{Attributes, MemoryType};
+use textbed_arch::{Arch, CpuId, Perm, PhysAddr, VirtAddr};
 use textbed_event::{
-    Batch, CallRef, Collect, Event, Header, Kind, NameId, OpId, Origin, OriginId, Recorder, Sink,
-    View, tbe,
+    Batch, CallRef, Collect, Event, Header, Kind, LeafChange, NameId, OpId, Origin, OriginId,
+    Recorder, Sink, View, tbe,
 };
 
 /// Any words under any kind, made valid by one trip through the view.
@@ -111,6 +112,24 @@ proptest! {
             prop_assert!(tbe::read(file.as_slice(), &mut Collect::default()).is_err());
         }
     }
+}
+
+#[test]
+fn a_leaf_of_an_older_file_has_neither_bit_nor_type() {
+    let (virt, phys) = (VirtAddr(0xffff_8000_0000_0000), PhysAddr(0x20_0000));
+    let old = Perm::KERNEL_RW;
+    let change = LeafChange { old_shift: 21, ..LeafChange::usual(512, 12, old, Perm::KERNEL_RO) };
+    let event = Event::new(CpuId(0), View::Leaf { virt, phys, change });
+    // Count, sizes and permissions, a byte each for what is no count.
+    let bits = |perm: Perm| u64::from(perm.bits());
+    let word = 512 | 12 << 32 | 21 << 40 | bits(old) << 48 | bits(Perm::KERNEL_RO) << 56;
+    assert_eq!(event.c, word);
+    // What has them needs no more room, and differs from it there alone.
+    let attributes = Attributes { contiguous: true, memory: MemoryType::Other };
+    let change = LeafChange { attributes, was_contiguous: true, ..change };
+    let more = Event::new(CpuId(0), View::Leaf { virt, phys, change });
+    assert_eq!(more.c ^ event.c, 0b11 << 38 | 0b11 << 46);
+    assert_eq!(more.view(), View::Leaf { virt, phys, change });
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Machine {
             spaces: self.spaces.clone(),
             hashed: self.hashed.clone(),
             cpus: self.cpus.clone(),
+            groups: self.groups.clone(),
             lines: self.lines.clone(),
             users: self.users.clone(),
             past: self.past.clone(),

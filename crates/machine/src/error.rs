@@ -1,5 +1,6 @@
 //! What can go wrong: in the use of the machine, in tables, in an access.
 
+use textbed_arch::paging::Attributes;
 use textbed_arch::{Arch, CpuId, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason};
 
@@ -137,6 +138,12 @@ pub enum MapError {
     LeafSize {
         /// `log2` of the size asked for.
         shift: u32,
+    },
+    /// No leaf here has such attributes.
+    #[error("no leaf has {attributes:?} here")]
+    Attributes {
+        /// What was asked for.
+        attributes: Attributes,
     },
     /// Something is mapped there already.
     #[error("{virt} is mapped already")]

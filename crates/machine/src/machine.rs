@@ -21,7 +21,7 @@ use crate::locks::Held;
 use crate::maintain::Pending;
 use crate::memory::Memory;
 use crate::spaces::Space;
-use crate::tables::Hashed;
+use crate::tables::{Groups, Hashed};
 use crate::tlb::Tlb;
 use crate::upper::Upper;
 use crate::wait::Waiting;
@@ -120,6 +120,8 @@ pub struct Machine {
     pub(crate) frames: Frames,
     pub(crate) spaces: Vec<Space>,
     pub(crate) cpus: Vec<PerCpu>,
+    /// Leaves that translate together and do not agree.
+    pub(crate) groups: Groups,
     pub(crate) lines: Lines,
     /// Who used which frame for data.
     pub(crate) users: Users,
@@ -203,6 +205,7 @@ impl Machine {
             frames,
             spaces: Vec::new(),
             cpus,
+            groups: Groups::default(),
             lines,
             users: Users::default(),
             past: Past::default(),

@@ -2,11 +2,12 @@
 //!
 //! Modelled: entries with leaf size, identifier, global bit and the permission as it was when they
 //! were filled; filled by walks, and (as a [`Choice`]) ahead of a change of the tables; entries
-//! with neighbours' attributes are kept as runs. Caches of upper levels are in
-//! [`crate::upper`]. Not modelled: separate instruction and data TLBs, and capacity, but for
-//! a bound on memory.
+//! with neighbours' attributes are kept as runs. Caches of upper levels are in [`crate::upper`];
+//! what the contiguous bit does is in `tables/groups.rs`. Not modelled: separate instruction and
+//! data TLBs, and capacity, but for a bound on memory.
 
 use textbed_arch::effect::{Reach, TlbScope};
+use textbed_arch::paging::Attributes;
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, VirtAddr};
 
 use crate::choice::Choice;
@@ -26,6 +27,7 @@ pub(crate) struct TlbEntry {
     pub(crate) phys: u64,
     /// `log2` of the leaf size.
     pub(crate) shift: u8,
+    pub(crate) attributes: Attributes,
     /// As all levels granted when it was filled.
     pub(crate) perm: Perm,
     /// Identifier; `None` = global.
@@ -158,7 +160,7 @@ impl Tlb {
     }
 
     /// Marks what lies in a range of a space's addresses as no longer said by the tables.
-    fn mark_replaced(&mut self, space: SpaceId, virt: u64, len: u64, now: Replaced) {
+    pub(crate) fn mark_replaced(&mut self, space: SpaceId, virt: u64, len: u64, now: Replaced) {
         self.rewrite(
             |e| {
                 let mine = e.space == space && e.replaced.is_none();
@@ -282,7 +284,9 @@ impl Machine {
     /// does not hold it may have filled before.
     pub(crate) fn tlbs_notice(&mut self, space: SpaceId, run: &Run, now: Replaced) {
         let (len, old) = (run.change.len(), run.change.old);
-        let same = run.change.old == run.change.new && run.phys == run.old_phys;
+        let same = run.change.old == run.change.new
+            && run.phys == run.old_phys
+            && !self.may_conflict(run.old_attributes, run.change.attributes);
         if !old.contains(Perm::PRESENT) || same || len == 0 {
             return;
         }
@@ -344,6 +348,7 @@ impl Machine {
             len,
             phys: run.old_phys,
             shift: run.change.old_shift,
+            attributes: run.old_attributes,
             perm: run.change.old,
             tag,
             space,

@@ -6,7 +6,7 @@
 //! 3.1B 6.10.1.2 as quoted by Linux), Arm reports the fault and keeps the entry. Not modelled: user
 //! privilege; amalgamated entries.
 
-use textbed_arch::paging::{Controls, WalkFault};
+use textbed_arch::paging::{Attributes, Controls, WalkFault};
 use textbed_arch::sync::translation::{Change, TlbAction, changes};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
@@ -31,13 +31,24 @@ pub(crate) fn grants(perm: Perm, access: Access, protect: bool) -> bool {
 /// architecture allows only after a break. An access may then end in an abort (arm64) or a machine
 /// check (powerpc). An amalgamation of the two is not modelled.
 fn conflicts(arch: Arch, features: Features, held: &TlbEntry, now: &TlbEntry) -> bool {
-    let forbidden = |change| {
-        changes(arch, features, change).any(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
-    };
+    let forbidden = |change| needs_break(arch, features, change);
     let writable = held.perm.writable() || now.perm.writable();
     let moved = held.phys.wrapping_sub(held.virt) != now.phys.wrapping_sub(now.virt);
     moved && writable && forbidden(Change::Frame)
         || held.shift != now.shift && forbidden(Change::Size)
+        || differ(arch, features, held.attributes, now.attributes)
+}
+
+/// Whether a change may be made only with a break.
+fn needs_break(arch: Arch, features: Features, change: Change) -> bool {
+    changes(arch, features, change).any(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
+}
+
+/// Whether leaves differ in attributes that may be exchanged only with a break.
+fn differ(arch: Arch, features: Features, held: Attributes, now: Attributes) -> bool {
+    let forbidden = |change| needs_break(arch, features, change);
+    held.memory != now.memory && forbidden(Change::MemoryType)
+        || held.contiguous != now.contiguous && forbidden(Change::Contiguous)
 }
 
 /// Walks by upper entries that are looked at for one address.
@@ -91,12 +102,23 @@ impl Machine {
             len: 1 << t.shift,
             phys: t.frame.0,
             shift: t.shift as u8,
+            attributes: self.format.attributes(t.level, t.raw),
             perm: t.perm,
             tag: if t.perm.contains(Perm::GLOBAL) { None } else { Some(c.asid) },
             space,
             since: exec.map_or(self.tick, |(_, since)| since),
             replaced: None,
         })
+    }
+
+    /// Whether leaves of such attributes conflict with one another.
+    pub(crate) fn may_conflict(&self, held: Attributes, now: Attributes) -> bool {
+        differ(self.arch(), self.config.features, held, now)
+    }
+
+    /// Whether a group may not have its contiguous bits changed while it is in use.
+    pub(crate) fn bits_conflict(&self) -> bool {
+        needs_break(self.arch(), self.config.features, Change::Contiguous)
     }
 
     /// What walks of a CPU find by upper entries that it holds, with the last change that made one
@@ -157,6 +179,7 @@ impl Machine {
                 ways.push(Ok(TlbEntry { since: self.tick, replaced: Some(replaced), ..e }));
             }
         }
+        let disagrees = self.group_ways(cpu, virt, access, &mut ways);
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return ways };
         if let Ok(entry) = walked
             && c.tlb.matching(virt.0, asid).any(|e| conflicts(arch, features, e, &entry))
@@ -164,7 +187,9 @@ impl Machine {
             // Neither one nor the other: the last way, as the worst.
             ways.push(Err(FaultReason::Conflict));
         }
-        if let Ok(entry) = walked {
+        if let Ok(entry) = walked
+            && !disagrees
+        {
             let here = |e: &TlbEntry| {
                 (e.virt, e.len, e.phys, e.perm, e.tag, e.replaced)
                     == (entry.virt, entry.len, entry.phys, entry.perm, entry.tag, None)

@@ -81,7 +81,7 @@ impl Upper {
 }
 
 /// Adds an entry to runs, unless it is there.
-fn join(runs: &mut Vec<TlbEntry>, e: TlbEntry) {
+pub(crate) fn join(runs: &mut Vec<TlbEntry>, e: TlbEntry) {
     let like =
         |r: &TlbEntry| (r.perm, r.shift, r.tag, r.replaced) == (e.perm, e.shift, e.tag, e.replaced);
     if runs.iter().any(|r| like(r) && r.covers(e.virt) && r.phys_of(e.virt) == e.phys) {
@@ -187,7 +187,7 @@ impl Machine {
     }
 
     /// A CPU's chance to have these entries.
-    fn may_hold(&mut self, cpu: CpuId, entries: Vec<TlbEntry>) {
+    pub(crate) fn may_hold(&mut self, cpu: CpuId, entries: Vec<TlbEntry>) {
         for e in entries {
             let (virt, len) = (VirtAddr(e.virt), e.len);
             if self.choices.yes(Choice::TlbFill { cpu, virt, len })

@@ -217,7 +217,7 @@ fn events() -> Batch {
     let leaf = |old, new| View::Leaf {
         virt: VirtAddr(0x4000),
         phys: PhysAddr(0x9000),
-        change: LeafChange { count: 2, shift: 12, old_shift: 12, old, new },
+        change: LeafChange::usual(2, 12, old, new),
     };
     recorder.emit(CpuId(0), leaf(Perm::empty(), Perm::KERNEL_RW));
     recorder.emit(CpuId(0), View::CallEntered { call, name, args });
@@ -284,7 +284,7 @@ fn a_timeline_ends_what_is_open_and_leaves_off_what_has_no_track() {
     recorder.emit(CpuId(0), View::AreaMade { virt: VirtAddr(0x4000), len: 0x2000, shift: 12 });
     recorder.emit(CpuId(0), View::CallEntered { call, name, args });
     let (old, new) = (Perm::empty(), Perm::KERNEL_RW);
-    let change = LeafChange { count: 1, shift: 12, old_shift: 12, old, new };
+    let change = LeafChange::usual(1, 12, old, new);
     let (virt, phys) = (VirtAddr(0x6000), PhysAddr(0x9000));
     recorder.emit(CpuId(0), View::Leaf { virt, phys, change });
     let mut allowed = run();

@@ -1,7 +1,8 @@
 //! One field of a page-table entry, and what it means to the codec.
 //!
-//! Modelled: position, the levels and kinds of entry that have it, and its role. Not modelled: the
-//! meaning of memory-type values; software bits are listed so that every bit has an owner.
+//! Modelled: position, the levels and kinds of entry that have it, and its role; software bits are
+//! listed so that every bit has an owner. What values of memory types mean is in
+//! [`super::attributes`].
 
 use crate::cite::Cite;
 use crate::perm::Perm;
@@ -57,7 +58,7 @@ pub enum Role {
     Contiguous,
     /// Number of index bits of the next level (radix); must equal that level's.
     NextLevelBits,
-    /// Memory type, shareability, cacheability: kept, not interpreted.
+    /// Memory type, shareability, cacheability.
     MemoryType,
     /// Kept, not interpreted (protection keys, guarded page).
     Attribute,

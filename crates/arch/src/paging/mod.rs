@@ -10,10 +10,11 @@
 //!
 //! Not modelled: x86 32-bit paging and shadow-stack pages; arm64 permission overlays, stage 2,
 //! guarded pages; powerpc's partition-scoped (second) translation, AMR and IAMR keys other than
-//! key 0. Memory types stay raw bits.
+//! key 0, memory types of x86, of hashed and of 32-bit formats.
 
 mod access;
 mod arm64;
+mod attributes;
 mod codec;
 mod controls;
 mod fault;
@@ -34,6 +35,7 @@ use crate::isa::Arch;
 
 pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
 pub use arm64::{ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA};
+pub use attributes::{Attributes, GROUP_ROWS, GROUPS, GroupRow, MemoryType, arm64_group_shift};
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
 pub use fault::{Refusal, Refused, SYNDROME_ROWS, Syndrome, SyndromeRow, VECTOR_ROWS, VectorRow};

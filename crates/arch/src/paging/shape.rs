@@ -50,6 +50,7 @@ pub(super) struct Shape {
     pub(super) accessed: u64,
     pub(super) dirty: u64,
     pub(super) contiguous: u64,
+    pub(super) memory: u64,
     pub(super) next_level_bits: u64,
     /// Bits that are set in a valid entry, and those of which a valid entry has one at least.
     pub(super) valid: u64,
@@ -110,6 +111,7 @@ const EMPTY: Shape = Shape {
     accessed: 0,
     dirty: 0,
     contiguous: 0,
+    memory: 0,
     next_level_bits: 0,
     valid: 0,
     present: 0,
@@ -164,7 +166,8 @@ const fn shape(fields: &[Field], level: usize, leaf: bool) -> Shape {
             Role::GrantIfHardwareDirty(p) => {
                 s = with_right(s, mask, p, Sense::GrantIfHardwareDirty);
             }
-            Role::MemoryType | Role::Attribute | Role::Software | Role::Ignored => {}
+            Role::MemoryType => s.memory |= mask,
+            Role::Attribute | Role::Software | Role::Ignored => {}
         }
     }
     // What no field grants is granted by presence: reading where no bit grants it, and whatever

@@ -218,7 +218,16 @@ fn the_corrections_are_in_the_rows() {
     // C9 to C11: sizes and break-before-make.
     assert!(rule("x86.tlb.size-intel").unwrap().text.contains("set"));
     assert!(rule("arm64.bbm.frame").unwrap().text.contains("writable"));
-    assert!(holds("arm64.bbm.size-bbml2", Arch::Arm64, Features::ARM_BBML2_NOABORT));
+    for bbml2 in [Features::empty(), Features::ARM_BBML2_NOABORT] {
+        let tolerant = !bbml2.is_empty();
+        for change in ["size", "contiguous"] {
+            let [without, with] = ["", "-bbml2"].map(|end| format!("arm64.bbm.{change}{end}"));
+            assert_eq!(holds(&without, Arch::Arm64, bbml2), !tolerant, "{change}");
+            assert_eq!(holds(&with, Arch::Arm64, bbml2), tolerant, "{change}");
+        }
+        assert!(holds("arm64.bbm.memory-type", Arch::Arm64, bbml2));
+        assert!(holds("arm64.bbm.group", Arch::Arm64, bbml2));
+    }
     // C12: see cache::effective_idc. C13: local maintenance may be broadcast.
     let iallu = insn::by_name(Arch::Arm64, "ic iallu").unwrap();
     assert_eq!(iallu.effect, Effect::IcacheInvalidate(CacheScope::All, Reach::Local));

@@ -73,6 +73,8 @@ pub enum Change {
     UpperLevel,
     /// The contiguous bit.
     Contiguous,
+    /// One of the entries that translate together, and not the others.
+    Group,
 }
 
 /// A rule about translations.

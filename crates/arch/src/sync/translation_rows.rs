@@ -23,6 +23,12 @@ const ARM_BBM: Cite = Cite::read("Arm ARM DDI 0487 D8.17.1 RWHZWS, RDDMVT");
 const ARM_BBML: Cite =
     Cite::read("Arm ARM DDI 0487 D8.17.2 RKFLJB, RKHRBC; Linux 6.19 cpufeature.c");
 const ARM_CONT: Cite = Cite::read("Arm ARM DDI 0487 D8.7.1.1 RQTRPM, RNGLXZ, RJQQTC");
+const ARM_CONT_BBML: Cite =
+    Cite::read("Arm ARM DDI 0487 D8.17.2 RKHRBC, RFCPSG; Linux 6.18 arch/arm64/mm/mmu.c");
+const ARM_GROUP: Cite = Cite::read(
+    "Arm ARM DDI 0487 D8.7.1 RCBXXM, D8.7.1.1 RJQQTC; Linux 6.10 on arch/arm64/mm/contpte.c \
+     contpte_wrprotect_ptes()",
+);
 const ARM_PERM: Cite = Cite::deduced("Arm ARM DDI 0487 D8.17.1: permissions are not in RWHZWS");
 const PPC_SEQ: Cite = Cite::read("Linux 6.19 radix.h, radix_tlb.c, tlbflush.h (ISA 3.1B 6.10.1.2)");
 const PPC_TLBIEL: Cite =
@@ -362,12 +368,28 @@ pub const TRANSLATION_ROWS: &[TranslationRow] = &[
         ARM_BBM,
     ),
     arm(
-        When::ALWAYS,
+        When::without(Features::ARM_BBML2_NOABORT),
         "arm64.bbm.contiguous",
         BreakBeforeMake(Change::Contiguous),
         "Contiguous bits that differ within a group: any programmed value, a conflict abort, and \
          without FEAT_BBML1 or 2 a value that nobody programmed.",
         ARM_CONT,
+    ),
+    arm(
+        When::with(Features::ARM_BBML2_NOABORT),
+        "arm64.bbm.contiguous-bbml2",
+        Upgrade(Change::Contiguous),
+        "With FEAT_BBML1 the contiguous bit may change while valid, and with FEAT_BBML2 as these \
+         cores have it without a conflict abort: any programmed value.",
+        ARM_CONT_BBML,
+    ),
+    arm(
+        When::ALWAYS,
+        "arm64.bbm.group",
+        BreakBeforeMake(Change::Group),
+        "Entries of a group agree in frames, attributes and rights: where they do not, any of \
+         their values is used for each, for as long as they do not.",
+        ARM_GROUP,
     ),
     // powerpc, radix.
     TranslationRow {
@@ -468,6 +490,14 @@ pub const TRANSLATION_ROWS: &[TranslationRow] = &[
         BreakBeforeMake(Change::Frame),
         "A valid entry is made invalid and the invalidation completed before another frame or \
          other attributes are stored.",
+        PPC_SEQ,
+    ),
+    ppc(
+        When::with(Features::PPC_RADIX),
+        "powerpc.tlb.break-type",
+        BreakBeforeMake(Change::MemoryType),
+        "A valid entry is made invalid and the invalidation completed before other attributes are \
+         stored.",
         PPC_SEQ,
     ),
 ];

@@ -88,7 +88,7 @@ pub(crate) struct Stream {
 }
 
 fn leaf(virt: u64, phys: u64, old: Perm, new: Perm) -> View {
-    let change = LeafChange { count: 1, shift: 12, old_shift: 12, old, new };
+    let change = LeafChange::usual(1, 12, old, new);
     View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(phys), change }
 }
 

@@ -169,7 +169,7 @@ mod tests {
             let _ = checker.begin(&header);
             let mut power = Self { rec: Recorder::new(), checker };
             let (old, new) = (Perm::empty(), Perm::KERNEL_ROX);
-            let change = LeafChange { count: 16, shift: 12, old_shift: 12, old, new };
+            let change = LeafChange::usual(16, 12, old, new);
             power.emit(0, View::Leaf { virt: VirtAddr(CODE), phys: PhysAddr(FRAME), change });
             (0..3).for_each(|p| power.sync(p));
             power

@@ -119,12 +119,12 @@ impl Story {
         old: Perm,
         new: Perm,
     ) -> u64 {
-        let change = LeafChange { count: pages, shift: 12, old_shift: 12, old, new };
+        let change = LeafChange::usual(pages, 12, old, new);
         self.emit(cpu, View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(phys), change })
     }
 
     pub fn huge_leaf(&mut self, cpu: u16, virt: u64, phys: u64, shift: u8, count: u32, new: Perm) {
-        let change = LeafChange { count, shift, old_shift: shift, old: NONE, new };
+        let change = LeafChange::usual(count, shift, NONE, new);
         self.emit(cpu, View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(phys), change });
     }
 

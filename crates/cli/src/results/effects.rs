@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use textbed_arch::effect::{Reach, TlbScope};
+use textbed_arch::paging::MemoryType;
 use textbed_arch::{CpuId, Perm};
 use textbed_event::{LeafChange, View, WindowPurpose};
 
@@ -140,7 +141,7 @@ impl Effects {
 
 /// `1 page rw- to r--`, `direct map: 512 leaves of 2 MiB from one of 1 GiB`.
 fn page_line(pages: Pages, change: LeafChange) -> String {
-    let LeafChange { count, shift, old_shift, old, new } = change;
+    let LeafChange { count, shift, old_shift, old, new, attributes, was_contiguous } = change;
     let size = |shift: u8| match shift {
         shift @ 0..20 => format!("{} KiB", 1u64 << shift.saturating_sub(10)),
         shift @ 20..30 => format!("{} MiB", 1u64 << (shift - 20)),
@@ -160,5 +161,14 @@ fn page_line(pages: Pages, change: LeafChange) -> String {
         _ => format!("{} to {}", old.letters(), new.letters()),
     };
     let of = if pages == Pages::DirectMap { "direct map: " } else { "" };
-    format!("{of}{leaves} {what}")
+    let bit = match (was_contiguous, attributes.contiguous) {
+        (false, true) => ", contiguous",
+        (true, false) if new.contains(Perm::PRESENT) => ", no longer contiguous",
+        _ => "",
+    };
+    let memory = match attributes.memory {
+        MemoryType::WriteBack => String::new(),
+        other => format!(", {}", other.text()),
+    };
+    format!("{of}{leaves} {what}{bit}{memory}")
 }

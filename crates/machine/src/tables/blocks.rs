@@ -6,7 +6,7 @@
 //! flight), fetch blocks where loads and stores go by pages.
 
 use textbed_arch::hashed::Block;
-use textbed_arch::paging::Privilege;
+use textbed_arch::paging::{Attributes, Privilege};
 use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
 
 use super::Mapping;
@@ -43,7 +43,7 @@ impl Machine {
         for block in &data {
             for offset in (0..=block.mask).step_by(1 << BLOCK_SHIFT) {
                 let Some(m) = self.block_at(block.first.offset(offset)) else { continue };
-                runs.add(run_of(&Mapping { perm: Perm::empty(), ..m }, m.perm));
+                runs.add(run_of(&m.absent(), m.perm));
             }
         }
         self.changed(cpu, SpaceId::KERNEL, runs);
@@ -65,6 +65,7 @@ impl Machine {
             shift: BLOCK_SHIFT,
             perm: Perm::PRESENT | Perm::GLOBAL | grants,
             raw: 0,
+            attributes: Attributes::default(),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! each uniform run of leaves. It invalidates nothing. Not modelled: tables freed by unmapping, as
 //! kernels keep theirs.
 
-use textbed_arch::paging::{Controls, EncodeError, Entry};
+use textbed_arch::paging::{Attributes, Controls, EncodeError, Entry};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, LeafChange, OpId, View};
 
@@ -20,7 +20,8 @@ impl Runs {
     pub(super) fn add(&mut self, next: Run) {
         if let Some(last) = self.0.last_mut() {
             let (len, c, n) = (last.change.len(), &mut last.change, next.change);
-            let same = (c.shift, c.old_shift, c.old, c.new) == (n.shift, n.old_shift, n.old, n.new);
+            let same = LeafChange { count: n.count, ..*c } == n
+                && last.old_attributes == next.old_attributes;
             let follows = last.virt.wrapping_add(len) == next.virt
                 && last.phys.wrapping_add(len) == next.phys
                 && last.old_phys.wrapping_add(len) == next.old_phys;
@@ -34,9 +35,9 @@ impl Runs {
 }
 
 impl Machine {
-    /// Maps `len` bytes from `virt` to `phys` in leaves of `1 << leaf_shift` bytes. Tables are made
-    /// where they are missing; an empty table in the way of a larger leaf is unlinked, and waits
-    /// for [`Machine::free_tables`].
+    /// Maps `len` bytes from `virt` to `phys` in leaves of `1 << leaf_shift` bytes of usual memory.
+    /// Tables are made where they are missing; an empty table in the way of a larger leaf is
+    /// unlinked, and waits for [`Machine::free_tables`].
     ///
     /// # Errors
     /// See [`MapError`]; no leaf was made.
@@ -51,6 +52,23 @@ impl Machine {
         leaf_shift: u32,
         perm: Perm,
     ) -> Result<(), MapError> {
+        let as_usual = (perm, Attributes::default());
+        self.map_as(cpu, space, (virt, phys, len), leaf_shift, as_usual)
+    }
+
+    /// The same with a contiguous bit in each leaf, or memory of another type. Whether groups are
+    /// whole is the caller's business.
+    ///
+    /// # Errors
+    /// See [`MapError`]; no leaf was made.
+    pub fn map_as(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        (virt, phys, len): (VirtAddr, PhysAddr, u64),
+        leaf_shift: u32,
+        (perm, attributes): (Perm, Attributes),
+    ) -> Result<(), MapError> {
         let (owner, last) = self.range(Some(cpu), space, virt, len)?;
         let level = self.leaf_level(leaf_shift)?;
         for addr in [virt.0, phys.0, len] {
@@ -59,7 +77,7 @@ impl Machine {
             }
         }
         self.memory.check(phys, len).map_err(|_| MapError::OutsideMemory { phys })?;
-        let first = self.encode(level, phys, perm)?;
+        let first = self.encode(level, phys, perm, attributes)?;
         if let Some(f) = self.collect(owner, virt.0, last)?.first() {
             return Err(MapError::AlreadyMapped { virt: VirtAddr(f.virt.max(virt.0)) });
         }
@@ -98,8 +116,10 @@ impl Machine {
             let new = self.format.effective(VirtAddr(at), leaf, limits, &Controls::LINUX);
             let shift = leaf_shift as u8;
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let change = LeafChange { count, shift, old_shift: shift, old: Perm::empty(), new };
-            runs.add(Run { virt: at, phys: frame, old_phys: frame, change });
+            let usual = LeafChange::usual(count, shift, Perm::empty(), new);
+            let change = LeafChange { attributes, ..usual };
+            let old_attributes = Attributes::default();
+            runs.add(Run { virt: at, phys: frame, old_phys: frame, old_attributes, change });
             match end.checked_add(1) {
                 Some(next) if end < last => at = next,
                 _ => break,
@@ -121,11 +141,19 @@ impl Machine {
         }
     }
 
-    fn encode(&self, level: usize, phys: PhysAddr, perm: Perm) -> Result<u64, MapError> {
-        self.format.encode_leaf(level, phys, perm).map_err(|e| match e {
+    fn encode(
+        &self,
+        level: usize,
+        phys: PhysAddr,
+        perm: Perm,
+        attributes: Attributes,
+    ) -> Result<u64, MapError> {
+        let raw = self.format.encode_leaf(level, phys, perm).map_err(|e| match e {
             EncodeError::Address { phys, .. } => MapError::OutsideMemory { phys },
             _ => MapError::Permission { perm },
-        })
+        })?;
+        let raw = self.format.with_attributes(level, raw, attributes);
+        raw.ok_or(MapError::Attributes { attributes })
     }
 
     /// Makes the table of the last level for an address where nothing is mapped, with those above
@@ -220,11 +248,12 @@ impl Machine {
     ) -> Result<(), MapError> {
         let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
         self.fill_by_uppers(cpu, owner, found.iter().map(|f| f.virt));
+        self.fill_by_groups(cpu, owner, &found);
         let mut runs = Runs::default();
         for f in &found {
             let m = self.mapping(f);
             self.set_entry(f.entry, 0)?;
-            self.note(&mut runs, &m, m.phys, Perm::empty());
+            self.note(&mut runs, &m, &m.absent());
         }
         self.tree_changed(cpu, owner, runs);
         Ok(())
@@ -247,6 +276,7 @@ impl Machine {
         clear: Perm,
     ) -> Result<u64, MapError> {
         let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
+        self.fill_by_groups(cpu, owner, &found);
         let mut runs = Runs::default();
         let mut count = 0;
         for f in &found {
@@ -258,7 +288,7 @@ impl Machine {
             count += 1;
             self.set_entry(f.entry, raw)?;
             let after = self.mapping(&Found { raw, ..*f });
-            self.note(&mut runs, &m, after.phys, after.perm);
+            self.note(&mut runs, &m, &after);
         }
         self.tree_changed(cpu, owner, runs);
         Ok(count)
@@ -302,8 +332,8 @@ impl Machine {
         }
     }
 
-    /// Replaces one leaf by another of the same size in one store: what break-before-make forbids
-    /// on some architectures.
+    /// Replaces one leaf by another of the same size, of usual memory, in one store: what
+    /// break-before-make forbids on some architectures.
     ///
     /// # Errors
     /// No leaf of that size is there, or the new one cannot be.
@@ -316,34 +346,62 @@ impl Machine {
         leaf_shift: u32,
         perm: Perm,
     ) -> Result<(), MapError> {
+        let as_usual = (perm, Attributes::default());
+        self.replace_as(cpu, space, (virt, phys), leaf_shift, as_usual)
+    }
+
+    /// The same by a leaf with a contiguous bit, or memory of another type.
+    ///
+    /// # Errors
+    /// No leaf of that size is there, or the new one cannot be.
+    pub fn replace_as(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        (virt, phys): (VirtAddr, PhysAddr),
+        leaf_shift: u32,
+        (perm, attributes): (Perm, Attributes),
+    ) -> Result<(), MapError> {
         let level = self.leaf_level(leaf_shift)?;
         let (owner, found) = self.whole_leaves(cpu, space, virt, 1u64 << leaf_shift)?;
         self.memory.check(phys, 1 << leaf_shift).map_err(|_| MapError::OutsideMemory { phys })?;
-        let raw = self.encode(level, phys, perm)?;
+        let raw = self.encode(level, phys, perm, attributes)?;
         let [f] = found.as_slice() else { return Err(MapError::NotMapped { virt }) };
         if f.level != level {
             return Err(MapError::LeafSize { shift: leaf_shift });
         }
         let m = self.mapping(f);
         self.fill_by_uppers(cpu, owner, std::iter::once(f.virt));
+        self.fill_by_groups(cpu, owner, &found);
         self.set_entry(f.entry, raw)?;
         let after = self.mapping(&Found { raw, ..*f });
         let mut runs = Runs::default();
-        self.note(&mut runs, &m, after.phys, after.perm);
+        self.note(&mut runs, &m, &after);
         self.tree_changed(cpu, owner, runs);
         Ok(())
     }
 
     /// Adds the change of one leaf, unless nothing that counts changed.
-    pub(super) fn note(&self, runs: &mut Runs, before: &Mapping, phys: PhysAddr, new: Perm) {
-        let moved = phys != before.phys && !new.is_empty();
-        if before.perm == new && !moved {
+    pub(super) fn note(&self, runs: &mut Runs, before: &Mapping, after: &Mapping) {
+        let (gone, attributes) = (after.perm.is_empty(), after.attributes);
+        let same = after.phys == before.phys && attributes == before.attributes;
+        if before.perm == after.perm && (same || gone) {
             return;
         }
-        let shift = before.shift as u8;
-        let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
-        let phys = if new.is_empty() { before.phys } else { phys };
-        runs.add(Run { virt: before.virt.0, phys: phys.0, old_phys: before.phys.0, change });
+        let usual = LeafChange::usual(1, before.shift as u8, before.perm, after.perm);
+        let change = LeafChange {
+            attributes: if gone { Attributes::default() } else { attributes },
+            was_contiguous: before.attributes.contiguous && !before.perm.is_empty(),
+            ..usual
+        };
+        let phys = if gone { before.phys } else { after.phys };
+        runs.add(Run {
+            virt: before.virt.0,
+            phys: phys.0,
+            old_phys: before.phys.0,
+            old_attributes: before.attributes,
+            change,
+        });
     }
 
     /// Tells everybody about edits of a tree, if CPUs walk it.
@@ -362,7 +420,9 @@ impl Machine {
         self.perform_all(cpu);
         for run in runs.0 {
             let now = self.advance();
-            self.tlbs_notice(space, &run, Replaced { at: now, by: cpu });
+            let replaced = Replaced { at: now, by: cpu };
+            self.tlbs_notice(space, &run, replaced);
+            self.groups_changed(space, &run, replaced);
             let len = run.change.len();
             let to = run.change.new.executable().then_some(run.phys);
             if let Some(s) = self.spaces.get_mut(space.0 as usize) {

@@ -18,7 +18,7 @@ use textbed_arch::hashed::{
     Block, GROUP, HashEntry, HashError, HashFormat, HashMemory, HashRefusal, HashTable, Placed,
     Rights, Segment, Slot,
 };
-use textbed_arch::paging::Format;
+use textbed_arch::paging::{Attributes, Format};
 use textbed_arch::{CpuId, FRAME_BYTES, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, LeafChange, OpId};
 
@@ -174,8 +174,9 @@ impl Machine {
         let entry = format.decode_entry(slot.words, segment)?;
         // The kernel's segments are every process's.
         let perm = format.effective(&entry.rights, segment) | Perm::GLOBAL;
-        let (phys, shift) = (entry.frame, entry.shift);
-        Some(Mapping { virt: virt.align_down(shift), phys, shift, perm, raw: slot.words[1] })
+        let (phys, shift, raw) = (entry.frame, entry.shift, slot.words[1]);
+        let (virt, attributes) = (virt.align_down(shift), Attributes::default());
+        Some(Mapping { virt, phys, shift, perm, raw, attributes })
     }
 
     /// The translation that the hashed table gives now.
@@ -197,6 +198,7 @@ impl Machine {
             len: 1 << m.shift,
             phys: m.phys.0,
             shift: m.shift as u8,
+            attributes: m.attributes,
             perm: m.perm,
             tag: None,
             space,
@@ -327,7 +329,7 @@ impl Machine {
         }
         let Ok((segment, slot)) = self.hash_find(page) else { return Ok(placed) };
         if let Some(m) = self.hash_mapping(page, &segment, &slot) {
-            self.hash_changed(cpu, &Mapping { perm: Perm::empty(), ..m }, m.perm);
+            self.hash_changed(cpu, &m.absent(), m.perm);
         }
         self.hash_barriers(cpu, barriers.map_or(&[], |b| b.behind_new));
         Ok(placed)
@@ -406,7 +408,7 @@ impl Machine {
             self.hash_insert(at, &entry)?;
             let Ok((segment, slot)) = self.hash_find(at) else { continue };
             if let Some(m) = self.hash_mapping(at, &segment, &slot) {
-                runs.add(run_of(&Mapping { perm: Perm::empty(), ..m }, m.perm));
+                runs.add(run_of(&m.absent(), m.perm));
             }
         }
         self.changed(cpu, SpaceId::KERNEL, runs);
@@ -473,7 +475,7 @@ impl Machine {
 }
 
 pub(super) fn run_of(before: &Mapping, new: Perm) -> Run {
-    let shift = before.shift as u8;
-    let change = LeafChange { count: 1, shift, old_shift: shift, old: before.perm, new };
-    Run { virt: before.virt.0, phys: before.phys.0, old_phys: before.phys.0, change }
+    let change = LeafChange::usual(1, before.shift as u8, before.perm, new);
+    let (phys, old_attributes) = (before.phys.0, before.attributes);
+    Run { virt: before.virt.0, phys, old_phys: phys, old_attributes, change }
 }

@@ -58,7 +58,7 @@ impl Machine {
         let mut runs = Runs::default();
         for (found, before) in self.collect(owner, start.0, last)?.iter().zip(&old) {
             let now = self.mapping(found);
-            self.note(&mut runs, before, now.phys, now.perm);
+            self.note(&mut runs, before, &now);
         }
         self.tree_changed(cpu, owner, runs);
         Ok(())

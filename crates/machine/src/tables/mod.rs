@@ -1,20 +1,23 @@
 //! Page tables: bits in modelled memory, made, edited and read for every format alike.
 //!
-//! [`edit`] maps, unmaps and changes leaves, [`limits`] changes what entries of upper levels leave
-//! possible below, [`resize`] splits and collapses; what the tables say is read here. [`hashed`]
-//! has the table of entries that CPUs read instead of trees, where there is one, and [`blocks`]
-//! what goes before that. Not modelled: the hardware's accessed and dirty bits.
+//! [`edit`] maps, unmaps and changes leaves, [`groups`] has what the contiguous bit joins,
+//! [`limits`] changes what entries of upper levels leave possible below, [`resize`] splits and
+//! collapses; what the tables say is read here. [`hashed`] has the table of entries that CPUs read
+//! instead of trees, where there is one, and [`blocks`] what goes before that. Not modelled: the
+//! hardware's accessed and dirty bits.
 
 mod blocks;
 mod edit;
+mod groups;
 mod hashed;
 mod limits;
 mod resize;
 
-use textbed_arch::paging::{Controls, Entry};
+use textbed_arch::paging::{Attributes, Controls, Entry};
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::LeafChange;
 
+pub(crate) use groups::Groups;
 pub(crate) use hashed::Hashed;
 pub use hashed::{HashBarriers, HashSoftware, Made};
 
@@ -33,6 +36,15 @@ pub struct Mapping {
     pub perm: Perm,
     /// The entry.
     pub raw: u64,
+    /// Contiguous bit and memory type.
+    pub attributes: Attributes,
+}
+
+impl Mapping {
+    /// The same without any permission: what is there before it is mapped, or behind that.
+    pub(super) fn absent(self) -> Mapping {
+        Mapping { perm: Perm::empty(), ..self }
+    }
 }
 
 /// A part of a range of addresses.
@@ -67,6 +79,7 @@ pub(crate) struct Run {
     pub(crate) phys: u64,
     /// Before the change.
     pub(crate) old_phys: u64,
+    pub(crate) old_attributes: Attributes,
     pub(crate) change: LeafChange,
 }
 
@@ -187,10 +200,11 @@ impl Machine {
     pub(super) fn mapping(&self, f: &Found) -> Mapping {
         let shift = self.format.levels.get(f.level).map_or(0, |l| l.index_shift);
         let virt = VirtAddr(f.virt);
+        let attributes = self.format.attributes(f.level, f.raw);
         match self.format.decode(f.level, f.raw) {
             Entry::Leaf { phys, shift, perm, raw } => {
                 let perm = self.format.effective(virt, perm, f.limits, &Controls::LINUX);
-                Mapping { virt, phys, shift, perm, raw }
+                Mapping { virt, phys, shift, perm, raw, attributes }
             }
             // Not valid: where it would lead if it were.
             _ => {
@@ -199,7 +213,7 @@ impl Machine {
                     Entry::Leaf { phys, .. } => phys,
                     _ => PhysAddr(0),
                 };
-                Mapping { virt, phys, shift, perm: Perm::empty(), raw: f.raw }
+                Mapping { virt, phys, shift, perm: Perm::empty(), raw: f.raw, attributes }
             }
         }
     }

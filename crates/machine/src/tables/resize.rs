@@ -5,7 +5,7 @@
 //! it until they are told. Not modelled here: break-before-make and the flush between, which are
 //! the caller's sequence of edits and invalidations.
 
-use textbed_arch::paging::{Controls, Entry};
+use textbed_arch::paging::{Attributes, Controls, Entry};
 use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, LeafChange, OpId, View};
 
@@ -20,6 +20,20 @@ impl Machine {
     /// # Errors
     /// Nothing is mapped there, or the leaf is of the smallest size.
     pub fn split(&mut self, cpu: CpuId, space: SpaceId, virt: VirtAddr) -> Result<(), MapError> {
+        self.split_as(cpu, space, virt, false)
+    }
+
+    /// The same, by leaves with contiguous bits or without.
+    ///
+    /// # Errors
+    /// As there, or these leaves have no such bit.
+    pub fn split_as(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        virt: VirtAddr,
+        contiguous: bool,
+    ) -> Result<(), MapError> {
         let (owner, last) = self.range(Some(cpu), space, virt, 1)?;
         let found = self.collect(owner, virt.0, last)?;
         let Some(f) = found.first().copied() else { return Err(MapError::NotMapped { virt }) };
@@ -28,9 +42,12 @@ impl Machine {
         let below = f.level + 1;
         let Some(l) = self.format.levels.get(below).copied() else { return Err(none) };
         let mut bytes = Vec::with_capacity(l.table_bytes() as usize);
+        let attributes = Attributes { contiguous, ..m.attributes };
         for n in 0..l.entries() {
             let part = self.format.leaf_at_level(f.raw, f.level, below, n);
             let part = part.map_err(|_| none.clone())?;
+            let part = self.format.with_attributes(below, part, attributes);
+            let part = part.ok_or(MapError::Attributes { attributes })?;
             let entry = self.format.entry_to_bytes(part);
             bytes.extend_from_slice(self.format.stored(&entry));
         }
@@ -46,8 +63,11 @@ impl Machine {
             old_shift: m.shift as u8,
             old: m.perm,
             new,
+            attributes,
+            was_contiguous: m.attributes.contiguous,
         };
-        let run = Run { virt: m.virt.0, phys: m.phys.0, old_phys: m.phys.0, change };
+        let (phys, old_attributes) = (m.phys.0, m.attributes);
+        let run = Run { virt: m.virt.0, phys, old_phys: phys, old_attributes, change };
         self.changed(cpu, owner, Runs(vec![run]));
         Ok(())
     }
@@ -111,8 +131,14 @@ impl Machine {
         let after = self.collect(owner, start.0, start.0)?;
         let new = after.first().map_or(Perm::empty(), |f| self.mapping(f).perm);
         let (shift, old_shift) = (up.index_shift as u8, m.shift as u8);
-        let change = LeafChange { count: 1, shift, old_shift, old, new };
-        let run = Run { virt: start.0, phys: first.phys.0, old_phys: first.phys.0, change };
+        let change = LeafChange {
+            attributes: Attributes { contiguous: false, ..first.attributes },
+            was_contiguous: first.attributes.contiguous,
+            old_shift,
+            ..LeafChange::usual(1, shift, old, new)
+        };
+        let (phys, old_attributes) = (first.phys.0, first.attributes);
+        let run = Run { virt: start.0, phys, old_phys: phys, old_attributes, change };
         // First that the table is out: up to then the stream has told of the leaves that it holds.
         self.unlinked(cpu, owner, table, f.level, (start, up.span_bytes()));
         self.changed(cpu, owner, Runs(vec![run]));

@@ -99,7 +99,7 @@ impl Lower<'_> {
         let mut done = 0u64;
         while done < leaves {
             let count = u32::try_from(leaves - done).unwrap_or(u32::MAX);
-            let change = LeafChange { count, shift, old_shift, old: c.old, new: c.new };
+            let change = LeafChange { old_shift, ..LeafChange::usual(count, shift, c.old, c.new) };
             let virt = VirtAddr(c.virt).offset(done << shift);
             let phys =
                 PhysAddr(if c.phys.is_some() { phys.wrapping_add(done << shift) } else { 0 });

@@ -254,7 +254,7 @@ impl Lower<'_> {
         }
         self.promises.text.insert(page);
         let new = Perm::PRESENT | Perm::READ | Perm::EXEC;
-        let change = LeafChange { count: 1, shift, old_shift: shift, old: Perm::empty(), new };
+        let change = LeafChange::usual(1, shift, Perm::empty(), new);
         let view = View::Leaf { virt: VirtAddr(virt), phys: PhysAddr(0), change };
         self.emit_flagged(view, Provenance::Modelled, Flags::PHYS_UNKNOWN);
     }
@@ -266,7 +266,7 @@ impl Lower<'_> {
         pages.sort_unstable();
         for page in pages {
             let old = Perm::PRESENT | Perm::READ | Perm::EXEC;
-            let change = LeafChange { count: 1, shift, old_shift: shift, old, new: Perm::empty() };
+            let change = LeafChange::usual(1, shift, old, Perm::empty());
             let view = View::Leaf { virt: VirtAddr(page << shift), phys: PhysAddr(0), change };
             self.emit_flagged(view, Provenance::Modelled, Flags::PHYS_UNKNOWN);
         }
