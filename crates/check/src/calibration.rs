@@ -156,6 +156,28 @@ pub const CALIBRATION: &[CalibrationRow] = &[
         Proof::Near("scenarios/rules/break-before-make/bad.tb"),
     ),
     row(
+        "contiguous bits that go one by one before a page changes, on CPUs that raise no conflict",
+        ARM64,
+        "all entries say the same until none has the bit: any programmed value is the right one",
+        Cite::read(
+            "Arm ARM DDI 0487 D8.7.1.1 RNGLXZ, D8.17.2 RKHRBC; Linux 6.18.2 arch/arm64/mm/mmu.c \
+             split_contpte()",
+        ),
+        Shown::Scenario("scenarios/calibration/contiguous-bits-first.tb"),
+        Proof::Near("scenarios/bugs/W17-contiguous-in-place/bad.tb"),
+    ),
+    row(
+        "rights of contiguous entries that differ until they are flushed for",
+        ARM64,
+        "what a CPU holds of a group goes with the flush, and then its entries agree",
+        Cite::read("Linux 6.10 on arch/arm64/mm/contpte.c contpte_wrprotect_ptes()"),
+        Shown::Test(
+            "crates/check/tests/groups.rs",
+            "rights_may_differ_until_an_address_of_the_group_is_invalidated",
+        ),
+        Proof::Near("scenarios/bugs/W17-contiguous-in-place/bad.tb"),
+    ),
+    row(
         "an invalidation of a CPU that was told by an interrupt of another's change",
         POWER,
         "its own ptesync orders what came before the interrupt for its own walks",

@@ -57,6 +57,7 @@ impl Checker {
             };
         };
         live.finish_entries();
+        live.finish_groups();
         let windows = live.finish_windows();
         let mut notes = notes(&live);
         if self.invalid > 0 {

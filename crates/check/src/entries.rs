@@ -33,7 +33,8 @@ impl Live {
             self.watch.unmade(space, span);
             let checkable = self.checkable(RuleId::LiveMappingHole);
             for (part, m) in before.iter().filter(|_| checkable) {
-                let old = Answer { phys: m.phys, perm: m.perm, shift: m.shift };
+                let (shift, attributes) = (m.shift, m.attributes);
+                let old = Answer { phys: m.phys, perm: m.perm, shift, attributes };
                 self.watch.broke(space, *part, old, *mark);
             }
             return;
@@ -77,10 +78,12 @@ impl Live {
             phys: base.wrapping_add(at - span.first),
             perm: change.new,
             shift: change.shift,
+            attributes: change.attributes,
         };
         let mut found: Option<(Span, breaks::Unbroken)> = None;
         for (part, m) in before {
-            let old = Answer { phys: m.phys, perm: m.perm, shift: change.old_shift };
+            let (shift, attributes) = (change.old_shift, m.attributes);
+            let old = Answer { phys: m.phys, perm: m.perm, shift, attributes };
             if let Some((row, which, sure)) = needs_break(arch, features, old, new_at(part.first)) {
                 let granted = m.perm.letters();
                 let (old, held) = (m.since, 0);
@@ -96,7 +99,8 @@ impl Live {
                     continue;
                 }
                 for o in olds.0.iter().filter(|o| o.cpus & holding != 0) {
-                    let old = Answer { phys: o.phys, perm: o.perm, shift: o.shift };
+                    let (shift, attributes) = (o.shift, o.attributes);
+                    let old = Answer { phys: o.phys, perm: o.perm, shift, attributes };
                     let Some((row, which, sure)) =
                         needs_break(arch, features, old, new_at(part.first))
                     else {

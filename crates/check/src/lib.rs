@@ -22,6 +22,7 @@ mod fetch;
 pub mod finding;
 mod fingerprint;
 mod frames;
+mod groups;
 mod joining;
 mod live;
 mod mappings;

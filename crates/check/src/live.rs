@@ -14,6 +14,7 @@ use crate::coverage::{Occasions, kinds_of, lacking};
 use crate::fetch::Fetches;
 use crate::finding::{Confidence, Finding, Site};
 use crate::frames::Frames;
+use crate::groups::Groups;
 use crate::mark::Mark;
 use crate::memory::BecameExec;
 use crate::operation::can_miss;
@@ -116,6 +117,7 @@ pub(crate) struct Live {
     pub(crate) told: Told,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
     pub(crate) watch: Watch,
+    pub(crate) groups: Groups,
     /// Ranges whose invalidation came before their change was visible, by the outermost call.
     pub(crate) early: Vec<(CallRef, SpaceId, Span)>,
     pub(crate) frames: Frames,
@@ -161,6 +163,7 @@ impl Live {
             told: Told::default(),
             issued: FxHashMap::default(),
             watch: Watch::default(),
+            groups: Groups::default(),
             early: Vec::new(),
             frames: Frames::default(),
             patching: Patching::default(),

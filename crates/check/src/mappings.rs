@@ -1,5 +1,6 @@
 //! Events about translations: leaves, address spaces, invalidations, barriers that complete them.
 
+use textbed_arch::paging::Attributes;
 use textbed_arch::sync::translation::walks_in_order;
 use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
@@ -56,6 +57,7 @@ impl Live {
                 phys: base,
                 perm: change.old,
                 shift: change.old_shift,
+                attributes: Attributes { contiguous: change.was_contiguous, ..change.attributes },
                 since: mark,
                 exec_since: 0,
             };
@@ -63,6 +65,7 @@ impl Live {
         }
         let present = change.new.contains(textbed_arch::Perm::PRESENT);
         self.watch_entries(now, (space, span), base, &before, change, &mark);
+        self.groups_change((space, span), base, &before, change, &mark);
         for (part, old) in &before {
             let at = base.wrapping_add(part.first - span.first);
             let moved = !present || old.phys != at;
@@ -90,6 +93,7 @@ impl Live {
                 phys: base,
                 perm: change.new,
                 shift: change.shift,
+                attributes: change.attributes,
                 since: mark,
                 exec_since: now.seq(),
             };
@@ -98,6 +102,7 @@ impl Live {
         } else {
             self.tables.set(space, span, None);
         }
+        self.groups_changed(now, (space, span), change, &mark);
         if change.new.executable() {
             let fresh = before.iter().all(|(_, old)| !old.perm.executable());
             let outer = self.calls.outermost(mark.cause);
@@ -142,7 +147,7 @@ impl Live {
 
     /// The tables no longer give an answer that CPUs may hold.
     /// `way` is what led there, if that went and not the leaf.
-    fn answer_is_old(
+    pub(crate) fn answer_is_old(
         &mut self,
         space: SpaceId,
         span: Span,
@@ -158,6 +163,7 @@ impl Live {
             phys: old.phys,
             perm: old.perm,
             shift,
+            attributes: old.attributes,
             cpus: self.cpus.holding(space),
             unwalkable_at: self.visible_from(mark),
             made_at: old.since.seq,
@@ -323,7 +329,8 @@ impl Live {
             Reach::Broadcast => u64::MAX,
         };
         let mark = self.mark(now);
-        let everything = asked.target.span.is_none();
+        let target = asked.target;
+        let everything = target.span.is_none();
         let flush = Flush { asked, cpus, own, leaves, every_upper };
         let (calls, told) = (&self.calls, &self.told);
         let amid = |change: &Mark| {
@@ -335,6 +342,9 @@ impl Live {
         let around = calls.outermost(mark.cause);
         let (frames, early) = self.stale.close(&flush, (&mark, around), amid);
         self.early.extend(early);
+        if let Some(span) = target.span {
+            self.groups_flushed(target.space, span);
+        }
         self.review_all(now, frames);
     }
 

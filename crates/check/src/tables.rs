@@ -1,13 +1,14 @@
 //! What the page tables say now: by address space, and by frame (who maps it).
 //!
-//! Modelled: leaves as ranges with physical address and effective permission. Where the source does
-//! not know physical addresses, a mapping stands for itself: its "frame" is a number above
-//! [`UNKNOWN_PHYS`] made of its virtual address, so that only rules about one mapping see it.
-//! Not modelled: upper levels, memory types.
+//! Modelled: leaves as ranges with physical address, effective permission and attributes. Where the
+//! source does not know physical addresses, a mapping stands for itself: its "frame" is a number
+//! above [`UNKNOWN_PHYS`] made of its virtual address, so that only rules about one mapping see it.
+//! Not modelled: upper levels.
 
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
+use textbed_arch::paging::Attributes;
 use textbed_arch::{Perm, SpaceId};
 
 use crate::mark::Mark;
@@ -24,6 +25,7 @@ pub(crate) struct Mapping {
     pub(crate) perm: Perm,
     /// `log2` of the leaf size.
     pub(crate) shift: u8,
+    pub(crate) attributes: Attributes,
     /// The event that made it what it is.
     pub(crate) since: Mark,
     /// Number of the event since which it is executable without a break, for an executable one.
@@ -36,7 +38,7 @@ impl Piece for Mapping {
     }
     fn goes_on_as(&self, len: u64, next: &Self) -> bool {
         self.phys.wrapping_add(len) == next.phys
-            && (self.perm, self.shift) == (next.perm, next.shift)
+            && (self.perm, self.shift, self.attributes) == (next.perm, next.shift, next.attributes)
             && self.since.same_call(&next.since)
             && self.exec_since == next.exec_since
     }

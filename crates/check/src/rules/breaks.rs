@@ -1,10 +1,11 @@
 //! break-before-make, missing-pte-order, live-mapping-hole.
 
-use textbed_arch::sync::translation::{Change, TranslationRow};
+use textbed_arch::sync::translation::{Change, TranslationRow, changes};
 use textbed_arch::{Arch, SpaceId, VirtAddr};
 
 use crate::book::Draft;
 use crate::finding::{Blame, Window};
+use crate::groups::{Differs, Disagreement};
 use crate::live::Live;
 use crate::mark::Mark;
 use crate::operation::Operation;
@@ -86,6 +87,64 @@ pub(crate) fn break_before_make(live: &mut Live, span: Span, u: &Unbroken, mark:
     draft.notes.push(format!("{}: {}", u.row.rule.id, u.row.rule.text));
     draft.help =
         Some(format!("make the entry invalid, then `{flush}`, and only then store the new entry"));
+    live.report(draft);
+}
+
+/// Entries that a CPU may hold as one translation do not agree.
+pub(crate) fn group_disagrees(live: &mut Live, found: &Disagreement, mark: &Mark) {
+    let (group, joined) = (found.group, found.joined);
+    let entries = group.len() >> found.shift.min(63);
+    let at = live.address(found.at);
+    let other = found.other;
+    let letters = other.map_or("---", |m| m.perm.letters());
+    let what = match (found.differs, other) {
+        (Differs::Bit, _) => format!("the one at {at} has not the contiguous bit"),
+        (Differs::Frame, _) => format!("the frame at {at} is not where that of the others goes on"),
+        (Differs::Type, m) => {
+            let memory = m.map_or("", |m| m.attributes.memory.text());
+            format!("the one at {at} is of {memory}")
+        }
+        (Differs::Rights, _) => {
+            format!("the one at {at} grants {letters} where another grants {}", {
+                joined.perm.letters()
+            })
+        }
+        (Differs::Validity, _) => format!("the one at {at} is not valid"),
+    };
+    let start = live.address(group.first);
+    let message = format!(
+        "{entries} entries from {start} on translate together by the contiguous bit, and {what}"
+    );
+    let site = live.site(&mark.about(found.at), "the entry is changed here");
+    let mut draft = Draft::new(RuleId::BreakBeforeMake, Operation::Break, message, site);
+    draft.because =
+        Some(live.site(&joined.since, "one with the contiguous bit became what it is here"));
+    draft.sure = mark.sure && joined.since.sure && found.differs != Differs::Validity;
+    let flush = words::tlb_flush(live.arch());
+    draft
+        .missing
+        .push(format!("{entries} invalid entries, then {flush} for each, before new ones"));
+    let features = live.header.features;
+    let of = |change| changes(live.arch(), features, change).next();
+    let bit = (found.differs == Differs::Bit).then(|| of(Change::Contiguous)).flatten();
+    let row = bit.or_else(|| of(Change::Group));
+    if let Some(row) = row {
+        draft.cites.push(row.rule.cite);
+        draft.notes.push(format!("{}: {}", row.rule.id, row.rule.text));
+    }
+    if found.differs == Differs::Validity {
+        draft.notes.push(
+            "that one of them is invalid is no misprogramming by itself, and keeps no CPU from \
+             holding the group whole"
+                .to_owned(),
+        );
+    }
+    let (virt, granted) = (VirtAddr(found.at), joined.perm.letters());
+    draft.window = Window::Translation { cpu: mark.cpu, virt, granted, tables: letters };
+    draft.help = Some(format!(
+        "make all {entries} entries invalid, `{flush}` for each, and only then store the new ones; \
+         or take the contiguous bit from all of them so before one changes"
+    ));
     live.report(draft);
 }
 

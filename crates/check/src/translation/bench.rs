@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use textbed_arch::paging::Attributes;
 use textbed_arch::sync::translation::{Change, TlbAction, changes};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{MemOrder, Sink, View};
@@ -20,11 +21,19 @@ pub(super) const CPUS: u16 = 3;
 pub(super) const PAGES: u64 = 4;
 pub(super) const LARGE: u64 = PAGES - 1;
 const PAGE: u64 = 4096;
+/// Halves of a group of pages that translate together (arm64).
+pub(super) const HALVES: [u64; 2] = [PAGES, PAGES + 1];
+const HALF: u64 = 8 * PAGE;
+/// Where they stand: below no entry of an upper level that leads to the others.
+const APART: u64 = 1 << 30;
 /// Bytes of the large range, and where the page that is asked for stands in it.
 const RANGE: u64 = 512 * PAGE;
 const WITHIN: u64 = 7 * PAGE;
-/// Bytes at which frames begin: one for each page but the last, and two for that.
-const FRAMES: u64 = 5;
+/// Bytes at which frames begin: one for each page but the last, two for that, and two for each
+/// half.
+const FRAMES: u64 = 9;
+/// The first of those for halves.
+const OF_HALVES: u64 = 5;
 const KERNEL: SpaceId = SpaceId::KERNEL;
 
 /// One step of a program.
@@ -46,6 +55,11 @@ pub(super) enum Step {
     },
     /// Makes one leaf of the large range.
     Collapse,
+    /// Gives what is mapped of the group the contiguous bit, or takes it away.
+    Join {
+        page: u64,
+        contiguous: bool,
+    },
     /// Takes the right to store away from all below the entry of a level that leads to a page, or
     /// gives it back.
     Limit {
@@ -131,12 +145,14 @@ impl Bench {
         let mut machine = Machine::new(config, Box::new(policy)).unwrap();
         let small = machine.alloc_frames(CpuId(0), LARGE, 12, true).unwrap().addr().0;
         let large = machine.alloc_frames(CpuId(0), 2 * RANGE / PAGE, 21, false).unwrap().addr().0;
+        let halves = machine.alloc_frames(CpuId(0), 4 * HALF / PAGE, 16, false).unwrap().addr().0;
         let mut frames = [0; FRAMES as usize];
         for (n, at) in frames.iter_mut().enumerate() {
             let n = n as u64;
             *at = match n.checked_sub(LARGE) {
                 None => small + n * PAGE,
-                Some(n) => large + n * RANGE + WITHIN,
+                Some(n) if n < OF_HALVES - LARGE => large + n * RANGE + WITHIN,
+                Some(_) => halves + (n - OF_HALVES) * HALF + PAGE,
             };
             machine.load_image(PhysAddr(*at), &[n as u8 + 1]).unwrap();
         }
@@ -159,12 +175,22 @@ impl Bench {
 
     /// An address of a page, where it is loaded from.
     fn virt(&self, page: u64) -> VirtAddr {
-        if page == LARGE { self.base.offset(RANGE + WITHIN) } else { self.base.offset(page * PAGE) }
+        match page {
+            LARGE => self.base.offset(RANGE + WITHIN),
+            page if HALVES.contains(&page) => self.range(page).0.offset(PAGE),
+            page => self.base.offset(page * PAGE),
+        }
     }
 
     /// What is mapped, unmapped and protected for it: first address and bytes.
     fn range(&self, page: u64) -> (VirtAddr, u64) {
-        if page == LARGE { (self.base.offset(RANGE), RANGE) } else { (self.virt(page), PAGE) }
+        match page {
+            LARGE => (self.base.offset(RANGE), RANGE),
+            page if HALVES.contains(&page) => {
+                (self.base.offset(APART + (page - HALVES[0]) * HALF), HALF)
+            }
+            page => (self.virt(page), PAGE),
+        }
     }
 
     /// The checker hears of what happened.
@@ -211,6 +237,7 @@ impl Bench {
                 | Step::Protect { .. }
                 | Step::Limit { .. }
                 | Step::Collapse
+                | Step::Join { .. }
         );
         let flushes = matches!(step, Step::Flush { .. });
         if changes && others(&self.unseen) || flushes && others(&self.untold) {
@@ -222,19 +249,30 @@ impl Bench {
         match step {
             Step::Map { page, frame, writable } => {
                 let (at, len) = self.range(page);
+                let half = page.checked_sub(HALVES[0]);
                 let phys = match page {
+                    _ if let Some(half) = half => {
+                        self.frames[(OF_HALVES + 2 * (frame % 2) + half) as usize] - PAGE
+                    }
                     LARGE => self.frames[(LARGE + frame % 2) as usize] - WITHIN,
                     _ => self.frames[frame as usize],
                 };
                 let perm = if writable { Perm::KERNEL_RW } else { Perm::KERNEL_RO };
                 // Over an open answer on a table's own entry no conflict is asked for here.
                 if self.now(page).is_none() && self.nobody_holds(page) && !self.limited(page) {
-                    self.machine.map(cpu, KERNEL, at, PhysAddr(phys), len, 12, perm).unwrap();
+                    let to = (at, PhysAddr(phys), len);
+                    let contiguous = half.is_some() && arch == Arch::Arm64;
+                    let attributes = Attributes { contiguous, ..Attributes::default() };
+                    self.machine.map_as(cpu, KERNEL, to, 12, (perm, attributes)).unwrap();
                 }
             }
             Step::Unmap { page } => {
                 let (at, len) = self.range(page);
                 let _ = self.machine.unmap(cpu, KERNEL, at, len);
+            }
+            Step::Join { page, contiguous } => {
+                let (at, len) = self.range(page);
+                let _ = self.machine.set_contiguous(cpu, KERNEL, at, len, contiguous);
             }
             Step::Collapse => {
                 if self.collapses {
@@ -373,8 +411,15 @@ impl Bench {
         outcomes
     }
 
+    /// What a CPU finds by the tables: the page's own entry, and those that translate with it.
+    fn answers(&self, page: u64) -> Vec<(u64, Perm)> {
+        let live = self.checker.live.as_ref().unwrap();
+        let by_group = live.group_answers(KERNEL, self.virt(page).0);
+        self.now(page).into_iter().chain(by_group).collect()
+    }
+
     fn load(&mut self, cpu: CpuId, page: u64) {
-        let (open, now, at) = (self.open(cpu, page), self.now(page), self.virt(page));
+        let (open, now, at) = (self.open(cpu, page), self.answers(page), self.virt(page));
         let loaded = self.each_way(|machine| {
             let mut byte = [0];
             machine.load(cpu, at, &mut byte).ok().map(|()| byte[0])
@@ -389,7 +434,7 @@ impl Bench {
     }
 
     fn store(&mut self, cpu: CpuId, page: u64) {
-        let (open, now) = (self.open(cpu, page), self.now(page));
+        let (open, now) = (self.open(cpu, page), self.answers(page));
         let at = self.virt(page).offset(64);
         let store = |machine: &mut Machine| machine.store(cpu, at, &[1], MemOrder::Plain).is_ok();
         let stored = self.each_way(store).contains(&true);

@@ -30,7 +30,7 @@ pub(crate) mod ways;
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
+use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope, paging::Attributes};
 use textbed_event::{CallRef, View};
 
 use crate::mark::Mark;
@@ -45,6 +45,7 @@ pub(crate) struct Old {
     pub(crate) perm: Perm,
     /// `log2` of the leaf: an invalidation anywhere in it drops all of it.
     pub(crate) shift: u8,
+    pub(crate) attributes: Attributes,
     /// CPUs that may hold it.
     pub(crate) cpus: u64,
     /// Number of the event from which on no new walk can find it; MAX = not yet.
@@ -101,6 +102,7 @@ impl Piece for Olds {
             && self.0.iter().zip(&next.0).all(|(a, b)| {
                 a.phys.wrapping_add(len) == b.phys
                     && (a.perm, a.shift, a.cpus, a.way) == (b.perm, b.shift, b.cpus, b.way)
+                    && a.attributes == b.attributes
                     && a.unwalkable_at == b.unwalkable_at
                     && a.since.same_call(&b.since)
             })

@@ -12,6 +12,9 @@
 //! as it is: CPUs go on through it as long as they hold the entry above. Entries of both levels
 //! above the last lose the right to store and get it back; by one as it was the right is there.
 //!
+//! On arm64 two runs of pages make a group that translates together: mapped, unmapped, protected
+//! and given the contiguous bit each by itself, so that one is found by the other's entries.
+//!
 //! Not generated: new leaves, and rights of leaves, below an entry that a CPU holds with more
 //! rights; rights given back above an entry that a CPU holds; flushes of one CPU before it knows of
 //! a change of another and of its barrier (whether the change came first is open then; the checker
@@ -21,18 +24,21 @@
 use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features};
 
-use super::bench::{Bench, CPUS, LARGE, PAGES, Start, Step, full};
+use super::bench::{Bench, CPUS, HALVES, LARGE, PAGES, Start, Step, full};
 
 /// A step of a CPU, and whether barriers stand behind it that complete everything.
 type Move = (u16, Step, bool);
 
 fn step() -> impl Strategy<Value = Move> {
-    let page = || 0..PAGES;
+    let (upper, half) = (|| 0..PAGES, || HALVES[0]..=HALVES[1]);
+    let page = || prop_oneof![2 => 0..PAGES, 1 => HALVES[0]..=HALVES[1]];
     let one = prop_oneof![
         4 => (page(), 0..PAGES - 1, any::<bool>())
             .prop_map(|(page, frame, writable)| Step::Map { page, frame, writable }),
         1 => Just(Step::Collapse),
-        2 => (1..=2_usize, page(), any::<bool>())
+        1 => (half(), any::<bool>())
+            .prop_map(|(page, contiguous)| Step::Join { page, contiguous }),
+        2 => (1..=2_usize, upper(), any::<bool>())
             .prop_map(|(level, page, writable)| Step::Limit { level, page, writable }),
         3 => page().prop_map(|page| Step::Unmap { page }),
         3 => (page(), any::<bool>()).prop_map(|(page, writable)| Step::Protect { page, writable }),

@@ -10,11 +10,11 @@
 //!
 //! What is mapped outside of calls is taken as set up, and is not fresh. Not modelled: stores to
 //! tables that the source reports late; the context synchronisation that a *remote* CPU needs
-//! before it fetches through a new entry; FEAT_ETS2 (a DSB is asked for in any case); changes of
-//! memory type and of the contiguous bit, which events do not carry.
+//! before it fetches through a new entry; FEAT_ETS2 (a DSB is asked for in any case).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use textbed_arch::paging::Attributes;
 use textbed_arch::sync::translation::{Change, TlbAction, TranslationRow, changes};
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, effect::Barrier};
 
@@ -70,6 +70,7 @@ pub(crate) struct Answer {
     pub(crate) phys: u64,
     pub(crate) perm: Perm,
     pub(crate) shift: u8,
+    pub(crate) attributes: Attributes,
 }
 
 /// The row that forbids changing `old` into `new` without a break, and which change it forbids;
@@ -97,8 +98,11 @@ pub(crate) fn needs_break(
     let size = resized.then(|| found(Change::Size, true)).flatten();
     // A split or collapse that says the same is what kernels do on x86, and no text forbids it.
     let upper = (resized && other).then(|| found(Change::UpperLevel, true)).flatten();
+    let (was, is) = (old.attributes, new.attributes);
+    let typed = (was.memory != is.memory).then(|| found(Change::MemoryType, true)).flatten();
+    let joined = (was.contiguous != is.contiguous).then(|| found(Change::Contiguous, true));
     let tagged = global.then(|| found(Change::Global, true)).flatten();
-    frame.or(size).or(upper).or(tagged)
+    frame.or(size).or(upper).or(typed).or(joined.flatten()).or(tagged)
 }
 
 /// What is watched.

@@ -172,7 +172,7 @@ impl HeldWays {
 
 #[cfg(test)]
 mod tests {
-    use textbed_arch::{Perm, effect::Reach};
+    use textbed_arch::{Perm, effect::Reach, paging::Attributes};
     use textbed_event::CallRef;
 
     use super::super::complete::Asked;
@@ -202,6 +202,7 @@ mod tests {
             phys: page.first,
             perm: Perm::KERNEL_RO,
             shift: 12,
+            attributes: Attributes::default(),
             cpus: 0b11,
             unwalkable_at,
             made_at: 1,
