@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use textbed_arch::cache::CacheGeometry;
 use textbed_arch::hashed::HPT_3_0;
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_arch::paging::Attributes;
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Perm, Pfn, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::WindowPurpose;
 use textbed_machine::{CpuMask, DataOrder, InstructionCache, Machine, MachineConfig, Policy};
 
@@ -261,9 +262,41 @@ impl Kernel {
             while at < end {
                 let (shift, len) = self.direct_leaf(at, end, start == image);
                 let virt = self.layout.direct_map.start.offset(at);
-                let phys = textbed_arch::PhysAddr(at);
-                self.machine.map(cpu, SpaceId::KERNEL, virt, phys, len, shift, perm)?;
+                self.map_leaves(cpu, virt, at, (len, shift), perm, start == image)?;
                 at += len;
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps leaves of one size in the direct map; on arm64 whole groups of small pages and of PMD
+    /// leaves by the contiguous bit, but for the image's alias, which is remapped, and where all
+    /// is made of pages (`alloc_init_cont_pte`, `alloc_init_cont_pmd`, NO_CONT_MAPPINGS).
+    fn map_leaves(
+        &mut self,
+        cpu: CpuId,
+        virt: VirtAddr,
+        phys: u64,
+        (len, shift): (u64, u32),
+        perm: Perm,
+        image: bool,
+    ) -> Result<(), Stop> {
+        let format = self.machine.format();
+        let grouped = self.arch == Arch::Arm64
+            && !image
+            && !self.arm64_by_pages()
+            && shift <= self.pages.pmd_shift();
+        let group = 1 << format.group_shift_of(shift).filter(|_| grouped).unwrap_or(shift);
+        let end = phys + len;
+        let from = phys.next_multiple_of(group).min(end);
+        let to = (end & !(group - 1)).max(from);
+        for (part, until, contiguous) in
+            [(phys, from, false), (from, to, grouped), (to, end, false)]
+        {
+            if until > part {
+                let what = (virt.offset(part - phys), PhysAddr(part), until - part);
+                let attributes = Attributes { contiguous, ..Attributes::default() };
+                self.machine.map_as(cpu, SpaceId::KERNEL, what, shift, (perm, attributes))?;
             }
         }
         Ok(())

@@ -153,7 +153,7 @@ facts! {
     FlushRounds = "kernel-flush-rounds",
     /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
-    /// arm64: vmalloc maps groups of pages by contiguous entries (the bit is not modelled).
+    /// arm64: vmalloc maps groups of pages by contiguous entries.
     ContPte = "vmalloc-contiguous-entries",
     /// arm64: KFENCE alone has the direct map mapped by pages, as far as can_set_direct_map says.
     KfenceByPages = "kfence-by-pages",

@@ -10,12 +10,13 @@
 //! user entries, large leaves, page-table checks, deferred barriers as a mode of a task (arm64,
 //! 6.16 on).
 
+use textbed_arch::paging::Attributes;
 use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
 
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::vmalloc::perm_of;
+use crate::vmalloc::entry_of;
 
 /// `set_pte(addr, page, prot)`.
 pub(crate) fn set_pte(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
@@ -69,14 +70,16 @@ impl Kernel {
         let virt = self.small_page(args.addr(0))?;
         let (page, shift) = (self.pages.bytes(), self.pages.shift());
         let phys = self.frame_behind(args.addr(1))?;
-        let perm = perm_of(args.get(2)).ok_or_else(|| {
+        let entry = entry_of(args.get(2)).ok_or_else(|| {
             Stop::not_modelled("a protection that is not exactly one of the named")
         })?;
-        let there = self.machine.lookup(SpaceId::KERNEL, virt).is_some();
-        if there {
-            self.machine.replace(cpu, SpaceId::KERNEL, virt, phys, shift, perm)?;
+        if entry.1 != Attributes::default() && self.arch != Arch::Arm64 {
+            return Err(Stop::not_modelled("a protection of arm64 elsewhere"));
+        }
+        if self.machine.lookup(SpaceId::KERNEL, virt).is_some() {
+            self.machine.replace_as(cpu, SpaceId::KERNEL, (virt, phys), shift, entry)?;
         } else {
-            self.machine.map(cpu, SpaceId::KERNEL, virt, phys, page, shift, perm)?;
+            self.machine.map_as(cpu, SpaceId::KERNEL, (virt, phys, page), shift, entry)?;
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 //! Modelled: size and alignment checks, choice of leaf size by version, architecture and flags,
 //! lowest fit, guard page, frames and mapping, the retry by small pages. From: Linux 5.19 and 6.12
 //! mm/vmalloc.c, arch/*/include/asm/vmalloc.h, 6.18.2 arch/arm64/include/asm/vmalloc.h (areas by
-//! groups of pages, whose entries lack the contiguous bit here). Not modelled: allocation flags,
-//! KASAN, retries with sleep, MTRR refusals, kmemleak, leaves above a PMD's (vmalloc never chooses
-//! them).
+//! groups of pages with the contiguous bit). Not modelled: allocation flags, KASAN, retries with
+//! sleep, MTRR refusals, kmemleak, leaves above a PMD's (vmalloc never chooses them).
 
+use textbed_arch::paging::{Attributes, MemoryType};
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
 use textbed_machine::MapError;
@@ -81,6 +81,20 @@ pub(crate) fn perm_of(mask: u64) -> Option<Perm> {
         ["PAGE_KERNEL_EXEC"] => Some(Perm::KERNEL_RWX),
         _ => None,
     }
+}
+
+/// What [`PROTS`] say of one entry: a permission by its name, or of memory of another type, with
+/// arm64's contiguous bit or without.
+pub(crate) fn entry_of(mask: u64) -> Option<(Perm, Attributes)> {
+    let bit = |name: &str| PROTS.iter().find(|(n, _)| *n == name).map_or(0, |(_, bit)| *bit);
+    let contiguous = mask & bit("PTE_CONT") != 0;
+    let rest = mask & !bit("PTE_CONT");
+    let (perm, memory) = if rest == bit("PROT_NORMAL_NC") {
+        (Perm::KERNEL_RW, MemoryType::NonCacheable)
+    } else {
+        (perm_of(rest)?, MemoryType::default())
+    };
+    Some((perm, Attributes { contiguous, memory }))
 }
 
 /// `set_vm_flush_reset_perms(addr)`.
@@ -267,12 +281,12 @@ impl Kernel {
         for run in &frames {
             let len = run.count * FRAME_BYTES;
             let phys = run.pfn.addr();
-            // The contiguous bit is not modelled: a group is so many pages.
-            let group = self.pages.cont_shift() == Some(shift);
-            let leaf = if group { self.pages.shift() } else { shift };
+            // A group of pages by the contiguous bit (`arch_vmap_pte_range_map_size`).
+            let contiguous = self.pages.cont_shift() == Some(shift);
+            let leaf = if contiguous { self.pages.shift() } else { shift };
             self.free_empty_tables(cpu, at, len, leaf)?;
-            let done = self.machine.map(cpu, SpaceId::KERNEL, at, phys, len, leaf, request.perm);
-            match done {
+            let entry = (request.perm, Attributes { contiguous, ..Attributes::default() });
+            match self.machine.map_as(cpu, SpaceId::KERNEL, (at, phys, len), leaf, entry) {
                 Ok(()) => at = at.offset(len),
                 Err(MapError::OutOfMemory) => {
                     self.undo_area(cpu, start, at)?;

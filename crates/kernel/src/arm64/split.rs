@@ -1,11 +1,11 @@
 //! arm64 from 6.18 on: live blocks are split at the ends of a range of which attributes change.
 //!
 //! Modelled: when a split is possible (BBML2_NOABORT, and not everything mapped by pages), at which
-//! of the two ends of a range, one table a step with the barrier before the entry that points to
-//! it, no invalidation, the mutex. From: Linux 6.18.2 arch/arm64/mm/mmu.c
-//! split_kernel_leaf_mapping(). Not modelled: contiguous entries (a block goes to pages at once,
-//! where Linux goes by groups of 16), KFENCE's pool, realms, CPUs without BBML2_NOABORT that come
-//! up later.
+//! of the two ends of a range, by groups of contiguous entries (each loses its bits one by one) and
+//! by tables, whose leaves have the bit, one table a step with the barrier before the entry that
+//! points to it, no invalidation, the mutex. From: Linux 6.18.2 arch/arm64/mm/mmu.c
+//! split_kernel_leaf_mapping(), split_kernel_leaf_mapping_locked(), split_contpte(), split_pmd().
+//! Not modelled: KFENCE's pool, realms, CPUs without BBML2_NOABORT that come up later.
 
 use textbed_arch::{CpuId, Features, SpaceId, VirtAddr};
 use textbed_event::Need;
@@ -69,19 +69,27 @@ impl Kernel {
         Ok(error)
     }
 
-    /// `split_kernel_leaf_mapping_locked`: no leaf goes across an address any more.
+    /// `split_kernel_leaf_mapping_locked`: no leaf and no group goes across an address any more.
     fn split_at(&mut self, cpu: CpuId, at: VirtAddr) -> Result<i64, Stop> {
         let mut split = false;
-        loop {
-            let leaf = self.machine.lookup(SpaceId::KERNEL, at);
-            let Some(leaf) = leaf.filter(|l| l.shift > self.pages.shift() && l.virt != at) else {
+        while let Some(leaf) = self.machine.lookup(SpaceId::KERNEL, at) {
+            let group = self.machine.format().group_shift_of(leaf.shift);
+            if let Some(group) = group.filter(|_| leaf.attributes.contiguous) {
+                let start = at.align_down(group);
+                if start == at {
+                    break;
+                }
+                self.machine.set_contiguous(cpu, SpaceId::KERNEL, start, 1 << group, false)?;
+                split = true;
+            }
+            if leaf.shift == self.pages.shift() || leaf.virt == at {
                 break;
-            };
+            }
             if self.allocation_fails() {
                 return Ok(-ENOMEM);
             }
             self.machine.op_named(cpu, "dsb ishst", 0)?;
-            match self.machine.split(cpu, SpaceId::KERNEL, leaf.virt) {
+            match self.machine.split_as(cpu, SpaceId::KERNEL, leaf.virt, true) {
                 Ok(()) => split = true,
                 Err(MapError::OutOfMemory) => return Ok(-ENOMEM),
                 Err(other) => return Err(other.into()),

@@ -134,6 +134,12 @@ const START_END: &[Param] = &[p("start", Addr), p("end", Addr)];
 const ADDR_INSN: &[Param] = &[p("addr", Addr), p("insn", Insn)];
 const ADDR_CODE: &[Param] = &[p("addr", Addr), p("code", Code)];
 
-/// Page protections, as calls name them.
-pub(crate) const PROTS: &[(&str, u64)] =
-    &[("PAGE_KERNEL", 1), ("PAGE_KERNEL_RO", 2), ("PAGE_KERNEL_ROX", 4), ("PAGE_KERNEL_EXEC", 8)];
+/// Page protections, as calls name them; the last two are arm64's, for single entries.
+pub(crate) const PROTS: &[(&str, u64)] = &[
+    ("PAGE_KERNEL", 1),
+    ("PAGE_KERNEL_RO", 2),
+    ("PAGE_KERNEL_ROX", 4),
+    ("PAGE_KERNEL_EXEC", 8),
+    ("PTE_CONT", 16),
+    ("PROT_NORMAL_NC", 32),
+];

@@ -138,7 +138,9 @@ impl Bed {
                     format!("{}>{}", size(change.old_shift), size(change.shift))
                 };
                 let (old, new) = (change.old.letters(), change.new.letters());
-                format!("leaf {} {}x{sizes} {old}>{new}", at(virt.0), change.count)
+                let bit = |contiguous| if contiguous { "c" } else { "" };
+                let (was, is) = (bit(change.was_contiguous), bit(change.attributes.contiguous));
+                format!("leaf {} {}x{sizes} {old}{was}>{new}{is}", at(virt.0), change.count)
             }
             View::TlbInvalidate { scope, reach, virt, .. } => {
                 let reach = if reach == Reach::Local { "local" } else { "broadcast" };
