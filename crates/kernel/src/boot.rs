@@ -195,13 +195,16 @@ impl Kernel {
             let bytes = stack_bytes(self.arch).max(self.pages.bytes());
             let request =
                 Request { size: bytes, align: bytes, range, perm: Perm::KERNEL_RW, flags: 0 };
-            let start = self.vmalloc_range(boot, request)? as u64;
-            if start == 0 {
-                return Err(Stop::not_modelled("a machine without memory for stacks"));
-            }
-            let name = format!("cpu {}", self.stacks.len());
-            self.region(boot, VirtAddr(start), bytes, "stack", &name);
-            self.stacks.push(Range { start: VirtAddr(start), len: bytes });
+            let made = move |k: &mut Kernel, boot, start| {
+                if start == 0 {
+                    return Err(Stop::not_modelled("a machine without memory for stacks"));
+                }
+                let name = format!("cpu {}", k.stacks.len());
+                k.region(boot, VirtAddr(start), bytes, "stack", &name);
+                k.stacks.push(Range { start: VirtAddr(start), len: bytes });
+                Ok(())
+            };
+            self.at_once(boot, request.steps(Box::new(made)))?;
         }
         Ok(())
     }

@@ -2,9 +2,11 @@
 //!
 //! Modelled: size of a pack by version, first fit in chunks of 64 bytes, fill and permissions of a
 //! new pack, invalidation, the header with the program's size, errors and whether they are looked
-//! at. From: Linux 5.19, 6.4 and 6.12 kernel/bpf/core.c, arch/*/net/bpf_jit_comp*.c, and the mails
-//! of 2022 on 5.18. Not modelled: the limit on JIT memory (bpf_jit_limit), random start offsets (a
-//! program starts 8 bytes behind its header), the verifier and the JIT itself, trampolines.
+//! at. pack_mutex is held from the choice of a pack to its protection, and from the invalidation of
+//! a program to the end of an empty pack; others run inside of both. From: Linux 5.19, 6.4 and 6.12
+//! kernel/bpf/core.c, arch/*/net/bpf_jit_comp*.c, and the mails of 2022 on 5.18. Not modelled: the
+//! limit on JIT memory (bpf_jit_limit), random start offsets (a program starts 8 bytes behind its
+//! header), the verifier and the JIT itself, trampolines.
 //!
 //! The allocator is generic code, so it can be called on every architecture; whose JIT used it is
 //! [`Fact::PackUsed`].
@@ -15,15 +17,18 @@ use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{Flags, View, WarnReason};
 
 use crate::call::Args;
-use crate::calls::find_call;
 use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
-use crate::phases::{call_step, lock_step, step, unlock_step};
+use crate::phases::{
+    Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
+};
 use crate::powerpc::patching::Run;
 
+/// The lock of the packs.
+const PACK_MUTEX: &str = "pack_mutex";
 /// Unit of allocation in a pack (`BPF_PROG_CHUNK_SIZE`).
 pub(crate) const CHUNK_BYTES: u64 = 1 << CHUNK_SHIFT;
 const CHUNK_SHIFT: u8 = 6;
@@ -54,6 +59,11 @@ pub(crate) struct Packs {
 }
 
 impl Packs {
+    /// The pack that an address lies in.
+    fn holding(&self, ptr: u64) -> Option<usize> {
+        self.packs.iter().position(|p| ptr.checked_sub(p.ptr).is_some_and(|at| at < p.size))
+    }
+
     /// Says how a new pack is filled while a caller asks for room.
     pub(crate) fn fill_with_zeros(&mut self, zeros: bool) {
         self.zeros = zeros;
@@ -61,53 +71,54 @@ impl Packs {
 }
 
 /// `bpf_prog_pack_alloc(size)`.
-pub(crate) fn pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn pack_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let size = program_size(args.get(0))?;
-    k.lock(cpu, "pack_mutex")?;
-    let pack_size = k.pack_size(cpu)?;
-    let ptr = if size > pack_size {
-        let whole = size.next_multiple_of(k.pages.bytes());
-        k.new_pack_memory(cpu, whole)?
-    } else {
-        k.pack_slice(cpu, size, pack_size)?
+    let zeros = k.packs.zeros;
+    let given: Then<u64> = Box::new(|k, cpu, ptr| {
+        k.returns(ptr as i64);
+        k.unlock(cpu, PACK_MUTEX)
+    });
+    let sized = move |k: &mut Kernel, cpu, pack_size| {
+        if size > pack_size {
+            let whole = size.next_multiple_of(k.pages.bytes());
+            k.later([new_memory_step(whole, zeros, given)]);
+            return Ok(());
+        }
+        k.pack_slice(cpu, (size, pack_size, zeros), given)
     };
-    k.unlock(cpu, "pack_mutex")?;
-    Ok(ptr as i64)
+    k.with_steps(vec![lock_step(PACK_MUTEX), pack_size_step(Box::new(sized))])
 }
 
 /// `bpf_prog_pack_free(ptr, size)`; before 6.0 Linux reads the size from the header itself.
-pub(crate) fn pack_free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn pack_free(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (ptr, size) = (args.get(0), args.get(1));
     if u32::try_from(size).is_err() {
         return Err(Stop::not_modelled(format!("a program of {size:#x} bytes, more than a u32")));
     }
-    k.lock(cpu, "pack_mutex")?;
-    k.free_slice(cpu, ptr, size)?;
-    k.unlock(cpu, "pack_mutex")?;
-    Ok(0)
+    let free = once(move |k, cpu| k.free_slice(cpu, ptr, size));
+    k.with_steps(vec![lock_step(PACK_MUTEX), free, unlock_step(PACK_MUTEX)])
 }
 
 /// `bpf_jit_binary_pack_alloc(proglen)`.
-pub(crate) fn binary_pack_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn binary_pack_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let proglen = program_size(args.get(0))?;
     let size = (proglen + HEADER_BYTES + SPARE_BYTES).next_multiple_of(CHUNK_BYTES);
-    let got = k.inner(cpu, "bpf_prog_pack_alloc", &Args::of(&[size]))?;
-    let ptr = k.used(cpu, got);
-    if ptr == 0 {
-        return Ok(0);
-    }
-    // The writable twin.
-    if k.allocation_fails() {
-        k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[ptr as u64, size]))?;
-        return Ok(0);
-    }
-    k.packs.twins.insert(ptr as u64, size);
-    Ok(ptr)
+    let got = call_then("bpf_prog_pack_alloc", Args::of(&[size]), move |k, _, ptr| {
+        // The writable twin.
+        if ptr != 0 && k.allocation_fails() {
+            k.later([call_step("bpf_prog_pack_free", Args::of(&[ptr as u64, size]))]);
+        } else if ptr != 0 {
+            k.packs.twins.insert(ptr as u64, size);
+            k.returns(ptr);
+        }
+        Ok(())
+    });
+    k.with_steps(got.into())
 }
 
 /// `bpf_jit_binary_pack_finalize(ro_header, rw_header)`: the twin holds trap instructions, its size
 /// and the program.
-pub(crate) fn binary_pack_finalize(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn binary_pack_finalize(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let header = args.addr(0);
     let code = args.code();
     let Some(size) = k.packs.twins.get(&header.0).copied() else {
@@ -125,16 +136,19 @@ pub(crate) fn binary_pack_finalize(k: &mut Kernel, cpu: CpuId, args: &Args) -> R
         start.copy_from_slice(&word);
     }
     k.packs.twins.remove(&header.0);
-    let copied = k.inner(cpu, "bpf_arch_text_copy", &Args::with_code(&[header.0], &twin))?;
-    let value = k.used(cpu, copied);
-    if is_err_pointer(value) {
-        // The size in the header was never written; what lies there is taken for it.
-        let size = k.header_size(cpu, header)?;
-        k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[header.0, size]))?;
-        return Ok(value);
-    }
-    k.region(cpu, header, size, "bpf", "program");
-    Ok(0)
+    let copy = Args::with_code(&[header.0], &twin);
+    let copied = call_then("bpf_arch_text_copy", copy, move |k, cpu, value| {
+        if is_err_pointer(value) {
+            // The size in the header was never written; what lies there is taken for it.
+            let size = k.header_size(cpu, header)?;
+            k.later([call_step("bpf_prog_pack_free", Args::of(&[header.0, size]))]);
+            k.returns(value);
+            return Ok(());
+        }
+        k.region(cpu, header, size, "bpf", "program");
+        Ok(())
+    });
+    k.with_steps(copied.into())
 }
 
 /// `bpf_jit_binary_pack_free(ro_header)`.
@@ -142,8 +156,7 @@ pub(crate) fn binary_pack_free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
     let header = args.addr(0);
     let size = k.header_size(cpu, header)?;
     k.packs.twins.remove(&header.0);
-    k.inner(cpu, "bpf_prog_pack_free", &Args::of(&[header.0, size]))?;
-    Ok(0)
+    k.with_steps(vec![call_step("bpf_prog_pack_free", Args::of(&[header.0, size]))])
 }
 
 /// `bpf_arch_text_copy(dst, src, len)`: the architecture's own, or the weak default.
@@ -280,61 +293,13 @@ impl Kernel {
         Ok(u64::from(size))
     }
 
-    /// The size of a pack; up to 5.19 found out at first use by trying.
-    fn pack_size(&mut self, cpu: CpuId) -> Result<u64, Stop> {
-        if let Some(size) = self.packs.size {
-            return Ok(size);
-        }
-        let how = self.caps.word(Fact::PackSize);
-        let block = if how == "2m-by-node" { 2 << 20 } else { self.pages.pmd_bytes() };
-        let huge = block * self.config.count("nr_nodes").max(1);
-        let size = if how == "probe" {
-            let tried = self.bpf_jit_alloc_exec(cpu, huge)?;
-            let large = tried != 0 && self.is_vm_area_hugepages(VirtAddr(tried))?;
-            self.inner(cpu, "vfree", &Args::of(&[tried]))?;
-            if large { huge } else { self.pages.bytes() }
-        } else {
-            huge
-        };
-        self.packs.size = Some(size);
-        Ok(size)
-    }
-
-    /// Memory for a pack or for one big program, filled and protected as the version does it; 0
-    /// where it cannot be had.
-    fn new_pack_memory(&mut self, cpu: CpuId, size: u64) -> Result<u64, Stop> {
-        let ptr = self.bpf_jit_alloc_exec(cpu, size)?;
-        if ptr == 0 {
-            return Ok(0);
-        }
-        self.zone(cpu, VirtAddr(ptr), size, "bpf", "pack");
-        if self.caps.yes(Fact::PackFilled) && self.packs.zeros {
-            self.fill_plain(cpu, VirtAddr(ptr), size, &[0])?;
-        } else if self.caps.yes(Fact::PackFilled) {
-            self.fill_traps(cpu, VirtAddr(ptr), size)?;
-        }
-        self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[ptr]))?;
-        let range = Args::of(&[ptr, self.pages.holding(size)]);
-        if self.caps.yes(Fact::PackChecked) {
-            let done = self.inner(cpu, "set_memory_rox", &range)?;
-            if self.used(cpu, done) != 0 {
-                self.text_memory_free(cpu, ptr)?;
-                return Ok(0);
-            }
-            return Ok(ptr);
-        }
-        let both = find_call("set_memory_rox", self.version, self.arch).is_ok();
-        let calls: &[&str] =
-            if both { &["set_memory_rox"] } else { &["set_memory_ro", "set_memory_x"] };
-        for name in calls {
-            let done = self.inner(cpu, name, &range)?;
-            self.dropped(cpu, done);
-        }
-        Ok(ptr)
-    }
-
     /// Room in a pack that has some, or in a new one.
-    fn pack_slice(&mut self, cpu: CpuId, size: u64, pack_size: u64) -> Result<u64, Stop> {
+    fn pack_slice(
+        &mut self,
+        cpu: CpuId,
+        (size, pack_size, zeros): (u64, u64, bool),
+        then: Then<u64>,
+    ) -> Result<(), Stop> {
         let chunks = size.div_ceil(CHUNK_BYTES) as usize;
         let fit = self.packs.packs.iter_mut().find_map(|pack| {
             let at = first_fit(&pack.used, chunks)?;
@@ -344,42 +309,51 @@ impl Kernel {
         if let Some(ptr) = fit {
             let (virt, len, shift) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES, CHUNK_SHIFT);
             self.emit(cpu, Flags::default(), View::AreaMade { virt, len, shift });
-            return Ok(ptr);
+            return then(self, cpu, ptr);
         }
         // What describes the pack, then the pack.
         if self.allocation_fails() {
-            return Ok(0);
+            return then(self, cpu, 0);
         }
-        let ptr = self.new_pack_memory(cpu, pack_size)?;
-        if ptr == 0 {
-            return Ok(0);
-        }
-        let mut used = vec![false; (pack_size / CHUNK_BYTES) as usize];
-        mark(&mut used, 0, chunks, true);
-        self.packs.packs.push(Pack { ptr, size: pack_size, used });
-        Ok(ptr)
+        let made = move |k: &mut Kernel, cpu, ptr| {
+            if ptr != 0 {
+                let mut used = vec![false; (pack_size / CHUNK_BYTES) as usize];
+                mark(&mut used, 0, chunks, true);
+                k.packs.packs.push(Pack { ptr, size: pack_size, used });
+            }
+            then(k, cpu, ptr)
+        };
+        self.later([new_memory_step(pack_size, zeros, Box::new(made))]);
+        Ok(())
     }
 
+    /// The room's instructions go first, then its chunks, then a pack that is empty.
     fn free_slice(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<(), Stop> {
         let pack_size = self.packs.size.unwrap_or(u64::MAX);
         if size > pack_size {
-            return self.text_memory_free(cpu, ptr);
+            let (name, args) = self.text_memory_free(ptr);
+            self.later([call_step(name, args)]);
+            return Ok(());
         }
-        let found = self
-            .packs
-            .packs
-            .iter()
-            .position(|p| ptr.checked_sub(p.ptr).is_some_and(|offset| offset < p.size));
-        let Some(index) = found else {
+        if self.packs.holding(ptr).is_none() {
             self.warn_once(cpu, "bpf_prog_pack bug", WarnReason::NoArea, VirtAddr(ptr));
             return Ok(());
-        };
-        if self.caps.yes(Fact::PackInvalidated) {
-            let done = self.inner(cpu, "bpf_arch_text_invalidate", &Args::of(&[ptr, size]))?;
-            if self.used(cpu, done) != 0 {
-                self.warn_once(cpu, "bpf_prog_pack invalidate", WarnReason::Other, VirtAddr(ptr));
-            }
         }
+        if self.caps.yes(Fact::PackInvalidated) {
+            let args = Args::of(&[ptr, size]);
+            self.later(call_then("bpf_arch_text_invalidate", args, move |k, cpu, error| {
+                if error != 0 {
+                    k.warn_once(cpu, "bpf_prog_pack invalidate", WarnReason::Other, VirtAddr(ptr));
+                }
+                Ok(())
+            }));
+        }
+        self.later([pause(), once(move |k, cpu| k.free_chunks(cpu, ptr, size))]);
+        Ok(())
+    }
+
+    fn free_chunks(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<(), Stop> {
+        let Some(index) = self.packs.holding(ptr) else { return Ok(()) };
         let Some(pack) = self.packs.packs.get_mut(index) else { return Ok(()) };
         let first = ((ptr - pack.ptr) / CHUNK_BYTES) as usize;
         let chunks = size.div_ceil(CHUNK_BYTES) as usize;
@@ -390,12 +364,82 @@ impl Kernel {
         if pack.used.iter().all(|used| !used) {
             let ptr = pack.ptr;
             self.packs.packs.remove(index);
-            return self.text_memory_free(cpu, ptr);
+            let (name, args) = self.text_memory_free(ptr);
+            self.later([call_step(name, args)]);
+            return Ok(());
         }
         let (virt, len) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES);
         self.emit(cpu, Flags::default(), View::AreaRemoved { virt, len });
         Ok(())
     }
+}
+
+/// The size of a pack; up to 5.19 found out at first use by trying.
+fn pack_size_step(then: Then<u64>) -> Step {
+    once(move |k, cpu| {
+        if let Some(size) = k.packs.size {
+            return then(k, cpu, size);
+        }
+        let how = k.caps.word(Fact::PackSize);
+        let block = if how == "2m-by-node" { 2 << 20 } else { k.pages.pmd_bytes() };
+        let huge = block * k.config.count("nr_nodes").max(1);
+        if how != "probe" {
+            k.packs.size = Some(huge);
+            return then(k, cpu, huge);
+        }
+        let (name, args) = k.bpf_jit_alloc_exec(huge);
+        k.later(call_then(name, args, move |k, _, tried| {
+            let tried = tried as u64;
+            let large = tried != 0 && k.is_vm_area_hugepages(VirtAddr(tried))?;
+            let size = if large { huge } else { k.pages.bytes() };
+            let sized = once(move |k, cpu| {
+                k.packs.size = Some(size);
+                then(k, cpu, size)
+            });
+            k.later([call_step("vfree", Args::of(&[tried])), sized]);
+            Ok(())
+        }));
+        Ok(())
+    })
+}
+
+/// Memory for a pack or for one big program, filled and protected as the version does it; `then`
+/// gets 0 where it cannot be had.
+fn new_memory_step(size: u64, zeros: bool, then: Then<u64>) -> Step {
+    once(move |k, _| {
+        let (name, args) = k.bpf_jit_alloc_exec(size);
+        k.later(call_then(name, args, move |k, cpu, ptr| {
+            let ptr = ptr as u64;
+            if ptr == 0 {
+                return then(k, cpu, 0);
+            }
+            k.zone(cpu, VirtAddr(ptr), size, "bpf", "pack");
+            if k.caps.yes(Fact::PackFilled) && zeros {
+                k.fill_plain(cpu, VirtAddr(ptr), size, &[0])?;
+            } else if k.caps.yes(Fact::PackFilled) {
+                k.fill_traps(cpu, VirtAddr(ptr), size)?;
+            }
+            let checked = k.caps.yes(Fact::PackChecked);
+            let both = k.there("set_memory_rox");
+            let names: &[&str] =
+                if both { &["set_memory_rox"] } else { &["set_memory_ro", "set_memory_x"] };
+            let range = Args::of(&[ptr, k.pages.holding(size)]);
+            let fate = if checked { Fate::Checked } else { Fate::Dropped };
+            let mut calls = vec![("set_vm_flush_reset_perms", Args::of(&[ptr]), Fate::Void)];
+            calls.extend(names.iter().map(|name| (*name, range.clone(), fate)));
+            let protected = move |k: &mut Kernel, cpu, error| {
+                if error == 0 {
+                    return then(k, cpu, ptr);
+                }
+                let (name, args) = k.text_memory_free(ptr);
+                k.later([call_step(name, args), once(move |k, cpu| then(k, cpu, 0))]);
+                Ok(())
+            };
+            k.later([pause(), calls_then(calls, Box::new(protected))]);
+            Ok(())
+        }));
+        Ok(())
+    })
 }
 
 /// The first run of `chunks` free chunks.

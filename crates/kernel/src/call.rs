@@ -238,7 +238,7 @@ impl Kernel {
         spec: &'static CallSpec,
         args: &Args,
     ) -> Result<Option<CallValue>, CallError> {
-        self.beginning = Some(spec.name);
+        self.beginning = Some(spec);
         self.callers = self.callers.with(cpu);
         self.tell_late(cpu);
         let opened = self.open(cpu, spec, args);
@@ -265,7 +265,7 @@ impl Kernel {
         }
         for row in needs_of(spec.name, self.arch, self.version) {
             // x86's broadcast flush interrupts nobody.
-            if row.need != Need::IrqsOn || self.may_interrupt(spec.name) {
+            if row.need != Need::IrqsOn || self.may_interrupt(spec) {
                 self.machine.needs(cpu, row.need);
             }
         }
@@ -302,6 +302,12 @@ impl Kernel {
             match done {
                 Ok(value) => under.value = value,
                 Err(Stop::Later) => {
+                    debug_assert!(
+                        spec.steps.contains(&self.arch),
+                        "{} is made of steps on {}, of which its row says nothing",
+                        spec.name,
+                        self.arch
+                    );
                     self.under_way.entry(cpu).or_default().push(under);
                     return Ok(None);
                 }

@@ -7,6 +7,7 @@ use textbed_arch::{Arch, Cite, CpuId};
 use textbed_event::Need;
 
 use crate::call::{Args, nearest_call};
+use crate::cross_calls::By;
 use crate::errno;
 use crate::error::{CallError, Stop};
 use crate::kernel::Kernel;
@@ -142,7 +143,32 @@ pub struct CallSpec {
     pub needs: &'static [CallNeed],
     /// Locks that it takes and releases; it waits for them before it begins.
     pub takes: &'static [&'static str],
+    /// For what it interrupts other CPUs on some of its ways, and on which architectures.
+    pub sends: &'static [(By, &'static [Arch])],
+    /// Where it is made of steps, so that others run inside of it. Each waits for the CPUs that it
+    /// interrupts.
+    pub steps: &'static [Arch],
+    /// What comes before the first step may interrupt others, too: the call waits for them before
+    /// it begins, as one does that is not made of steps.
+    pub whole_first: bool,
     pub(crate) run: Body,
+}
+
+impl CallSpec {
+    pub(crate) const fn sends(mut self, sends: &'static [(By, &'static [Arch])]) -> Self {
+        self.sends = sends;
+        self
+    }
+
+    pub(crate) const fn whole_first(mut self) -> Self {
+        self.whole_first = true;
+        self
+    }
+
+    pub(crate) const fn steps(mut self, archs: &'static [Arch]) -> Self {
+        self.steps = archs;
+        self
+    }
 }
 
 /// A call that is known by name alone.

@@ -17,11 +17,12 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, VirtAddr};
 use crate::call::Args;
 use crate::errno::is_err_pointer;
 use crate::error::Stop;
-use crate::hotplug::shareable_step;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
-use crate::phases::{Step, step};
+use crate::phases::{Step, Then, call_step, call_then, lock_step, once, pause, step, unlock_step};
 
+/// Its lock, of which there is one for all here.
+const MUTEX: &str = "bpf_dispatcher.mutex";
 /// Most programs of a dispatcher (`BPF_DISPATCHER_MAX`).
 const MAX_PROGS: usize = 48;
 /// Bytes of one half of its page.
@@ -40,26 +41,56 @@ pub(crate) struct Dispatcher {
 
 /// `bpf_dispatcher_change_prog(d, from, to)`, the dispatcher by a number that is its static call's
 /// key too, programs by their entries; 0 as a program is none.
-pub(crate) fn change_prog(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn change_prog(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (key, from, to) = (args.get(0), args.get(1), args.get(2));
     if from == to {
         return Ok(0);
     }
-    k.lock(cpu, "bpf_dispatcher.mutex")?;
-    let mut it = k.users.dispatchers.get(&key).cloned().unwrap_or_default();
-    if it.image == 0 && !k.dispatcher_page(cpu, &mut it)? {
-        k.unlock(cpu, "bpf_dispatcher.mutex")?;
-        return Ok(0);
-    }
-    let before = it.progs.len();
-    let changed = it.remove(from) | it.add(to);
-    let mut steps = Vec::new();
-    if changed {
-        steps = k.dispatcher_update(cpu, key, &mut it, before > 0)?;
-    }
-    k.users.dispatchers.insert(key, it);
-    steps.push(step(|k, cpu| k.unlock(cpu, "bpf_dispatcher.mutex")));
-    k.with_steps(steps)
+    let change = once(move |k, _| {
+        let it = k.users.dispatchers.get(&key).cloned().unwrap_or_default();
+        let paged = Box::new(move |k: &mut Kernel, cpu, it: Dispatcher| {
+            k.dispatcher_change(cpu, key, it, (from, to))
+        });
+        match it.image {
+            0 => k.later([page_step(it, paged)]),
+            _ => k.later([once(move |k, cpu| paged(k, cpu, it))]),
+        }
+        Ok(())
+    });
+    k.with_steps(vec![lock_step(MUTEX), change, unlock_step(MUTEX)])
+}
+
+/// The page in a pack and its writable twin; where either is not to be had, nothing follows.
+fn page_step(mut it: Dispatcher, then: Then<Dispatcher>) -> Step {
+    // bpf_jit_fill_hole_with_zero fills a pack that has to be made.
+    let ask = step(|k, cpu| {
+        k.packs.fill_with_zeros(true);
+        let asked = k.step_call(cpu, "bpf_prog_pack_alloc", &Args::of(&[FRAME_BYTES]));
+        k.packs.fill_with_zeros(false);
+        asked
+    });
+    let given = once(move |k, cpu| {
+        let image = k.nested_result(cpu).unwrap_or(0) as u64;
+        if image == 0 {
+            return Ok(());
+        }
+        let (name, args) = k.bpf_jit_alloc_exec(FRAME_BYTES);
+        k.later(call_then(name, args, move |k, cpu, rw_image| {
+            if rw_image == 0 {
+                let room = Args::of(&[image, FRAME_BYTES]);
+                k.later([call_step("bpf_prog_pack_free", room)]);
+                return Ok(());
+            }
+            k.region(cpu, VirtAddr(image), FRAME_BYTES, "bpf", "dispatcher");
+            (it.image, it.rw_image) = (image, rw_image as u64);
+            then(k, cpu, it)
+        }));
+        Ok(())
+    });
+    once(move |k, _| {
+        k.later([ask, given]);
+        Ok(())
+    })
 }
 
 impl Dispatcher {
@@ -109,23 +140,18 @@ impl Dispatcher {
 }
 
 impl Kernel {
-    /// The page in a pack and its writable twin; `false` where either is not to be had.
-    fn dispatcher_page(&mut self, cpu: CpuId, it: &mut Dispatcher) -> Result<bool, Stop> {
-        self.packs.fill_with_zeros(true);
-        let got = self.inner(cpu, "bpf_prog_pack_alloc", &Args::of(&[FRAME_BYTES]));
-        self.packs.fill_with_zeros(false);
-        let image = self.used(cpu, got?) as u64;
-        if image == 0 {
-            return Ok(false);
-        }
-        let rw_image = self.bpf_jit_alloc_exec(cpu, FRAME_BYTES)?;
-        if rw_image == 0 {
-            self.inner(cpu, "bpf_prog_pack_free", &Args::of(&[image, FRAME_BYTES]))?;
-            return Ok(false);
-        }
-        self.region(cpu, VirtAddr(image), FRAME_BYTES, "bpf", "dispatcher");
-        (it.image, it.rw_image) = (image, rw_image);
-        Ok(true)
+    /// Programs come and go, and the code with them.
+    fn dispatcher_change(
+        &mut self,
+        cpu: CpuId,
+        key: u64,
+        mut it: Dispatcher,
+        (from, to): (u64, u64),
+    ) -> Result<(), Stop> {
+        let before = it.progs.len();
+        let changed = it.remove(from) | it.add(to);
+        self.users.dispatchers.insert(key, it.clone());
+        if changed { self.dispatcher_update(cpu, key, it, before > 0) } else { Ok(()) }
     }
 
     /// `bpf_dispatcher_update`: the other half is written, then led to, then waited for.
@@ -133,31 +159,42 @@ impl Kernel {
         &mut self,
         cpu: CpuId,
         key: u64,
-        it: &mut Dispatcher,
+        mut it: Dispatcher,
         had_progs: bool,
-    ) -> Result<Vec<Step>, Stop> {
+    ) -> Result<(), Stop> {
         let offset = if had_progs { it.offset ^ HALF_BYTES } else { 0 };
-        let mut new = 0;
-        if !it.progs.is_empty() {
-            let at = it.image + offset;
-            let code = it.code(at).filter(|_| self.arch == Arch::X86_64);
-            let Some(code) = code else { return Ok(Vec::new()) };
-            self.store_plain(cpu, VirtAddr(it.rw_image + offset), &code)?;
-            let done = self.inner(cpu, "bpf_arch_text_copy", &Args::with_code(&[at], &code))?;
-            if is_err_pointer(self.used(cpu, done)) {
-                return Ok(Vec::new());
-            }
-            (new, it.offset) = (at, offset);
+        if it.progs.is_empty() {
+            return self.lead_to(key, 0);
         }
+        let at = it.image + offset;
+        let code = it.code(at).filter(|_| self.arch == Arch::X86_64);
+        let Some(code) = code else { return Ok(()) };
+        self.store_plain(cpu, VirtAddr(it.rw_image + offset), &code)?;
+        self.later([pause()]);
+        let copy = Args::with_code(&[at], &code);
+        self.later(call_then("bpf_arch_text_copy", copy, move |k, _, done| {
+            if is_err_pointer(done) {
+                return Ok(());
+            }
+            it.offset = offset;
+            k.users.dispatchers.insert(key, it);
+            k.lead_to(key, at)
+        }));
+        Ok(())
+    }
+
+    /// The static call leads to code, 0 = to `bpf_dispatcher_nop_func`; nobody is in the other half
+    /// any more after that.
+    fn lead_to(&mut self, key: u64, code: u64) -> Result<(), Stop> {
         // bpf_dispatcher_nop_func, which stands where ftrace_caller does.
         let nop = self.layout.text.start.0;
         self.machine.preload(self.image.pfn.addr(), &ftrace_caller(self.arch))?;
-        let args = Args::of(&[key, if new == 0 { nop } else { new }]);
-        Ok(vec![
-            shareable_step(),
-            step(move |k, cpu| k.step_call(cpu, "static_call_update", &args)),
-            step(|k, cpu| k.step_call(cpu, "synchronize_rcu", &Args::default())),
-        ])
+        let args = Args::of(&[key, if code == 0 { nop } else { code }]);
+        self.later([
+            call_step("static_call_update", args),
+            call_step("synchronize_rcu", Args::default()),
+        ]);
+        Ok(())
     }
 }
 

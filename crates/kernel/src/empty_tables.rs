@@ -11,34 +11,38 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, SpaceId, VirtAddr};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{Step, flush_step, once, pause, step};
 
-impl Kernel {
-    /// `pmd_free_pte_page()`, for each large leaf that is to come: the tables that are empty there
-    /// are unlinked, flushed at every level, and given back.
-    pub(crate) fn free_empty_tables(
-        &mut self,
-        cpu: CpuId,
-        virt: VirtAddr,
-        len: u64,
-        leaf_shift: u32,
-    ) -> Result<(), Stop> {
-        if leaf_shift == self.pages.shift() {
+/// `pmd_free_pte_page()`, for each large leaf that is to come in a range: the tables that are empty
+/// there are unlinked, flushed at every level, and given back, others let in between.
+pub(crate) fn empty_tables_step(virt: VirtAddr, len: u64, leaf_shift: u32) -> Step {
+    once(move |k, cpu| {
+        if leaf_shift == k.pages.shift() {
             return Ok(());
         }
-        let step = 1_u64 << leaf_shift;
-        for at in (0..len.div_ceil(step)).map(|n| n * step).map(|offset| virt.offset(offset)) {
-            let found =
-                self.machine.unlink_empty_tables(cpu, SpaceId::KERNEL, at, 1, leaf_shift)?;
-            if found > 0 {
-                if !self.config.on("skip_table_flush") {
-                    self.flush_tables(cpu, at, step)?;
-                }
-                self.machine.free_tables(cpu);
+        let bytes = 1_u64 << leaf_shift;
+        for offset in (0..len.div_ceil(bytes)).map(|n| n * bytes) {
+            let at = virt.offset(offset);
+            let found = k.machine.unlink_empty_tables(cpu, SpaceId::KERNEL, at, 1, leaf_shift)?;
+            if found == 0 {
+                continue;
             }
+            if !k.config.on("skip_table_flush") {
+                k.later([pause(), flush_step(move |k, cpu| k.flush_tables(cpu, at, bytes))]);
+            }
+            let free = step(|k, cpu| {
+                k.machine.free_tables(cpu);
+                Ok(())
+            });
+            let rest = len.saturating_sub(offset + bytes);
+            k.later([free, empty_tables_step(at.offset(bytes), rest, leaf_shift)]);
+            break;
         }
         Ok(())
-    }
+    })
+}
 
+impl Kernel {
     /// The flush in `pmd_free_pte_page()`.
     fn flush_tables(&mut self, cpu: CpuId, at: VirtAddr, len: u64) -> Result<(), Stop> {
         match self.arch {

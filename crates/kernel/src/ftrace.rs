@@ -24,7 +24,7 @@ use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
 use crate::insns::{branch, ftrace_caller, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{Step, lock_step, step, step_then_others, unlock_step};
+use crate::phases::{Step, call_step, lock_step, step, step_then_others, unlock_step};
 
 /// One tracer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -221,19 +221,19 @@ impl Kernel {
         } else {
             Vec::new()
         };
-        steps.push(step(move |k, cpu| {
-            // Callers may be anywhere in the trampoline: preempted there, or where RCU does not
-            // watch.
-            k.inner(cpu, "synchronize_rcu_tasks_rude", &Args::default())?;
-            k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
+        let grace = |name| call_step(name, Args::default());
+        // Callers may be anywhere in the trampoline: preempted there, or where RCU does not watch.
+        steps.extend([grace("synchronize_rcu_tasks_rude"), grace("synchronize_rcu_tasks")]);
+        steps.push(step(move |k, _| {
             k.users.ftrace.ops.remove(&ops);
-            if tracer.trampoline != 0 {
-                // ftrace_remove_trampoline_from_kallsyms.
-                k.inner(cpu, "synchronize_rcu", &Args::default())?;
-                k.text_memory_free(cpu, tracer.trampoline)?;
-            }
-            k.unlock(cpu, "ftrace_lock")
+            Ok(())
         }));
+        if tracer.trampoline != 0 {
+            // ftrace_remove_trampoline_from_kallsyms.
+            let (name, args) = self.text_memory_free(tracer.trampoline);
+            steps.extend([grace("synchronize_rcu"), call_step(name, args)]);
+        }
+        steps.push(unlock_step("ftrace_lock"));
         if direct {
             steps.push(unlock_step("direct_mutex"));
         }

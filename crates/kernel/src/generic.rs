@@ -10,6 +10,7 @@ use textbed_machine::OpError;
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::phases::{cross_step, step_then_others};
 
 /// An instruction of the architecture's table.
 pub(crate) fn instruction(arch: Arch, name: &str) -> Result<&'static insn::Row, OpError> {
@@ -28,11 +29,14 @@ pub(crate) fn flush_icache_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Res
     let len = args.get(1).saturating_sub(args.get(0));
     k.check_maintained(len)?;
     match k.arch {
-        Arch::X86_64 => {}
-        Arch::Arm64 => k.arm64_flush_icache(cpu, start, len)?,
-        _ => k.power_flush_icache(cpu, start, len)?,
+        Arch::X86_64 => Ok(0),
+        // The maintenance, and an interrupt to all other CPUs.
+        Arch::Arm64 => k.with_steps(vec![
+            step_then_others(move |k, cpu| k.arm64_clean_inval(cpu, start, len)),
+            cross_step(|k, cpu| k.kick_all_cpus(cpu)),
+        ]),
+        _ => k.power_flush_icache(cpu, start, len).map(|()| 0),
     }
-    Ok(0)
 }
 
 /// Longest range that is maintained line by line.

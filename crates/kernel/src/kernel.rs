@@ -25,6 +25,7 @@ use crate::rox_cache::RoxCache;
 use crate::text_users::JumpEntry;
 use crate::users::Users;
 use crate::version::Version;
+use crate::vfree::direct_map_step;
 use crate::x86::batch::Batch;
 
 /// What a call gave back.
@@ -73,7 +74,7 @@ pub struct Kernel {
     /// Calls of several phases, by CPU, innermost last.
     pub(crate) under_way: BTreeMap<CpuId, Vec<UnderWay>>,
     /// The call whose body runs now, if no other made it: to its end or its first step.
-    pub(crate) beginning: Option<&'static str>,
+    pub(crate) beginning: Option<&'static CallSpec>,
     /// Calls that came to their end while somebody waited for a lock of theirs: not yet told.
     pub(crate) ended: BTreeMap<CpuId, Result<CallValue, CallError>>,
     /// CPUs whose step or body runs now, and the calls, innermost last.
@@ -354,7 +355,7 @@ impl Kernel {
                 .try_for_each(|page| self.hash_map_linear(cpu, page, present));
         }
         for page in self.pages_of(&[Frames { pfn, count }]) {
-            self.set_direct_map(cpu, page, present)?;
+            self.at_once(cpu, direct_map_step(page, present))?;
         }
         if self.arch == Arch::X86_64 {
             return self.x86_flush_local(cpu);

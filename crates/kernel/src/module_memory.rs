@@ -17,7 +17,7 @@ use crate::layout::Range;
 use crate::vmalloc::Request;
 
 /// `module_alloc(size)`.
-pub(crate) fn module_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn module_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let mut flags = 0;
     if k.caps.yes(Fact::ModuleAllocResets) {
         flags |= vm_flags::VM_FLUSH_RESET_PERMS;
@@ -26,24 +26,24 @@ pub(crate) fn module_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
         flags |= vm_flags::VM_NO_HUGE_VMAP;
     }
     let (range, perm) = (k.layout.module_window, k.module_perm());
-    module_range(k, cpu, args.get(0), range, perm, flags)
+    module_range(k, args.get(0), range, perm, flags)
 }
 
 /// `module_alloc_huge(size)` as posted: x86 had its own, everybody else the weak default.
-pub(crate) fn module_alloc_huge(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn module_alloc_huge(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let huge = vm_flags::VM_ALLOW_HUGE_VMAP;
     if k.arch == Arch::X86_64 {
         let range = k.layout.module_window;
-        module_range(k, cpu, args.get(0), range, Perm::KERNEL_RW, huge)
+        module_range(k, args.get(0), range, Perm::KERNEL_RW, huge)
     } else {
         let flags = huge | vm_flags::VM_FLUSH_RESET_PERMS;
         let range = k.layout.vmalloc;
-        module_range(k, cpu, args.get(0), range, Perm::KERNEL_RWX, flags)
+        module_range(k, args.get(0), range, Perm::KERNEL_RWX, flags)
     }
 }
 
 /// `execmem_alloc(type, size)`.
-pub(crate) fn execmem_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn execmem_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let names: Vec<&str> = EXECMEM_TYPES
         .iter()
         .filter(|(_, bit)| args.get(0) & bit != 0)
@@ -52,30 +52,33 @@ pub(crate) fn execmem_alloc(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i
     let [kind] = names.as_slice() else {
         return Err(Stop::not_modelled("execmem_alloc of not exactly one type"));
     };
-    k.execmem_alloc(cpu, kind, args.get(1))
+    k.execmem_alloc(kind, args.get(1))
 }
 
 /// `execmem_free(addr)`, `module_memfree(addr)`: vfree.
 pub(crate) fn free(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    if k.rox_free(cpu, args.get(0))? {
-        return Ok(0);
+    match k.rox_free_steps(args.get(0)) {
+        Some(steps) => k.with_steps(steps),
+        None => k.vfree(cpu, args.addr(0)),
     }
-    k.vfree(cpu, args.addr(0))
 }
 
 fn module_range(
     k: &mut Kernel,
-    cpu: CpuId,
     size: u64,
     range: Range,
     perm: Perm,
     flags: u64,
 ) -> Result<i64, Stop> {
-    let start = k.vmalloc_range(cpu, Request { size, align: 1, range, perm, flags })?;
-    if start != 0 {
-        k.region(cpu, VirtAddr(start as u64), size, "module memory", "");
-    }
-    Ok(start)
+    let made = move |k: &mut Kernel, cpu, start| {
+        if start != 0 {
+            k.region(cpu, VirtAddr(start), size, "module memory", "");
+        }
+        k.returns(start as i64);
+        Ok(())
+    };
+    let request = Request { size, align: 1, range, perm, flags };
+    k.with_steps(vec![request.steps(Box::new(made))])
 }
 
 impl Kernel {
@@ -89,9 +92,9 @@ impl Kernel {
     }
 
     /// `execmem_alloc` of a type by its name.
-    pub(crate) fn execmem_alloc(&mut self, cpu: CpuId, kind: &str, size: u64) -> Result<i64, Stop> {
+    pub(crate) fn execmem_alloc(&mut self, kind: &str, size: u64) -> Result<i64, Stop> {
         if self.uses_rox_cache(kind) {
-            return self.rox_alloc(cpu, size);
+            return self.rox_alloc(size);
         }
         let (modules, vmalloc) = (self.layout.module_window, self.layout.vmalloc);
         let text = self.module_perm();
@@ -110,26 +113,24 @@ impl Kernel {
             _ => (modules, text),
         };
         let flags = vm_flags::VM_FLUSH_RESET_PERMS;
-        module_range(self, cpu, size, range, perm, flags)
+        module_range(self, size, range, perm, flags)
     }
 
-    /// Memory for BPF programs: module_alloc, or execmem where that has replaced it. Returns the
-    /// pointer; the allocation is a call of its own in the stream.
-    pub(crate) fn bpf_jit_alloc_exec(&mut self, cpu: CpuId, size: u64) -> Result<u64, Stop> {
-        let value = if self.caps.yes(Fact::Execmem) {
+    /// The call that gives memory for BPF programs: module_alloc, or execmem where that has
+    /// replaced it.
+    pub(crate) fn bpf_jit_alloc_exec(&self, size: u64) -> (&'static str, Args) {
+        if self.caps.yes(Fact::Execmem) {
             let bpf =
                 EXECMEM_TYPES.iter().find(|(n, _)| *n == "EXECMEM_BPF").map_or(0, |(_, b)| *b);
-            self.inner(cpu, "execmem_alloc", &Args::of(&[bpf, size]))?
+            ("execmem_alloc", Args::of(&[bpf, size]))
         } else {
-            self.inner(cpu, "module_alloc", &Args::of(&[size]))?
-        };
-        Ok(self.used(cpu, value) as u64)
+            ("module_alloc", Args::of(&[size]))
+        }
     }
 
-    /// The opposite.
-    pub(crate) fn text_memory_free(&mut self, cpu: CpuId, addr: u64) -> Result<(), Stop> {
+    /// The call that frees memory for code.
+    pub(crate) fn text_memory_free(&self, addr: u64) -> (&'static str, Args) {
         let name = if self.caps.yes(Fact::Execmem) { "execmem_free" } else { "module_memfree" };
-        self.inner(cpu, name, &Args::of(&[addr]))?;
-        Ok(())
+        (name, Args::of(&[addr]))
     }
 }

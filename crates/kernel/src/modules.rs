@@ -19,7 +19,7 @@
 //! A module is known by the address of its text. Its init function is the scenario's to call,
 //! between `load_module` and `do_init_module`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
 
@@ -29,6 +29,10 @@ use crate::errno::ENOMEM;
 use crate::error::Stop;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
+use crate::phases::{
+    Fate, Made, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step,
+    step_then_others, unlock_step,
+};
 
 /// The parts of a module, with their numbers, in the order in which Linux goes through them.
 pub(crate) const SECTIONS: &[(&str, u64)] = &[
@@ -53,6 +57,9 @@ const DATAS: [u64; 5] = [DATA, RODATA, RO_AFTER_INIT, INIT_DATA, INIT_RODATA];
 /// Parts of the two areas before 6.4, as they follow each other there.
 const CORE_LAYOUT: [u64; 4] = [TEXT, RODATA, RO_AFTER_INIT, DATA];
 const INIT_LAYOUT: [u64; 3] = [INIT_TEXT, INIT_RODATA, INIT_DATA];
+
+/// The lock of the list of modules, held while a module is formed, made live and unlinked.
+const MUTEX: &str = "module_mutex";
 
 /// Longest text of a module.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -107,7 +114,7 @@ impl Modules {
 
 /// `load_module(code)`: everything up to where the init function is called. The text's address, or
 /// an error.
-pub(crate) fn load_module(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn load_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let code = args.code().to_vec();
     let text = code.len() as u64;
     if text == 0 || text > MAX_TEXT_BYTES {
@@ -115,37 +122,118 @@ pub(crate) fn load_module(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64
     }
     let stub = k.module_stub();
     let room = (text + stub.len() as u64).next_multiple_of(k.pages.bytes());
-    let Some(module) = k.module_alloc_parts(cpu, room)? else {
-        return Ok(-ENOMEM);
-    };
-    let start = |which: u64| module.parts.get(&which).map_or(0, |s| s.0);
-    for which in TEXTS {
-        k.store_plain(cpu, VirtAddr(start(which)), &code)?;
-    }
-    let end = start(TEXT) + room - stub.len() as u64;
-    k.store_plain(cpu, VirtAddr(end), &stub)?;
-    k.flush_module_icache(cpu, &module)?;
-    k.lock(cpu, "module_mutex")?;
-    let error = k.module_enable(cpu, &module)?;
-    k.unlock(cpu, "module_mutex")?;
-    if error != 0 {
-        // ddebug_cleanup and unlink_mod each wait.
-        k.inner(cpu, "synchronize_rcu", &Args::default())?;
-        k.lock(cpu, "module_mutex")?;
-        k.inner(cpu, "synchronize_rcu", &Args::default())?;
-        k.unlock(cpu, "module_mutex")?;
-        for area in module.areas.iter().rev() {
-            k.module_memory_free(cpu, *area)?;
+    let moved = move |k: &mut Kernel, _, module: Option<Module>| {
+        let Some(module) = module else {
+            k.returns(-ENOMEM);
+            return Ok(());
+        };
+        for which in TEXTS {
+            let (at, code) = (module.start(which), code.clone());
+            let copy = step_then_others(move |k, cpu| k.store_plain(cpu, VirtAddr(at), &code));
+            k.later([copy]);
         }
-        return Ok(error);
-    }
-    let base = start(TEXT);
-    for (which, (at, len)) in &module.parts {
-        let name = SECTIONS.iter().find(|(_, bit)| bit == which).map_or("", |(name, _)| *name);
-        k.region(cpu, VirtAddr(*at), *len, "module", name);
-    }
-    k.users.modules.loaded.insert(base, module);
-    Ok(base as i64)
+        let end = module.start(TEXT) + room - stub.len() as u64;
+        let stubs = step_then_others(move |k, cpu| k.store_plain(cpu, VirtAddr(end), &stub));
+        let flush = k.flush_module_icache(&module);
+        let formed = once(move |k, _| {
+            k.later([lock_step(MUTEX), formation_step(module)]);
+            Ok(())
+        });
+        k.later([stubs, calls_then(flush, Box::new(|_, _, _| Ok(()))), formed]);
+        Ok(())
+    };
+    let first = once(move |k, cpu| {
+        // The copy of the file's module, say.
+        if k.allocation_fails() {
+            return moved(k, cpu, None);
+        }
+        let groups = k.module_groups();
+        k.later([parts_step(groups, room, Module::default(), Box::new(moved))]);
+        Ok(())
+    });
+    k.with_steps(vec![first])
+}
+
+/// `complete_formation`, module_mutex held: permissions, and from then on the module is known.
+fn formation_step(module: Module) -> Step {
+    once(move |k, _| {
+        let calls = k.module_enable(&module);
+        let formed = move |k: &mut Kernel, cpu, error| {
+            k.unlock(cpu, MUTEX)?;
+            if error != 0 {
+                k.returns(error);
+                k.later(given_up_steps(module));
+                return Ok(());
+            }
+            for (which, (at, len)) in &module.parts {
+                let name = SECTIONS.iter().find(|(_, bit)| bit == which);
+                let name = name.map_or("", |(name, _)| *name);
+                k.region(cpu, VirtAddr(*at), *len, "module", name);
+            }
+            let base = module.start(TEXT);
+            k.users.modules.loaded.insert(base, module);
+            k.returns(base as i64);
+            Ok(())
+        };
+        k.later([calls_then(calls, Box::new(formed))]);
+        Ok(())
+    })
+}
+
+/// The way out where complete_formation failed: ddebug_cleanup and unlink_mod each wait.
+fn given_up_steps(module: Module) -> Vec<Step> {
+    let wait = || call_step("synchronize_rcu", Args::default());
+    let mut steps = vec![wait(), lock_step(MUTEX), wait(), unlock_step(MUTEX)];
+    steps.extend(module.areas.into_iter().rev().map(free_step));
+    steps
+}
+
+/// Frees one allocation of a module.
+fn free_step(area: u64) -> Step {
+    once(move |k, _| {
+        let (name, args) = k.text_memory_free(area);
+        k.later([call_step(name, args)]);
+        Ok(())
+    })
+}
+
+/// Memory for groups of parts, each zeroed; `then` gets `None` where it cannot be had, and then
+/// none is kept.
+fn parts_step(
+    mut groups: VecDeque<Vec<u64>>,
+    text: u64,
+    mut module: Module,
+    then: Then<Option<Module>>,
+) -> Step {
+    once(move |k, cpu| {
+        let Some(group) = groups.pop_front() else { return then(k, cpu, Some(module)) };
+        let page = k.pages.bytes();
+        let size = move |which: u64| if TEXTS.contains(&which) { text } else { page };
+        let len: u64 = group.iter().map(|which| size(*which)).sum();
+        let is_text = group.iter().any(|which| TEXTS.contains(which));
+        let (name, args) = k.module_memory(is_text, len);
+        k.later(call_then(name, args, move |k, cpu, start| {
+            let start = start as u64;
+            if start == 0 {
+                k.later(module.areas.into_iter().rev().map(free_step));
+                k.later([once(move |k, cpu| then(k, cpu, None))]);
+                return Ok(());
+            }
+            k.fill_plain(cpu, VirtAddr(start), len, &[0])?;
+            module.areas.push(start);
+            if group.iter().any(|which| INIT_LAYOUT.contains(which)) {
+                module.init_areas.push(start);
+            }
+            let mut at = start;
+            for which in group {
+                module.parts.insert(which, (at, size(which)));
+                at += size(which);
+            }
+            k.later([pause(), parts_step(groups, text, module, then)]);
+            Ok(())
+        }));
+        Ok(())
+    })
 }
 
 /// `module_section(mod, type)`: the address of a part, 0 where it is gone or there is no such.
@@ -156,62 +244,87 @@ pub(crate) fn module_section(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result
 }
 
 /// `do_init_module(mod)`: what follows a successful init function.
-pub(crate) fn do_init_module(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn do_init_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let base = args.get(0);
-    let Some(mut module) = k.users.modules.loaded.get(&base).filter(|m| !m.live).cloned() else {
+    let Some(module) = k.users.modules.loaded.get(&base).filter(|m| !m.live).cloned() else {
         return Err(Stop::not_modelled("a module that load_module did not give, or a second time"));
     };
     // freeinit is allocated before the init function runs.
     if k.allocation_fails() {
-        return k.abandon_module(cpu, base).map(|()| -ENOMEM);
+        return k.with_steps(abandon_steps(base, -ENOMEM));
     }
-    k.lock(cpu, "module_mutex")?;
-    let error = k.module_after_init(cpu, &module)?;
-    if error != 0 && k.caps.yes(Fact::AfterInitChecked) {
-        k.unlock(cpu, "module_mutex")?;
-        return k.abandon_module(cpu, base).map(|()| error);
-    }
-    module.live = true;
-    let spent = std::mem::take(&mut module.init_areas);
-    module.areas.retain(|area| !spent.contains(area));
-    k.users.modules.init_free_list.extend(spent);
-    k.users.modules.loaded.insert(base, module);
-    k.unlock(cpu, "module_mutex")?;
-    Ok(0)
+    let protect = once(move |k, _| {
+        let calls = k.module_after_init(&module);
+        k.later([calls_then(calls, Box::new(move |k, cpu, error| k.init_done(cpu, base, error)))]);
+        Ok(())
+    });
+    k.with_steps(vec![lock_step(MUTEX), protect])
+}
+
+/// The way out of a failed `do_init_module`.
+fn abandon_steps(base: u64, error: i64) -> Vec<Step> {
+    let mut steps = vec![call_step("synchronize_rcu", Args::default())];
+    steps.extend(release_steps(base));
+    steps.push(step(move |k, _| {
+        k.returns(error);
+        Ok(())
+    }));
+    steps
 }
 
 /// `do_free_init()`: the work item that frees what the init sections of modules lay in.
-pub(crate) fn do_free_init(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+pub(crate) fn do_free_init(k: &mut Kernel, _cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
     let spent = std::mem::take(&mut k.users.modules.init_free_list);
-    k.inner(cpu, "synchronize_rcu", &Args::default())?;
+    let mut steps = vec![call_step("synchronize_rcu", Args::default())];
     for area in spent {
-        let gone =
-            |(start, _): Span| k.areas.find(VirtAddr(start)).is_some_and(|a| a.start.0 == area);
-        let owner = k.users.modules.loaded.iter().find(|(_, m)| {
-            [INIT_TEXT, INIT_DATA, INIT_RODATA]
-                .iter()
-                .filter_map(|w| m.parts.get(w))
-                .any(|s| gone(*s))
+        let forget = step_then_others(move |k, _| {
+            k.forget_init(area);
+            Ok(())
         });
-        let owner = owner.map(|(base, _)| *base);
-        if let Some(module) = owner.and_then(|base| k.users.modules.loaded.get_mut(&base)) {
-            for which in INIT_LAYOUT {
-                module.parts.remove(&which);
-            }
-        }
-        k.module_memory_free(cpu, area)?;
+        steps.extend([forget, free_step(area)]);
     }
-    Ok(0)
+    k.with_steps(steps)
 }
 
 /// `free_module(mod)`: unlinked under RCU, then its memory goes.
-pub(crate) fn free_module(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn free_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let base = args.get(0);
     if !k.users.modules.loaded.contains_key(&base) {
         return Err(Stop::not_modelled("a module that load_module did not give"));
     }
-    k.release_module(cpu, base)?;
-    Ok(0)
+    k.with_steps(release_steps(base))
+}
+
+/// Unlinks a module and frees its memory.
+fn release_steps(base: u64) -> Vec<Step> {
+    let unlink = once(move |k, _| {
+        let module = k.users.modules.loaded.remove(&base).unwrap_or_default();
+        let gone = once(move |k, cpu| {
+            k.unlock(cpu, MUTEX)?;
+            k.forget_text(&module.parts.values().copied().collect::<Vec<Span>>());
+            k.later([pause()]);
+            k.later(module.in_order_of_freeing().into_iter().map(free_step));
+            Ok(())
+        });
+        k.later([call_step("synchronize_rcu", Args::default()), gone]);
+        Ok(())
+    });
+    vec![lock_step(MUTEX), unlink]
+}
+
+impl Module {
+    fn start(&self, which: u64) -> u64 {
+        self.parts.get(&which).map_or(0, |s| s.0)
+    }
+
+    /// By type the data goes last, since it holds the module; else the init area goes first.
+    fn in_order_of_freeing(&self) -> Vec<u64> {
+        let data = self.parts.get(&DATA).map(|s| s.0).filter(|d| self.areas.contains(d));
+        match data {
+            Some(data) => self.areas.iter().copied().filter(|a| *a != data).chain([data]).collect(),
+            None => self.areas.iter().rev().copied().collect(),
+        }
+    }
 }
 
 impl Kernel {
@@ -220,56 +333,27 @@ impl Kernel {
         if self.arch.is_powerpc() { ftrace_caller(self.arch) } else { Vec::new() }
     }
 
-    /// Memory for all parts; `None` where it cannot be had, and then none is kept.
-    fn module_alloc_parts(&mut self, cpu: CpuId, text: u64) -> Result<Option<Module>, Stop> {
-        let page = self.pages.bytes();
-        let size = |which: u64| if TEXTS.contains(&which) { text } else { page };
-        let by_type = self.caps.word(Fact::ModuleSections) == "by-type";
-        let groups: Vec<Vec<u64>> = if by_type {
+    /// The parts that are allocated together.
+    fn module_groups(&self) -> VecDeque<Vec<u64>> {
+        if self.caps.word(Fact::ModuleSections) == "by-type" {
             SECTIONS.iter().map(|(_, which)| vec![*which]).collect()
         } else {
-            vec![CORE_LAYOUT.to_vec(), INIT_LAYOUT.to_vec()]
-        };
-        let mut module = Module::default();
-        let mut refused = self.allocation_fails();
-        for group in groups {
-            let len: u64 = group.iter().map(|which| size(*which)).sum();
-            let is_text = group.iter().any(|which| TEXTS.contains(which));
-            let start = if refused { 0 } else { self.module_memory(cpu, is_text, len)? };
-            refused = start == 0;
-            if refused {
-                for area in module.areas.iter().rev() {
-                    self.module_memory_free(cpu, *area)?;
-                }
-                return Ok(None);
-            }
-            self.fill_plain(cpu, VirtAddr(start), len, &[0])?;
-            module.areas.push(start);
-            if group.iter().any(|which| INIT_LAYOUT.contains(which)) {
-                module.init_areas.push(start);
-            }
-            let mut at = start;
-            for which in group {
-                module.parts.insert(which, (at, size(which)));
-                at += size(which);
-            }
+            [CORE_LAYOUT.to_vec(), INIT_LAYOUT.to_vec()].into()
         }
-        Ok(Some(module))
     }
 
-    /// One allocation, as the version makes it; 0 where it fails.
-    fn module_memory(&mut self, cpu: CpuId, text: bool, len: u64) -> Result<u64, Stop> {
+    /// The call that makes one allocation in this version.
+    fn module_memory(&self, text: bool, len: u64) -> (&'static str, Args) {
         let kind = if text { "EXECMEM_MODULE_TEXT" } else { "EXECMEM_MODULE_DATA" };
         let bit = crate::call_table::EXECMEM_TYPES.iter().find(|(name, _)| *name == kind);
-        let bit = bit.map_or(0, |(_, bit)| *bit);
-        let got = if !self.caps.yes(Fact::Execmem) {
-            self.inner(cpu, "module_alloc", &Args::of(&[len]))?
+        let typed = Args::of(&[bit.map_or(0, |(_, bit)| *bit), len]);
+        if !self.caps.yes(Fact::Execmem) {
+            ("module_alloc", Args::of(&[len]))
         } else if self.there("execmem_alloc_rw") {
-            self.inner(cpu, "execmem_alloc_rw", &Args::of(&[bit, len]))?
+            ("execmem_alloc_rw", typed)
         } else {
-            self.inner(cpu, "execmem_alloc", &Args::of(&[bit, len]))?
-        };
-        Ok(self.used(cpu, got) as u64)
+            ("execmem_alloc", typed)
+        }
     }
 
     /// Whether this kernel has a call.
@@ -277,12 +361,8 @@ impl Kernel {
         crate::calls::find_call(name, self.version, self.arch).is_ok()
     }
 
-    fn module_memory_free(&mut self, cpu: CpuId, area: u64) -> Result<(), Stop> {
-        self.text_memory_free(cpu, area)
-    }
-
     /// `flush_module_icache`: each part by itself (before 6.4 the init area, then the core).
-    fn flush_module_icache(&mut self, cpu: CpuId, module: &Module) -> Result<(), Stop> {
+    fn flush_module_icache(&self, module: &Module) -> Vec<Made> {
         let spans: Vec<Span> = if self.caps.word(Fact::ModuleSections) == "by-type" {
             SECTIONS.iter().filter_map(|(_, which)| module.parts.get(which).copied()).collect()
         } else {
@@ -293,138 +373,112 @@ impl Kernel {
             };
             vec![whole(&INIT_LAYOUT), whole(&CORE_LAYOUT)]
         };
-        for (start, len) in spans {
-            self.inner(cpu, "flush_icache_range", &Args::of(&[start, start + len]))?;
-        }
-        Ok(())
+        let flush = |(start, len)| Args::of(&[start, start + len]);
+        spans.into_iter().map(|s| ("flush_icache_range", flush(s), Fate::Void)).collect()
     }
 
-    /// The permissions of `complete_formation`; 0, or the error that ends the loading.
-    fn module_enable(&mut self, cpu: CpuId, module: &Module) -> Result<i64, Stop> {
+    /// The permissions of `complete_formation`.
+    fn module_enable(&self, module: &Module) -> Vec<Made> {
         let strict = self.config.on("STRICT_MODULE_RWX");
         let rodata = strict && self.config.rodata_enabled();
+        let mut calls = Vec::new();
         if self.caps.word(Fact::ModuleText) == "ro-then-x" {
             // Results are dropped.
             if rodata {
                 let ro = [TEXT, RODATA, INIT_TEXT, INIT_RODATA];
-                self.module_reset_perms(cpu, module, &ro)?;
-                self.module_set(cpu, module, &ro, "set_memory_ro", false)?;
+                calls.extend(reset_perms(module, &ro));
+                calls.extend(self.module_set(module, &ro, "set_memory_ro", Fate::Dropped));
             }
             if strict {
                 let nx = [RODATA, RO_AFTER_INIT, DATA, INIT_RODATA, INIT_DATA];
-                self.module_set(cpu, module, &nx, "set_memory_nx", false)?;
+                calls.extend(self.module_set(module, &nx, "set_memory_nx", Fate::Dropped));
             }
-            return self.module_set(cpu, module, &TEXTS, "set_memory_x", false);
+            calls.extend(self.module_set(module, &TEXTS, "set_memory_x", Fate::Dropped));
+            return calls;
         }
         if rodata {
             let ro = [RODATA, INIT_RODATA];
-            self.module_reset_perms(cpu, module, &ro)?;
-            let error = self.module_set(cpu, module, &ro, "set_memory_ro", true)?;
-            if error != 0 {
-                return Ok(error);
-            }
+            calls.extend(reset_perms(module, &ro));
+            calls.extend(self.module_set(module, &ro, "set_memory_ro", Fate::Checked));
         }
         if strict {
-            self.module_reset_perms(cpu, module, &DATAS)?;
-            let error = self.module_set(cpu, module, &DATAS, "set_memory_nx", true)?;
-            if error != 0 {
-                return Ok(error);
-            }
+            calls.extend(reset_perms(module, &DATAS));
+            calls.extend(self.module_set(module, &DATAS, "set_memory_nx", Fate::Checked));
         }
-        let cached = self.arch == Arch::X86_64 && self.uses_rox_cache("EXECMEM_MODULE_TEXT");
-        if cached {
-            for which in TEXTS {
-                let Some((start, len)) = module.parts.get(&which).copied() else { continue };
-                let done = self.inner(cpu, "execmem_restore_rox", &Args::of(&[start, len]))?;
-                let error = self.used(cpu, done);
-                if error != 0 {
-                    return Ok(error);
-                }
-            }
-            return Ok(0);
+        if self.arch == Arch::X86_64 && self.uses_rox_cache("EXECMEM_MODULE_TEXT") {
+            let texts = TEXTS.iter().filter_map(|which| module.parts.get(which));
+            let restore = |s: &Span| ("execmem_restore_rox", Args::of(&[s.0, s.1]), Fate::Checked);
+            calls.extend(texts.map(restore));
+            return calls;
         }
-        self.module_reset_perms(cpu, module, &TEXTS)?;
+        calls.extend(reset_perms(module, &TEXTS));
         let call = if strict { "set_memory_rox" } else { "set_memory_x" };
-        self.module_set(cpu, module, &TEXTS, call, true)
+        calls.extend(self.module_set(module, &TEXTS, call, Fate::Checked));
+        calls
     }
 
     /// The permissions of `do_init_module`.
-    fn module_after_init(&mut self, cpu: CpuId, module: &Module) -> Result<i64, Stop> {
+    fn module_after_init(&self, module: &Module) -> Vec<Made> {
         if !self.config.on("STRICT_MODULE_RWX") || !self.config.rodata_enabled() {
-            return Ok(0);
+            return Vec::new();
         }
         if self.caps.word(Fact::ModuleText) == "ro-then-x" {
             let again = [TEXT, RODATA, INIT_TEXT, INIT_RODATA, RO_AFTER_INIT];
-            return self.module_set(cpu, module, &again, "set_memory_ro", false);
+            return self.module_set(module, &again, "set_memory_ro", Fate::Dropped);
         }
         let once_more = self.caps.yes(Fact::AfterInitChecked);
         let which: &[u64] =
             if once_more { &[RODATA, INIT_RODATA, RO_AFTER_INIT] } else { &[RO_AFTER_INIT] };
-        self.module_set(cpu, module, which, "set_memory_ro", true)
+        self.module_set(module, which, "set_memory_ro", Fate::Checked)
     }
 
-    /// `set_vm_flush_reset_perms` of the areas of some parts.
-    fn module_reset_perms(
-        &mut self,
-        cpu: CpuId,
-        module: &Module,
-        which: &[u64],
-    ) -> Result<(), Stop> {
-        for part in which {
-            if let Some((start, _)) = module.parts.get(part) {
-                self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[*start]))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A permission call over some parts: the first error ends it if results are looked at.
+    /// A permission call over some parts.
     fn module_set(
-        &mut self,
-        cpu: CpuId,
+        &self,
         module: &Module,
         which: &[u64],
-        call: &str,
-        checked: bool,
-    ) -> Result<i64, Stop> {
-        for part in which {
-            let Some((start, len)) = module.parts.get(part).copied() else { continue };
-            let done = self.inner(cpu, call, &Args::of(&[start, self.pages.holding(len)]))?;
-            if checked {
-                let error = self.used(cpu, done);
-                if error != 0 {
-                    return Ok(error);
-                }
-            } else {
-                self.dropped(cpu, done);
-            }
-        }
-        Ok(0)
+        call: &'static str,
+        fate: Fate,
+    ) -> Vec<Made> {
+        let spans = which.iter().filter_map(|part| module.parts.get(part));
+        spans.map(|(at, len)| (call, Args::of(&[*at, self.pages.holding(*len)]), fate)).collect()
     }
 
-    /// The way out of a failed `do_init_module`.
-    fn abandon_module(&mut self, cpu: CpuId, base: u64) -> Result<(), Stop> {
-        self.inner(cpu, "synchronize_rcu", &Args::default())?;
-        self.release_module(cpu, base)
+    /// The end of `do_init_module`, module_mutex held.
+    fn init_done(&mut self, cpu: CpuId, base: u64, error: i64) -> Result<(), Stop> {
+        if error != 0 && self.caps.yes(Fact::AfterInitChecked) {
+            self.unlock(cpu, MUTEX)?;
+            self.later(abandon_steps(base, error));
+            return Ok(());
+        }
+        if let Some(module) = self.users.modules.loaded.get_mut(&base) {
+            module.live = true;
+            let spent = std::mem::take(&mut module.init_areas);
+            module.areas.retain(|area| !spent.contains(area));
+            self.users.modules.init_free_list.extend(spent);
+        }
+        self.unlock(cpu, MUTEX)
     }
 
-    fn release_module(&mut self, cpu: CpuId, base: u64) -> Result<(), Stop> {
-        self.lock(cpu, "module_mutex")?;
-        let module = self.users.modules.loaded.remove(&base).unwrap_or_default();
-        self.inner(cpu, "synchronize_rcu", &Args::default())?;
-        self.unlock(cpu, "module_mutex")?;
-        self.forget_text(&module.parts.values().copied().collect::<Vec<Span>>());
-        // By type the data goes last, since it holds the module; else the init area goes first.
-        let data = module.parts.get(&DATA).map(|s| s.0).filter(|d| module.areas.contains(d));
-        let mut order: Vec<u64> = match data {
-            Some(data) => {
-                module.areas.iter().copied().filter(|a| *a != data).chain([data]).collect()
+    /// The parts of a module that lay in an area are gone.
+    fn forget_init(&mut self, area: u64) {
+        let areas = &self.areas;
+        let lies =
+            |(start, _): Span| areas.find(VirtAddr(start)).is_some_and(|a| a.start.0 == area);
+        let owner =
+            self.users.modules.loaded.values_mut().find(|m| {
+                INIT_LAYOUT.iter().filter_map(|which| m.parts.get(which)).any(|s| lies(*s))
+            });
+        if let Some(module) = owner {
+            for which in INIT_LAYOUT {
+                module.parts.remove(&which);
             }
-            None => module.areas.iter().rev().copied().collect(),
-        };
-        for area in order.drain(..) {
-            self.module_memory_free(cpu, area)?;
         }
-        Ok(())
     }
+}
+
+/// `set_vm_flush_reset_perms` of the areas of some parts.
+fn reset_perms(module: &Module, which: &[u64]) -> Vec<Made> {
+    let spans = which.iter().filter_map(|part| module.parts.get(part));
+    spans.map(|(at, _)| ("set_vm_flush_reset_perms", Args::of(&[*at]), Fate::Void)).collect()
 }

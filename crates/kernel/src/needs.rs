@@ -8,7 +8,6 @@
 use textbed_arch::{Arch, Cite};
 use textbed_event::Need;
 
-use crate::cross_calls::{ALLOCATES, BPF_TEXT, SET_MEMORY};
 use crate::facts::{V6_9, V6_10};
 use crate::version::{Version, in_range};
 
@@ -28,6 +27,38 @@ pub struct NeedRow {
     /// The source.
     pub cite: Cite,
 }
+
+/// Changes of permissions by address.
+const SET_MEMORY: &[&str] = &[
+    "set_memory_ro",
+    "set_memory_rw",
+    "set_memory_x",
+    "set_memory_nx",
+    "set_memory_rox",
+    "set_memory_np",
+    "set_memory_np_noalias",
+    "set_memory_p",
+    "set_memory_global",
+    "set_memory_nonglobal",
+    "set_memory_4k",
+];
+
+/// What allocates kernel addresses.
+const ALLOCATES: &[&str] = &[
+    "vmalloc",
+    "vmalloc_huge",
+    "vmalloc_no_huge",
+    "vmalloc_exec",
+    "__vmalloc_node_range",
+    "vmap",
+    "module_alloc",
+    "module_alloc_huge",
+    "execmem_alloc",
+    "execmem_alloc_rw",
+];
+
+/// What writes the text of BPF programs.
+const BPF_TEXT: &[&str] = &["bpf_arch_text_copy", "bpf_arch_text_invalidate"];
 
 const ALL: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const X86: &[Arch] = &[Arch::X86_64];

@@ -105,13 +105,15 @@ pub(crate) fn pause() -> Step {
 pub(crate) fn flush_step(
     mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static,
 ) -> Step {
-    Box::new(move |k, cpu| {
-        let wait = if k.flushes_by_interrupt() { k.receivers_off(cpu) } else { None };
-        match wait {
-            Some(wait) => Ok(Turn::Wait(wait)),
-            None => run(k, cpu).map(|()| Turn::Others),
-        }
+    Box::new(move |k, cpu| match k.flush_waits(cpu) {
+        Some(wait) => Ok(Turn::Wait(wait)),
+        None => run(k, cpu).map(|()| Turn::Others),
     })
+}
+
+/// A step that waits for whom the flush in the next one interrupts.
+pub(crate) fn flush_listen_step() -> Step {
+    Box::new(|k, cpu| Ok(k.flush_waits(cpu).map_or(Turn::Next, Turn::Wait)))
 }
 
 /// Steps by which a spin lock is taken with interrupts off (`raw_spin_lock_irqsave`): they are off
@@ -141,9 +143,75 @@ pub(crate) fn unlock_step(name: &'static str) -> Step {
     step(move |k, cpu| k.unlock(cpu, name))
 }
 
-/// A step that makes a call, whose own steps follow before the next one.
+/// A step that makes a call, whose own steps follow before the next one. As one that nobody else
+/// makes, it begins when it can have its locks, and those listen whom it interrupts in one piece.
 pub(crate) fn call_step(name: &'static str, args: Args) -> Step {
-    step(move |k, cpu| k.step_call(cpu, name, &args))
+    Box::new(move |k, cpu| {
+        let spec = find_call(name, k.version, k.arch).map_err(inner)?;
+        match k.locked_out(cpu, spec).or_else(|| k.held_back(cpu, spec)) {
+            Some(wait) => Ok(Turn::Wait(wait)),
+            None => k.step_call(cpu, name, &args).map(|()| Turn::Next),
+        }
+    })
+}
+
+/// What follows a value that earlier steps worked out; it runs in a step.
+pub(crate) type Then<T> = Box<dyn FnOnce(&mut Kernel, CpuId, T) -> Result<(), Stop>>;
+
+/// Steps that make a call, look at what it returned, and go on with that.
+pub(crate) fn call_then(
+    name: &'static str,
+    args: Args,
+    then: impl FnOnce(&mut Kernel, CpuId, i64) -> Result<(), Stop> + 'static,
+) -> [Step; 2] {
+    let look = once(move |k, cpu| {
+        let value = k.nested_result(cpu).unwrap_or(0);
+        then(k, cpu, value)
+    });
+    [call_step(name, args), look]
+}
+
+/// What becomes of the result of a call that another one makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// It returns nothing.
+    Void,
+    /// An error ends what the caller does.
+    Checked,
+    /// Nobody looks at it.
+    Dropped,
+}
+
+/// A call that another one makes.
+pub(crate) type Made = (&'static str, Args, Fate);
+
+/// Steps that make one call after the other, others let in between; the first checked error ends
+/// it. `then` gets that error, or 0.
+pub(crate) fn calls_then(calls: Vec<Made>, then: Then<i64>) -> Step {
+    let mut calls = VecDeque::from(calls);
+    once(move |k, cpu| {
+        let Some((name, args, result)) = calls.pop_front() else { return then(k, cpu, 0) };
+        let rest = once(move |k, cpu| {
+            let value = match result {
+                Fate::Checked => k.nested_result(cpu).unwrap_or(0),
+                Fate::Dropped => {
+                    if let Some(value) = k.nested.take() {
+                        k.dropped(cpu, value);
+                    }
+                    0
+                }
+                Fate::Void => 0,
+            };
+            if value != 0 {
+                return then(k, cpu, value);
+            }
+            k.later((!calls.is_empty()).then(pause));
+            k.later([calls_then(calls.into(), then)]);
+            Ok(())
+        });
+        k.later([call_step(name, args), rest]);
+        Ok(())
+    })
 }
 
 /// A step that begins when all other CPUs take interrupts, and behind which others may run.
@@ -154,6 +222,10 @@ pub(crate) fn cross_step(
         Some(wait) => Ok(Turn::Wait(wait)),
         None => run(k, cpu).map(|()| Turn::Others),
     })
+}
+
+fn inner(error: CallError) -> Stop {
+    Stop::Inner(Box::new(error))
 }
 
 /// A call under way.
@@ -208,12 +280,7 @@ impl Kernel {
             let what = format!("a call on {cpu} while another is under way there");
             return Err(CallError::NotModelled { call: spec.name.to_owned(), what });
         }
-        if let Some(lock) = spec.takes.iter().find(|lock| self.lock_waits(cpu, lock, false)) {
-            return Ok(Progress::Waits(Wait::Lock((*lock).to_owned())));
-        }
-        if shares(spec.name, self.arch).is_some()
-            && let Some(wait) = self.share_waits(cpu)
-        {
+        if let Some(wait) = self.locked_out(cpu, spec) {
             return Ok(Progress::Waits(wait));
         }
         if let Some(wait) = self.held_back(cpu, spec).filter(|_| !anyway) {
@@ -223,6 +290,14 @@ impl Kernel {
             Some(value) => Ok(Progress::Done(value)),
             None => self.resume(cpu),
         }
+    }
+
+    /// The lock that a call takes at its beginning and cannot have.
+    fn locked_out(&self, cpu: CpuId, spec: &CallSpec) -> Option<Wait> {
+        let held = spec.takes.iter().find(|lock| self.lock_waits(cpu, lock, false));
+        let lock = held.map(|lock| Wait::Lock((*lock).to_owned()));
+        let shares = shares(spec.name, self.arch).is_some();
+        lock.or_else(|| self.share_waits(cpu).filter(|_| shares))
     }
 
     /// Goes on with the call that is under way on a CPU.
@@ -374,6 +449,23 @@ impl Kernel {
         self.staged.extend(steps);
     }
 
+    /// Runs a step and what it leaves behind, letting nobody in between: while booting, and inside
+    /// of another step. It must not have to wait.
+    pub(crate) fn at_once(&mut self, cpu: CpuId, first: Step) -> Result<(), Stop> {
+        let outer = std::mem::take(&mut self.staged);
+        let mut steps = VecDeque::from([first]);
+        while let Some(mut step) = steps.pop_front() {
+            if let Turn::Wait(wait) = step(self, cpu)? {
+                return Err(Stop::Waits(wait));
+            }
+            let mut more = std::mem::take(&mut self.staged);
+            more.append(&mut steps);
+            steps = more;
+        }
+        self.staged = outer;
+        Ok(())
+    }
+
     /// Ends a body whose steps were left behind; the call returns `value` unless a step says else.
     pub(crate) fn with_steps(&mut self, steps: Vec<Step>) -> Result<i64, Stop> {
         self.later(steps);
@@ -387,7 +479,6 @@ impl Kernel {
 
     /// A call made by a step: its own steps come before the next one of the caller.
     pub(crate) fn step_call(&mut self, cpu: CpuId, name: &str, args: &Args) -> Result<(), Stop> {
-        let inner = |e| Stop::Inner(Box::new(e));
         let spec = find_call(name, self.version, self.arch).map_err(inner)?;
         self.nested = self.open(cpu, spec, args).map_err(inner)?;
         Ok(())
@@ -397,6 +488,11 @@ impl Kernel {
     pub(crate) fn nested_result(&mut self, cpu: CpuId) -> Option<i64> {
         let value = self.nested.take()?;
         Some(self.used(cpu, value))
+    }
+
+    /// Receivers of a flush by interrupts that do not take them now.
+    fn flush_waits(&self, cpu: CpuId) -> Option<Wait> {
+        if self.flushes_by_interrupt() { self.receivers_off(cpu) } else { None }
     }
 
     /// Receivers of a cross-call that do not take interrupts now.

@@ -2,10 +2,12 @@
 //!
 //! Modelled: free and busy ranges, first fit, filling up by 2 MiB (by exactly what is asked if that
 //! cannot be had), breakpoints in what nobody uses, the way to temporarily writable memory and
-//! back, freeing with merging, and giving whole blocks back. From: Linux 6.18.2 and 7.0
-//! mm/execmem.c. Not modelled: the work item that retries a failed free (the range stays pending),
-//! areas outside the range of who asks (one module range serves all), STRICT_MODULE_RWX=n and
-//! machines without PSE (there the cache is not used).
+//! back, freeing with merging, and giving whole blocks back. The cache's mutex is held while a
+//! range is taken, while new memory is added and the first range of it is taken, and while one is
+//! freed; others run wherever memory is filled or changes its permissions. From: Linux 6.18.2 and
+//! 7.0 mm/execmem.c. Not modelled: the work item that retries a failed free (the range stays
+//! pending), areas outside the range of who asks (one module range serves all),
+//! STRICT_MODULE_RWX=n and machines without PSE (there the cache is not used).
 //!
 //! As in Linux, a block of free addresses is given back as the whole area that it lies in, even if
 //! other parts of that area are in use.
@@ -20,7 +22,14 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
+use crate::phases::{
+    Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
+};
+use crate::vfree::direct_map_step;
 use crate::vmalloc::Request;
+
+/// The cache's lock.
+const MUTEX: &str = "execmem_cache.mutex";
 
 /// Ranges of the cache: start to length.
 #[derive(Clone, Default, Debug)]
@@ -55,23 +64,50 @@ impl RoxCache {
 }
 
 /// `execmem_alloc_rw(type, size)`.
-pub(crate) fn execmem_alloc_rw(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    let got = k.inner(cpu, "execmem_alloc", args)?;
-    let ptr = k.used(cpu, got) as u64;
-    if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
-        return Ok(ptr as i64);
-    }
+pub(crate) fn execmem_alloc_rw(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let size = page_align(k, args.get(1));
-    if k.force_rw(cpu, ptr, size)? != 0 {
-        k.inner(cpu, "execmem_free", &Args::of(&[ptr]))?;
-        return Ok(0);
-    }
-    Ok(ptr as i64)
+    let alloc = call_then("execmem_alloc", args.clone(), move |k, _, ptr| {
+        k.returns(ptr);
+        let ptr = ptr as u64;
+        if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
+            return Ok(());
+        }
+        let writable = move |k: &mut Kernel, _, error| {
+            if error != 0 {
+                k.returns(0);
+                k.later([call_step("execmem_free", Args::of(&[ptr]))]);
+            }
+            Ok(())
+        };
+        k.later([force_rw_steps(k, ptr, size, Box::new(writable))]);
+        Ok(())
+    });
+    k.with_steps(alloc.into())
 }
 
 /// `execmem_restore_rox(ptr, size)`.
-pub(crate) fn execmem_restore_rox(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    k.restore_rox(cpu, args.get(0), page_align(k, args.get(1)))
+pub(crate) fn execmem_restore_rox(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let range = pages_of(k, args.get(0), page_align(k, args.get(1)));
+    let rox = call_then("set_memory_rox", range, |k, _, error| {
+        k.returns(error);
+        Ok(())
+    });
+    k.with_steps(rox.into())
+}
+
+/// The arguments of a change of permissions.
+fn pages_of(k: &Kernel, ptr: u64, size: u64) -> Args {
+    Args::of(&[ptr, k.pages.holding(size)])
+}
+
+/// `execmem_force_rw`: not executable first, then writable.
+fn force_rw_steps(k: &Kernel, ptr: u64, size: u64, then: Then<i64>) -> Step {
+    let range = pages_of(k, ptr, size);
+    let calls = vec![
+        ("set_memory_nx", range.clone(), Fate::Checked),
+        ("set_memory_rw", range, Fate::Checked),
+    ];
+    calls_then(calls, then)
 }
 
 /// Rounded up to whole pages; wraps around, as PAGE_ALIGN does.
@@ -91,7 +127,7 @@ impl Kernel {
     }
 
     /// Memory from the cache; 0 where it cannot be had.
-    pub(crate) fn rox_alloc(&mut self, cpu: CpuId, size: u64) -> Result<i64, Stop> {
+    pub(crate) fn rox_alloc(&mut self, size: u64) -> Result<i64, Stop> {
         let Some(size) = size.checked_next_multiple_of(self.pages.bytes()).filter(|s| *s > 0)
         else {
             return Ok(0);
@@ -99,125 +135,158 @@ impl Kernel {
         if size > self.layout.modules.len {
             return Ok(0);
         }
-        let mut got = self.rox_take(cpu, size)?;
-        if got.is_none() && self.populate(cpu, size)? {
-            got = self.rox_take(cpu, size)?;
-        }
-        Ok(got.map_or(0, |start| start as i64))
+        let take = once(move |k, cpu| {
+            let got = k.rox_take(size);
+            k.unlock(cpu, MUTEX)?;
+            match got {
+                Some(start) => k.returns(start as i64),
+                None => k.later([pause(), populate_step(size)]),
+            }
+            Ok(())
+        });
+        self.with_steps(vec![lock_step(MUTEX), take])
     }
 
-    /// `__execmem_cache_alloc`.
-    fn rox_take(&mut self, cpu: CpuId, size: u64) -> Result<Option<u64>, Stop> {
-        self.lock(cpu, "execmem_cache.mutex")?;
+    /// `execmem_cache_alloc_locked`.
+    fn rox_take(&mut self, size: u64) -> Option<u64> {
         let mut cache = std::mem::take(&mut self.rox_cache);
         let got = cache.take(size, || self.allocation_fails());
         self.rox_cache = cache;
-        self.unlock(cpu, "execmem_cache.mutex")?;
-        Ok(got)
-    }
-
-    /// Fills the cache up; `false` where that cannot be done.
-    fn populate(&mut self, cpu: CpuId, size: u64) -> Result<bool, Stop> {
-        let range = self.layout.module_window;
-        let mut request = Request {
-            size: size.next_multiple_of(self.pages.pmd_bytes()),
-            align: 1,
-            range,
-            perm: Perm::KERNEL_RW,
-            flags: vm_flags::VM_ALLOW_HUGE_VMAP,
-        };
-        let mut start = self.vmalloc_range(cpu, request)? as u64;
-        if start == 0 {
-            request.size = size;
-            start = self.vmalloc_range(cpu, request)? as u64;
-        }
-        if start == 0 {
-            return Ok(false);
-        }
-        let len = request.size;
-        self.zone(cpu, VirtAddr(start), len, "execmem", "cache");
-        self.fill_plain(cpu, VirtAddr(start), len, &[0xcc])?;
-        if self.restore_rox(cpu, start, len)? != 0 {
-            self.inner(cpu, "vfree", &Args::of(&[start]))?;
-            return Ok(false);
-        }
-        self.lock(cpu, "execmem_cache.mutex")?;
-        let refused = self.allocation_fails();
-        if !refused {
-            self.rox_cache.free.add(start, len);
-        }
-        self.unlock(cpu, "execmem_cache.mutex")?;
-        if refused {
-            self.direct_map_back(cpu, start)?;
-            self.inner(cpu, "vfree", &Args::of(&[start]))?;
-        }
-        Ok(!refused)
+        got
     }
 
     /// `execmem_set_direct_map_valid(vm, true)` of the whole area that an address lies in.
-    fn direct_map_back(&mut self, cpu: CpuId, at: u64) -> Result<(), Stop> {
+    fn direct_map_back(&self, at: u64) -> Vec<Step> {
         let frames = self.areas.find(VirtAddr(at)).map(|a| a.frames.clone());
-        for page in self.pages_of(&frames.unwrap_or_default()) {
-            self.set_direct_map(cpu, page, true)?;
-        }
-        Ok(())
+        self.pages_of(&frames.unwrap_or_default()).map(|pfn| direct_map_step(pfn, true)).collect()
     }
 
-    /// `execmem_force_rw`: not executable first, then writable.
-    fn force_rw(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
-        let range = Args::of(&[ptr, self.pages.holding(size)]);
-        let done = self.inner(cpu, "set_memory_nx", &range)?;
-        match self.used(cpu, done) {
-            0 => {
-                let done = self.inner(cpu, "set_memory_rw", &range)?;
-                Ok(self.used(cpu, done))
-            }
-            error => Ok(error),
-        }
+    /// Steps that give a range back to the cache; `None` if it is none of its.
+    pub(crate) fn rox_free_steps(&mut self, ptr: u64) -> Option<Vec<Step>> {
+        self.rox_cache.busy.contains_key(&ptr).then(|| vec![lock_step(MUTEX), free_step(ptr)])
     }
 
-    fn restore_rox(&mut self, cpu: CpuId, ptr: u64, size: u64) -> Result<i64, Stop> {
-        let done =
-            self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, self.pages.holding(size)]))?;
-        Ok(self.used(cpu, done))
-    }
-
-    /// Gives a range back to the cache; `false` if it is none of its.
-    pub(crate) fn rox_free(&mut self, cpu: CpuId, ptr: u64) -> Result<bool, Stop> {
-        let Some(size) = self.rox_cache.busy.remove(&ptr) else { return Ok(false) };
-        self.lock(cpu, "execmem_cache.mutex")?;
-        if self.force_rw(cpu, ptr, size)? == 0 {
-            self.fill_plain(cpu, VirtAddr(ptr), size, &[0xcc])?;
-            let done =
-                self.inner(cpu, "set_memory_rox", &Args::of(&[ptr, self.pages.holding(size)]))?;
-            self.dropped(cpu, done);
-            if self.allocation_fails() {
-                self.rox_cache.pending.insert(ptr, size);
-            } else {
-                self.rox_cache.free.add(ptr, size);
-                self.clean_cache(cpu)?;
-            }
-        } else {
-            self.rox_cache.pending.insert(ptr, size);
-        }
-        self.unlock(cpu, "execmem_cache.mutex")?;
-        Ok(true)
-    }
-
-    /// `execmem_cache_clean`: free ranges that are whole blocks go back to the system, each with
-    /// the whole area that it lies in.
-    fn clean_cache(&mut self, cpu: CpuId) -> Result<(), Stop> {
+    /// Free ranges of the cache that are whole blocks.
+    fn whole_blocks(&self) -> Vec<(u64, u64)> {
         let block = self.pages.pmd_bytes();
         let whole =
             |(start, len): &(u64, u64)| start.is_multiple_of(block) && len.is_multiple_of(block);
-        let blocks: Vec<(u64, u64)> = self.rox_cache.free.iter().filter(whole).collect();
-        for (start, len) in blocks {
-            self.direct_map_back(cpu, start)?;
-            self.rox_cache.free.cut(start, len);
-            self.inner(cpu, "vfree", &Args::of(&[start]))?;
-        }
-        Ok(())
+        self.rox_cache.free.iter().filter(whole).collect()
     }
+}
+
+/// `execmem_cache_populate_alloc`: new memory, of which the first `size` bytes are taken.
+fn populate_step(size: u64) -> Step {
+    once(move |k, _| {
+        let whole = size.next_multiple_of(k.pages.pmd_bytes());
+        let (range, perm) = (k.layout.module_window, Perm::KERNEL_RW);
+        let flags = vm_flags::VM_ALLOW_HUGE_VMAP;
+        let request = Request { size: whole, align: 1, range, perm, flags };
+        let made = move |k: &mut Kernel, _, start| {
+            if start != 0 {
+                k.later([add_step(start, whole, size)]);
+                return Ok(());
+            }
+            let made = move |k: &mut Kernel, _, start| {
+                k.later((start != 0).then(|| add_step(start, size, size)));
+                Ok(())
+            };
+            k.later([Request { size, ..request }.steps(Box::new(made))]);
+            Ok(())
+        };
+        k.later([request.steps(Box::new(made))]);
+        Ok(())
+    })
+}
+
+/// Fills new memory with breakpoints, makes it read-only and executable, and adds it. Nobody gets
+/// in between that and the allocation of its first `size` bytes.
+fn add_step(start: u64, len: u64, size: u64) -> Step {
+    once(move |k, cpu| {
+        k.zone(cpu, VirtAddr(start), len, "execmem", "cache");
+        k.fill_plain(cpu, VirtAddr(start), len, &[0xcc])?;
+        let add = once(move |k, cpu| {
+            let refused = k.allocation_fails();
+            if !refused {
+                k.rox_cache.free.add(start, len);
+                let got = k.rox_take(size);
+                k.returns(got.map_or(0, |start| start as i64));
+            }
+            k.unlock(cpu, MUTEX)?;
+            if refused {
+                let back = k.direct_map_back(start);
+                k.later(back);
+                k.later([call_step("vfree", Args::of(&[start]))]);
+            }
+            Ok(())
+        });
+        let protected = call_then("set_memory_rox", pages_of(k, start, len), move |k, _, error| {
+            match error {
+                0 => k.later([lock_step(MUTEX), add]),
+                _ => k.later([call_step("vfree", Args::of(&[start]))]),
+            }
+            Ok(())
+        });
+        k.later([pause()]);
+        k.later(protected);
+        Ok(())
+    })
+}
+
+/// `execmem_cache_free`, its mutex held.
+fn free_step(ptr: u64) -> Step {
+    once(move |k, cpu| {
+        let Some(size) = k.rox_cache.busy.remove(&ptr) else {
+            // Somebody else freed it while this one waited.
+            k.unlock(cpu, MUTEX)?;
+            return match k.vfree(cpu, VirtAddr(ptr)) {
+                Ok(_) | Err(Stop::Later) => Ok(()),
+                Err(stop) => Err(stop),
+            };
+        };
+        let freed = move |k: &mut Kernel, cpu, error| {
+            if error != 0 || k.allocation_fails() {
+                k.rox_cache.pending.insert(ptr, size);
+                return k.unlock(cpu, MUTEX);
+            }
+            k.rox_cache.free.add(ptr, size);
+            k.unlock(cpu, MUTEX)?;
+            // The work item; one that has nothing to give back is not told of.
+            if !k.whole_blocks().is_empty() {
+                k.later([pause(), lock_step(MUTEX), clean_step()]);
+            }
+            Ok(())
+        };
+        let writable = move |k: &mut Kernel, cpu, error| {
+            if error != 0 {
+                return freed(k, cpu, error);
+            }
+            k.fill_plain(cpu, VirtAddr(ptr), size, &[0xcc])?;
+            let rox = vec![("set_memory_rox", pages_of(k, ptr, size), Fate::Dropped)];
+            k.later([pause(), calls_then(rox, Box::new(freed))]);
+            Ok(())
+        };
+        k.later([force_rw_steps(k, ptr, size, Box::new(writable))]);
+        Ok(())
+    })
+}
+
+/// `execmem_cache_clean`, the mutex held: free ranges that are whole blocks go back to the system,
+/// each with the whole area that it lies in.
+fn clean_step() -> Step {
+    once(|k, _| {
+        for (start, len) in k.whole_blocks() {
+            let back = k.direct_map_back(start);
+            k.later(back);
+            let cut = step(move |k, _| {
+                k.rox_cache.free.cut(start, len);
+                Ok(())
+            });
+            k.later([cut, call_step("vfree", Args::of(&[start]))]);
+        }
+        k.later([unlock_step(MUTEX)]);
+        Ok(())
+    })
 }
 
 #[cfg(test)]

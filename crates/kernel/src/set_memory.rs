@@ -3,6 +3,8 @@
 //! The implementations are `x86::cpa`, `arm64::pageattr` and `powerpc::pageattr`. From: Linux 5.19
 //! and 6.12 include/linux/set_memory.h.
 
+use std::collections::VecDeque;
+
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::Promise;
 
@@ -11,7 +13,8 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{call_step, once, step};
+use crate::phases::{Step, call_step, once, step};
+use crate::vfree::direct_map_change;
 
 /// A change of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,7 +147,7 @@ pub(crate) fn valid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Sto
 
 /// `set_direct_map_valid_noflush(page, nr, valid)`, the first page given by an address that maps
 /// it, the others behind it in memory.
-pub(crate) fn direct_map_valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn direct_map_valid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let first = k
         .page_behind(args.addr(0))
         .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
@@ -153,13 +156,22 @@ pub(crate) fn direct_map_valid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resul
     if first.0.checked_add(count).is_none_or(|end| end > frames) {
         return Err(Stop::not_modelled("frames behind the end of memory"));
     }
-    for page in k.pages_of(&[Frames { pfn: first, count }]) {
-        let error = k.set_direct_map(cpu, page, args.get(2) == 1)?;
-        if error != 0 {
-            return Ok(error);
-        }
-    }
-    Ok(0)
+    let pages = k.pages_of(&[Frames { pfn: first, count }]).collect();
+    k.with_steps(vec![direct_map_pages(pages, args.get(2) == 1)])
+}
+
+/// The direct map's pages of frames, up to the first error.
+fn direct_map_pages(mut pages: VecDeque<Pfn>, present: bool) -> Step {
+    once(move |k, _| {
+        let Some(pfn) = pages.pop_front() else { return Ok(()) };
+        let changed = move |k: &mut Kernel, _, error| {
+            k.returns(error);
+            k.later((error == 0).then(|| direct_map_pages(pages, present)));
+            Ok(())
+        };
+        k.later([direct_map_change(pfn, present, Box::new(changed))]);
+        Ok(())
+    })
 }
 
 fn change(k: &mut Kernel, cpu: CpuId, args: &Args, change: Change) -> Result<i64, Stop> {
@@ -172,13 +184,13 @@ fn change(k: &mut Kernel, cpu: CpuId, args: &Args, change: Change) -> Result<i64
 }
 
 /// `set_direct_map_invalid_noflush(page)`, the page given by an address that maps it.
-pub(crate) fn direct_map_invalid(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    direct_map(k, cpu, args, false)
+pub(crate) fn direct_map_invalid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    direct_map(k, args, false)
 }
 
 /// `set_direct_map_default_noflush(page)`, the page given by an address that maps it.
-pub(crate) fn direct_map_default(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
-    direct_map(k, cpu, args, true)
+pub(crate) fn direct_map_default(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    direct_map(k, args, true)
 }
 
 /// `kernel_page_present(page)`, the page given by an address that maps it.
@@ -190,11 +202,11 @@ pub(crate) fn kernel_page_present(k: &mut Kernel, _cpu: CpuId, args: &Args) -> R
     Ok(i64::from(virt.is_none_or(|virt| k.machine.lookup(SpaceId::KERNEL, virt).is_some())))
 }
 
-fn direct_map(k: &mut Kernel, cpu: CpuId, args: &Args, present: bool) -> Result<i64, Stop> {
+fn direct_map(k: &mut Kernel, args: &Args, present: bool) -> Result<i64, Stop> {
     let pfn = k
         .page_behind(args.addr(0))
         .ok_or_else(|| Stop::not_modelled("a struct page behind an address that maps none"))?;
-    k.set_direct_map(cpu, pfn, present)
+    k.with_steps(vec![direct_map_pages([pfn].into(), present)])
 }
 
 impl Kernel {

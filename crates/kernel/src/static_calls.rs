@@ -83,6 +83,10 @@ pub(crate) fn static_call_update(k: &mut Kernel, cpu: CpuId, args: &Args) -> Res
             }
         }
     }
+    if steps.is_empty() {
+        k.unlock(cpu, "static_call_mutex")?;
+        return Ok(0);
+    }
     steps.push(unlock_step("static_call_mutex"));
     k.with_steps(steps)
 }

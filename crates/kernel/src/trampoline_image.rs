@@ -13,10 +13,11 @@ use textbed_arch::{Arch, CpuId, VirtAddr};
 
 use crate::call::Args;
 use crate::caps::Fact;
-use crate::errno::{ENOMEM, ENOTSUPP};
+use crate::errno::{ENOMEM, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{X86_NOP5, branch, ftrace_caller, nop};
 use crate::kernel::Kernel;
+use crate::phases::{Fate, Made, Step, Then, call_step, call_then, calls_then, once, pause};
 
 /// When a program runs (`enum bpf_tramp_prog_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -85,86 +86,113 @@ impl Code {
 }
 
 impl Kernel {
-    /// `bpf_tramp_image_alloc`, `arch_prepare_bpf_trampoline`, protection: the image, or an error.
+    /// `bpf_tramp_image_alloc`, `arch_prepare_bpf_trampoline`, protection: `then` gets the image,
+    /// or an error.
     pub(crate) fn build_image(
         &mut self,
         cpu: CpuId,
-        site: VirtAddr,
-        progs: &Progs,
-    ) -> Result<Result<Image, i64>, Stop> {
+        (site, progs): (VirtAddr, Progs),
+        then: Then<Result<Image, i64>>,
+    ) -> Result<(), Stop> {
         let how = self.caps.word(Fact::TrampolineImage);
         if how == "none" {
-            return Ok(Err(-ENOTSUPP));
+            return then(self, cpu, Err(-ENOTSUPP));
         }
         let return_bytes = ftrace_caller(self.arch).len() as u64;
         // Of each program the most that a kind takes, 14 bytes.
         let function = if progs.calls_function() { 24 } else { 0 };
         let size = (32 + function + 14 * progs.count() + return_bytes).next_multiple_of(8);
         if self.allocation_fails() {
-            return Ok(Err(-ENOMEM));
+            return then(self, cpu, Err(-ENOMEM));
         }
-        let at = if how == "pack" {
-            let got = self.inner(cpu, "bpf_prog_pack_alloc", &Args::of(&[size]))?;
-            self.used(cpu, got) as u64
-        } else {
-            let page = if self.pages_by_vmalloc() {
-                let got = self.inner(cpu, "vmalloc", &Args::of(&[self.pages.bytes()]))?;
-                self.used(cpu, got) as u64
-            } else {
-                self.bpf_jit_alloc_exec(cpu, self.pages.bytes())?
-            };
-            if page != 0 {
-                self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[page]))?;
-            }
-            page
+        let pack = how == "pack";
+        let page = self.pages.bytes();
+        let (name, args) = match pack {
+            true => ("bpf_prog_pack_alloc", Args::of(&[size])),
+            false if self.pages_by_vmalloc() => ("vmalloc", Args::of(&[page])),
+            false => self.bpf_jit_alloc_exec(page),
         };
-        if at == 0 {
-            return Ok(Err(-ENOMEM));
-        }
-        self.region(cpu, VirtAddr(at), size, "bpf", "trampoline");
-        let (code, after_call) = self.image_code(VirtAddr(at), site, progs, size)?;
-        let image = Image { at, size, after_call };
-        if how == "pack" {
-            let done = self.inner(cpu, "bpf_arch_text_copy", &Args::with_code(&[at], &code))?;
-            let value = self.used(cpu, done);
-            if crate::errno::is_err_pointer(value) {
-                self.free_image(cpu, image)?;
-                return Ok(Err(value));
+        self.later(call_then(name, args, move |k, _, at| {
+            let at = at as u64;
+            let reset = ("set_vm_flush_reset_perms", Args::of(&[at]), Fate::Void);
+            let reset = (!pack && at != 0).then_some(reset);
+            let there = move |k: &mut Kernel, cpu, _| {
+                if at == 0 {
+                    return then(k, cpu, Err(-ENOMEM));
+                }
+                k.region(cpu, VirtAddr(at), size, "bpf", "trampoline");
+                let (code, after_call) = k.image_code(VirtAddr(at), site, &progs, size)?;
+                let image = Image { at, size, after_call };
+                match pack {
+                    true => k.copy_image(image, code, then),
+                    false => k.write_image(cpu, image, &code, then)?,
+                }
+                Ok(())
+            };
+            k.later([calls_then(reset.into_iter().collect(), Box::new(there))]);
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    /// arm64: what tells others of new code.
+    fn image_flush(&self, at: u64, size: u64) -> Option<Made> {
+        let flush = ("flush_icache_range", Args::of(&[at, at + size]), Fate::Void);
+        (self.arch == Arch::Arm64).then_some(flush)
+    }
+
+    /// Code goes to its place in a pack.
+    fn copy_image(&mut self, image: Image, code: Vec<u8>, then: Then<Result<Image, i64>>) {
+        let Image { at, size, .. } = image;
+        let copy = Args::with_code(&[at], &code);
+        self.later(call_then("bpf_arch_text_copy", copy, move |k, _, value| {
+            if is_err_pointer(value) {
+                let free = k.free_image_steps(image);
+                k.later(free);
+                k.later([once(move |k, cpu| then(k, cpu, Err(value)))]);
+                return Ok(());
             }
-            if self.arch == Arch::Arm64 {
-                self.inner(cpu, "flush_icache_range", &Args::of(&[at, at + size]))?;
-            }
-            return Ok(Ok(image));
-        }
+            let flush = k.image_flush(at, size).into_iter().collect();
+            let told = Box::new(move |k: &mut Kernel, cpu, _| then(k, cpu, Ok(image)));
+            k.later([calls_then(flush, told)]);
+            Ok(())
+        }));
+    }
+
+    /// Code is stored to a page of its own, which is protected then.
+    fn write_image(
+        &mut self,
+        cpu: CpuId,
+        image: Image,
+        code: &[u8],
+        then: Then<Result<Image, i64>>,
+    ) -> Result<(), Stop> {
+        let Image { at, size, .. } = image;
         self.fill_traps(cpu, VirtAddr(at), self.pages.bytes())?;
-        self.store_plain(cpu, VirtAddr(at), &code)?;
-        if self.arch == Arch::Arm64 {
-            self.inner(cpu, "flush_icache_range", &Args::of(&[at, at + size]))?;
-        }
-        let calls: &[&str] = if self.there("set_memory_rox") {
+        self.store_plain(cpu, VirtAddr(at), code)?;
+        let names: &[&str] = if self.there("set_memory_rox") {
             &["set_memory_rox"]
         } else {
             &["set_memory_ro", "set_memory_x"]
         };
-        for call in calls {
-            let done = self.inner(cpu, call, &Args::of(&[at, 1]))?;
-            self.dropped(cpu, done);
-        }
-        Ok(Ok(image))
+        let mut calls: Vec<Made> = self.image_flush(at, size).into_iter().collect();
+        calls.extend(names.iter().map(|name| (*name, Args::of(&[at, 1]), Fate::Dropped)));
+        let made = Box::new(move |k: &mut Kernel, cpu, _| then(k, cpu, Ok(image)));
+        self.later([pause(), calls_then(calls, made)]);
+        Ok(())
     }
 
     /// `arch_free_bpf_trampoline`.
-    pub(crate) fn free_image(&mut self, cpu: CpuId, image: Image) -> Result<(), Stop> {
+    pub(crate) fn free_image_steps(&self, image: Image) -> [Step; 1] {
         let Image { at, size, .. } = image;
-        if self.caps.word(Fact::TrampolineImage) == "pack" {
-            self.inner(cpu, "bpf_prog_pack_free", &Args::of(&[at, size]))?;
-            return Ok(());
-        }
-        if self.pages_by_vmalloc() {
-            self.inner(cpu, "vfree", &Args::of(&[at]))?;
-            return Ok(());
-        }
-        self.text_memory_free(cpu, at)
+        let (name, args) = if self.caps.word(Fact::TrampolineImage) == "pack" {
+            ("bpf_prog_pack_free", Args::of(&[at, size]))
+        } else if self.pages_by_vmalloc() {
+            ("vfree", Args::of(&[at]))
+        } else {
+            self.text_memory_free(at)
+        };
+        [call_step(name, args)]
     }
 
     /// The bytes of an image, and what [`Image::after_call`] says.

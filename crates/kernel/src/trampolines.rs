@@ -18,9 +18,11 @@ use crate::call::Args;
 use crate::errno::{E2BIG, EBUSY, EINVAL};
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, step, unlock_step};
+use crate::phases::{Step, call_step, call_then, lock_step, once, pause, unlock_step};
 use crate::trampoline_image::{Image, Progs, When};
 
+/// The lock of a trampoline, of which there is one for all here.
+const MUTEX: &str = "bpf_trampoline.mutex";
 /// Most programs at one function (`BPF_MAX_TRAMP_LINKS`).
 const MAX_LINKS: usize = 38;
 /// Ops of the direct calls of trampolines: far from those that scenarios name.
@@ -63,101 +65,109 @@ pub(crate) fn prog_attach_type(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
 }
 
 /// `bpf_trampoline_link_prog(link, tr)`, given by the site and the program's entry.
-pub(crate) fn link_prog(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn link_prog(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (site, prog) = (args.get(0), args.get(1));
-    k.lock(cpu, "bpf_trampoline.mutex")?;
-    let progs = k.users.trampolines.by_site.entry(site).or_default().progs.clone();
-    let refused = if progs.contains(&prog) {
-        -EBUSY
-    } else if progs.len() >= MAX_LINKS {
-        -E2BIG
-    } else {
-        0
-    };
-    if refused != 0 {
-        k.unlock(cpu, "bpf_trampoline.mutex")?;
-        return Ok(refused);
-    }
-    let steps = k.update_trampoline(cpu, site, [&progs[..], &[prog]].concat())?;
-    k.with_steps(steps)
+    let link = once(move |k, cpu| {
+        let progs = k.users.trampolines.by_site.entry(site).or_default().progs.clone();
+        if progs.contains(&prog) {
+            k.returns(-EBUSY);
+        } else if progs.len() >= MAX_LINKS {
+            k.returns(-E2BIG);
+        } else {
+            k.update_trampoline(cpu, site, [&progs[..], &[prog]].concat())?;
+        }
+        Ok(())
+    });
+    k.with_steps(vec![lock_step(MUTEX), link, unlock_step(MUTEX)])
 }
 
 /// `bpf_trampoline_unlink_prog(link, tr)`.
-pub(crate) fn unlink_prog(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn unlink_prog(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (site, prog) = (args.get(0), args.get(1));
-    k.lock(cpu, "bpf_trampoline.mutex")?;
-    let known = k.users.trampolines.by_site.get(&site).map(|t| t.progs.clone());
-    let Some(progs) = known.filter(|p| p.contains(&prog)) else {
-        k.unlock(cpu, "bpf_trampoline.mutex")?;
-        return Ok(-EINVAL);
-    };
-    let left = progs.into_iter().filter(|p| *p != prog).collect();
-    let steps = k.update_trampoline(cpu, site, left)?;
-    k.with_steps(steps)
+    let unlink = once(move |k, cpu| {
+        let known = k.users.trampolines.by_site.get(&site).map(|t| t.progs.clone());
+        let Some(progs) = known.filter(|p| p.contains(&prog)) else {
+            k.returns(-EINVAL);
+            return Ok(());
+        };
+        let left = progs.into_iter().filter(|p| *p != prog).collect();
+        k.update_trampoline(cpu, site, left)
+    });
+    k.with_steps(vec![lock_step(MUTEX), unlink, unlock_step(MUTEX)])
 }
 
 /// `__bpf_tramp_image_put_deferred()`: what runs after the grace periods that `bpf_tramp_image_put`
 /// asked for: the images go.
-pub(crate) fn put_deferred(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+pub(crate) fn put_deferred(k: &mut Kernel, _cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
     let images = std::mem::take(&mut k.users.trampolines.put);
     if images.is_empty() {
         return Ok(0);
     }
+    let grace = |name| call_step(name, Args::default());
+    let mut steps = Vec::new();
     // Those that call the function wait for who is on the way in, then for who is in it.
     if images.iter().any(|image| image.after_call.is_some()) {
-        k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
+        steps.push(grace("synchronize_rcu_tasks"));
     }
     if images.iter().any(|image| image.after_call.is_none()) {
-        k.inner(cpu, "synchronize_rcu_tasks_trace", &Args::default())?;
+        steps.push(grace("synchronize_rcu_tasks_trace"));
     }
-    k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
+    steps.push(grace("synchronize_rcu_tasks"));
     for image in images {
-        k.free_image(cpu, image)?;
+        steps.push(pause());
+        steps.extend(k.free_image_steps(image));
     }
-    Ok(0)
+    k.with_steps(steps)
 }
 
 impl Kernel {
-    /// `bpf_trampoline_update`: the steps to a new set of programs.
-    fn update_trampoline(
-        &mut self,
-        cpu: CpuId,
-        site: u64,
-        progs: Vec<u64>,
-    ) -> Result<Vec<Step>, Stop> {
+    /// `bpf_trampoline_update`: the image for a new set of programs, and then the site.
+    fn update_trampoline(&mut self, cpu: CpuId, site: u64, progs: Vec<u64>) -> Result<(), Stop> {
         let at = VirtAddr(site);
-        let now = self.users.trampolines.by_site.get(&site).cloned().unwrap_or_default();
+        let old = self.users.trampolines.by_site.get(&site).map(|t| t.image).unwrap_or_default();
         let ftrace = self.users.ftrace.is_site(at);
+        let by_when = self.by_when(&progs);
         let mut next = Trampoline { progs, ftrace, image: Image::default() };
-        if !next.progs.is_empty() {
-            match self.build_image(cpu, at, &self.by_when(&next.progs))? {
-                Ok(image) => next.image = image,
-                Err(error) => {
-                    return Ok(vec![step(move |k, cpu| {
-                        k.unlock(cpu, "bpf_trampoline.mutex")?;
-                        k.returns(error);
-                        Ok(())
-                    })]);
-                }
-            }
+        if next.progs.is_empty() {
+            return self.change_site(site, old, next);
         }
-        let (old, new) = (now.image, next.image);
-        let mut steps = self.attach_steps(site, old.at, new.at, next.ftrace)?;
-        steps.push(step(move |k, cpu| {
+        let built = move |k: &mut Kernel, _, built| match built {
+            Ok(image) => {
+                next.image = image;
+                k.later([pause()]);
+                k.change_site(site, old, next)
+            }
+            Err(error) => {
+                k.returns(error);
+                Ok(())
+            }
+        };
+        self.build_image(cpu, (at, by_when), Box::new(built))
+    }
+
+    /// The site changes from one image to another.
+    fn change_site(&mut self, site: u64, old: Image, next: Trampoline) -> Result<(), Stop> {
+        let new = next.image;
+        let steps = self.attach_steps(site, old.at, new.at, next.ftrace)?;
+        self.later(steps);
+        self.later([once(move |k, cpu| {
             let error = k.nested_result(cpu).unwrap_or(0);
             if error < 0 {
                 k.returns(error);
-                return if new.at == 0 { Ok(()) } else { k.free_image(cpu, new) };
+                if new.at != 0 {
+                    let free = k.free_image_steps(new);
+                    k.later(free);
+                }
+                return Ok(());
             }
             if old.at != 0 {
                 k.put_image(old);
             }
-            k.users.trampolines.by_site.insert(site, next.clone());
+            k.users.trampolines.by_site.insert(site, next);
             k.returns(0);
             Ok(())
-        }));
-        steps.push(unlock_step("bpf_trampoline.mutex"));
-        Ok(steps)
+        })]);
+        Ok(())
     }
 
     /// Programs by when they run.
@@ -177,15 +187,12 @@ impl Kernel {
     fn put_image(&mut self, image: Image) {
         if let Some((after_call, epilogue)) = image.after_call {
             let jump = Args::of(&[after_call, 0, 0, epilogue]);
-            self.later([
-                step(move |k, cpu| k.step_call(cpu, "bpf_arch_text_poke", &jump)),
-                step(move |k, cpu| {
-                    if k.nested_result(cpu).unwrap_or(0) != 0 {
-                        k.warn(cpu, WarnReason::Other, VirtAddr(after_call));
-                    }
-                    Ok(())
-                }),
-            ]);
+            self.later(call_then("bpf_arch_text_poke", jump, move |k, cpu, error| {
+                if error != 0 {
+                    k.warn(cpu, WarnReason::Other, VirtAddr(after_call));
+                }
+                Ok(())
+            }));
         }
         self.users.trampolines.put.push(image);
     }
@@ -198,9 +205,7 @@ impl Kernel {
         new: u64,
         ftrace: bool,
     ) -> Result<Vec<Step>, Stop> {
-        let call = |name: &'static str, args: Args| {
-            vec![step(move |k: &mut Kernel, cpu| k.step_call(cpu, name, &args))]
-        };
+        let call = |name: &'static str, args: Args| vec![call_step(name, args)];
         if !ftrace {
             return Ok(call("bpf_arch_text_poke", Args::of(&[site, 1, old, new])));
         }

@@ -16,7 +16,7 @@ use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::phases::{
-    Step, flush_step, lock_step, once, pause, step, step_then_others, unlock_step,
+    Step, Then, flush_step, lock_step, once, pause, step, step_then_others, unlock_step,
 };
 
 /// The lock of those who purge.
@@ -37,7 +37,7 @@ pub(crate) fn vm_unmap_aliases_call(
     _args: &Args,
 ) -> Result<i64, Stop> {
     let waiting: Vec<(VirtAddr, u64)> = k.areas.lazy().collect();
-    let mut steps = purge_steps(None);
+    let mut steps = purge_steps(None, false);
     steps.push(once(move |k, _| {
         k.noted = waiting;
         Ok(())
@@ -46,8 +46,9 @@ pub(crate) fn vm_unmap_aliases_call(
 }
 
 /// `_vm_unmap_aliases` in steps: flushes what was lazily freed when it begins, and `extra` with it,
-/// by one range; without either it does nothing but take its lock.
-pub(crate) fn purge_steps(extra: Option<(u64, u64)>) -> Vec<Step> {
+/// by one range; without either it does nothing but take its lock. With `everything`
+/// (`reclaim_and_purge_vmap_areas`) nothing is kept in pools.
+pub(crate) fn purge_steps(extra: Option<(u64, u64)>, everything: bool) -> Vec<Step> {
     let flush = once(move |k, cpu| {
         k.machine.observe(cpu, LAZY);
         let range = hull(k.areas.begin_purge(), extra);
@@ -56,23 +57,32 @@ pub(crate) fn purge_steps(extra: Option<(u64, u64)>) -> Vec<Step> {
         }
         Ok(())
     });
-    let free = step(|k, _| {
-        k.areas.end_purge(false, k.pages.bytes());
+    let free = step(move |k, _| {
+        k.areas.end_purge(everything, k.pages.bytes());
         Ok(())
     });
     vec![lock_step(PURGE_LOCK), flush, free, unlock_step(PURGE_LOCK)]
 }
 
-/// `set_direct_map_*_noflush` of one frame, whose answer nobody looks at. Where a large leaf is
-/// split for it, that is flushed.
-fn direct_map_step(pfn: Pfn, present: bool) -> Step {
-    let change = move |k: &mut Kernel, cpu| k.set_direct_map(cpu, pfn, present).map(|_| ());
-    once(move |k, _| {
-        let leaf = k.direct_map_of(pfn).and_then(|at| k.machine.lookup(SpaceId::KERNEL, at));
-        let large = leaf.is_some_and(|leaf| leaf.shift > k.pages.shift());
-        k.later([if large { flush_step(change) } else { step_then_others(change) }]);
+/// `set_direct_map_{invalid,default}_noflush` of one frame: `then` gets 0, or what went wrong.
+pub(crate) fn direct_map_change(pfn: Pfn, present: bool, then: Then<i64>) -> Step {
+    once(move |k, cpu| {
+        let error = match k.arch {
+            Arch::X86_64 => {
+                k.x86_set_direct_map(pfn, present, then);
+                return Ok(());
+            }
+            Arch::Arm64 => k.arm64_set_direct_map(cpu, pfn, present)?,
+            _ => 0,
+        };
+        k.later([pause(), once(move |k, cpu| then(k, cpu, error))]);
         Ok(())
     })
+}
+
+/// The same where nobody looks at the answer.
+pub(crate) fn direct_map_step(pfn: Pfn, present: bool) -> Step {
+    direct_map_change(pfn, present, Box::new(|_, _, _| Ok(())))
 }
 
 /// The range that holds both.
@@ -125,7 +135,7 @@ impl Kernel {
     /// The lock of the list of unmapped areas orders who unmapped before who flushes, and before
     /// who unmaps next (`purge_vmap_area_lock`, from 6.9 on one for each node). It is told where
     /// several CPUs make calls.
-    fn tell_lazy(&mut self, cpu: CpuId) {
+    pub(crate) fn tell_lazy(&mut self, cpu: CpuId) {
         if self.callers.without(cpu) != CpuMask::EMPTY {
             self.machine.observe(cpu, LAZY);
             self.machine.publish(cpu, LAZY, 1);
@@ -143,7 +153,7 @@ impl Kernel {
 
     /// What follows once an area is unmapped: the reset of the direct map, if that was asked for,
     /// then the frames go back, flushed or not.
-    fn freeing_steps(&self, area: Area) -> Vec<Step> {
+    pub(crate) fn freeing_steps(&self, area: Area) -> Vec<Step> {
         let reset = area.flags & vm_flags::VM_FLUSH_RESET_PERMS != 0;
         let mut steps = vec![pause()];
         if reset {
@@ -200,7 +210,7 @@ impl Kernel {
         let bits = u64::from(16 - self.cpus.leading_zeros());
         let most = bits * (32 << 20);
         if self.areas.lazy_bytes() > most {
-            self.later(purge_steps(None));
+            self.later(purge_steps(None, false));
         }
     }
 
@@ -217,33 +227,8 @@ impl Kernel {
             pages.iter().map(|pfn| direct_map_step(*pfn, present)).collect::<Vec<Step>>()
         };
         let mut steps = each(false);
-        steps.extend(purge_steps(extent));
+        steps.extend(purge_steps(extent, false));
         steps.extend(each(true));
         steps
-    }
-
-    /// `reclaim_and_purge_vmap_areas`: a purge in one piece, and nothing is kept in pools.
-    pub(crate) fn purge_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        self.lock(cpu, PURGE_LOCK)?;
-        self.machine.observe(cpu, LAZY);
-        if let Some((start, end)) = self.areas.begin_purge() {
-            self.flush_kernel_range(cpu, start, end)?;
-        }
-        self.areas.end_purge(true, self.pages.bytes());
-        self.unlock(cpu, PURGE_LOCK)
-    }
-
-    /// `set_direct_map_{invalid,default}_noflush` of one frame: 0, or what went wrong.
-    pub(crate) fn set_direct_map(
-        &mut self,
-        cpu: CpuId,
-        pfn: Pfn,
-        present: bool,
-    ) -> Result<i64, Stop> {
-        match self.arch {
-            Arch::X86_64 => self.x86_set_direct_map(cpu, pfn, present),
-            Arch::Arm64 => self.arm64_set_direct_map(cpu, pfn, present),
-            _ => Ok(0),
-        }
     }
 }

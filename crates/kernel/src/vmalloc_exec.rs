@@ -22,6 +22,7 @@ use crate::errno::{EINVAL, EOPNOTSUPP};
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
+use crate::phases::{Fate, call_step, calls_then, pause};
 use crate::vmalloc::Request;
 
 /// The tree of free text, its areas, and what was handed out: start to length.
@@ -49,7 +50,7 @@ impl TextAreas {
 }
 
 /// `vmalloc_exec_v1(size, align)`: the posted `vmalloc_exec`.
-pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+pub(crate) fn vmalloc_exec(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (size, align) = (args.get(0), args.get(1).max(1));
     if size == 0 || size > k.layout.modules.len || !align.is_power_of_two() {
         return Err(Stop::not_modelled("a size of 0, beyond all room, or an odd alignment"));
@@ -66,20 +67,23 @@ pub(crate) fn vmalloc_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i6
     let range = if k.arch.is_powerpc() { k.layout.vmalloc } else { k.layout.modules };
     let flags = vm_flags::VM_ALLOW_HUGE_VMAP | vm_flags::VM_NO_GUARD;
     let request = Request { size: len, align: block, range, perm: Perm::KERNEL_RW, flags };
-    let start = k.vmalloc_range(cpu, request)? as u64;
-    if start == 0 {
-        return Ok(0);
-    }
-    let Some(area) = k.areas.hide(VirtAddr(start)) else { return Ok(0) };
-    k.zone(cpu, VirtAddr(start), len, "vmalloc_exec", "text");
-    k.fill_plain(cpu, VirtAddr(start), len, &[0])?;
-    for call in ["set_memory_ro", "set_memory_x"] {
-        let done = k.inner(cpu, call, &Args::of(&[start, k.pages.holding(len)]))?;
-        k.dropped(cpu, done);
-    }
-    k.users.text_areas.areas.push(area);
-    k.users.text_areas.free.add(start, len);
-    Ok(k.users.text_areas.take(size, align).map_or(0, |at| at as i64))
+    let made = move |k: &mut Kernel, cpu, start| {
+        let Some(area) = k.areas.hide(VirtAddr(start)) else { return Ok(()) };
+        k.zone(cpu, VirtAddr(start), len, "vmalloc_exec", "text");
+        k.fill_plain(cpu, VirtAddr(start), len, &[0])?;
+        let range = Args::of(&[start, k.pages.holding(len)]);
+        let calls = ["set_memory_ro", "set_memory_x"].map(|c| (c, range.clone(), Fate::Dropped));
+        let protected = move |k: &mut Kernel, _, _| {
+            k.users.text_areas.areas.push(area);
+            k.users.text_areas.free.add(start, len);
+            let got = k.users.text_areas.take(size, align);
+            k.returns(got.map_or(0, |at| at as i64));
+            Ok(())
+        };
+        k.later([pause(), calls_then(calls.into(), Box::new(protected))]);
+        Ok(())
+    };
+    k.with_steps(vec![request.steps(Box::new(made))])
 }
 
 /// `vcopy_exec(dst, src, len)`: inside one piece; x86 alone can write.
@@ -110,26 +114,29 @@ pub(crate) fn vfree_exec(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64,
         return Ok(0);
     };
     k.users.text_areas.pieces.remove(&start);
-    if k.arch == Arch::X86_64 && k.there("text_poke_set") {
-        // What it returns is dropped.
-        let done = k.inner(cpu, "text_poke_set", &Args::of(&[start, 0xcc, len]))?;
-        k.dropped(cpu, done);
-    }
-    let (start, len) = k.users.text_areas.free.add(start, len);
-    let block = k.pages.pmd_bytes();
-    let (from, to) = (start.next_multiple_of(block), (start + len) & !(block - 1));
-    let whole = |a: &Area| a.start.0 >= from && a.end() <= to;
-    let Some(index) = k.users.text_areas.areas.iter().position(whole) else { return Ok(0) };
-    let area = k.users.text_areas.areas.remove(index);
-    let (at, bytes) = (area.start.0, area.len);
-    k.users.text_areas.free.cut(at, bytes);
-    for call in ["set_memory_nx", "set_memory_rw"] {
-        let done = k.inner(cpu, call, &Args::of(&[at, k.pages.holding(bytes)]))?;
-        k.dropped(cpu, done);
-    }
-    k.areas.show(area);
-    k.inner(cpu, "vfree", &Args::of(&[at]))?;
-    Ok(0)
+    // What it returns is dropped.
+    let trap = ("text_poke_set", Args::of(&[start, 0xcc, len]), Fate::Dropped);
+    let traps = (k.arch == Arch::X86_64 && k.there("text_poke_set")).then_some(trap);
+    let filled = move |k: &mut Kernel, _, _| {
+        let (start, len) = k.users.text_areas.free.add(start, len);
+        let block = k.pages.pmd_bytes();
+        let (from, to) = (start.next_multiple_of(block), (start + len) & !(block - 1));
+        let whole = |a: &Area| a.start.0 >= from && a.end() <= to;
+        let Some(index) = k.users.text_areas.areas.iter().position(whole) else { return Ok(()) };
+        let area = k.users.text_areas.areas.remove(index);
+        let (at, bytes) = (area.start.0, area.len);
+        k.users.text_areas.free.cut(at, bytes);
+        let range = Args::of(&[at, k.pages.holding(bytes)]);
+        let calls = ["set_memory_nx", "set_memory_rw"].map(|c| (c, range.clone(), Fate::Dropped));
+        let back = move |k: &mut Kernel, _, _| {
+            k.areas.show(area);
+            k.later([call_step("vfree", Args::of(&[at]))]);
+            Ok(())
+        };
+        k.later([calls_then(calls.into(), Box::new(back))]);
+        Ok(())
+    };
+    k.with_steps(vec![calls_then(traps.into_iter().collect(), Box::new(filled))])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot_under, boot_with, values};
+use common::{Bed, boot_under, boot_with, run, values};
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::MemOrder;
 use textbed_kernel::{Arg, Progress, Wait};
@@ -14,24 +14,6 @@ use textbed_machine::{Newest, SplitMix64, Stalest};
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
 const ME: CpuId = CpuId(0);
 const OTHER: CpuId = CpuId(1);
-
-/// Begins a call on a CPU and goes on with it, `between` after each step that lets others in.
-fn run(
-    bed: &mut Bed,
-    cpu: CpuId,
-    (name, args): (&str, &[Arg]),
-    mut between: impl FnMut(&mut Bed),
-) -> i64 {
-    let mut progress = bed.kernel.begin(cpu, name, args).unwrap();
-    loop {
-        match progress {
-            Progress::Done(value) => return value.value,
-            Progress::More => between(bed),
-            Progress::Waits(wait) => panic!("{name} waits for {wait}"),
-        }
-        progress = bed.kernel.resume(cpu).unwrap();
-    }
-}
 
 fn on_two() -> (Features, u16) {
     (Features::default_for(Arch::X86_64), 2)

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{FRAME_SHIFT, Pfn, PhysAddr};
+use textbed_arch::{CpuId, FRAME_SHIFT, Pfn, PhysAddr};
 
 use crate::MachineError;
 
@@ -42,8 +42,9 @@ pub(crate) struct Frames {
     /// Freed blocks, the last one freed last.
     freed: Vec<Block>,
     freed_tables: Vec<Block>,
-    /// Tables that nothing points to any more, with their levels and frames; not free yet.
-    unlinked: Vec<(PhysAddr, u8, u64)>,
+    /// Tables that nothing points to any more, with who unlinked them, their levels and frames; not
+    /// free yet.
+    unlinked: Vec<(CpuId, PhysAddr, u8, u64)>,
 }
 
 impl Frames {
@@ -151,8 +152,8 @@ impl Frames {
     }
 
     /// Nothing points to a table any more.
-    pub(crate) fn unlink_table(&mut self, phys: PhysAddr, level: u8, frames: u64) {
-        self.unlinked.push((phys, level, frames));
+    pub(crate) fn unlink_table(&mut self, by: CpuId, phys: PhysAddr, level: u8, frames: u64) {
+        self.unlinked.push((by, phys, level, frames));
     }
 
     /// How many such tables wait to be taken back.
@@ -160,9 +161,10 @@ impl Frames {
         self.unlinked.len()
     }
 
-    /// Those tables, which are the caller's to take back.
-    pub(crate) fn take_unlinked(&mut self) -> Vec<(PhysAddr, u8, u64)> {
-        std::mem::take(&mut self.unlinked)
+    /// Those that a CPU unlinked, which are the caller's to take back.
+    pub(crate) fn take_unlinked(&mut self, by: CpuId) -> Vec<(PhysAddr, u8, u64)> {
+        let of = self.unlinked.extract_if(.., |(cpu, ..)| *cpu == by);
+        of.map(|(_, phys, level, frames)| (phys, level, frames)).collect()
     }
 
     /// Takes back a table's frames.

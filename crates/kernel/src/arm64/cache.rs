@@ -34,17 +34,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// `flush_icache_range` on arm64: the maintenance, and an interrupt to all other CPUs.
-    pub(crate) fn arm64_flush_icache(
-        &mut self,
-        cpu: CpuId,
-        start: VirtAddr,
-        len: u64,
-    ) -> Result<(), Stop> {
-        self.arm64_clean_inval(cpu, start, len)?;
-        self.kick_all_cpus(cpu)
-    }
-
     /// One operation for each line of a range.
     pub(crate) fn by_line(
         &mut self,

@@ -138,7 +138,7 @@ impl Kernel {
                 k.returns(error);
                 return Vec::new();
             }
-            let mut steps = purge_steps(None);
+            let mut steps = purge_steps(None, false);
             steps.push(own.step(move |k, cpu, error| {
                 let flags = k.flags_of(&[Fact::HugeRefusal]);
                 let no_flags = Flags::default();

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR, ALL, PROTS, SIZE, X86, call, never, p, since, until};
+use super::{ADDR, ALL, FLUSHES, PROTS, PURGES, SIZE, X86, call, never, p, since, until};
 use crate::area::vm_flags;
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flags};
 use crate::calls::{CallSpec, Returns};
@@ -35,7 +35,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "kernel memory, writable, not executable",
         VMALLOC,
         vmalloc::vmalloc,
-    ),
+    )
+    .steps(ALL)
+    .sends(PURGES),
     until(
         never(
             call(
@@ -46,7 +48,9 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "as vmalloc, which maps large leaves by default in this version",
                 Cite::read("559089e0a93d: vmalloc_no_huge replaced by vmalloc_huge"),
                 vmalloc::vmalloc,
-            ),
+            )
+            .steps(ALL)
+            .sends(PURGES),
             "vmalloc, which is huge by default before 5.18-rc4; vmalloc_huge came with the opt-in",
         ),
         Some(OPT_IN),
@@ -60,7 +64,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "as vmalloc, by large leaves where size and architecture allow",
             VMALLOC,
             vmalloc::vmalloc_huge,
-        ),
+        )
+        .steps(ALL)
+        .sends(PURGES),
         Some(OPT_IN),
     ),
     until(
@@ -72,7 +78,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "as vmalloc, by small pages only",
             Cite::read("mails of April 2022 on 559089e0a93d, which removed it"),
             vmalloc::vmalloc_no_huge,
-        ),
+        )
+        .steps(ALL)
+        .sends(PURGES),
         Some(OPT_IN),
     ),
     call(
@@ -90,7 +98,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "an area between two addresses, with protection and flags",
         VMALLOC,
         vmalloc::vmalloc_node_range,
-    ),
+    )
+    .steps(ALL)
+    .sends(PURGES),
     until(
         call(
             "module_alloc",
@@ -100,7 +110,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "memory for code, in the module area",
             Cite::read("Linux 5.19, 6.8 arch/*/kernel/module.c"),
             module_memory::module_alloc,
-        ),
+        )
+        .steps(ALL)
+        .sends(PURGES),
         Some(V6_10),
     ),
     never(
@@ -113,7 +125,9 @@ pub(super) const ROWS: &[CallSpec] = &[
              PAGE_KERNEL_EXEC",
             Cite::read("series of April to June 2022 on vmalloc and bpf_prog_pack, not merged"),
             module_memory::module_alloc_huge,
-        ),
+        )
+        .steps(ALL)
+        .sends(PURGES),
         "posted in 2022, never merged",
     ),
     until(
@@ -125,7 +139,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "frees what module_alloc gave",
             Cite::read("Linux 5.19, 6.8 kernel/module"),
             module_memory::free,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_10),
     ),
     since(
@@ -137,7 +153,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "memory for code of a type",
             Cite::read("Linux 6.12 mm/execmem.c, arch/*/mm/init*.c"),
             module_memory::execmem_alloc,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_10),
     ),
     since(
@@ -149,7 +167,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "frees what execmem_alloc gave",
             Cite::read("Linux 6.12 mm/execmem.c"),
             module_memory::free,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_10),
     ),
     since(
@@ -161,7 +181,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "as execmem_alloc, writable and not executable for now",
             EXECMEM,
             rox_cache::execmem_alloc_rw,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_18),
     ),
     since(
@@ -173,7 +195,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes memory of execmem read-only and executable again",
             EXECMEM,
             rox_cache::execmem_restore_rox,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_18),
     ),
     never(
@@ -185,7 +209,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "kernel memory, writable and executable at once",
             Cite::read("mails of June 2020 (removed in 5.8) and May 2023 (proposed again)"),
             vmalloc::vmalloc_exec,
-        ),
+        )
+        .steps(ALL)
+        .sends(PURGES),
         "removed in 5.8; proposed again in 2023 and refused",
     ),
     call(
@@ -196,9 +222,15 @@ pub(super) const ROWS: &[CallSpec] = &[
         "maps the pages behind an address once more",
         VMALLOC,
         vmalloc::vmap,
-    ),
-    call("vunmap", ADDR, Returns::Void, ALL, "takes what vmap mapped away", VMALLOC, vfree::vfree),
-    call("vfree", ADDR, Returns::Void, ALL, "frees an area", VMALLOC, vfree::vfree),
+    )
+    .steps(ALL)
+    .sends(PURGES),
+    call("vunmap", ADDR, Returns::Void, ALL, "takes what vmap mapped away", VMALLOC, vfree::vfree)
+        .steps(ALL)
+        .sends(FLUSHES),
+    call("vfree", ADDR, Returns::Void, ALL, "frees an area", VMALLOC, vfree::vfree)
+        .steps(ALL)
+        .sends(FLUSHES),
     call(
         "set_vm_flush_reset_perms",
         ADDR,
@@ -225,7 +257,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "flushes translations of all freed areas",
         VMALLOC,
         vfree::vm_unmap_aliases_call,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     never(
         call(
             "vmalloc_exec_v1",
@@ -235,7 +269,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "vmalloc_exec as posted in 2022: read-only and executable memory out of 2 MiB blocks",
             POSTED,
             vmalloc_exec::vmalloc_exec,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         "posted in 2022, never merged",
     ),
     never(
@@ -259,7 +295,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "frees memory of vmalloc_exec_v1",
             POSTED,
             vmalloc_exec::vfree_exec,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         "posted in 2022, never merged",
     ),
 ];

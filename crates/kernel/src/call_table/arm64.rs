@@ -2,7 +2,9 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_CODE, ADDR_INSN, ARM64, CPUS_HELD, START_END, V6_3, call, needs, p, since};
+use super::{
+    ADDR_CODE, ADDR_INSN, ARM64, ARM64_CROSS, CPUS_HELD, START_END, V6_3, call, needs, p, since,
+};
 use crate::arm64;
 use crate::calls::ParamKind::{Addr, Bytes, Code, Insn};
 use crate::calls::{CallSpec, Returns};
@@ -21,7 +23,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes code to text, then cleans, invalidates and interrupts all CPUs",
             PATCHING,
             arm64::patching::insn_copy,
-        ),
+        )
+        .steps(ARM64)
+        .sends(ARM64_CROSS),
         Some(V6_9),
     ),
     since(
@@ -33,7 +37,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "fills text with an instruction, then cleans, invalidates and interrupts all CPUs",
             PATCHING,
             arm64::patching::insn_set,
-        ),
+        )
+        .steps(ARM64)
+        .sends(ARM64_CROSS),
         Some(V6_9),
     ),
     call(
@@ -44,7 +50,8 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes one instruction to text, then cleans and invalidates its line",
         PATCHING,
         arm64::patching::patch_text_nosync,
-    ),
+    )
+    .steps(ARM64),
     call(
         "aarch64_insn_write",
         ADDR_INSN,
@@ -53,7 +60,8 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes one instruction to text, without any maintenance",
         PATCHING,
         arm64::patching::insn_write,
-    ),
+    )
+    .steps(ARM64),
     since(
         call(
             "aarch64_insn_write_literal_u64",
@@ -66,7 +74,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                  6.3 (2023-02-21)",
             ),
             arm64::patching::write_literal,
-        ),
+        )
+        .steps(ARM64),
         Some(V6_3),
     ),
     needs(
@@ -78,7 +87,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes instructions that follow each other while all other CPUs stand still",
             PATCHING,
             arm64::patching::patch_text,
-        ),
+        )
+        .steps(ARM64)
+        .sends(ARM64_CROSS),
         CPUS_HELD,
     ),
     call(

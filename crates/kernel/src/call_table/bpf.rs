@@ -2,7 +2,10 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, SIZE, SLEEPS, V5_19, call, needs, never, p, since, takes};
+use super::{
+    ALL_64 as ALL, BPF_TEXT, CODE, FLUSHES, LINKS, POWER_CROSS, SIZE, SLEEPS, V5_19, X86, call,
+    needs, never, p, since, takes,
+};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
 use crate::calls::{CallSpec, Param, ParamKind, Returns};
 use crate::facts::V6_2;
@@ -15,7 +18,6 @@ const TRAMPOLINE: Cite = Cite::read(
     "Linux 6.1, 6.12 kernel/bpf/trampoline.c, arch/*/net/bpf_jit_comp*.c; 6.18.2 arch/powerpc/net",
 );
 const ATTACHED: &[Param] = &[p("ip", Addr), p("prog", Addr)];
-const TRAMPOLINE_LOCKS: &[&str] = &["bpf_trampoline.mutex", "text_mutex"];
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -28,7 +30,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "replaces a no-operation, jump (t 0) or call (t 1) at an attach point by another",
             JIT,
             text_users::arch_text_poke,
-        ),
+        )
+        .steps(X86)
+        .sends(POWER_CROSS),
         &["text_mutex"],
     ),
     call(
@@ -39,7 +43,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "room for a program in a pack",
         CORE,
         bpf::pack_alloc,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "bpf_prog_pack_free",
         &[p("ptr", Addr), p("size", Bytes)],
@@ -48,7 +54,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "gives the room back",
         CORE,
         bpf::pack_free,
-    ),
+    )
+    .steps(ALL)
+    .sends(CODE),
     call(
         "bpf_jit_binary_pack_alloc",
         &[p("proglen", Bytes)],
@@ -57,7 +65,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "room for a program with its header; the program starts 8 bytes behind it",
         CORE,
         bpf::binary_pack_alloc,
-    ),
+    )
+    .steps(ALL)
+    .sends(CODE),
     call(
         "bpf_jit_binary_pack_finalize",
         &[p("ro_header", Addr), p("code", Code)],
@@ -66,7 +76,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "copies header and program to their room",
         CORE,
         bpf::binary_pack_finalize,
-    ),
+    )
+    .steps(ALL)
+    .sends(CODE),
     call(
         "bpf_jit_binary_pack_free",
         &[p("ro_header", Addr)],
@@ -75,7 +87,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "gives the room of a program back, by the size in its header",
         CORE,
         bpf::binary_pack_free,
-    ),
+    )
+    .steps(ALL)
+    .sends(CODE),
     call(
         "bpf_arch_text_copy",
         &[p("dst", Addr), p("code", Code)],
@@ -84,7 +98,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes a program to text; -ENOTSUPP where the architecture has nothing of its own",
         JIT,
         bpf::arch_text_copy,
-    ),
+    )
+    .steps(ALL)
+    .sends(BPF_TEXT),
     since(
         call(
             "bpf_arch_text_invalidate",
@@ -95,7 +111,9 @@ pub(super) const ROWS: &[CallSpec] = &[
              nothing of its own",
             JIT,
             bpf::arch_text_invalidate,
-        ),
+        )
+        .steps(ALL)
+        .sends(BPF_TEXT),
         V5_19,
     ),
     call(
@@ -120,7 +138,7 @@ pub(super) const ROWS: &[CallSpec] = &[
         ),
         "the expected_attach_type of a program that is loaded",
     ),
-    takes(
+    needs(
         call(
             "bpf_trampoline_link_prog",
             ATTACHED,
@@ -129,10 +147,12 @@ pub(super) const ROWS: &[CallSpec] = &[
             "attaches a program to a function's site by a new trampoline",
             TRAMPOLINE,
             trampolines::link_prog,
-        ),
-        TRAMPOLINE_LOCKS,
+        )
+        .steps(ALL)
+        .sends(LINKS),
+        SLEEPS,
     ),
-    takes(
+    needs(
         call(
             "bpf_trampoline_unlink_prog",
             ATTACHED,
@@ -141,11 +161,13 @@ pub(super) const ROWS: &[CallSpec] = &[
             "detaches a program; the old trampoline is freed after grace periods",
             TRAMPOLINE,
             trampolines::unlink_prog,
-        ),
-        TRAMPOLINE_LOCKS,
+        )
+        .steps(ALL)
+        .sends(LINKS),
+        SLEEPS,
     ),
     since(
-        takes(
+        needs(
             call(
                 "bpf_dispatcher_change_prog",
                 &[p("d", Bytes), p("from", Addr), p("to", Addr)],
@@ -158,8 +180,10 @@ pub(super) const ROWS: &[CallSpec] = &[
                      the dispatcher was reached otherwise (c86df29d11df)",
                 ),
                 dispatcher::change_prog,
-            ),
-            &["bpf_dispatcher.mutex", "static_call_mutex", "text_mutex"],
+            )
+            .steps(ALL)
+            .sends(CODE),
+            SLEEPS,
         ),
         Some(V6_2),
     ),
@@ -172,7 +196,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "what frees old trampolines, behind the grace periods that it waits for",
             TRAMPOLINE,
             trampolines::put_deferred,
-        ),
+        )
+        .steps(ALL)
+        .sends(CODE),
         SLEEPS,
     ),
 ];

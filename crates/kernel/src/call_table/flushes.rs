@@ -3,7 +3,10 @@
 use textbed_arch::Cite;
 use textbed_event::Need;
 
-use super::{ADDR_CODE, ALL, ARM64, IRQS_ON, SLEEPS, START_END, X86, call, needs};
+use super::{
+    ADDR_CODE, ALL, ARM64, ARM64_CROSS, CROSS, FLUSHES, IRQS_ON, SLEEPS, START_END, X86, call,
+    needs,
+};
 use crate::calls::{CallNeed, CallSpec, Returns};
 use crate::{generic, stop_machine};
 
@@ -17,7 +20,8 @@ pub(super) const ROWS: &[CallSpec] = &[
         "invalidates kernel translations on all CPUs",
         Cite::read("Linux 5.19, 6.12 arch/*/mm, arch/arm64/include/asm/tlbflush.h"),
         generic::flush_tlb_kernel_range,
-    ),
+    )
+    .sends(FLUSHES),
     call(
         "flush_icache_range",
         START_END,
@@ -28,7 +32,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "Linux 5.19, 6.12 arch/*/include/asm/cacheflush.h, arch/powerpc/mm/cacheflush.c",
         ),
         generic::flush_icache_range,
-    ),
+    )
+    .steps(ARM64)
+    .sends(ARM64_CROSS),
     needs(
         call(
             "kick_all_cpus_sync",
@@ -38,7 +44,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "interrupts all other CPUs and waits",
             Cite::read("Linux 6.12 kernel/smp.c"),
             generic::kick_all_cpus_sync,
-        ),
+        )
+        .sends(CROSS),
         IRQS_ON,
     ),
     needs(
@@ -51,7 +58,9 @@ pub(super) const ROWS: &[CallSpec] = &[
              synchronises no context",
             Cite::read("Linux 6.12 kernel/stop_machine.c multi_cpu_stop()"),
             stop_machine::stop_machine,
-        ),
+        )
+        .steps(ALL)
+        .sends(CROSS),
         SLEEPS,
     ),
     needs(
@@ -75,7 +84,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "patches a site of the kernel's text through its linear alias, all CPUs stopped",
             Cite::read("Linux 6.12 arch/arm64/kernel/alternative.c"),
             stop_machine::apply_alternatives,
-        ),
+        )
+        .steps(ARM64)
+        .sends(ARM64_CROSS),
         SLEEPS,
     ),
 ];

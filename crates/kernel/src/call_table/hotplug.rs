@@ -3,7 +3,9 @@
 use textbed_arch::Cite;
 
 use super::keys::{KEY, KEY_LOCKS};
-use super::{ALL_64 as ALL, CPUS_HELD, SLEEPS, call, needs, never, p, takes};
+use super::{
+    ALL_64 as ALL, ARM64_CROSS, CPUS_HELD, CROSS, SLEEPS, X86, call, needs, never, p, takes,
+};
 use crate::calls::ParamKind::Cpu;
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{hotplug, stop_machine, text_users};
@@ -31,7 +33,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "keeps CPUs from going offline and coming online; others may hold the lock too",
             LOCK,
             hotplug::cpus_read_lock,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     call("cpus_read_unlock", &[], Returns::Void, ALL, "ends that", LOCK, hotplug::cpus_read_unlock),
@@ -44,7 +47,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "takes a CPU offline; 1 if it is already",
             CHANGE,
             hotplug::remove_cpu,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     needs(
@@ -56,7 +60,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "brings a CPU online; 1 if it is already",
             CHANGE,
             hotplug::add_cpu,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     never(
@@ -69,7 +74,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "starts a CPU: it runs, and is not in cpu_online_mask",
                 CHANGE,
                 hotplug::cpu_up_begin,
-            ),
+            )
+            .steps(ALL),
             SLEEPS,
         ),
         "the first half of add_cpu",
@@ -86,15 +92,19 @@ pub(super) const ROWS: &[CallSpec] = &[
         ),
         "the second half of add_cpu",
     ),
-    held(call(
-        "stop_machine_cpuslocked",
-        &[],
-        Returns::Errno,
-        ALL,
-        "as stop_machine, with cpu_hotplug_lock held by the caller",
-        LOCKED,
-        stop_machine::stop_machine,
-    )),
+    held(
+        call(
+            "stop_machine_cpuslocked",
+            &[],
+            Returns::Errno,
+            ALL,
+            "as stop_machine, with cpu_hotplug_lock held by the caller",
+            LOCKED,
+            stop_machine::stop_machine,
+        )
+        .steps(ALL)
+        .sends(CROSS),
+    ),
     held(takes(
         call(
             "static_key_enable_cpuslocked",
@@ -104,7 +114,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "as static_key_enable, with cpu_hotplug_lock held by the caller",
             LOCKED,
             text_users::static_key_enable,
-        ),
+        )
+        .steps(X86)
+        .sends(ARM64_CROSS),
         KEY_LOCKS,
     )),
     held(takes(
@@ -116,7 +128,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "as static_key_disable, with cpu_hotplug_lock held by the caller",
             LOCKED,
             text_users::static_key_disable,
-        ),
+        )
+        .steps(X86)
+        .sends(ARM64_CROSS),
         KEY_LOCKS,
     )),
 ];

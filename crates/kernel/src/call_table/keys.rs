@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, call, never, p, takes};
+use super::{ALL_64 as ALL, ARM64_CROSS, X86, call, never, p, takes};
 use crate::calls::ParamKind::{Addr, Bytes};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::text_users;
@@ -34,7 +34,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes the sites of a static key jump",
             JUMP_LABEL,
             text_users::static_key_enable,
-        ),
+        )
+        .steps(X86)
+        .sends(ARM64_CROSS),
         KEY_LOCKS,
     ),
     takes(
@@ -46,7 +48,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes the sites of a static key no-operations",
             JUMP_LABEL,
             text_users::static_key_disable,
-        ),
+        )
+        .steps(X86)
+        .sends(ARM64_CROSS),
         KEY_LOCKS,
     ),
 ];

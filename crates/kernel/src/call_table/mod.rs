@@ -24,6 +24,7 @@ use textbed_event::Need;
 
 use crate::calls::ParamKind::{Addr, Bytes, Code, Insn, Pages};
 use crate::calls::{Body, CallNeed, CallSpec, Param, ParamKind, Returns};
+use crate::cross_calls::By;
 use crate::hotplug::HOTPLUG_LOCK;
 use crate::version::Version;
 
@@ -88,6 +89,9 @@ const fn call(
         counterfactual: None,
         needs: &[],
         takes: &[],
+        sends: &[],
+        steps: &[],
+        whole_first: false,
         run,
     }
 }
@@ -104,6 +108,22 @@ const fn takes(mut spec: CallSpec, locks: &'static [&'static str]) -> CallSpec {
     spec.needs = SLEEPS;
     spec
 }
+
+/// For what calls interrupt others, and where.
+type Sends = &'static [(By, &'static [Arch])];
+
+const FLUSHES: Sends = &[(By::Flush, ALL)];
+const PURGES: Sends = &[(By::Unmapped, ALL)];
+const POWER_FLUSHES: Sends = &[(By::Flush, POWER)];
+const CROSS: Sends = &[(By::Itself, ALL)];
+const X86_CROSS: Sends = &[(By::Itself, X86)];
+const ARM64_CROSS: Sends = &[(By::Itself, ARM64)];
+const POWER_CROSS: Sends = &[(By::Itself, POWER)];
+/// What makes or frees code: arm64's cache maintenance tells others.
+const CODE: Sends = &[(By::Itself, ARM64), (By::Flush, ALL)];
+const BPF_TEXT: Sends = &[(By::Itself, ARM64), (By::Flush, POWER)];
+/// Changes of where programs attach.
+const LINKS: Sends = &[(By::Itself, ARM64), (By::Itself, POWER), (By::Flush, ALL)];
 
 const SLEEPS: &[CallNeed] = &[CallNeed::Context(Need::MaySleep)];
 const CPUS_HELD: &[CallNeed] = &[CallNeed::Lock(HOTPLUG_LOCK), CallNeed::Context(Need::MaySleep)];

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, SLEEPS, call, needs, never, p, takes};
+use super::{ALL_64 as ALL, CODE, FLUSHES, SLEEPS, call, needs, never, p};
 use crate::calls::ParamKind::{Addr, Code, Flags};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::modules;
@@ -10,11 +10,10 @@ use crate::modules;
 const MODULE: Cite =
     Cite::read("Linux 6.1, 6.4, 6.12, 6.18.2 kernel/module/main.c, kernel/module/strict_rwx.c");
 const MOD: &[Param] = &[p("mod", Addr)];
-const MODULE_MUTEX: &[&str] = &["module_mutex"];
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
-    takes(
+    needs(
         call(
             "load_module",
             &[p("code", Code)],
@@ -24,8 +23,10 @@ pub(super) const ROWS: &[CallSpec] = &[
              the text's address",
             MODULE,
             modules::load_module,
-        ),
-        MODULE_MUTEX,
+        )
+        .steps(ALL)
+        .sends(CODE),
+        SLEEPS,
     ),
     never(
         call(
@@ -39,7 +40,7 @@ pub(super) const ROWS: &[CallSpec] = &[
         ),
         "a field of struct module",
     ),
-    takes(
+    needs(
         call(
             "do_init_module",
             MOD,
@@ -49,8 +50,10 @@ pub(super) const ROWS: &[CallSpec] = &[
              handed to a work item",
             MODULE,
             modules::do_init_module,
-        ),
-        MODULE_MUTEX,
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
+        SLEEPS,
     ),
     needs(
         call(
@@ -61,10 +64,12 @@ pub(super) const ROWS: &[CallSpec] = &[
             "the work item that frees init memory of modules after a grace period",
             MODULE,
             modules::do_free_init,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         SLEEPS,
     ),
-    takes(
+    needs(
         call(
             "free_module",
             MOD,
@@ -73,7 +78,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "unlinks a module and frees its memory",
             MODULE,
             modules::free_module,
-        ),
-        MODULE_MUTEX,
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
+        SLEEPS,
     ),
 ];

@@ -2,7 +2,9 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR, ADDR_PAGES, ALL, ARM64, NOT_ARM64, POWER, PROTS, V6_13, X86, call, p, since};
+use super::{
+    ADDR, ADDR_PAGES, ALL, ARM64, FLUSHES, NOT_ARM64, POWER, PROTS, V6_13, X86, call, p, since,
+};
 use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::facts::{V6_2, V6_9, V6_10};
@@ -35,7 +37,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages read-only",
         SET_MEMORY,
         set_memory::ro,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_rw",
         ADDR_PAGES,
@@ -44,7 +48,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages writable",
         SET_MEMORY,
         set_memory::rw,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_x",
         ADDR_PAGES,
@@ -53,7 +59,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages executable",
         SET_MEMORY,
         set_memory::x,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_nx",
         ADDR_PAGES,
@@ -62,7 +70,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages not executable",
         SET_MEMORY,
         set_memory::nx,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     since(
         call(
             "set_memory_rox",
@@ -72,7 +82,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes pages read-only and executable",
             SET_MEMORY,
             set_memory::rox,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_2),
     ),
     call(
@@ -83,7 +95,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages not present",
         SET_MEMORY,
         set_memory::np,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_np_noalias",
         ADDR_PAGES,
@@ -92,7 +106,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages not present at this address alone: the direct map keeps them",
         CPA,
         set_memory::np_noalias,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_p",
         ADDR_PAGES,
@@ -101,7 +117,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages present again",
         SET_MEMORY,
         set_memory::p,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     since(
         call(
             "set_memory_p",
@@ -111,7 +129,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes pages present again",
             Cite::deduced("Linux 6.6 (static there) and 6.12 arch/x86/mm/pat/set_memory.c"),
             set_memory::p,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_9),
     ),
     call(
@@ -122,7 +142,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "has switches of address spaces keep translations of pages",
         CPA,
         set_memory::global,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_nonglobal",
         ADDR_PAGES,
@@ -131,7 +153,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "has them forget these",
         CPA,
         set_memory::nonglobal,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_4k",
         ADDR_PAGES,
@@ -140,7 +164,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "splits large leaves into pages",
         SET_MEMORY,
         set_memory::small,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_memory_valid",
         &[p("addr", Addr), p("numpages", Pages), p("enable", Flag)],
@@ -149,7 +175,8 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes pages invalid or valid",
         SET_MEMORY,
         set_memory::valid,
-    ),
+    )
+    .steps(ARM64),
     since(
         call(
             "set_direct_map_valid_noflush",
@@ -159,7 +186,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "the direct map's pages of frames that follow each other: away, or back",
             Cite::deduced("Linux 6.13.2 arch/*/mm; not in 6.12"),
             set_memory::direct_map_valid,
-        ),
+        )
+        .steps(ALL)
+        .sends(FLUSHES),
         Some(V6_13),
     ),
     call(
@@ -170,7 +199,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "takes the direct map's page of the frame behind an address away",
         SET_MEMORY,
         set_memory::direct_map_invalid,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "set_direct_map_default_noflush",
         ADDR,
@@ -179,7 +210,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "makes the direct map's page of the frame behind an address present and writable",
         SET_MEMORY,
         set_memory::direct_map_default,
-    ),
+    )
+    .steps(ALL)
+    .sends(FLUSHES),
     call(
         "kernel_page_present",
         ADDR,

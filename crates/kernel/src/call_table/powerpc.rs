@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_INSN, POWER, POWER_64, V6_11, call, p, since};
+use super::{ADDR_INSN, POWER, POWER_64, POWER_FLUSHES, V6_11, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag, Insn};
 use crate::calls::{CallSpec, Returns};
 use crate::facts::V6_7;
@@ -20,7 +20,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes one instruction to text through an alias",
         CODE_PATCHING,
         powerpc::patching::patch_instruction,
-    ),
+    )
+    .steps(POWER)
+    .sends(POWER_FLUSHES),
     since(
         call(
             "patch_instructions",
@@ -30,7 +32,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes code to text, or one instruction again and again",
             CODE_PATCHING,
             powerpc::patching::patch_instructions,
-        ),
+        )
+        .steps(POWER)
+        .sends(POWER_FLUSHES),
         Some(V6_7),
     ),
     call(
@@ -53,7 +57,8 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes one instruction in place",
         CODE_PATCHING,
         powerpc::patching::raw_patch_instruction,
-    ),
+    )
+    .steps(POWER),
     call(
         "patch_branch",
         &[p("addr", Addr), p("target", Addr), p("flags", Flag)],
@@ -62,7 +67,9 @@ pub(super) const ROWS: &[CallSpec] = &[
         "writes a branch to text; flags 1 makes it a call",
         CODE_PATCHING,
         powerpc::patching::patch_branch,
-    ),
+    )
+    .steps(POWER)
+    .sends(POWER_FLUSHES),
     since(
         call(
             "patch_uint",
@@ -72,7 +79,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes four bytes of data in text",
             Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
             powerpc::patching::patch_uint,
-        ),
+        )
+        .steps(POWER)
+        .sends(POWER_FLUSHES),
         Some(V6_11),
     ),
     since(
@@ -84,7 +93,9 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes eight bytes of data in text",
             Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
             powerpc::patching::patch_ulong,
-        ),
+        )
+        .steps(POWER)
+        .sends(POWER_FLUSHES),
         Some(V6_11),
     ),
 ];

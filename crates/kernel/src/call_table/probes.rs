@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, NOT_ARM64_OF_64 as NOT_ARM64, STOPPED, call, needs, p, takes};
+use super::{ALL_64 as ALL, FLUSHES, NOT_ARM64_OF_64 as NOT_ARM64, STOPPED, call, needs, p, takes};
 use crate::calls::ParamKind::Addr;
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{kgdb, probes};
@@ -33,7 +33,10 @@ pub(super) const ROWS: &[CallSpec] = &[
             "copies an instruction to a slot and puts a breakpoint in its place",
             KPROBES,
             probes::register_kprobe,
-        ),
+        )
+        .steps(ALL)
+        .whole_first()
+        .sends(FLUSHES),
         LOCKS,
     ),
     takes(
@@ -45,7 +48,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "puts the instruction back, waits, and frees the slot",
             KPROBES,
             probes::unregister_kprobe,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     takes(
@@ -57,7 +61,10 @@ pub(super) const ROWS: &[CallSpec] = &[
             "puts a probe at a function's entry, which has the function return to a trampoline",
             RETURNS,
             probes::register_kretprobe,
-        ),
+        )
+        .steps(ALL)
+        .whole_first()
+        .sends(FLUSHES),
         LOCKS,
     ),
     takes(
@@ -69,7 +76,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "takes such a probe away; who is in the function still returns to the trampoline",
             RETURNS,
             probes::unregister_kretprobe,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     takes(
@@ -81,7 +89,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "puts the instruction back; the probe stays registered",
             KPROBES,
             probes::disable_kprobe,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     takes(
@@ -93,7 +102,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "puts the breakpoint of a disabled probe in place",
             KPROBES,
             probes::enable_kprobe,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     takes(
@@ -106,7 +116,8 @@ pub(super) const ROWS: &[CallSpec] = &[
              period between",
             OPTIMISER,
             probes::kprobe_optimizer,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     takes(
@@ -118,7 +129,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "has the work item run until nothing waits for it",
             OPTIMISER,
             probes::wait_for_kprobe_optimizer,
-        ),
+        )
+        .steps(ALL),
         LOCKS,
     ),
     needs(

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, call, never, p, takes};
+use super::{ALL_64 as ALL, FLUSHES, X86, call, never, p, takes};
 use crate::calls::ParamKind::{Addr, Bytes};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{ftrace, static_calls};
@@ -41,7 +41,10 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes a site call a tracer, on x86 by a trampoline of its own",
             FTRACE,
             ftrace::register_ftrace_function,
-        ),
+        )
+        .steps(ALL)
+        .whole_first()
+        .sends(FLUSHES),
         TRACER,
     ),
     takes(
@@ -53,7 +56,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes the site a no-operation again, waits, and frees the trampoline",
             FTRACE,
             ftrace::unregister_ftrace_function,
-        ),
+        )
+        .steps(ALL),
         TRACER,
     ),
     takes(
@@ -65,7 +69,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes a site call an address",
             FTRACE,
             ftrace::register_ftrace_direct,
-        ),
+        )
+        .steps(ALL),
         DIRECT,
     ),
     takes(
@@ -77,7 +82,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes the site a no-operation again, and waits",
             FTRACE,
             ftrace::unregister_ftrace_direct,
-        ),
+        )
+        .steps(ALL),
         DIRECT,
     ),
     takes(
@@ -89,7 +95,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "makes the site of a direct call call another address, by way of ftrace_caller",
             Cite::read("Linux 6.12, 7.0 kernel/trace/ftrace.c __modify_ftrace_direct()"),
             ftrace::modify_ftrace_direct,
-        ),
+        )
+        .steps(ALL),
         DIRECT,
     ),
     never(
@@ -126,7 +133,8 @@ pub(super) const ROWS: &[CallSpec] = &[
              changed)",
             STATIC_CALL,
             static_calls::static_call_update,
-        ),
+        )
+        .steps(X86),
         &["static_call_mutex", "text_mutex"],
     ),
 ];

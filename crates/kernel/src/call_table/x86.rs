@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ADDR_CODE, IRQS_ON, SMP_NAMES, STOPPED, SYNCS_TEXT, TEXT_MUTEX, V5_19, X86, call, needs, p,
-    since, takes, until,
+    ADDR_CODE, IRQS_ON, SMP_NAMES, STOPPED, SYNCS_TEXT, TEXT_MUTEX, V5_19, X86, X86_CROSS, call,
+    needs, p, since, takes, until,
 };
 use crate::calls::ParamKind::{Addr, Byte, Bytes, Code, Flag};
 use crate::calls::{CallSpec, Returns};
@@ -37,7 +37,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "writes code of any length to text that is not the core kernel's",
             ALTERNATIVE,
             x86::text_poke::text_poke_copy,
-        ),
+        )
+        .steps(X86),
         &["text_mutex"],
     ),
     since(
@@ -50,7 +51,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "fills text that is not the core kernel's with a byte",
                 ALTERNATIVE,
                 x86::text_poke::text_poke_set,
-            ),
+            )
+            .steps(X86),
             &["text_mutex"],
         ),
         V5_19,
@@ -65,7 +67,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "serialises all CPUs",
                 ALTERNATIVE,
                 x86::text_poke::text_poke_sync,
-            ),
+            )
+            .sends(X86_CROSS),
             IRQS_ON,
         ),
         SMP_NAMES,
@@ -80,7 +83,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "replaces a live instruction in three phases behind INT3, each synchronised",
                 ALTERNATIVE,
                 x86::batch::single,
-            ),
+            )
+            .steps(X86),
             SYNCS_TEXT,
         ),
         SMP_NAMES,
@@ -95,7 +99,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "replaces a live instruction in three phases behind INT3, each synchronised",
                 SMP_POKE,
                 x86::batch::single,
-            ),
+            )
+            .steps(X86),
             SYNCS_TEXT,
         ),
         SMP_NAMES,
@@ -110,7 +115,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "adds an instruction to those that are replaced together",
                 ALTERNATIVE,
                 x86::batch::queue,
-            ),
+            )
+            .steps(X86),
             TEXT_MUTEX,
         ),
         SMP_NAMES,
@@ -125,7 +131,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "adds an instruction to those that are replaced together",
                 SMP_POKE,
                 x86::batch::queue,
-            ),
+            )
+            .steps(X86),
             TEXT_MUTEX,
         ),
         SMP_NAMES,
@@ -140,7 +147,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "replaces all that were added, in three phases behind INT3",
                 ALTERNATIVE,
                 x86::batch::finish,
-            ),
+            )
+            .steps(X86),
             IRQS_ON,
         ),
         SMP_NAMES,
@@ -155,7 +163,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "replaces all that were added, in three phases behind INT3",
                 SMP_POKE,
                 x86::batch::finish,
-            ),
+            )
+            .steps(X86),
             IRQS_ON,
         ),
         SMP_NAMES,
@@ -170,7 +179,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "serialises all CPUs",
                 SMP_POKE,
                 x86::text_poke::text_poke_sync,
-            ),
+            )
+            .sends(X86_CROSS),
             IRQS_ON,
         ),
         SMP_NAMES,
@@ -206,7 +216,8 @@ pub(super) const ROWS: &[CallSpec] = &[
                 "as text_poke_copy, with text_mutex held by the caller; core_ok allows kernel text",
                 SMP_POKE,
                 x86::text_poke::text_poke_copy_locked,
-            ),
+            )
+            .steps(X86),
             TEXT_MUTEX,
         ),
         Some(V6_2),

@@ -20,7 +20,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::insns::{ARM64_NOP, ARM64_RETURN_PROBE, word_bytes};
 use crate::kernel::Kernel;
-use crate::phases::step;
+use crate::phases::{call_step, step};
 
 /// Where the trampoline lies in the kernel's text: behind ftrace_caller.
 const TRAMPOLINE_OFFSET: u64 = 0x40;
@@ -90,7 +90,7 @@ pub(crate) fn unregister_kretprobe(k: &mut Kernel, _cpu: CpuId, args: &Args) -> 
         users.remove(&addr.0);
     }
     let kprobe = Args::of(&[addr.0]);
-    k.with_steps(vec![step(move |k, cpu| k.step_call(cpu, "unregister_kprobe", &kprobe))])
+    k.with_steps(vec![call_step("unregister_kprobe", kprobe)])
 }
 
 impl Probes {

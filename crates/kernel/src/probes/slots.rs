@@ -151,7 +151,8 @@ impl Kernel {
             };
             let page = pages.remove(index);
             self.inner(cpu, "synchronize_rcu", &Args::default())?;
-            self.text_memory_free(cpu, page.at)?;
+            let (name, args) = self.text_memory_free(page.at);
+            self.inner(cpu, name, &args)?;
         }
     }
 
@@ -201,7 +202,8 @@ impl Kernel {
             "alloc-rox-checked" => {
                 let done = self.inner(cpu, "set_memory_rox", &range)?;
                 if self.used(cpu, done) != 0 {
-                    self.text_memory_free(cpu, page)?;
+                    let (name, args) = self.text_memory_free(page);
+                    self.inner(cpu, name, &args)?;
                     return Ok(0);
                 }
                 &[]

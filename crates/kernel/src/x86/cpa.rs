@@ -24,7 +24,7 @@ use crate::phases::{self, flush_step, once, pause, step};
 use crate::set_memory::Change;
 use crate::vfree::purge_steps;
 use crate::x86::walk::{
-    Alias, AtLeaf, Cpa, Outcome, Turned, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
+    Alias, AtLeaf, Cpa, Outcome, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
 };
 
 /// The lock of those who change attributes.
@@ -61,7 +61,7 @@ impl Kernel {
         let nx_only = (set | clear) == Perm::EXEC;
         let skips = nx_only && self.caps.yes(Fact::AliasSkipsNx);
         let check_alias = change != Change::NpNoalias && !skips;
-        let mut steps = purge_steps(None);
+        let mut steps = purge_steps(None, false);
         let walk = Walk::new(start, pages, Cpa { set, clear, check_alias });
         steps.push(walk.steps(move |outcome| {
             let mut steps = cpa_flush(start, pages, outcome);
@@ -118,57 +118,31 @@ impl Kernel {
         if !format.is_canonical(start) || !format.is_canonical(last) {
             return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
         }
-        let mut steps = purge_steps(None);
+        let mut steps = purge_steps(None, false);
         steps.push(small_steps(start, start, len));
         self.with_steps(steps)
     }
 
-    /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own.
-    pub(crate) fn x86_set_direct_map(
-        &mut self,
-        cpu: CpuId,
-        pfn: Pfn,
-        present: bool,
-    ) -> Result<i64, Stop> {
-        let Some(start) = self.direct_map_of(pfn) else { return Ok(0) };
+    /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own. `then` gets
+    /// 0 or an error.
+    pub(crate) fn x86_set_direct_map(&mut self, pfn: Pfn, present: bool, then: phases::Then<i64>) {
+        let Some(start) = self.direct_map_of(pfn) else {
+            return self.later([once(move |k, cpu| then(k, cpu, 0))]);
+        };
         let (set, clear) = if present {
             (Perm::PRESENT | Perm::WRITE, Perm::empty())
         } else {
             // Without PRESENT the global bit would read as PROTNONE: it goes too, and stays away.
             (Perm::empty(), Perm::PRESENT | Perm::WRITE | Perm::GLOBAL)
         };
-        let mut walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false });
-        while !walk.is_over() {
-            self.cpa_lock(cpu)?;
-            while let Turned::Split(at) = walk.turn(self, cpu)? {
-                self.cpa_unlock(cpu)?;
-                self.cpa_lock(cpu)?;
-                match self.split_large(cpu, at)? {
-                    Ok(true) => self.flush_tlb_all(cpu)?,
-                    Ok(false) => {}
-                    Err(error) => {
-                        walk.fails(error);
-                        break;
-                    }
-                }
-            }
-            self.cpa_unlock(cpu)?;
-        }
-        Ok(walk.outcome.error)
+        let walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false });
+        self.later([walk.steps(|outcome| vec![once(move |k, cpu| then(k, cpu, outcome.error))])]);
     }
 
     /// Whether changes of attributes exclude each other: debug_pagealloc has the direct map made of
     /// small pages, and its own changes come from any context.
     pub(super) fn has_cpa_lock(&self) -> bool {
         !self.config.on("debug_pagealloc")
-    }
-
-    fn cpa_lock(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        if self.has_cpa_lock() { self.lock(cpu, CPA_LOCK) } else { Ok(()) }
-    }
-
-    fn cpa_unlock(&mut self, cpu: CpuId) -> Result<(), Stop> {
-        if self.has_cpa_lock() { self.unlock(cpu, CPA_LOCK) } else { Ok(()) }
     }
 
     /// The entry of an address, valid or not.

@@ -6,7 +6,7 @@
 use textbed_arch::effect::Reach;
 use textbed_arch::{Arch, CpuId, Features, SpaceId, VirtAddr, insn};
 use textbed_event::{Batch, Event, NameTable, View};
-use textbed_kernel::{Arg, BootArgs, CallError, CallValue, Config, Kernel, Version};
+use textbed_kernel::{Arg, BootArgs, CallError, CallValue, Config, Kernel, Progress, Version};
 use textbed_machine::{Newest, Policy};
 
 /// A kernel under test and the names of its stream.
@@ -234,6 +234,24 @@ impl Bed {
             return format!("alias+{:#x}", pages.offset_of(VirtAddr(virt)));
         }
         format!("{virt:#x}")
+    }
+}
+
+/// Begins a call on a CPU and goes on with it, `between` after each step that lets others in.
+pub fn run(
+    bed: &mut Bed,
+    cpu: CpuId,
+    (name, args): (&str, &[Arg]),
+    mut between: impl FnMut(&mut Bed),
+) -> i64 {
+    let mut progress = bed.kernel.begin(cpu, name, args).unwrap();
+    loop {
+        match progress {
+            Progress::Done(value) => return value.value,
+            Progress::More => between(bed),
+            Progress::Waits(wait) => panic!("{name} waits for {wait}"),
+        }
+        progress = bed.kernel.resume(cpu).unwrap();
     }
 }
 

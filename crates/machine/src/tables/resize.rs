@@ -183,9 +183,9 @@ impl Machine {
         Ok(self.frames.unlinked_tables() - before)
     }
 
-    /// Gives page-table pages back that nothing points to any more.
+    /// Gives page-table pages back that a CPU unlinked, so that nothing points to them any more.
     pub fn free_tables(&mut self, cpu: CpuId) {
-        for (phys, level, frames) in self.frames.take_unlinked() {
+        for (phys, level, frames) in self.frames.take_unlinked(cpu) {
             self.frames.free_table(phys.pfn(), frames);
             self.emit(cpu, View::TableFreed { phys, level });
         }
@@ -239,7 +239,7 @@ impl Machine {
     ) {
         let frames = self.table_frames(level);
         let level = level as u8;
-        self.frames.unlink_table(phys, level, frames);
+        self.frames.unlink_table(cpu, phys, level, frames);
         let view = View::TableUnlinked { virt, len, phys, level };
         self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
     }
