@@ -24,7 +24,9 @@ use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
 use crate::insns::{branch, ftrace_caller, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{Step, call_step, lock_step, step, step_then_others, unlock_step};
+use crate::phases::{
+    Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
+};
 
 /// One tracer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,26 +86,30 @@ pub(crate) fn ftrace_site(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
 /// `register_ftrace_function(ops, ip, func)`, the ops by a number, with one site in its filter.
 pub(crate) fn register_ftrace_function(
     k: &mut Kernel,
-    cpu: CpuId,
+    _cpu: CpuId,
     args: &Args,
 ) -> Result<i64, Stop> {
     let (ops, site, func) = (args.get(0), args.addr(1), args.addr(2));
-    k.lock(cpu, "ftrace_lock")?;
-    if let Some(error) = k.ftrace_refused(ops, site) {
-        k.unlock(cpu, "ftrace_lock")?;
-        return Ok(error);
-    }
-    let trampoline = if k.caps.word(Fact::FtraceTrampoline) == "none" {
-        0
-    } else {
-        k.create_trampoline(cpu, func)?
+    let made = move |k: &mut Kernel, cpu, trampoline| {
+        // Without a trampoline of its own the tracer is reached through ftrace_caller.
+        let target = if trampoline == 0 { k.ftrace_caller_for(site) } else { VirtAddr(trampoline) };
+        k.users.ftrace.ops.insert(ops, Ops { site, target, trampoline, direct: false });
+        let steps = k.site_steps(cpu, site, Some(target), ops)?;
+        k.later(steps);
+        Ok(())
     };
-    // Without a trampoline of its own the tracer is reached through ftrace_caller.
-    let target = if trampoline == 0 { k.ftrace_caller_for(site) } else { VirtAddr(trampoline) };
-    k.users.ftrace.ops.insert(ops, Ops { site, target, trampoline, direct: false });
-    let mut steps = k.site_steps(cpu, site, Some(target), ops)?;
-    steps.push(unlock_step("ftrace_lock"));
-    k.with_steps(steps)
+    let register = once(move |k, cpu| {
+        if let Some(error) = k.ftrace_refused(ops, site) {
+            k.returns(error);
+            return Ok(());
+        }
+        if k.caps.word(Fact::FtraceTrampoline) == "none" {
+            return made(k, cpu, 0);
+        }
+        k.later([trampoline_step(func, Box::new(made))]);
+        Ok(())
+    });
+    k.with_steps(vec![lock_step("ftrace_lock"), register, unlock_step("ftrace_lock")])
 }
 
 /// `unregister_ftrace_function(ops)`.
@@ -240,45 +246,6 @@ impl Kernel {
         self.with_steps(steps)
     }
 
-    /// x86's `create_trampoline`; 0 where memory fails, and then ftrace_caller is used.
-    fn create_trampoline(&mut self, cpu: CpuId, func: VirtAddr) -> Result<u64, Stop> {
-        let kind = EXECMEM_TYPES.iter().find(|(name, _)| *name == "EXECMEM_FTRACE");
-        let request = Args::of(&[kind.map_or(0, |(_, bit)| *bit), TRAMPOLINE_BYTES]);
-        let how = self.caps.word(Fact::FtraceTrampoline);
-        let got = match how {
-            "alloc-rw-rox" => self.inner(cpu, "execmem_alloc_rw", &request)?,
-            _ if self.caps.yes(Fact::Execmem) => self.inner(cpu, "execmem_alloc", &request)?,
-            _ => self.inner(cpu, "module_alloc", &Args::of(&[TRAMPOLINE_BYTES]))?,
-        };
-        let at = self.used(cpu, got) as u64;
-        if at == 0 {
-            return Ok(0);
-        }
-        self.region(cpu, VirtAddr(at), TRAMPOLINE_BYTES, "ftrace", "trampoline");
-        let mut template = vec![0x90; CALL_OFFSET as usize + 5];
-        template.extend([0xc3, 0xcc]);
-        self.store_plain(cpu, VirtAddr(at), &template)?;
-        self.lock(cpu, "text_mutex")?;
-        let site = VirtAddr(at + CALL_OFFSET);
-        let call = branch(self.arch, site, Some(func), true)?;
-        self.store_plain(cpu, site, &call)?;
-        self.unlock(cpu, "text_mutex")?;
-        let range = Args::of(&[at, self.pages.holding(TRAMPOLINE_BYTES)]);
-        if how == "alloc-ro-x" {
-            self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[at]))?;
-        }
-        let calls: &[&str] = if how == "alloc-ro-x" {
-            &["set_memory_ro", "set_memory_x"]
-        } else {
-            &["set_memory_rox"]
-        };
-        for call in calls {
-            let done = self.inner(cpu, call, &range)?;
-            self.dropped(cpu, done);
-        }
-        Ok(at)
-    }
-
     /// `ftrace_run_update_code` for one site: from what it calls now to `new`.
     fn site_steps(
         &mut self,
@@ -291,11 +258,12 @@ impl Kernel {
         let before = branch(self.arch, site, old, true)?;
         let after = branch(self.arch, site, new, true)?;
         if self.arch != Arch::X86_64 {
-            return Ok(vec![step_then_others(move |k, cpu| {
-                let error = k.word_site(cpu, site, &before, &after, new.map_or(0, |_| ops))?;
+            let ops = new.map_or(0, |_| ops);
+            let done = Box::new(move |k: &mut Kernel, cpu, error| {
                 k.site_done(cpu, site, new, error);
                 Ok(())
-            })]);
+            });
+            return self.word_steps(site, (before, after), ops, done);
         }
         let _ = cpu;
         Ok(vec![
@@ -346,45 +314,88 @@ impl Kernel {
         Ok(Some(self.machine.compare(cpu, at, bytes)?))
     }
 
-    /// arm64 and powerpc: one site, one word; 0 or an error number.
-    fn word_site(
+    /// arm64 and powerpc: one site, one word; `then` gets 0 or an error number.
+    fn word_steps(
         &mut self,
-        cpu: CpuId,
         site: VirtAddr,
-        before: &[u8],
-        after: &[u8],
+        (before, after): (Vec<u8>, Vec<u8>),
         ops: u64,
-    ) -> Result<i64, Stop> {
+        then: Then<i64>,
+    ) -> Result<Vec<Step>, Stop> {
         let arm = self.arch == Arch::Arm64;
+        let mut literal = Vec::new();
         if arm && self.caps.yes(Fact::FtraceCallOps) && self.config.on("ftrace_call_ops") {
-            let literal = VirtAddr(site.0.saturating_sub(12) & !7);
-            if !self.is_probed_text(literal) {
+            let at = VirtAddr(site.0.saturating_sub(12) & !7);
+            if !self.is_probed_text(at) {
                 return Err(Stop::not_modelled(
                     "a site without room for the literal of its ops before it (option \
                      ftrace_call_ops=n leaves that out)",
                 ));
             }
-            let args = Args::of(&[literal.0, ops]);
-            let done = self.inner(cpu, "aarch64_insn_write_literal_u64", &args)?;
-            let error = self.used(cpu, done);
+            let args = Args::of(&[at.0, ops]);
+            literal.push(("aarch64_insn_write_literal_u64", args, Fate::Checked));
+        }
+        let written = move |k: &mut Kernel, cpu, error| {
             if error != 0 {
-                return Ok(error);
+                return then(k, cpu, error);
             }
-        }
-        match self.compare_text(cpu, site, before)? {
-            None => return Ok(-EFAULT),
-            Some(false) => return Ok(-EINVAL),
-            Some(true) => {}
-        }
-        let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
-        let word = u64::from(word_of(self.arch, after));
-        let done = self.inner(cpu, name, &Args::of(&[site.0, word]))?;
-        Ok(match self.used(cpu, done) {
-            0 => 0,
-            _ if arm => -EPERM,
-            error => error,
-        })
+            match k.compare_text(cpu, site, &before)? {
+                None => return then(k, cpu, -EFAULT),
+                Some(false) => return then(k, cpu, -EINVAL),
+                Some(true) => {}
+            }
+            let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
+            let word = u64::from(word_of(k.arch, &after));
+            k.later(call_then(name, Args::of(&[site.0, word]), move |k, cpu, error| {
+                then(k, cpu, if error != 0 && arm { -EPERM } else { error })
+            }));
+            Ok(())
+        };
+        Ok(vec![calls_then(literal, Box::new(written)), pause()])
     }
+}
+
+/// x86's `create_trampoline`; `then` gets 0 where memory fails, and then ftrace_caller is used.
+fn trampoline_step(func: VirtAddr, then: Then<u64>) -> Step {
+    once(move |k, _| {
+        let kind = EXECMEM_TYPES.iter().find(|(name, _)| *name == "EXECMEM_FTRACE");
+        let request = Args::of(&[kind.map_or(0, |(_, bit)| *bit), TRAMPOLINE_BYTES]);
+        let how = k.caps.word(Fact::FtraceTrampoline);
+        let (name, args) = match how {
+            "alloc-rw-rox" => ("execmem_alloc_rw", request),
+            _ if k.caps.yes(Fact::Execmem) => ("execmem_alloc", request),
+            _ => ("module_alloc", Args::of(&[TRAMPOLINE_BYTES])),
+        };
+        k.later(call_then(name, args, move |k, cpu, at| {
+            let at = at as u64;
+            if at == 0 {
+                return then(k, cpu, 0);
+            }
+            k.region(cpu, VirtAddr(at), TRAMPOLINE_BYTES, "ftrace", "trampoline");
+            let mut template = vec![0x90; CALL_OFFSET as usize + 5];
+            template.extend([0xc3, 0xcc]);
+            k.store_plain(cpu, VirtAddr(at), &template)?;
+            let write = once(move |k, cpu| {
+                let site = VirtAddr(at + CALL_OFFSET);
+                let call = branch(k.arch, site, Some(func), true)?;
+                k.store_plain(cpu, site, &call)
+            });
+            let range = Args::of(&[at, k.pages.holding(TRAMPOLINE_BYTES)]);
+            let mut calls = Vec::new();
+            let names: &[&str] = if how == "alloc-ro-x" {
+                calls.push(("set_vm_flush_reset_perms", Args::of(&[at]), Fate::Void));
+                &["set_memory_ro", "set_memory_x"]
+            } else {
+                &["set_memory_rox"]
+            };
+            calls.extend(names.iter().map(|name| (*name, range.clone(), Fate::Dropped)));
+            let protected = Box::new(move |k: &mut Kernel, cpu, _| then(k, cpu, at));
+            k.later([pause(), lock_step("text_mutex"), write, unlock_step("text_mutex")]);
+            k.later([calls_then(calls, protected)]);
+            Ok(())
+        }));
+        Ok(())
+    })
 }
 
 const _: () = assert!(CALL_OFFSET + 5 + 2 <= TRAMPOLINE_BYTES);

@@ -17,7 +17,7 @@ use crate::errno::{EBUSY, EFAULT, EINVAL, ENOTSUPP, EOPNOTSUPP, ERANGE};
 use crate::error::Stop;
 use crate::insns::{POWER_NOP, X86_NOP5, branch, word_of};
 use crate::kernel::Kernel;
-use crate::phases::step;
+use crate::phases::{Fate, calls_then, cross_step, lock_step, pause, step, unlock_step};
 
 /// A site of a static key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,26 +65,36 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
     let mut entries: Vec<JumpEntry> =
         k.jump_entries.iter().copied().filter(|e| e.key == key).collect();
     entries.sort_by_key(|e| e.site);
-    k.lock(cpu, "jump_label_mutex")?;
     if k.arch == Arch::X86_64 {
+        k.lock(cpu, "jump_label_mutex")?;
         return k.x86_set_key(cpu, &entries, enable);
     }
-    for entry in &entries {
-        k.listed_site(cpu, entry.site, false);
-        let insn = branch(k.arch, entry.site, enable.then_some(entry.target), false)?;
+    let mut steps = vec![lock_step("jump_label_mutex")];
+    for JumpEntry { site, target, .. } in entries.iter().copied() {
+        let insn = branch(k.arch, site, enable.then_some(target), false)?;
         let (name, insn) = match k.arch {
             Arch::Arm64 => ("aarch64_insn_patch_text_nosync", word(Arch::Arm64, &insn)),
             _ => ("patch_instruction", word(k.arch, &insn)),
         };
-        let done = k.inner(cpu, name, &Args::of(&[entry.site.0, insn]))?;
-        k.dropped(cpu, done);
+        let patch = vec![(name, Args::of(&[site.0, insn]), Fate::Dropped)];
+        let listed = step(move |k, cpu| {
+            k.listed_site(cpu, site, false);
+            Ok(())
+        });
+        steps.extend([listed, calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()]);
     }
-    if k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty() {
-        k.kick_all_cpus(cpu)?;
-        k.noted = sites(&entries, 4);
+    let kicks = k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty();
+    if kicks {
+        steps.push(cross_step(|k, cpu| k.kick_all_cpus(cpu)));
     }
-    k.unlock(cpu, "jump_label_mutex")?;
-    Ok(0)
+    steps.push(unlock_step("jump_label_mutex"));
+    steps.push(step(move |k, _| {
+        if kicks {
+            k.noted = sites(&entries, 4);
+        }
+        Ok(())
+    }));
+    k.with_steps(steps)
 }
 
 /// `bpf_arch_text_poke(ip, t, old_addr, new_addr)`; 0 as an address is none.

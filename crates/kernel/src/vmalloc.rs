@@ -271,7 +271,8 @@ fn frames_step(start: VirtAddr, left: u64, at_once: u64, shift: u32, then: Then<
 }
 
 /// Maps runs of frames one after the other from the start of an area on, by leaves of a size with
-/// the same permission and attributes. `then` gets whether that succeeded; if not, the area is gone.
+/// the same permission and attributes. `then` gets whether that succeeded; if not, the area is
+/// gone.
 fn mapping_steps(
     start: VirtAddr,
     runs: VecDeque<Frames>,

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot, expect, power_patch, values};
+use common::{Bed, boot, expect, power_patch, run, values};
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_kernel::{Arg, CallError};
 
@@ -207,4 +207,35 @@ fn t11_each_event_of_an_attach_and_a_detach() {
         "
     );
     expect(&bed.trace(), &golden);
+}
+
+/// Linux 6.12 kernel/jump_label.c, arch/arm64 and arch/powerpc/kernel/jump_label.c: each site by
+/// itself; arm64 tells the other CPUs when all are changed.
+#[test]
+fn sites_of_a_key_change_one_after_the_other_for_all_to_see() {
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        let mut bed = boot("6.12", arch, &[]);
+        let a = bed.area("a", "vmalloc", 4096);
+        let nop = if arch == Arch::Arm64 { 0xd503_201f_u32 } else { 0x6000_0000 };
+        bed.call_code("memcpy", &[a], &nop.to_le_bytes().repeat(16));
+        for site in [a, a + 8] {
+            bed.call("jump_entry", &[7, site, a + 32]);
+        }
+        bed.trace();
+        let (mut moments, mut kicked) = (Vec::new(), Vec::new());
+        run(&mut bed, CpuId(0), ("static_key_enable", &values(&[7])), |bed| {
+            kicked.extend(bed.trace().into_iter().filter(|l| l.contains("ipi ")));
+            let changed = |bed: &mut Bed, at: u64| {
+                let mut now = [0; 4];
+                bed.kernel.machine_mut().load(CpuId(1), VirtAddr(at), &mut now).unwrap();
+                now != nop.to_le_bytes()
+            };
+            let moment = (changed(bed, a), changed(bed, a + 8));
+            assert!(moment == (true, true) || kicked.is_empty(), "{arch}: {kicked:?}");
+            moments.push(moment);
+        });
+        moments.dedup();
+        assert!(moments.ends_with(&[(true, false), (true, true)]), "{arch}: {moments:?}");
+        assert_eq!(kicked.len(), usize::from(arch == Arch::Arm64), "{arch}");
+    }
 }

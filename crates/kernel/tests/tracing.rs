@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bed, boot, values};
+use common::{Bed, boot, run, values};
 use textbed_arch::{Arch, CpuId, Perm, SpaceId, VirtAddr};
 use textbed_kernel::CallError;
 
@@ -182,5 +182,37 @@ fn a_direct_call_changes_by_way_of_ftrace_caller() {
         assert_eq!(bed.call("modify_ftrace_direct", &[1, first]), 0, "{arch}");
         assert_eq!(bytes(&mut bed, site, 5), before, "{arch}");
         assert_eq!(bed.call("unregister_ftrace_direct", &[1]), 0, "{arch}");
+    }
+}
+
+/// Linux 6.12 arch/x86/kernel/ftrace.c create_trampoline(): written, then protected, then called.
+#[test]
+fn a_trampoline_is_protected_before_its_site_changes() {
+    for version in ["6.1", "6.12", "7.0"] {
+        let (mut first, site) = bed(version, Arch::X86_64);
+        let func = site & !0xfff;
+        first.call("register_ftrace_function", &[1, site, func]);
+        let call = bytes(&mut first, site, 5);
+        let to = i32::from_le_bytes(call[1..].try_into().unwrap());
+        let trampoline = (site + 5).wrapping_add_signed(i64::from(to));
+        // The same in a kernel of its own, and what others see there.
+        let (mut bed, site) = bed(version, Arch::X86_64);
+        let nop = bytes(&mut bed, site, 1);
+        let mut moments = Vec::new();
+        let args = values(&[1, site, func]);
+        assert_eq!(
+            run(&mut bed, CpuId(0), ("register_ftrace_function", &args), |bed| {
+                let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(trampoline));
+                let perm = leaf.map_or("---".to_owned(), |l| l.perm.letters().to_string());
+                moments.push((perm, bytes(bed, site, 1) == nop));
+            }),
+            0
+        );
+        moments.dedup();
+        let writable = moments.iter().position(|m| m.0 == "rw-").unwrap();
+        let changed = moments.iter().position(|m| !m.1).unwrap();
+        assert!(writable < changed, "{version}: {moments:?}");
+        let called = moments.iter().skip(changed);
+        assert!(called.into_iter().all(|m| m.0 == "r-x"), "{version}: {moments:?}");
     }
 }

@@ -3,9 +3,7 @@
 use textbed_arch::Cite;
 
 use super::keys::{KEY, KEY_LOCKS};
-use super::{
-    ALL_64 as ALL, ARM64_CROSS, CPUS_HELD, CROSS, SLEEPS, X86, call, needs, never, p, takes,
-};
+use super::{ALL_64 as ALL, ARM64_CROSS, CPUS_HELD, CROSS, SLEEPS, call, needs, never, p, takes};
 use crate::calls::ParamKind::Cpu;
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{hotplug, stop_machine, text_users};
@@ -115,7 +113,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             LOCKED,
             text_users::static_key_enable,
         )
-        .steps(X86)
+        .steps(ALL)
         .sends(ARM64_CROSS),
         KEY_LOCKS,
     )),
@@ -129,7 +127,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             LOCKED,
             text_users::static_key_disable,
         )
-        .steps(X86)
+        .steps(ALL)
         .sends(ARM64_CROSS),
         KEY_LOCKS,
     )),

@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, ARM64_CROSS, X86, call, never, p, takes};
+use super::{ALL_64 as ALL, ARM64_CROSS, call, never, p, takes};
 use crate::calls::ParamKind::{Addr, Bytes};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::text_users;
@@ -35,7 +35,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             JUMP_LABEL,
             text_users::static_key_enable,
         )
-        .steps(X86)
+        .steps(ALL)
         .sends(ARM64_CROSS),
         KEY_LOCKS,
     ),
@@ -49,7 +49,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             JUMP_LABEL,
             text_users::static_key_disable,
         )
-        .steps(X86)
+        .steps(ALL)
         .sends(ARM64_CROSS),
         KEY_LOCKS,
     ),

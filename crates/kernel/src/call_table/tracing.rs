@@ -43,7 +43,6 @@ pub(super) const ROWS: &[CallSpec] = &[
             ftrace::register_ftrace_function,
         )
         .steps(ALL)
-        .whole_first()
         .sends(FLUSHES),
         TRACER,
     ),
