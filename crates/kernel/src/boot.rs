@@ -158,6 +158,7 @@ impl Kernel {
             under_way: BTreeMap::new(),
             beginning: None,
             ended: BTreeMap::new(),
+            waited_for: Vec::new(),
             running: Vec::new(),
             held: CpuMask::EMPTY,
             callers: CpuMask::EMPTY,

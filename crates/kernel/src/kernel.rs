@@ -77,6 +77,8 @@ pub struct Kernel {
     pub(crate) beginning: Option<&'static CallSpec>,
     /// Calls that came to their end while somebody waited for a lock of theirs: not yet told.
     pub(crate) ended: BTreeMap<CpuId, Result<CallValue, CallError>>,
+    /// CPUs whose calls go on because somebody waits for a lock of theirs.
+    pub(crate) waited_for: Vec<CpuId>,
     /// CPUs whose step or body runs now, and the calls, innermost last.
     pub(crate) running: Vec<(CpuId, &'static CallSpec)>,
     /// CPUs that stand still in `stop_machine`.

@@ -349,6 +349,10 @@ impl Kernel {
     /// other one goes on until it releases it.
     pub(crate) fn wait_out(&mut self, name: &str, by: CpuId) -> Result<(), Stop> {
         let stuck = || Stop::not_modelled(format!("waiting for {name}, held by {by}"));
+        if self.waited_for.contains(&by) {
+            return Err(stuck());
+        }
+        self.waited_for.push(by);
         // What the call that waits has in hand.
         let nested = self.nested.take();
         let beginning = self.beginning.take();
@@ -368,6 +372,15 @@ impl Kernel {
                 Ok(Progress::Done(value)) => {
                     self.ended.insert(by, Ok(value));
                 }
+                // Its holder goes on first, if that is a call under way, too.
+                Ok(Progress::Waits(Wait::Lock(lock))) => {
+                    let holder = self.machine.lock_holder(&lock);
+                    let third = holder.filter(|third| *third != by && self.is_under_way(*third));
+                    stop = match third {
+                        Some(third) => self.wait_out(&lock, third).err(),
+                        None => Some(Stop::Waits(Wait::Lock(lock))),
+                    };
+                }
                 Ok(Progress::Waits(wait)) => stop = Some(Stop::Waits(wait)),
                 Err(error) => {
                     self.under_way.remove(&by);
@@ -375,6 +388,7 @@ impl Kernel {
                 }
             }
         }
+        self.waited_for.pop();
         self.nested = nested;
         self.beginning = beginning;
         self.noted = noted;

@@ -205,6 +205,30 @@ fn a_leaf_that_somebody_else_split_meanwhile_is_not_split_again() {
     }
 }
 
+/// Who waits for a lock whose holder waits for another one: both holders go on.
+#[test]
+fn holders_of_locks_go_on_one_behind_the_other() {
+    let mut bed = boot_with("6.12", Arch::X86_64, &[], Features::default_for(Arch::X86_64), 3);
+    let gone = bed.area("a", "vmalloc", FRAME_BYTES);
+    bed.call("vfree", &[gone]);
+    let purger = CpuId(2);
+    assert_eq!(bed.kernel.begin(purger, "vm_unmap_aliases", &[]).unwrap(), Progress::More);
+    let mut progress = bed.kernel.begin(OTHER, "bpf_prog_pack_alloc", &values(&[64])).unwrap();
+    while progress == Progress::More {
+        progress = bed.kernel.resume(OTHER).unwrap();
+    }
+    assert_eq!(progress, Progress::Waits(Wait::Lock("vmap_purge_lock".to_owned())));
+    assert_eq!(bed.kernel.machine().lock_holder("pack_mutex"), Some(OTHER));
+    bed.trace();
+    let room = bed.call("bpf_prog_pack_alloc", &[64]) as u64;
+    let trace = bed.trace();
+    let at = |what: &str| trace.iter().position(|l| l == what).unwrap();
+    assert!(at("2 unlock vmap_purge_lock") < at("1 unlock pack_mutex"), "{trace:#?}");
+    assert!(at("1 unlock pack_mutex") < at("0 lock pack_mutex"), "{trace:#?}");
+    let theirs = bed.kernel.resume(OTHER).unwrap();
+    assert!(matches!(theirs, Progress::Done(v) if v.value as u64 + 64 == room), "{theirs:?}");
+}
+
 #[test]
 fn a_call_that_ended_while_somebody_waited_for_its_lock_still_returns() {
     let mut bed = boot_with("6.12", Arch::X86_64, &[], Features::default_for(Arch::X86_64), 2);
