@@ -143,7 +143,7 @@ fn area(format: &Format) -> VirtAddr {
         Canonical::Quadrant if format.va_bits < 52 => 0xc000_3d00_0000_0000,
         Canonical::Quadrant => 0xc008_0000_0000_0000,
         Canonical::ZeroAbove => 0xc900_0000,
-        _ => 0xffff_c900_0000_0000,
+        _ => u64::MAX << (format.va_bits - 2),
     })
 }
 

@@ -191,6 +191,15 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "V")]
     pub(crate) kernel: Option<String>,
 
+    /// The size of its pages (4K, 16K or 64K), where it cannot be found from the log.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) page_size: Option<String>,
+
+    /// The bits of an address that its page tables translate (x86-64 48 or 57, arm64 36 to 52),
+    /// where they cannot be found from the log.
+    #[arg(long, value_name = "BITS")]
+    pub(crate) va_bits: Option<u32>,
+
     #[command(flatten)]
     pub(crate) check: CheckArgs,
 

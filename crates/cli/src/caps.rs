@@ -9,8 +9,8 @@ use textbed_arch::hashed::HASH_FORMATS;
 use textbed_arch::paging::FORMATS;
 use textbed_arch::{Arch, Cite};
 use textbed_kernel::{
-    BEHIND_MEMORY, CALLS, Caps, Fact, Layout, OPTIONS, PAGE_SIZES, Pages, Version, booted_formats,
-    find_call, needs_of, promises_of, simulated, tree_of,
+    BEHIND_MEMORY, CALLS, Caps, Fact, Layout, OPTIONS, PAGE_SIZES, Pages, Paging, Version,
+    booted_formats, find_call, needs_of, promises_of, simulated,
 };
 use textbed_report::text::{Table, wrap};
 
@@ -131,46 +131,45 @@ fn pages_table(arch: Arch, kernel: Version, sources: &mut Sources, out: &Out) ->
     let mut places =
         Table::new(["pages", "page tables", "vmalloc area", "patcher's alias", "source"]);
     let none = || "-".to_owned();
-    for hashed in [false, true] {
-        for row in PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch)) {
-            let Some((pages, tree)) =
-                Pages::of(arch, row.shift, hashed).zip(tree_of(arch, row.shift, hashed))
-            else {
-                continue;
-            };
-            let Some(map) = Layout::row(kernel, arch, hashed, row.shift) else { continue };
-            let large = size(pages.pmd_shift());
-            let packs = find_call("bpf_prog_pack_alloc", kernel, arch).is_ok();
-            let pack = match caps.word(Fact::PackSize) {
-                _ if !packs => none(),
-                "2m-by-node" => "2m".to_owned(),
-                "probe" if hashed || !caps.yes(Fact::HugeVmalloc) => size(row.shift),
-                _ => large.clone(),
-            };
-            let group = pages.cont_shift().filter(|_| caps.yes(Fact::ContPte));
-            let huge = caps.yes(Fact::HugeVmalloc) && !hashed;
-            let singly = (arch == Arch::Arm64).then(|| pages.per_table().to_string());
-            let alias = (map.patch != 0).then(|| format!("{:#x}", map.patch));
-            table.row([
-                size(row.shift),
-                tree.name.to_owned(),
-                if huge { large } else { none() },
-                group.map_or_else(none, size),
-                singly.unwrap_or_else(none),
-                pack,
-                sources.number(row.cite),
-            ]);
-            places.row([
-                size(row.shift),
-                tree.name.to_owned(),
-                match map.vmalloc {
-                    (BEHIND_MEMORY, end) => format!("behind memory to {end:#x}"),
-                    (start, end) => format!("{start:#x} to {end:#x}"),
-                },
-                alias.unwrap_or_else(none),
-                sources.number(map.cite),
-            ]);
-        }
+    for paging in Paging::all(arch) {
+        let shift = paging.page_shift;
+        let cite = PAGE_SIZES.iter().find(|r| r.archs.contains(&arch) && r.shift == shift);
+        let (Some((pages, tree)), Some(map), Some(row)) =
+            (Pages::of(paging).zip(paging.tree()), Layout::row(kernel, paging), cite)
+        else {
+            continue;
+        };
+        let large = size(pages.pmd_shift());
+        let packs = find_call("bpf_prog_pack_alloc", kernel, arch).is_ok();
+        let pack = match caps.word(Fact::PackSize) {
+            _ if !packs => none(),
+            "2m-by-node" => "2m".to_owned(),
+            "probe" if paging.hashed || !caps.yes(Fact::HugeVmalloc) => size(shift),
+            _ => large.clone(),
+        };
+        let group = pages.cont_shift().filter(|_| caps.yes(Fact::ContPte));
+        let huge = caps.yes(Fact::HugeVmalloc) && !paging.hashed;
+        let singly = (arch == Arch::Arm64).then(|| pages.per_table().to_string());
+        let alias = (map.patch != 0).then(|| format!("{:#x}", map.patch));
+        table.row([
+            size(shift),
+            tree.name.to_owned(),
+            if huge { large } else { none() },
+            group.map_or_else(none, size),
+            singly.unwrap_or_else(none),
+            pack,
+            sources.number(row.cite),
+        ]);
+        places.row([
+            size(shift),
+            tree.name.to_owned(),
+            match map.vmalloc {
+                (BEHIND_MEMORY, end) => format!("behind memory to {end:#x}"),
+                (start, end) => format!("{start:#x} to {end:#x}"),
+            },
+            alias.unwrap_or_else(none),
+            sources.number(map.cite),
+        ]);
     }
     format!("{}\n{}", out.laid_out(&table), out.laid_out(&places))
 }

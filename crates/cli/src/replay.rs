@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use textbed_arch::Arch;
 use textbed_check::{Level, Options, Report, Site};
 use textbed_event::{NameTable, Tee};
-use textbed_kernel::Version;
+use textbed_kernel::{PAGE_SIZES, Version};
 use textbed_report::timeline::Timeline;
 use textbed_report::{Excerpt, Input, InputKind, Outcome, Run};
 use textbed_trace::merge;
@@ -25,6 +25,13 @@ const EXCERPT_COLUMNS: usize = 84;
 /// Lines of a log that are kept for diagnostics at most.
 const MAX_EXCERPTS: usize = 10_000;
 
+/// `log2` of the bytes of a page, by the word for it.
+fn page_shift(word: &str) -> Result<u8> {
+    let row = PAGE_SIZES.iter().find(|row| row.word == word);
+    let row = row.with_context(|| format!("--page-size {word}: expected 4K, 16K or 64K"))?;
+    Ok(row.shift as u8)
+}
+
 /// `textbed replay`.
 pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     let formats = output::formats(&args.output.format)?;
@@ -32,11 +39,15 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Out) -> Result<Status> {
     let log = textbed_trace::Options {
         arch: args.arch.as_deref().map(str::parse::<Arch>).transpose().context("--arch")?,
         kernel: args.kernel.clone(),
+        page_shift: args.page_size.as_deref().map(page_shift).transpose()?,
+        va_bits: args.va_bits,
         ..textbed_trace::Options::default()
     };
     let mut overrides = Vec::new();
     overrides.extend(args.arch.as_ref().map(|a| format!("--arch {a}")));
     overrides.extend(args.kernel.as_ref().map(|k| format!("--kernel {k}")));
+    overrides.extend(args.page_size.as_ref().map(|size| format!("--page-size {size}")));
+    overrides.extend(args.va_bits.map(|bits| format!("--va-bits {bits}")));
     let mut baseline = Baseline::read(args.output.baseline.as_deref())?;
     let mut timelines = output::Timelines::new(args.output.timeline.clone());
     let mut status = Status::Clean;

@@ -1,6 +1,6 @@
-//! Every scenario under kernels of other pages: told with the same numbers of pages and of large
-//! leaves it has the findings that it has with pages of 4 KiB, but for those that are listed, each
-//! with the reason.
+//! Every scenario under kernels of other page tables: told with the same numbers of pages and of
+//! large leaves it has the findings that it has with pages of 4 KiB, but for those that are listed,
+//! each with the reason; and those that it has with 48 bits of addresses under more and fewer.
 #![allow(clippy::unwrap_used)] // tests may
 
 mod common;
@@ -12,7 +12,7 @@ use textbed_arch::Arch;
 use textbed_check::Reading;
 use textbed_check::rules::RULES;
 use textbed_event::Collect;
-use textbed_kernel::{PAGE_SIZES, Pages, Version};
+use textbed_kernel::{ADDRESS_SIZES, PAGE_SIZES, Pages, Paging, Version};
 use textbed_scenario::{Loaded, RunOptions, load, run};
 
 /// Headers, which have no sizes to be scaled.
@@ -144,7 +144,7 @@ fn findings_do_not_depend_on_the_size_of_pages() {
             let others = PAGE_SIZES.iter().filter(|r| r.shift > 12 && r.archs.contains(&on.0));
             let mut base = None;
             for row in others {
-                let pages = Pages::of(on.0, row.shift, false).unwrap();
+                let pages = Pages::of(Paging::new(on.0, row.shift)).unwrap();
                 let (text, large) = scaled(&text, pages);
                 if large && pages.pmd_bytes() > LARGEST {
                     continue;
@@ -180,4 +180,40 @@ fn findings_do_not_depend_on_the_size_of_pages() {
 
 fn text_sets_memory(loaded: &Loaded) -> bool {
     loaded.text().contains("config memory_mib")
+}
+
+#[test]
+fn findings_do_not_depend_on_the_bits_of_addresses() {
+    let dir = root().join("scenarios");
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for path in files(&dir) {
+        let loaded = read(&path);
+        let name = path.strip_prefix(&dir).unwrap().display().to_string();
+        // Pages of their own, or addresses of a kernel with 48 bits.
+        if ["config page_size", "_PAGES", "0xffff"].iter().any(|own| loaded.text().contains(own)) {
+            continue;
+        }
+        for on in machines(&loaded) {
+            let others = ADDRESS_SIZES.iter().filter(|row| {
+                (row.arch, row.page_shift) == (on.0, 12)
+                    && row.bits != 48
+                    && row.since.is_none_or(|since| on.1 >= since)
+            });
+            let mut base = None;
+            for row in others {
+                let here = told(&loaded, on, &[("va_bits", row.word)]);
+                let base = base.get_or_insert_with(|| told(&loaded, on, &[]));
+                compared += 1;
+                if *base != here {
+                    let (arch, version) = (on.0, on.1);
+                    let bits = row.word;
+                    wrong
+                        .push(format!("{name} on {arch} {version} {bits}\n  {base:?}\n  {here:?}"));
+                }
+            }
+        }
+    }
+    println!("{compared} compared, {} equal", compared - wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 400, "{compared}");
 }

@@ -23,7 +23,7 @@ use crate::error::{KernelError, Stop};
 use crate::hotplug::Hotplug;
 use crate::kernel::Kernel;
 use crate::layout::{Layout, Range, TEXT_BYTES};
-use crate::pages::{PAGE_SIZES, Pages, tree_of};
+use crate::pages::{Pages, Paging};
 use crate::powerpc::{PowerMmu, hash, hash32};
 use crate::rox_cache::RoxCache;
 use crate::users::Users;
@@ -84,13 +84,27 @@ impl Kernel {
         }
         let memory_bytes = config.count("memory_mib") << 20;
         let page_shift = config.page_shift();
-        let Some(pages) = Pages::of(arch, page_shift, hashed) else {
-            let tables = if hashed { "hashed tables" } else { "a tree" };
-            let size = 1u64 << (page_shift - 10);
+        let size = 1u64 << (page_shift - 10);
+        let paging = config.paging(hashed);
+        // The tree beside hashed tables is not the machine's.
+        let tree = if hashed { Paging::new(arch, page_shift) } else { paging };
+        let Some(pages) = Pages::of(paging) else {
+            let tables = match hashed {
+                true => "hashed tables".to_owned(),
+                false => format!("{} bits of addresses", paging.va_bits),
+            };
             return not(format!("{arch} with {tables} and pages of {size} KiB"));
         };
-        let Some(layout) = Layout::of(version, arch, hashed, page_shift, memory_bytes) else {
-            return not(format!("the address-space layout of {arch} with {memory_bytes:#x} bytes"));
+        let Some(layout) = Layout::of(version, paging, memory_bytes) else {
+            return not(match Layout::row(version, paging) {
+                Some(_) => {
+                    format!("the address-space layout of {arch} with {memory_bytes:#x} bytes")
+                }
+                None => format!(
+                    "Linux {version} on {arch} with {} bits of addresses and pages of {size} KiB",
+                    paging.va_bits
+                ),
+            });
         };
         let icache = match config.count("icache_sets") as u32 {
             0 => InstructionCache::Adversarial,
@@ -109,6 +123,7 @@ impl Kernel {
                 cpus,
                 memory_bytes,
                 page_shift: u8::try_from(page_shift).unwrap_or(u8::MAX),
+                va_bits: u8::try_from(tree.va_bits).unwrap_or(u8::MAX),
                 features,
                 data_order: DataOrder::Architecture,
                 icache,
@@ -407,21 +422,17 @@ impl Kernel {
 #[must_use]
 pub fn booted_formats(arch: Arch) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for hashed in [false, true] {
-        for row in PAGE_SIZES.iter().filter(|row| row.archs.contains(&arch)) {
-            let Some(tree) = tree_of(arch, row.shift, hashed) else { continue };
-            let laid_out = |v| Layout::of(v, arch, hashed, row.shift, 256 << 20).is_some();
-            if simulated().any(laid_out) {
-                names.push(tree.name);
-                let more: &[&str] = match arch {
-                    _ if !hashed => &[],
-                    Arch::Ppc32 => &[hash32::tree(false).name, hash32::ENTRIES.name],
-                    _ if names.contains(&HPT_3_0.name) => &[],
-                    _ => &[HPT_3_0.name],
-                };
-                names.extend_from_slice(more);
-            }
-        }
+    for paging in Paging::all(arch) {
+        let laid_out = |v| Layout::of(v, paging, 256 << 20).is_some();
+        let (Some(tree), true) = (paging.tree(), simulated().any(laid_out)) else { continue };
+        names.push(tree.name);
+        let more: &[&str] = match arch {
+            _ if !paging.hashed => &[],
+            Arch::Ppc32 => &[hash32::tree(false).name, hash32::ENTRIES.name],
+            _ if names.contains(&HPT_3_0.name) => &[],
+            _ => &[HPT_3_0.name],
+        };
+        names.extend_from_slice(more);
     }
     names
 }

@@ -6,7 +6,7 @@
 use textbed_arch::{Arch, Cite};
 use thiserror::Error;
 
-use crate::pages::PAGE_SIZES;
+use crate::pages::{ADDRESS_SIZES, PAGE_SIZES, Paging, USUAL_VA_BITS};
 use crate::suggest::{self, did_you_mean};
 
 /// What values an option takes.
@@ -46,6 +46,8 @@ pub struct OptionSpec {
 
 /// The option that chooses among [`PAGE_SIZES`].
 const PAGE_SIZE: &str = "page_size";
+/// The option that chooses among [`ADDRESS_SIZES`].
+const VA_BITS: &str = "va_bits";
 
 /// Every architecture.
 const ANY: &[Arch] = &Arch::ALL;
@@ -171,6 +173,17 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::read("Linux 6.12 arch/arm64/Kconfig, arch/powerpc/Kconfig (Page size)"),
     },
     OptionSpec {
+        name: VA_BITS,
+        kind: OptionKind::Word(&["32", "36", "39", "42", "47", USUAL_VA_BITS, "52", "57"]),
+        archs: &[Arch::X86_64, Arch::Arm64],
+        default: USUAL_VA_BITS,
+        defaults: &[(Arch::Ppc64le, "52"), (Arch::Ppc64, "52"), (Arch::Ppc32, "32")],
+        doc: "bits of an address that the page tables translate: x86-64 48, or 57 with LA57; \
+              arm64 39, 48 or 52 with pages of 4 KiB, 36, 47, 48 or 52 with 16 KiB, 42, 48 or 52 \
+              with 64 KiB; also by its own name, as CONFIG_ARM64_VA_BITS_39=y, CONFIG_X86_5LEVEL=y",
+        cite: Cite::read("Linux 6.12 arch/arm64/Kconfig, arch/x86/Kconfig"),
+    },
+    OptionSpec {
         name: "memory_mib",
         kind: OptionKind::Count { min: 64, max: 65536 },
         archs: ANY,
@@ -267,6 +280,10 @@ impl OptionSpec {
         match self.name {
             "rodata" => word != "full" || arch == Arch::Arm64,
             PAGE_SIZE => PAGE_SIZES.iter().any(|r| r.word == word && r.archs.contains(&arch)),
+            VA_BITS => match ADDRESS_SIZES.iter().any(|r| r.arch == arch) {
+                true => ADDRESS_SIZES.iter().any(|r| r.word == word && r.arch == arch),
+                false => word == self.default_for(arch),
+            },
             _ => true,
         }
     }
@@ -325,25 +342,30 @@ impl Config {
         }
     }
 
-    /// Linux's own switch of a page size is `page_size` with that value.
+    /// Linux's own switch of a page size is `page_size` with that value, and so are those of
+    /// address bits `va_bits`.
     fn by_switch<'a>(
         &self,
         name: &'a str,
         value: &'a str,
     ) -> Result<(&'a str, &'a str), ConfigError> {
-        let Some(row) = PAGE_SIZES.iter().find(|row| row.switch == Some(name)) else {
-            return Ok((name, value));
+        let sizes = PAGE_SIZES.iter().map(|r| (r.switch, (PAGE_SIZE, r.word), r.archs));
+        let bits = ADDRESS_SIZES
+            .iter()
+            .map(|r| (r.switch, (VA_BITS, r.word), std::slice::from_ref(&r.arch)));
+        let Some((switch, meant, archs)) = sizes.chain(bits).find(|row| row.0 == Some(name)) else {
+            return Ok((if name == "ARM64_VA_BITS" { VA_BITS } else { name }, value));
         };
-        let there = row.archs.contains(&self.arch);
+        let there = archs.contains(&self.arch);
         if there && ["y", "on", "1", "yes", "true"].contains(&value) {
-            return Ok((PAGE_SIZE, row.word));
+            return Ok(meant);
         }
         let expected = if there {
             "y (one of the sizes is chosen)".to_owned()
         } else {
-            format!("nothing on {}, which has no such pages", self.arch)
+            format!("nothing on {}, which has no such choice", self.arch)
         };
-        let name = row.switch.unwrap_or(PAGE_SIZE);
+        let name = switch.unwrap_or(PAGE_SIZE);
         Err(ConfigError::Value { name, value: value.to_owned(), expected })
     }
 
@@ -351,6 +373,19 @@ impl Config {
     pub(crate) fn page_shift(&self) -> u32 {
         let row = PAGE_SIZES.iter().find(|r| Some(r.word) == self.get(PAGE_SIZE));
         row.map_or(textbed_arch::FRAME_SHIFT, |r| r.shift)
+    }
+
+    /// The page tables of the kernel, with hashed ones or not.
+    pub(crate) fn paging(&self, hashed: bool) -> Paging {
+        let shift = self.page_shift();
+        if hashed {
+            return Paging::hashed(self.arch, shift);
+        }
+        let usual = Paging::new(self.arch, shift);
+        let chosen = ADDRESS_SIZES
+            .iter()
+            .find(|row| row.arch == self.arch && Some(row.word) == self.get(VA_BITS));
+        Paging { va_bits: chosen.map_or(usual.va_bits, |row| row.bits), ..usual }
     }
 
     /// The value of an option in its canonical spelling.
@@ -438,7 +473,7 @@ mod tests {
                 Arch::X86_64,
                 "CONFIG_ARM64_64K_PAGES",
                 "y",
-                "option ARM64_64K_PAGES takes nothing on x86_64, which has no such pages, not 'y'",
+                "option ARM64_64K_PAGES takes nothing on x86_64, which has no such choice, not 'y'",
             ),
             (
                 Arch::Arm64,

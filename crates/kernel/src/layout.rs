@@ -1,13 +1,13 @@
 //! Where things lie in the kernel's address space.
 //!
 //! Modelled: direct map, vmalloc, module area, kernel image and the patcher's fixed addresses, as
-//! they are without address-space randomisation (x86-64 4-level, arm64 48 bits, powerpc radix and
-//! hashed tables, 32-bit powerpc with book3s or 8xx), by the size of the kernel's pages. Not
-//! modelled: KASLR, vmemmap, per-CPU areas, 5-level layouts, high memory, a second try of 32-bit
-//! powerpc's module_alloc beyond the reach of a branch.
+//! they are without address-space randomisation, by the size of the kernel's pages and the bits
+//! of an address that its tables translate ([`Paging`]). Not modelled: KASLR, vmemmap, per-CPU
+//! areas, high memory, a second try of 32-bit powerpc's module_alloc beyond the reach of a branch.
 
 use textbed_arch::{Arch, Cite, VirtAddr};
 
+use crate::pages::Paging;
 use crate::version::{Version, in_range};
 
 /// A half-open range of virtual addresses.
@@ -48,6 +48,8 @@ pub struct MapRow {
     pub hashed: bool,
     /// `log2` of the bytes of the pages of the kernels that it is the map of.
     pub page_shifts: &'static [u32],
+    /// Bits of an address that they translate; `None` where there is no choice.
+    pub va_bits: Option<u32>,
     /// First version.
     pub since: Option<Version>,
     /// First version with another map.
@@ -65,6 +67,17 @@ pub struct MapRow {
     pub patch: u64,
     /// Where this is to be seen.
     pub cite: Cite,
+}
+
+impl MapRow {
+    /// Whether it is the map of that version with such page tables.
+    fn is_of(&self, version: Version, paging: Paging) -> bool {
+        self.archs.contains(&paging.arch)
+            && self.hashed == paging.hashed
+            && self.page_shifts.contains(&paging.page_shift)
+            && self.va_bits.is_none_or(|bits| bits == paging.va_bits)
+            && in_range(version, self.since, self.until)
+    }
 }
 
 /// The start of a vmalloc area that begins behind the direct map, with a hole of
@@ -91,6 +104,7 @@ const fn ppc32(
         archs: PPC32,
         hashed,
         page_shifts: &[12],
+        va_bits: None,
         since,
         until,
         direct_map: PAGE_OFFSET,
@@ -109,6 +123,7 @@ const fn ppc64(vmalloc: (u64, u64), cite: Cite) -> MapRow {
         archs: &[Arch::Ppc64le, Arch::Ppc64],
         hashed: true,
         page_shifts: &[],
+        va_bits: None,
         since: None,
         until: None,
         direct_map: 0xc000_0000_0000_0000,
@@ -137,20 +152,34 @@ const MODULES_2G: Version = Version::candidate(6, 5, 1);
 /// arm64 moved its fixmap and the space of PCI I/O above the array of pages.
 const VMEMMAP_BELOW_1G: Version = Version::candidate(6, 9, 1);
 
-/// An arm64 map with 48 bits of addresses by the macros of the headers, which count in pages: the
-/// array of pages ends the vmalloc area, and fixmap slots are pages.
-const fn arm64_map(page_shift: u32, since: Option<Version>, until: Option<Version>) -> MapRow {
+/// An arm64 map by the macros of the headers, which count in pages: the array of pages ends the
+/// vmalloc area, and fixmap slots are pages. A kernel with 52 bits has everything but its linear
+/// map where one with the bits has it that it falls back to.
+const fn arm64_map(
+    page_shift: u32,
+    va_bits: u32,
+    since: Option<Version>,
+    until: Option<Version>,
+) -> MapRow {
     const STRUCT_PAGE_BYTES: u64 = 64;
-    const LINEAR_BYTES: u64 = 1 << 47;
     let page = 1u64 << page_shift;
-    let modules = LINEAR_BYTES.wrapping_neg();
+    // VA_BITS_MIN.
+    let least_bits = match (va_bits, page_shift) {
+        (52, 14) => 47,
+        (52, _) => 48,
+        _ => va_bits,
+    };
+    // _PAGE_END, PAGE_OFFSET.
+    let modules = (1u64 << (least_bits - 1)).wrapping_neg();
+    let direct_map = (1u64 << va_bits).wrapping_neg();
+    let linear_bytes = modules - direct_map;
     let image = modules + if since.is_none() { 128 << 20 } else { 2 << 30 };
     // VMEMMAP_START, VMALLOC_END, FIXADDR_TOP.
     let (vmemmap, vmalloc_end, top) = if until.is_some() {
-        let start = (2 * LINEAR_BYTES / page * STRUCT_PAGE_BYTES).wrapping_neg();
+        let start = ((1 << va_bits) / page * STRUCT_PAGE_BYTES).wrapping_neg();
         (start, start - (256 << 20), start - (32 << 20))
     } else {
-        let start = (1u64 << 30).wrapping_neg() - LINEAR_BYTES / page * STRUCT_PAGE_BYTES;
+        let start = (1u64 << 30).wrapping_neg() - linear_bytes / page * STRUCT_PAGE_BYTES;
         (start, start - (8 << 20), (8u64 << 20).wrapping_neg())
     };
     // FIX_TEXT_POKE0 is the second slot behind that of the device tree, which takes 4 MiB and
@@ -165,9 +194,10 @@ const fn arm64_map(page_shift: u32, since: Option<Version>, until: Option<Versio
             14 => &[14],
             _ => &[16],
         },
+        va_bits: Some(va_bits),
         since,
         until,
-        direct_map: (2 * LINEAR_BYTES).wrapping_neg(),
+        direct_map,
         vmalloc: (image, vmalloc_end),
         modules: (modules, image),
         image: Some(image),
@@ -179,16 +209,17 @@ const fn arm64_map(page_shift: u32, since: Option<Version>, until: Option<Versio
     }
 }
 
-/// Every map.
-pub const MAPS: &[MapRow] = &[
+/// A map of x86-64: the ends of the address space differ by the levels, the rest does not.
+const fn x86_map(direct_map: u64, vmalloc: (u64, u64)) -> MapRow {
     MapRow {
         archs: &[Arch::X86_64],
         hashed: false,
         page_shifts: &[12],
+        va_bits: None,
         since: None,
         until: None,
-        direct_map: 0xffff_8880_0000_0000,
-        vmalloc: (0xffff_c900_0000_0000, 0xffff_e900_0000_0000),
+        direct_map,
+        vmalloc,
         modules: (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000),
         image: Some(0xffff_ffff_8100_0000),
         patch: 0x0000_5555_5555_4000,
@@ -196,16 +227,46 @@ pub const MAPS: &[MapRow] = &[
             "Linux 7.0 Documentation/arch/x86/x86_64/mm.rst; modules as in a recorded 6.12.117 \
              with RANDOMIZE_BASE and nokaslr; the poking address is random in Linux and fixed here",
         ),
+    }
+}
+
+/// Every map.
+pub const MAPS: &[MapRow] = &[
+    MapRow {
+        va_bits: Some(48),
+        ..x86_map(0xffff_8880_0000_0000, (0xffff_c900_0000_0000, 0xffff_e900_0000_0000))
     },
-    arm64_map(12, None, Some(MODULES_2G)),
-    arm64_map(12, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
-    arm64_map(12, Some(VMEMMAP_BELOW_1G), None),
-    arm64_map(14, None, Some(MODULES_2G)),
-    arm64_map(14, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
-    arm64_map(14, Some(VMEMMAP_BELOW_1G), None),
-    arm64_map(16, None, Some(MODULES_2G)),
-    arm64_map(16, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
-    arm64_map(16, Some(VMEMMAP_BELOW_1G), None),
+    MapRow {
+        va_bits: Some(57),
+        ..x86_map(0xff11_0000_0000_0000, (0xffa0_0000_0000_0000, 0xffd2_0000_0000_0000))
+    },
+    arm64_map(12, 39, None, Some(MODULES_2G)),
+    arm64_map(12, 39, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(12, 39, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(12, 48, None, Some(MODULES_2G)),
+    arm64_map(12, 48, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(12, 48, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(14, 36, None, Some(MODULES_2G)),
+    arm64_map(14, 36, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(14, 36, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(14, 47, None, Some(MODULES_2G)),
+    arm64_map(14, 47, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(14, 47, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(14, 48, None, Some(MODULES_2G)),
+    arm64_map(14, 48, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(14, 48, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(16, 42, None, Some(MODULES_2G)),
+    arm64_map(16, 42, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(16, 42, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(16, 48, None, Some(MODULES_2G)),
+    arm64_map(16, 48, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(16, 48, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(16, 52, None, Some(MODULES_2G)),
+    arm64_map(16, 52, Some(MODULES_2G), Some(VMEMMAP_BELOW_1G)),
+    arm64_map(16, 52, Some(VMEMMAP_BELOW_1G), None),
+    // LPA2 came with the last map.
+    arm64_map(12, 52, Some(VMEMMAP_BELOW_1G), None),
+    arm64_map(14, 52, Some(VMEMMAP_BELOW_1G), None),
     MapRow {
         hashed: false,
         page_shifts: &[12, 16],
@@ -272,23 +333,10 @@ const POWER_BRANCH_BYTES: u64 = 32 << 20;
 pub(crate) const TEXT_BYTES: u64 = 4 << 20;
 
 impl Layout {
-    /// The layout of a version on an architecture with so much memory, of a kernel that translates
-    /// by a tree; `None` where it is not modelled.
+    /// The layout of a version with so much memory; `None` where it is not modelled.
     #[must_use]
-    pub fn new(version: Version, arch: Arch, page_shift: u32, memory_bytes: u64) -> Option<Self> {
-        Self::of(version, arch, false, page_shift, memory_bytes)
-    }
-
-    /// The same of a kernel that translates by hashed tables, or does not.
-    #[must_use]
-    pub fn of(
-        version: Version,
-        arch: Arch,
-        hashed: bool,
-        page_shift: u32,
-        memory_bytes: u64,
-    ) -> Option<Self> {
-        let row = Self::row(version, arch, hashed, page_shift)?;
+    pub fn of(version: Version, paging: Paging, memory_bytes: u64) -> Option<Self> {
+        let (row, arch) = (Self::row(version, paging)?, paging.arch);
         let modules = Range::between(row.modules.0, row.modules.1);
         let module_window = match (arch, row.image) {
             (Arch::Arm64, Some(image)) => {
@@ -325,18 +373,8 @@ impl Layout {
 
     /// The map that it is made by.
     #[must_use]
-    pub fn row(
-        version: Version,
-        arch: Arch,
-        hashed: bool,
-        page_shift: u32,
-    ) -> Option<&'static MapRow> {
-        MAPS.iter().find(|r| {
-            r.archs.contains(&arch)
-                && r.hashed == hashed
-                && r.page_shifts.contains(&page_shift)
-                && in_range(version, r.since, r.until)
-        })
+    pub fn row(version: Version, paging: Paging) -> Option<&'static MapRow> {
+        MAPS.iter().find(|row| row.is_of(version, paging))
     }
 
     /// Whether the kernel takes the address for one of vmalloc or modules
@@ -350,44 +388,53 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::{PAGE_SIZES, tree_of};
+    use crate::pages::ADDRESS_SIZES;
     use crate::version::simulated;
 
     #[test]
     fn every_simulated_kernel_has_one_map_without_overlaps() {
-        for row in PAGE_SIZES {
-            for (arch, hashed) in row.archs.iter().flat_map(|a| [(*a, false), (*a, true)]) {
-                if tree_of(arch, row.shift, hashed).is_none() {
-                    continue;
-                }
-                for version in simulated() {
-                    let rows = MAPS
-                        .iter()
-                        .filter(|r| r.archs.contains(&arch) && r.hashed == hashed)
-                        .filter(|r| r.page_shifts.contains(&row.shift))
-                        .filter(|r| in_range(version, r.since, r.until));
-                    assert_eq!(rows.count(), 1, "{arch} {version} {}", row.word);
-                    let memory = if arch == Arch::Ppc32 { 256 << 20 } else { 1 << 30 };
-                    let layout = Layout::of(version, arch, hashed, row.shift, memory).unwrap();
-                    let (dm, vm) = (layout.direct_map, layout.vmalloc);
-                    assert!(dm.end() <= vm.start.0 && vm.len >= memory, "{arch} {version}");
-                    assert!(!layout.is_vmalloc_or_module(dm.start));
-                    assert!(!vm.contains(layout.patch) && !dm.contains(layout.patch));
-                    assert!(layout.patch.is_aligned(row.shift), "{arch} {version}");
-                    assert!(vm.start.is_aligned(row.shift) && VirtAddr(vm.end()).is_aligned(16));
+        for paging in Arch::ALL.into_iter().flat_map(Paging::all) {
+            let tree = paging.tree().unwrap();
+            let since = ADDRESS_SIZES
+                .iter()
+                .find(|a| {
+                    (a.arch, a.page_shift, a.bits)
+                        == (paging.arch, paging.page_shift, paging.va_bits)
+                })
+                .and_then(|row| row.since);
+            for version in simulated() {
+                let at = format!("{} {version}", tree.name);
+                let rows = MAPS.iter().filter(|row| row.is_of(version, paging)).count();
+                assert_eq!(rows, usize::from(in_range(version, since, None)), "{at}");
+                let memory = if paging.arch == Arch::Ppc32 { 256 << 20 } else { 1 << 30 };
+                let Some(layout) = Layout::of(version, paging, memory) else { continue };
+                let (dm, vm) = (layout.direct_map, layout.vmalloc);
+                assert!(dm.end() <= vm.start.0 && vm.len >= memory, "{at}");
+                assert!(!layout.is_vmalloc_or_module(dm.start));
+                assert!(!vm.contains(layout.patch) && !dm.contains(layout.patch), "{at}");
+                assert!(layout.patch.is_aligned(paging.page_shift), "{at}");
+                assert!(vm.start.is_aligned(paging.page_shift), "{at}");
+                assert!(VirtAddr(vm.end()).is_aligned(16), "{at}");
+                if !paging.hashed {
+                    for end in [dm.start.0, vm.start.0, vm.end() - 1, layout.patch.0] {
+                        assert!(tree.is_canonical(VirtAddr(end)), "{at} {end:x}");
+                    }
                 }
             }
         }
         // High memory.
-        assert!(Layout::new(Version::release(6, 12), Arch::Ppc32, 12, 1 << 30).is_none());
+        let of =
+            |major, minor, paging, bytes| Layout::of(Version::release(major, minor), paging, bytes);
+        assert!(of(6, 12, Paging::new(Arch::Ppc32, 12), 1 << 30).is_none());
         let at = |v: (u16, u16), hashed| {
-            Layout::of(Version::release(v.0, v.1), Arch::Ppc32, hashed, 12, 256 << 20).unwrap()
+            let paging = if hashed { Paging::hashed } else { Paging::new };
+            of(v.0, v.1, paging(Arch::Ppc32, 12), 256 << 20).unwrap()
         };
         assert_eq!(at((6, 6), true).module_window, Range::between(0xbe40_0000, 0xc000_0000));
         assert_eq!(at((6, 6), true).modules.start, VirtAddr(0xb000_0000));
         assert_eq!(at((6, 12), false).modules.start, VirtAddr(0xbe00_0000));
         assert_eq!(at((6, 12), true).vmalloc, Range::between(0xd100_0000, 0xff00_0000));
-        assert!(Layout::new(Version::release(6, 12), Arch::X86_64, 16, 1 << 30).is_none());
+        assert!(of(6, 12, Paging::new(Arch::X86_64, 16), 1 << 30).is_none());
     }
 
     /// Ends of arm64's vmalloc area and the patcher's fixmap slot, by hand from the headers.
@@ -405,7 +452,8 @@ mod tests {
             ((6, 12), 16, 0xffff_ffdf_bf80_0000, 0xffff_ffff_ff5c_0000),
         ] {
             let version = Version::release(major, minor);
-            let layout = Layout::new(version, Arch::Arm64, page_shift, 1 << 30).unwrap();
+            let paging = Paging::new(Arch::Arm64, page_shift);
+            let layout = Layout::of(version, paging, 1 << 30).unwrap();
             let found = (layout.vmalloc.end(), layout.patch.0);
             assert_eq!(found, (vmalloc_end, patch), "{version} {page_shift}");
         }

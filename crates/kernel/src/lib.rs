@@ -82,7 +82,7 @@ pub use hotplug::HOTPLUG_LOCK;
 pub use kernel::{CallValue, Kernel};
 pub use layout::{BEHIND_MEMORY, Layout, MAPS, MapRow, Range};
 pub use needs::{NEEDS, NeedRow, needs_of};
-pub use pages::{PAGE_SIZES, PageRow, Pages, tree_of};
+pub use pages::{ADDRESS_SIZES, AddressRow, PAGE_SIZES, PageRow, Pages, Paging};
 pub use phases::{Progress, Wait};
 pub use probes::Rethook;
 pub use promise::{Extent, PROMISES, PromiseRow, promises_of};

@@ -1,13 +1,16 @@
 //! Base pages: with which sizes kernels can be built, and what follows from each.
 //!
 //! A frame ([`textbed_arch::Pfn`]) is 4 KiB everywhere; a page is what the kernel allocates, maps
-//! and counts. Modelled: the sizes of [`PAGE_SIZES`] with the trees of
-//! [`Format::for_kernel`], the leaf above a page (PMD), groups of contiguous entries. Not modelled:
-//! arm64 with 36, 39, 42, 47 or 52 bits of virtual addresses, and the 16 KiB and 256 KiB pages of
-//! embedded powerpc (44x, 8xx), which are other kernels.
+//! and counts. Modelled: the sizes of [`PAGE_SIZES`] with the trees of [`Format::for_kernel`], by
+//! the bits of an address that they translate ([`ADDRESS_SIZES`]), the leaf above a page (PMD),
+//! groups of contiguous entries. Not modelled: kernels built for more bits than their CPU has,
+//! which fall back to fewer; the 16 KiB and 256 KiB pages of embedded powerpc (44x, 8xx), which are
+//! other kernels.
 
 use textbed_arch::paging::{BOOK3S32_TREE, Format, HASH_TREE_4K, HASH_TREE_64K};
 use textbed_arch::{Arch, Cite, FRAME_SHIFT, VirtAddr};
+
+use crate::version::Version;
 
 /// Sizes of base pages with which the kernels of some architectures are built.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,8 @@ const ARM64_CITE: Cite = Cite::read(
     "Linux 5.19, 6.1, 6.12, 6.18.2, 7.0 arch/arm64/Kconfig (ARM64_*_PAGES, ARM64_CONT_PTE_SHIFT), \
      arch/arm64/include/asm/pgtable-hwdef.h",
 );
+const X86_CITE: Cite =
+    Cite::read("Linux 7.0 Documentation/arch/x86/x86_64/mm.rst (4-level and 5-level page tables)");
 const POWER_CITE: Cite = Cite::read(
     "Linux 6.12 arch/powerpc/Kconfig (PPC_*_PAGES: Book3S has 4k and 64k), \
      arch/powerpc/include/asm/book3s/64/radix-64k.h, hash-64k.h",
@@ -89,6 +94,139 @@ pub const PAGE_SIZES: &[PageRow] = &[
     },
 ];
 
+/// How many bits of a virtual address the kernels of an architecture can be built to translate.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressRow {
+    /// The architecture.
+    pub arch: Arch,
+    /// `log2` of the bytes of the pages with which there is the choice.
+    pub page_shift: u32,
+    /// The value of the option `va_bits`.
+    pub word: &'static str,
+    /// The bits.
+    pub bits: u32,
+    /// Linux's own switch; on x86-64 one that asks for LA57, too, which is taken as given.
+    pub switch: Option<&'static str>,
+    /// The first version that has it.
+    pub since: Option<Version>,
+    /// Where this is to be seen.
+    pub cite: Cite,
+}
+
+/// What a kernel translates where nothing is said.
+pub(crate) const USUAL_VA_BITS: &str = "48";
+/// arm64's trees with LPA2: 52 bits with pages of 4 and 16 KiB.
+const LPA2: Version = Version::candidate(6, 9, 1);
+
+/// A choice of arm64.
+const fn arm64_bits(
+    page_shift: u32,
+    (word, bits): (&'static str, u32),
+    since: Option<Version>,
+    switch: &'static str,
+) -> AddressRow {
+    let switch = Some(switch);
+    let cite = Cite::deduced(
+        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*); that LPA2 came with 6.9 is \
+         from memory",
+    );
+    AddressRow { arch: Arch::Arm64, page_shift, word, bits, switch, since, cite }
+}
+
+/// Every choice.
+pub const ADDRESS_SIZES: &[AddressRow] = &[
+    AddressRow {
+        arch: Arch::X86_64,
+        page_shift: 12,
+        word: "48",
+        bits: 48,
+        switch: None,
+        since: None,
+        cite: X86_CITE,
+    },
+    AddressRow {
+        arch: Arch::X86_64,
+        page_shift: 12,
+        word: "57",
+        bits: 57,
+        switch: Some("X86_5LEVEL"),
+        since: None,
+        cite: X86_CITE,
+    },
+    arm64_bits(12, ("39", 39), None, "ARM64_VA_BITS_39"),
+    arm64_bits(12, ("48", 48), None, "ARM64_VA_BITS_48"),
+    arm64_bits(12, ("52", 52), Some(LPA2), "ARM64_VA_BITS_52"),
+    arm64_bits(14, ("36", 36), None, "ARM64_VA_BITS_36"),
+    arm64_bits(14, ("47", 47), None, "ARM64_VA_BITS_47"),
+    arm64_bits(14, ("48", 48), None, "ARM64_VA_BITS_48"),
+    arm64_bits(14, ("52", 52), Some(LPA2), "ARM64_VA_BITS_52"),
+    arm64_bits(16, ("42", 42), None, "ARM64_VA_BITS_42"),
+    arm64_bits(16, ("48", 48), None, "ARM64_VA_BITS_48"),
+    arm64_bits(16, ("52", 52), None, "ARM64_VA_BITS_52"),
+];
+
+/// What the page tables of a kernel are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paging {
+    /// The architecture.
+    pub arch: Arch,
+    /// `log2` of the bytes of a page.
+    pub page_shift: u32,
+    /// The bits of an address that the tree translates; those of [`ADDRESS_SIZES`], or the ones
+    /// that the architecture has.
+    pub va_bits: u32,
+    /// Powerpc: translation by hashed tables, beside which the tree stands.
+    pub hashed: bool,
+}
+
+impl Paging {
+    /// A tree, and the bits that are usual (48 on x86-64 and arm64).
+    #[must_use]
+    pub fn new(arch: Arch, page_shift: u32) -> Self {
+        let va_bits = Format::for_kernel(arch, page_shift).map_or(0, |format| format.va_bits);
+        Self { arch, page_shift, va_bits, hashed: false }
+    }
+
+    /// Powerpc's hashed tables.
+    #[must_use]
+    pub fn hashed(arch: Arch, page_shift: u32) -> Self {
+        let hashed = Self { arch, page_shift, va_bits: 0, hashed: true };
+        let va_bits = hashed.tree().map_or(0, |format| format.va_bits);
+        Self { va_bits, ..hashed }
+    }
+
+    /// What the kernels of an architecture can be built with: trees first, small pages first.
+    pub fn all(arch: Arch) -> impl Iterator<Item = Self> {
+        let sizes = || PAGE_SIZES.iter().filter(move |row| row.archs.contains(&arch));
+        let trees = sizes().flat_map(move |row| {
+            let usual = Self::new(arch, row.shift);
+            let choices: Vec<u32> = ADDRESS_SIZES
+                .iter()
+                .filter(|a| (a.arch, a.page_shift) == (arch, row.shift))
+                .map(|a| a.bits)
+                .collect();
+            let bits = if choices.is_empty() { vec![usual.va_bits] } else { choices };
+            bits.into_iter().map(move |va_bits| Self { va_bits, ..usual })
+        });
+        let hashed = sizes().map(move |row| Self::hashed(arch, row.shift));
+        trees.chain(hashed).filter(|paging| paging.tree().is_some())
+    }
+
+    /// The tree, which with hashed tables stands beside them; `None` where no such kernel is
+    /// simulated.
+    #[must_use]
+    pub fn tree(self) -> Option<&'static Format> {
+        match (self.hashed, self.arch, self.page_shift) {
+            (false, arch, shift) => Format::for_kernel(arch, shift)?.with_va_bits(self.va_bits),
+            (true, Arch::Ppc64le | Arch::Ppc64, 12) => Some(&HASH_TREE_4K),
+            (true, Arch::Ppc64le | Arch::Ppc64, 16) => Some(&HASH_TREE_64K),
+            // Up to 6.6 another of the same shape.
+            (true, Arch::Ppc32, 12) => Some(&BOOK3S32_TREE),
+            _ => None,
+        }
+    }
+}
+
 /// The pages of one kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pages {
@@ -98,12 +236,12 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Pages of `1 << shift` bytes on an architecture, translated by a tree or by hashed tables;
-    /// `None` where no such kernel is simulated.
+    /// The pages of a kernel; `None` where no such kernel is simulated.
     #[must_use]
-    pub fn of(arch: Arch, shift: u32, hashed: bool) -> Option<Self> {
+    pub fn of(paging: Paging) -> Option<Self> {
+        let Paging { arch, page_shift: shift, .. } = paging;
         let row = PAGE_SIZES.iter().find(|r| r.archs.contains(&arch) && r.shift == shift)?;
-        let format = tree_of(arch, shift, hashed)?;
+        let format = paging.tree()?;
         let pmd_shift = format.levels.get(format.last_level().checked_sub(1)?)?.index_shift;
         Some(Self { shift, pmd_shift, cont_shift: row.cont_shift })
     }
@@ -181,20 +319,6 @@ impl Pages {
     }
 }
 
-/// The tree of a kernel with pages of `1 << shift` bytes, which with hashed tables stands beside
-/// them; `None` where no such kernel is simulated.
-#[must_use]
-pub fn tree_of(arch: Arch, shift: u32, hashed: bool) -> Option<&'static Format> {
-    match (hashed, arch, shift) {
-        (false, ..) => Format::for_kernel(arch, shift),
-        (true, Arch::Ppc64le | Arch::Ppc64, 12) => Some(&HASH_TREE_4K),
-        (true, Arch::Ppc64le | Arch::Ppc64, 16) => Some(&HASH_TREE_64K),
-        // Up to 6.6 another of the same shape.
-        (true, Arch::Ppc32, 12) => Some(&BOOK3S32_TREE),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +327,8 @@ mod tests {
     #[test]
     fn sizes_follow_from_the_page() {
         let of = |arch, shift, hashed| {
-            Pages::of(arch, shift, hashed)
+            let paging = if hashed { Paging::hashed } else { Paging::new };
+            Pages::of(paging(arch, shift))
                 .map(|p| (p.pmd_shift(), p.cont_shift(), p.per_table(), p.frames()))
         };
         assert_eq!(of(Arch::X86_64, 12, false), Some((21, None, 512, 1)));
@@ -226,13 +351,40 @@ mod tests {
     }
 
     #[test]
-    fn every_size_has_a_format_of_that_page() {
-        for row in PAGE_SIZES {
-            for arch in row.archs.iter().filter(|a| **a != Arch::Ppc32) {
-                let format = tree_of(*arch, row.shift, false).unwrap();
-                assert_eq!(format.page_shift, row.shift, "{arch} {}", row.word);
-                assert_eq!(format.va_bits, if arch.is_powerpc() { 52 } else { 48 });
+    fn every_choice_has_a_tree_of_that_page_and_those_bits() {
+        let mut found = Vec::new();
+        for arch in Arch::ALL {
+            for paging in Paging::all(arch) {
+                let tree = paging.tree().unwrap();
+                assert_eq!((tree.page_shift, tree.va_bits), (paging.page_shift, paging.va_bits));
+                assert!(Pages::of(paging).is_some(), "{}", tree.name);
+                found.push((arch, tree.name));
             }
+        }
+        for row in PAGE_SIZES {
+            for arch in row.archs {
+                let one = |(a, name)| {
+                    a == *arch && Format::by_name(name).unwrap().page_shift == row.shift
+                };
+                assert!(found.iter().copied().any(one), "{arch} {}", row.word);
+            }
+        }
+        for row in ADDRESS_SIZES {
+            assert_eq!(row.word, row.bits.to_string());
+            let usual = Paging::new(row.arch, row.page_shift);
+            let tree = Paging { va_bits: row.bits, ..usual }.tree().unwrap();
+            assert!(found.contains(&(row.arch, tree.name)), "{}", tree.name);
+        }
+        found.dedup();
+        assert_eq!(found.iter().filter(|(a, _)| *a == Arch::Arm64).count(), 10);
+    }
+
+    /// PGDIR_SHIFT and PMD_SHIFT of kernels with fewer levels, by hand.
+    #[test]
+    fn sizes_do_not_depend_on_the_levels_above() {
+        for (shift, bits, pmd) in [(12, 39, 21), (14, 36, 25), (14, 47, 25), (16, 42, 29)] {
+            let paging = Paging { va_bits: bits, ..Paging::new(Arch::Arm64, shift) };
+            assert_eq!(Pages::of(paging).unwrap().pmd_shift(), pmd, "{bits}");
         }
     }
 }

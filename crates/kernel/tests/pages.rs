@@ -432,3 +432,55 @@ fn kernels_that_nobody_can_build_are_refused_by_name() {
     let bed = boot_with("6.12", POWER, &[("page_size", "64K")], Features::default_for(POWER), 1);
     assert_eq!(bed.kernel.pages().bytes(), 65536);
 }
+
+/// Linux's names and figures: where a kernel with so many bits of addresses has its direct map and
+/// its vmalloc area (`PAGE_OFFSET`, `VMALLOC_START` by hand from memory.h of 6.12, mm.rst), and
+/// that it works there: memory mapped, executed by nobody before it may be, and freed.
+#[test]
+fn kernels_with_other_bits_of_addresses() {
+    for (arch, size, option, direct_map, vmalloc) in [
+        (Arch::X86_64, "4K", "X86_5LEVEL", 0xff11_0000_0000_0000, 0xffa0_0000_0000_0000u64),
+        (ARM64, "4K", "ARM64_VA_BITS_39", 0xffff_ff80_0000_0000, 0xffff_ffc0_8000_0000),
+        (ARM64, "4K", "ARM64_VA_BITS_52", 0xfff0_0000_0000_0000, 0xffff_8000_8000_0000),
+        (ARM64, "16K", "ARM64_VA_BITS_36", 0xffff_fff0_0000_0000, 0xffff_fff8_8000_0000),
+        (ARM64, "16K", "ARM64_VA_BITS_47", 0xffff_8000_0000_0000, 0xffff_c000_8000_0000),
+        (ARM64, "16K", "ARM64_VA_BITS_52", 0xfff0_0000_0000_0000, 0xffff_c000_8000_0000),
+        (ARM64, "64K", "ARM64_VA_BITS_42", 0xffff_fc00_0000_0000, 0xffff_fe00_8000_0000),
+        (ARM64, "64K", "ARM64_VA_BITS_52", 0xfff0_0000_0000_0000, 0xffff_8000_8000_0000),
+    ] {
+        let mut bed = boot("6.12", arch, &[("page_size", size), (option, "y")]);
+        let layout = *bed.kernel.layout();
+        let starts = (layout.direct_map.start.0, layout.vmalloc.start.0);
+        assert_eq!(starts, (direct_map, vmalloc), "{option}");
+        let page = bed.kernel.pages().bytes();
+        let a = bed.area("a", "vmalloc", 3 * page);
+        assert!(layout.vmalloc.contains(VirtAddr(a)), "{option}");
+        assert_eq!(leaf(&bed, a).0, "rw-");
+        assert_eq!(bed.call("set_memory_ro", &[a, 3]), 0);
+        assert_eq!(bed.call("set_memory_x", &[a, 3]), 0);
+        assert_eq!(leaf(&bed, a + page).0, "r-x", "{option}");
+        assert_eq!(bed.call("vfree", &[a]), 0);
+    }
+}
+
+/// A choice that a version or a size of pages does not have is refused by name.
+#[test]
+fn bits_of_addresses_that_no_kernel_has() {
+    for (version, size, bits, wanted) in [
+        ("6.6", "4K", "52", "Linux 6.6 on arm64 with 52 bits of addresses and pages of 4 KiB"),
+        ("6.12", "4K", "42", "arm64 with 42 bits of addresses and pages of 4 KiB"),
+        ("6.12", "64K", "39", "arm64 with 39 bits of addresses and pages of 64 KiB"),
+    ] {
+        let mut config = Config::new(ARM64);
+        config.set("page_size", size).unwrap();
+        config.set("va_bits", bits).unwrap();
+        let features = Features::default_for(ARM64);
+        let version = version.parse().unwrap();
+        let args = BootArgs { version, arch: ARM64, config, features, cpus: 1 };
+        let Err(error) = Kernel::boot(args, Box::new(Newest)) else { panic!("{bits} booted") };
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    let mut config = Config::new(POWER);
+    assert!(config.set("va_bits", "39").unwrap_err().to_string().contains("takes 52, not '39'"));
+    assert!(config.set("ARM64_VA_BITS", "39").is_err());
+}

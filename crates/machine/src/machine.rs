@@ -39,6 +39,9 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// `log2` of the kernel's base page in bytes.
     pub page_shift: u8,
+    /// Bits of an address that the tree translates: 48 or 57 on x86-64; 36 to 52 on arm64, of
+    /// those that a granule has; 52 with powerpc's radix tree, 32 on 32-bit powerpc.
+    pub va_bits: u8,
     /// CPU features.
     pub features: Features,
     /// Line sizes: powers of two, 4 to 2048 bytes (what arm64's CTR_EL0 can express).
@@ -63,6 +66,7 @@ impl MachineConfig {
             cpus: 2,
             memory_bytes: 16 << 30,
             page_shift: 12,
+            va_bits: Format::for_kernel(arch, 12).map_or(48, |format| format.va_bits as u8),
             features: Features::default_for(arch),
             geometry: CacheGeometry::default_for(arch),
             own_geometry: Vec::new(),
@@ -152,11 +156,11 @@ impl Machine {
     /// A machine whose kernel space has an empty root table, loaded on every CPU.
     ///
     /// # Errors
-    /// A configuration that makes no machine, or page tables that are not modelled (16 KiB
-    /// granules).
+    /// A configuration that makes no machine, or page tables that are not modelled.
     pub fn new(config: MachineConfig, policy: Box<dyn Policy>) -> Result<Machine, MachineError> {
-        let what = "page tables of this architecture and page size";
+        let what = "page tables of this architecture, page size and number of address bits";
         let format = Format::for_kernel(config.arch, u32::from(config.page_shift))
+            .and_then(|format| format.with_va_bits(config.va_bits.into()))
             .ok_or(MachineError::NotModelled { what, arch: config.arch })?;
         if config.cpus == 0 || config.cpus > MAX_CPUS {
             return Err(MachineError::Config("between 1 and 1024 CPUs"));

@@ -288,7 +288,9 @@ impl Machine {
                     if shift != self.format.page_shift {
                         return None;
                     }
-                    let base = ((x << 27) as i64 >> 27 << shift) as u64;
+                    // BaseADDR alone is in units of 64 KiB with 52 bits (TCR_EL1.DS).
+                    let unit = if self.format.va_bits == 52 { 16 } else { shift };
+                    let base = ((x << 27) as i64 >> 27 << unit) as u64;
                     let (num, scale) = ((x >> 39) & 31, (x >> 44) & 3);
                     return target(scope, base, ((num + 1) << (5 * scale + 1)) << shift, asid);
                 }

@@ -4,8 +4,7 @@
 //! and from the addresses that occur. What the user says wins; what is found twice must agree; what
 //! is not found is an error that names the option to give.
 //!
-//! Not modelled: page sizes other than 4 KiB and (powerpc) 64 KiB; addresses under KASLR are taken
-//! from page tables or not at all.
+//! Not modelled: addresses under KASLR are taken from page tables or not at all.
 
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{self, Parsed};
@@ -15,7 +14,7 @@ use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use textbed_arch::Arch;
 use textbed_arch::paging::Format;
-use textbed_kernel::{Version, VersionError};
+use textbed_kernel::{ADDRESS_SIZES, Layout, MapRow, Paging, Version, VersionError};
 
 /// What the user said.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +23,10 @@ pub struct Options {
     pub arch: Option<Arch>,
     /// Kernel version (`--kernel`).
     pub kernel: Option<String>,
-    /// `log2` of the base page.
+    /// `log2` of the base page (`--page-size`).
     pub page_shift: Option<u8>,
+    /// Bits of an address that the page tables translate (`--va-bits`).
+    pub va_bits: Option<u32>,
     /// Do not look at files beside the log.
     pub no_side_files: bool,
     /// Stop before the first marker with this text.
@@ -76,12 +77,14 @@ pub enum DetectError {
         second_version: String,
     },
     /// Page tables of that kind are not modelled.
-    #[error("{arch} with pages of {bytes} bytes is not modelled")]
+    #[error("{arch} with {} is not modelled", tables(*page_shift, *va_bits))]
     NotModelled {
         /// The architecture.
         arch: Arch,
-        /// The base page.
-        bytes: u64,
+        /// `log2` of the base page.
+        page_shift: u8,
+        /// The bits of an address; 0 where no choice has such pages.
+        va_bits: u32,
     },
 }
 
@@ -106,6 +109,9 @@ pub struct Evidence {
     pub by_address: Option<(u64, Arch)>,
     /// Ends of mapped ranges seen, and of these not a multiple of 64 KiB.
     pub ranges: (u64, u64),
+    /// The lowest address of the kernel's half that occurs in the first events, and the lowest
+    /// that was mapped.
+    pub lowest: (Option<u64>, Option<u64>),
     symbols: Symbols,
     decoder: Decoder,
     recent: Recent,
@@ -160,14 +166,18 @@ impl Evidence {
                 if let Some(value) = event.number(key) {
                     self.ranges.0 += 1;
                     self.ranges.1 += u64::from(value & 0xffff != 0);
+                    lower(&mut self.lowest.1, value);
                 }
             }
         }
-        if self.by_address.is_none() {
-            self.by_address = event
-                .args()
-                .filter_map(|a| ftrace::number(a.value))
-                .find_map(|a| Some((a, arch_of_address(a)?)));
+        if self.events > ADDRESS_EVENTS && self.by_address.is_some() {
+            return;
+        }
+        for address in event.args().filter_map(|a| ftrace::number(a.value)) {
+            lower(&mut self.lowest.0, address);
+            if self.by_address.is_none() {
+                self.by_address = arch_of_address(address).map(|arch| (address, arch));
+            }
         }
     }
 
@@ -188,12 +198,26 @@ impl Evidence {
     }
 }
 
+/// So many events are looked at for their addresses: enough for an allocation and a change.
+const ADDRESS_EVENTS: u64 = 1 << 16;
+
+/// Notes an address if it is of the upper 64 PiB, where kernels of x86-64 and arm64 are, and lower
+/// than what was noted.
+fn lower(lowest: &mut Option<u64>, address: u64) {
+    if address >> 56 == 0xff {
+        *lowest = Some(lowest.map_or(address, |known| known.min(address)));
+    }
+}
+
 /// The architecture whose kernel has this address, where one alone has. Sources: x86
 /// `Documentation/arch/x86/x86_64/mm.rst`, arm64 `Documentation/arch/arm64/memory.rst`, powerpc
 /// `book3s/64/radix.h`; linux-semantics as read at 6.12.
 fn arch_of_address(address: u64) -> Option<Arch> {
     match address >> 48 {
         0xc000 | 0xc008 | 0xc00a | 0xc00c => Some(Arch::Ppc64le),
+        // Direct map and vmalloc of x86 with 5 levels; the linear map of arm64 with 52 bits.
+        0xff11..=0xffd1 => Some(Arch::X86_64),
+        0xfff0..=0xfffe => Some(Arch::Arm64),
         // The lower half of the arm64 kernel's 48 bits: its linear map.
         0xffff if address & (1 << 47) == 0 => Some(Arch::Arm64),
         // x86 text and modules. (Its direct map and vmalloc lie where an arm64 kernel's image may
@@ -241,6 +265,20 @@ pub struct Kernel {
     pub because: Vec<String>,
 }
 
+impl Kernel {
+    /// Its page tables.
+    #[must_use]
+    pub fn paging(&self) -> Paging {
+        let va_bits = self.format.va_bits;
+        Paging { va_bits, ..Paging::new(self.arch, self.format.page_shift) }
+    }
+
+    /// Where things lie in it without KASLR, if that is known.
+    pub(crate) fn map(&self) -> Option<&'static MapRow> {
+        Layout::row(self.version, self.paging())
+    }
+}
+
 /// Finds the kernel.
 ///
 /// # Errors
@@ -254,11 +292,10 @@ pub fn kernel(
     let arch = arch(options, side, evidence, &mut because)?;
     let (version, release) = version(options, side, &mut because)?;
     let page_shift = page_shift(options, side, evidence, arch, &mut because);
-    let format =
-        Format::for_kernel(arch, u32::from(page_shift)).ok_or(DetectError::NotModelled {
-            arch,
-            bytes: 1u64.checked_shl(page_shift.into()).unwrap_or(0),
-        })?;
+    let va_bits = va_bits(options, side, evidence, (arch, page_shift.into()), &mut because);
+    let format = Paging { va_bits, ..Paging::new(arch, page_shift.into()) }
+        .tree()
+        .ok_or(DetectError::NotModelled { arch, page_shift, va_bits })?;
     let nokaslr =
         side.cmdline.as_deref().is_some_and(|c| c.split_whitespace().any(|word| word == "nokaslr"));
     if nokaslr {
@@ -377,6 +414,14 @@ fn pages(shift: u8) -> String {
     }
 }
 
+/// Page tables, for people.
+fn tables(page_shift: u8, va_bits: u32) -> String {
+    match va_bits {
+        0 => pages(page_shift),
+        bits => format!("{} and {bits} bits of addresses", pages(page_shift)),
+    }
+}
+
 fn page_shift(
     options: &Options,
     side: &SideFiles,
@@ -398,7 +443,7 @@ fn page_shift(
         ("CONFIG_ARM64_16K_PAGES", 14),
         ("CONFIG_ARM64_64K_PAGES", 16),
     ];
-    let by_config = OPTIONS.iter().find(|(o, _)| side.config_pages.iter().any(|c| c == o));
+    let by_config = OPTIONS.iter().find(|(o, _)| side.config_tables.iter().any(|c| c == o));
     if let Some((option, shift)) = by_config {
         because.push(format!("{}: {option}", pages(*shift)));
         return *shift;
@@ -411,6 +456,72 @@ fn page_shift(
     }
     because.push(format!("{}: nothing says otherwise", pages(12)));
     12
+}
+
+/// The bits of an address that the page tables translate.
+fn va_bits(
+    options: &Options,
+    side: &SideFiles,
+    evidence: &Evidence,
+    (arch, page_shift): (Arch, u32),
+    because: &mut Vec<String>,
+) -> u32 {
+    let usual = Paging::new(arch, page_shift).va_bits;
+    if let Some(bits) = options.va_bits {
+        because.push(format!("{bits} bits of addresses: as given"));
+        return bits;
+    }
+    let sizes = || ADDRESS_SIZES.iter().filter(|r| (r.arch, r.page_shift) == (arch, page_shift));
+    let (lowest, lowest_mapped) = evidence.lowest;
+    if arch == Arch::X86_64 {
+        let low = lowest.filter(|address| *address < 1 << 47 | u64::MAX << 48);
+        let Some(address) = low else { return usual };
+        because.push(format!("57 bits of addresses: {address:#x}"));
+        return 57;
+    }
+    let configured = sizes().find(|row| {
+        row.switch.is_some_and(|switch| {
+            side.config_tables.iter().any(|c| c.strip_prefix("CONFIG_") == Some(switch))
+        })
+    });
+    match configured {
+        // A CPU without so many has what the kernel falls back to.
+        Some(row) if row.bits == 52 => {
+            let fewer = if page_shift == 14 { 47 } else { 48 };
+            let switch = row.switch.unwrap_or_default();
+            match lowest.filter(|address| *address < u64::MAX << fewer) {
+                Some(address) => {
+                    because.push(format!("52 bits of addresses: {switch} and {address:#x}"));
+                    52
+                }
+                None => {
+                    because.push(format!(
+                        "{fewer} bits of addresses: {switch}, and no address needs more"
+                    ));
+                    fewer
+                }
+            }
+        }
+        Some(row) => {
+            because.push(format!(
+                "{} bits of addresses: {}",
+                row.bits,
+                row.switch.unwrap_or_default()
+            ));
+            row.bits
+        }
+        // What is mapped begins in the middle of the kernel's half.
+        None => {
+            let needed = lowest_mapped.map_or(usual, |address| 65 - address.leading_ones());
+            let bits = sizes().map(|row| row.bits).filter(|bits| *bits >= needed).min();
+            let bits = bits.unwrap_or(usual);
+            if let (true, Some(address)) = (bits != usual, lowest_mapped) {
+                because
+                    .push(format!("{bits} bits of addresses: {address:#x} is the lowest mapped"));
+            }
+            bits
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@
 use crate::areas::{Area, VM_ALLOW_HUGE_VMAP};
 use std::collections::BTreeMap;
 use textbed_arch::{Arch, CpuId, Features};
-use textbed_kernel::{Arg, BootArgs, Config, Kernel, PAGE_SIZES, Pages, Version, simulated};
+use textbed_kernel::{
+    Arg, BootArgs, Config, Kernel, PAGE_SIZES, Pages, Paging, Version, simulated,
+};
 use textbed_machine::Newest;
 
 /// An area as far as an answer depends on it, and what is asked of it.
@@ -58,7 +60,7 @@ impl Model {
     ) -> Option<i64> {
         let bytes = pages.checked_shl(page_shift.into())?;
         let flags = area.flags?;
-        let large = Pages::of(arch, page_shift.into(), false)?.pmd_bytes();
+        let large = Pages::of(Paging::new(arch, page_shift.into()))?.pmd_bytes();
         let question = Question {
             call,
             huge: flags & VM_ALLOW_HUGE_VMAP != 0,

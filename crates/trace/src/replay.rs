@@ -291,11 +291,11 @@ fn header(kernel: &Kernel, probed: &Probed, cpus: u32) -> Header {
 /// Where the direct map is, without page tables: only where addresses are as documented.
 pub(crate) fn documented_direct_map(kernel: &Kernel, first_ram: Option<u64>) -> Option<u64> {
     match kernel.arch {
-        Arch::X86_64 => kernel.nokaslr.then_some(0xffff_8880_0000_0000),
+        Arch::X86_64 => Some(kernel.map()?.direct_map).filter(|_| kernel.nokaslr),
         // PAGE_OFFSET is where memory starts, rounded down to 1 GiB (ARM64_MEMSTART_ALIGN).
         Arch::Arm64 => {
             let start = first_ram? & !((1 << 30) - 1);
-            kernel.nokaslr.then(|| 0xffff_0000_0000_0000u64.wrapping_sub(start))
+            Some(kernel.map()?.direct_map.wrapping_sub(start)).filter(|_| kernel.nokaslr)
         }
         Arch::Ppc64le | Arch::Ppc64 => Some(0xc000_0000_0000_0000),
         Arch::Ppc32 => None,

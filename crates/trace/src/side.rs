@@ -27,7 +27,7 @@ pub struct SideFiles {
     /// Name of the `config*` file.
     pub config_name: Option<String>,
     /// Lines of it that start with `CONFIG_` and mention page sizes.
-    pub config_pages: Vec<String>,
+    pub config_tables: Vec<String>,
     /// What `kallsyms*` and `kprobe_events` tell of names.
     pub symbols: Symbols,
     /// Functions with a probe at their entry, by `kprobe_events`.
@@ -195,8 +195,9 @@ impl SideFiles {
     fn take_config(&mut self, path: &Path, base: &str) -> Result<(), ReadError> {
         self.config_name = Some(base.to_string());
         lines(path, |line| {
-            if line.starts_with("CONFIG_") && line.contains("PAGE") && line.ends_with("=y") {
-                self.config_pages.push(line.trim_end_matches("=y").to_string());
+            let told = |what| line.starts_with("CONFIG_") && line.contains(what);
+            if (told("PAGE") || told("VA_BITS_")) && line.ends_with("=y") {
+                self.config_tables.push(line.trim_end_matches("=y").to_string());
             }
         })
     }

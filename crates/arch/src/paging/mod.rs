@@ -3,7 +3,7 @@
 //! A [`Format`] is levels and [`Field`]s; its methods decode and encode entries from the fields'
 //! roles, follow a tree ([`Format::walk`]) and list its leaves ([`Format::for_each_leaf`]).
 //!
-//! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 48 or 52 bits,
+//! Modelled: x86-64 with 4 and 5 levels, arm64 with 4, 16 and 64 KiB granules and 36 to 52 bits,
 //! powerpc radix with 4 KiB and 64 KiB base pages, and the trees that Linux keeps beside powerpc's
 //! hashed tables and on 32-bit Power, which no CPU walks ([`crate::hashed`] has what the CPU
 //! reads). What each is held against: `tests/mmu/ORACLE.md`.
@@ -14,6 +14,7 @@
 
 mod access;
 mod arm64;
+mod arm64_lower;
 mod attributes;
 mod codec;
 mod controls;
@@ -35,6 +36,7 @@ use crate::isa::Arch;
 
 pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
 pub use arm64::{ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA};
+pub use arm64_lower::{ARM64_4K_39, ARM64_16K_36, ARM64_16K_47, ARM64_64K_42};
 pub use attributes::{Attributes, GROUP_ROWS, GROUPS, GroupRow, MemoryType, arm64_group_shift};
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
@@ -52,7 +54,7 @@ pub use x86::{X86_64_4LEVEL, X86_64_5LEVEL};
 pub const MAX_LEVELS: usize = 5;
 
 /// Every format.
-pub static FORMATS: [&Format; 15] = [
+pub static FORMATS: [&Format; 19] = [
     &X86_64_4LEVEL,
     &X86_64_5LEVEL,
     &ARM64_4K,
@@ -61,6 +63,10 @@ pub static FORMATS: [&Format; 15] = [
     &ARM64_4K_LPA2,
     &ARM64_16K_LPA2,
     &ARM64_64K_LPA,
+    &ARM64_4K_39,
+    &ARM64_16K_36,
+    &ARM64_16K_47,
+    &ARM64_64K_42,
     &RADIX_4K,
     &RADIX_64K,
     &HASH_TREE_4K,
@@ -175,7 +181,8 @@ pub enum Canonical {
 
 impl Format {
     /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
-    /// where it is not simulated (ppc32). arm64 has 48 bits of addresses.
+    /// where there is none. Of those with other numbers of address bits
+    /// ([`Format::with_va_bits`]) it is the one of 48.
     #[must_use]
     pub fn for_kernel(arch: Arch, page_shift: u32) -> Option<&'static Format> {
         Some(match (arch, page_shift) {
@@ -190,6 +197,19 @@ impl Format {
         })
     }
 
+    /// The format of the same pages that translates so many bits of an address; `None` where no
+    /// kernel has it.
+    #[must_use]
+    pub fn with_va_bits(&'static self, va_bits: u32) -> Option<&'static Format> {
+        // Powerpc's other trees stand beside hashed tables.
+        if self.va_bits == va_bits || self.arch.is_powerpc() {
+            return Some(self).filter(|f| f.va_bits == va_bits);
+        }
+        FORMATS
+            .into_iter()
+            .find(|f| (f.arch, f.page_shift, f.va_bits) == (self.arch, self.page_shift, va_bits))
+    }
+
     /// The format called `name`.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Format> {
@@ -199,7 +219,12 @@ impl Format {
     /// This format with other fields: what a wrong table would say. For tests of the tables.
     #[must_use]
     pub const fn with_fields(&self, fields: &'static [Field]) -> Format {
-        Format { fields, shapes: shape::shapes(fields), ..*self }
+        Format { fields, shapes: shape::shapes(fields), ..self.again() }
+    }
+
+    /// The same.
+    const fn again(&self) -> Format {
+        Format { ..*self }
     }
 
     /// Index of the last level.

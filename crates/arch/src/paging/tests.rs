@@ -99,7 +99,22 @@ fn formats_by_kernel() {
     assert_eq!(name(Arch::Arm64, 14), Some("arm64 16k 48-bit"));
     assert_eq!(name(Arch::Arm64, 16), Some("arm64 64k 48-bit"));
     assert_eq!((name(Arch::Ppc32, 12), name(Arch::X86_64, 16)), (Some("powerpc 8xx"), None));
+    let bits = |arch, shift, bits| {
+        Format::for_kernel(arch, shift).unwrap().with_va_bits(bits).map(|f| f.name)
+    };
+    assert_eq!(bits(Arch::X86_64, 12, 57), Some("x86-64 5-level"));
+    for (shift, all) in [(12, &[39, 48, 52][..]), (14, &[36, 47, 48, 52]), (16, &[42, 48, 52])] {
+        for n in 30..60 {
+            let name = format!("arm64 {}k {n}-bit", 1 << (shift - 10));
+            assert_eq!(bits(Arch::Arm64, shift, n), all.contains(&n).then_some(&*name), "{name}");
+        }
+    }
+    assert_eq!((bits(Arch::Ppc64le, 12, 46), bits(Arch::X86_64, 12, 52)), (None, None));
     let shifts = |f: &Format| f.leaf_shifts().collect::<Vec<_>>();
+    assert_eq!(shifts(&ARM64_4K_39), [30, 21, 12]);
+    assert_eq!((shifts(&ARM64_16K_36), shifts(&ARM64_16K_47)), (vec![25, 14], vec![25, 14]));
+    assert_eq!(shifts(&ARM64_64K_42), [29, 16]);
+    assert_eq!(ARM64_64K_42.levels[0].table_bytes(), 64 << 10);
     assert_eq!(shifts(&X86_64_4LEVEL), [30, 21, 12]);
     assert_eq!(shifts(&RADIX_64K), [30, 21, 16]);
     assert_eq!(RADIX_4K.levels[0].table_bytes(), 64 << 10);

@@ -109,13 +109,52 @@ fn page_sizes() {
     let k = kernel(&options(Some("6.1")), &none, &evidence(&lines)).unwrap();
     assert_eq!(k.format.page_shift, 16);
     let configured = |option: &str, lines: &[&str]| {
-        let config = SideFiles { config_pages: vec![option.into()], ..SideFiles::default() };
+        let config = SideFiles { config_tables: vec![option.into()], ..SideFiles::default() };
         kernel(&options(Some("6.1")), &config, &evidence(lines)).map(|k| k.format.name)
     };
     assert_eq!(configured("CONFIG_ARM64_16K_PAGES", &[ARM]), Ok("arm64 16k 48-bit"));
     assert_eq!(configured("CONFIG_ARM64_64K_PAGES", &[ARM]), Ok("arm64 64k 48-bit"));
+    let of = |option, address: u64| {
+        let vfree = format!("vfree: (vfree+0x0/0x1) addr={address:#x}");
+        configured(option, &[ARM, &vfree])
+    };
+    assert_eq!(of("CONFIG_ARM64_VA_BITS_39", u64::MAX << 47), Ok("arm64 4k 39-bit"));
+    assert_eq!(of("CONFIG_ARM64_VA_BITS_52", u64::MAX << 52), Ok("arm64 4k 52-bit"));
+    // A CPU without LPA2.
+    assert_eq!(of("CONFIG_ARM64_VA_BITS_52", u64::MAX << 48), Ok("arm64 4k 48-bit"));
     assert_eq!(
         configured("CONFIG_PAGE_SIZE_64KB", &[POKE, SYNC]),
-        Err(DetectError::NotModelled { arch: Arch::X86_64, bytes: 65536 })
+        Err(DetectError::NotModelled { arch: Arch::X86_64, page_shift: 16, va_bits: 0 })
     );
+}
+
+/// Where a kernel maps first says how much it can address.
+#[test]
+fn bits_of_addresses_by_what_is_mapped() {
+    let none = SideFiles::default();
+    let found = |first: &str, start: u64| {
+        let map = format!(
+            "vmap_pages_range_noflush: (vmap_pages_range_noflush+0xc/0x1) start={start:#x} \
+             end={:#x} prot=0x8",
+            start + 0x10000
+        );
+        kernel(&options(Some("6.12")), &none, &evidence(&[first, &map])).unwrap().format.name
+    };
+    for (start, name) in [
+        (0xffff_8000_8000_0000, "arm64 4k 48-bit"),
+        (0xffff_ffbf_ffff_0000, "arm64 4k 48-bit"),
+        (0xffff_ffc0_8000_0000, "arm64 4k 39-bit"),
+    ] {
+        assert_eq!(found(ARM, start), name, "{start:#x}");
+    }
+    assert_eq!(found(SYNC, 0xffff_c900_0000_0000), "x86-64 4-level");
+    assert_eq!(found(SYNC, 0xffa0_0000_0000_0000), "x86-64 5-level");
+    // A log without an address of the kernel, and what the user says.
+    let k = |options: &Options| kernel(options, &none, &evidence(&[SYNC])).unwrap().format.name;
+    assert_eq!(k(&options(Some("6.12"))), "x86-64 4-level");
+    let told = Options { va_bits: Some(57), ..options(Some("6.12")) };
+    assert_eq!(k(&told), "x86-64 5-level");
+    let wrong = Options { va_bits: Some(50), ..options(Some("6.12")) };
+    let text = kernel(&wrong, &none, &evidence(&[SYNC])).unwrap_err().to_string();
+    assert_eq!(text, "x86_64 with pages of 4 KiB and 50 bits of addresses is not modelled");
 }

@@ -283,7 +283,7 @@ impl Lower<'_> {
     fn change_memory(&mut self, start: u64, size: u64, masks: Masks) {
         let shift = self.mappings.page_shift();
         let stack = self.now.stack;
-        let linear = start & (1 << 47) == 0;
+        let linear = self.kernel.map().is_some_and(|map| start < map.modules.0);
         if let Some(range) = self.change.ranges.get_mut(&stack) {
             if linear && start != range.addr {
                 if range.aliases.len() < Bound::Aliases.most() {

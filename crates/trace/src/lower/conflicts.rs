@@ -115,8 +115,7 @@ impl Lower<'_> {
 
     /// Where things lie in the kernel that the log is of.
     fn layout(&self) -> Option<Layout> {
-        let page_shift = self.mappings.page_shift().into();
-        Layout::new(self.kernel.version, self.kernel.arch, page_shift, 1 << 30)
+        Layout::of(self.kernel.version, self.kernel.paging(), 1 << 30)
     }
 
     /// Memory for code came from somewhere.

@@ -26,8 +26,9 @@ use qemu::{BATCH, Guest, Raw};
 use textbed_arch::hashed::{HPT_2_07, HPT_3_0, HPT_32};
 use textbed_arch::insn::Family;
 use textbed_arch::paging::{
-    ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA, Controls, Format,
-    RADIX_4K, RADIX_64K, Refused, SYNDROME_ROWS, X86_64_4LEVEL, X86_64_5LEVEL,
+    ARM64_4K, ARM64_4K_39, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_36, ARM64_16K_47, ARM64_16K_LPA2,
+    ARM64_64K, ARM64_64K_42, ARM64_64K_LPA, Controls, Format, RADIX_4K, RADIX_64K, Refused,
+    SYNDROME_ROWS, X86_64_4LEVEL, X86_64_5LEVEL,
 };
 use textbed_mmu::cases::{Case, LEVELS, reserved as reserved_cases};
 use textbed_mmu::seeds;
@@ -179,9 +180,9 @@ fn powerpc_hashed32_long() {
 /// `long`: every combination of one table and the leaf, and more cases at random.
 fn arm64_formats(n: usize, long: bool) {
     let Some(mut guest) = Guest::start(&arm64::MACHINE, &[]) else { return };
-    for format in
-        [&ARM64_4K, &ARM64_16K, &ARM64_64K, &ARM64_4K_LPA2, &ARM64_16K_LPA2, &ARM64_64K_LPA]
-    {
+    let wide = [&ARM64_4K_LPA2, &ARM64_16K_LPA2, &ARM64_64K_LPA];
+    let lower = [&ARM64_4K_39, &ARM64_16K_36, &ARM64_16K_47, &ARM64_64K_42];
+    for format in [&ARM64_4K, &ARM64_16K, &ARM64_64K].into_iter().chain(wide).chain(lower) {
         let arch = arm64::Arm64;
         arm64::prepare(format, &guest);
         let every = long.then(|| arm64::every(format)).into_iter().flatten();

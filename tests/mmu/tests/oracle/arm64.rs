@@ -1,4 +1,5 @@
-//! Unicorn's arm64 MMU: stage 1 of EL1&0 with each granule, real accesses at EL1 and EL0.
+//! Unicorn's arm64 MMU: stage 1 of EL1&0 with each granule and root level, real accesses at EL1
+//! and EL0.
 //!
 //! Not asked: what QEMU 5.0.1 does not check (reserved descriptor bits, blocks at level 0) or lacks
 //! (hardware management of the Access flag and of dirty state, LPA2, permission indirection).
@@ -76,14 +77,15 @@ impl Cpu {
         let mode = if who == Privilege::User { 0 } else { 5 };
         let pstate = mode | if c.arm_pan { PAN } else { 0 };
         self.uc.reg_write(RegisterARM64::PSTATE, pstate).unwrap();
-        // 48 bits on both sides, the granule, 48 bits of physical address, HPD0 and HPD1.
+        // The same bits on both sides, the granule, 48 bits of physical address, HPD0 and HPD1.
         let hpd = if c.arm_hpd { 3 << 41 } else { 0 };
         let (tg0, tg1) = match self.format.page_shift {
             14 => (2, 1),
             16 => (1, 3),
             _ => (0, 2),
         };
-        self.system(2, 0, 2, 16 | 16 << 16 | tg0 << 14 | tg1 << 30 | 5 << 32 | hpd);
+        let size = u64::from(64 - self.format.va_bits);
+        self.system(2, 0, 2, size | size << 16 | tg0 << 14 | tg1 << 30 | 5 << 32 | hpd);
         // M, C, SA, I and what is RES1; WXN.
         let wxn = u64::from(c.arm_wxn) << 19;
         self.system(1, 0, 0, 0x30d0_0800 | 1 | 1 << 2 | 1 << 12 | wxn);

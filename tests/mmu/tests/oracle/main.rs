@@ -15,7 +15,8 @@ mod arm64;
 mod x86;
 
 use textbed_arch::paging::{
-    ARM64_4K, ARM64_16K, ARM64_64K, Controls, Format, X86_64_4LEVEL, X86_64_5LEVEL,
+    ARM64_4K, ARM64_4K_39, ARM64_16K, ARM64_16K_36, ARM64_16K_47, ARM64_64K, ARM64_64K_42,
+    Controls, Format, X86_64_4LEVEL, X86_64_5LEVEL,
 };
 use textbed_mmu::cases::{Case, Rng};
 use textbed_mmu::tally::Tally;
@@ -133,7 +134,8 @@ fn x86_64_4level_every_combination() {
 #[test]
 #[ignore = "long: run by tools/conform (TEXTBED_LONG)"]
 fn arm64_every_combination() {
-    for f in [&ARM64_4K, &ARM64_16K, &ARM64_64K] {
+    let lower = [&ARM64_4K_39, &ARM64_16K_36, &ARM64_16K_47, &ARM64_64K_42];
+    for f in [&ARM64_4K, &ARM64_16K, &ARM64_64K].into_iter().chain(lower) {
         compare(
             f,
             &mut arm64::Cpu::new(f),
@@ -150,8 +152,9 @@ fn x86_64_5level_sample() {
 }
 
 #[test]
-fn arm64_other_granules_sample() {
-    for f in [&ARM64_16K, &ARM64_64K] {
+fn arm64_other_formats_sample() {
+    let lower = [&ARM64_4K_39, &ARM64_16K_36, &ARM64_16K_47, &ARM64_64K_42];
+    for f in [&ARM64_16K, &ARM64_64K].into_iter().chain(lower) {
         compare(
             f,
             &mut arm64::Cpu::new(f),
