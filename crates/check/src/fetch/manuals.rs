@@ -1,7 +1,7 @@
 //! What the manuals of x86-64 and Power say of modified code, as windows; each test names the
 //! section. Version 0 is old, 1 new; CPU 0 writes unless said.
 //!
-//! What needs events (interrupts, live patching, non-temporal stores) is in `tests/fetch.rs`.
+//! What needs events (interrupts, live patching, non-temporal stores) is in `tests/fetch`.
 
 use textbed_arch::effect::{Barrier, Domain};
 use textbed_arch::{Arch, CpuId, Features};
