@@ -19,7 +19,7 @@ use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
 use crate::translation::ways::{HeldWay, Way};
-use crate::translation::{Flush, Old, Target, complete};
+use crate::translation::{Flush, Heard, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
 const CR4_PGE: u64 = 1 << 7;
@@ -333,14 +333,18 @@ impl Live {
         let everything = target.span.is_none();
         let flush = Flush { asked, cpus, own, leaves, every_upper };
         let (calls, told) = (&self.calls, &self.told);
-        let amid = |change: &Mark| {
-            let theirs = change.cpu != mark.cpu && change.cause != CallRef::NONE;
-            let other = theirs && (everything || calls.is_open(change.cause));
-            let hears = || told.knows(mark.cpu, change.cpu) > change.seq;
-            (other && !hears()).then(|| calls.outermost(change.cause))
+        let heard = |change: &Mark| {
+            let by_call = change.cause != CallRef::NONE;
+            if change.cpu == mark.cpu || told.knows(mark.cpu, change.cpu) > change.seq {
+                Heard::Known
+            } else if by_call && (everything || calls.is_open(change.cause)) {
+                Heard::Amid(calls.outermost(change.cause))
+            } else {
+                Heard::Named
+            }
         };
         let around = calls.outermost(mark.cause);
-        let (frames, early) = self.stale.close(&flush, (&mark, around), amid);
+        let (frames, early) = self.stale.close(&flush, (&mark, around), heard);
         self.early.extend(early);
         if let Some(span) = target.span {
             self.groups_flushed(target.space, span);

@@ -326,6 +326,64 @@ fn an_invalidation_amid_a_change_is_judged_when_its_call_ends() {
     }
 }
 
+/// Who invalidates a range for what it unmapped may take an area with it that another CPU unmapped
+/// meanwhile, behind no barrier, and that is somebody's concern later. Whoever names nothing else
+/// means that one.
+#[test]
+fn a_range_with_changes_of_its_own_is_not_about_others_between_them() {
+    const AREAS: [u64; 3] = [AREA, AREA + PAGE, AREA + 2 * PAGE];
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        let power = arch != Arch::Arm64;
+        let barrier = if power { Barrier::Ptesync } else { Barrier::DsbStore };
+        let flush = |s: &mut Story, cpu, at, len| {
+            s.barrier(cpu, barrier);
+            s.tlbi(cpu, Reach::Broadcast, at, len);
+            if power {
+                s.barrier(cpu, Barrier::Eieio);
+                s.barrier(cpu, Barrier::Tlbsync);
+            }
+            s.barrier(cpu, if power { Barrier::Ptesync } else { Barrier::DsbFull });
+        };
+        for (own, later, freed) in [
+            (true, true, true),
+            (true, false, false),
+            (true, false, true),
+            (false, true, true),
+            (false, false, false),
+        ] {
+            let mut s = Story::new(arch);
+            for (i, at) in AREAS.into_iter().enumerate() {
+                s.leaf(0, at, P + i as u64 * PAGE, 1, NONE, ROX);
+            }
+            order(&mut s);
+            s.call(1, "unmap", |s, _| {
+                s.leaf(1, AREAS[1], P + PAGE, 1, ROX, NONE);
+            });
+            if own {
+                s.call(0, "unmap", |s, _| {
+                    s.leaf(0, AREAS[0], P, 1, ROX, NONE);
+                    s.leaf(0, AREAS[2], P + 2 * PAGE, 1, ROX, NONE);
+                });
+            }
+            s.call(0, "purge", |s, _| flush(s, 0, AREA, 3 * PAGE));
+            if later {
+                s.call(1, "purge", |s, _| flush(s, 1, AREAS[1], PAGE));
+            }
+            if freed {
+                s.free(1, P + PAGE, 1);
+            }
+            let report = s.run();
+            let rules: Vec<RuleId> = report.findings.iter().map(|f| f.rule).collect();
+            let expected = match (own, later, freed) {
+                (true, true, _) | (true, false, false) => vec![],
+                (true, false, true) => vec![RuleId::ExecAfterFree],
+                (false, ..) => vec![RuleId::MissingPteOrder],
+            };
+            assert_eq!(rules, expected, "{arch} {own} {later} {freed}");
+        }
+    }
+}
+
 #[test]
 fn a_second_invalidation_makes_an_early_one_good() {
     let mut s = Story::new(Arch::Arm64);

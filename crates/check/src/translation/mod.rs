@@ -68,8 +68,8 @@ pub(crate) struct Early {
     /// Where it completed.
     pub(crate) done: Mark,
     /// A CPU invalidated that had heard nothing of the change, while the call that made it was
-    /// under way on another one, or everything, which names nothing. It may have been about
-    /// something else.
+    /// under way on another one, or everything, which names nothing, or a range with changes in it
+    /// that it had heard of. It may have been about something else.
     pub(crate) amid: bool,
     /// The call at whose end it has to have been made good: the one that invalidated, or where that
     /// may have been about something else the one that changed the tables, if that is not over.
@@ -111,6 +111,18 @@ impl Piece for Olds {
 
 /// Old answers kept for one range: past it the oldest two become one.
 const MAX_OLDS: usize = 16;
+
+/// What who invalidates has heard of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    /// It made it, or learned of it.
+    Known,
+    /// Nothing, and it names nothing, or the call that changes is under way: it may be about
+    /// something else until the end of that call ([`CallRef::NONE`]: of the stream).
+    Amid(CallRef),
+    /// Nothing, but it names the range of a change that is over.
+    Named,
+}
 
 /// The old answers of all address spaces.
 #[derive(Default, Debug)]
@@ -213,18 +225,22 @@ impl Stale {
     /// Takes CPUs off what `flush` hits and no walk could find when it was issued. Returns the
     /// frames that were concerned, and the ranges for which the invalidation came too early, each
     /// with the call that is to make that good: the one `around` the invalidation, or where that is
-    /// [`Early::amid`] a change the one that `amid` names.
+    /// [`Early::amid`] a change the one that `heard` names.
+    ///
+    /// A range that is named for changes that were heard of (a purge's, of many areas) may hold
+    /// others that were not: it is not about those.
     pub(crate) fn close(
         &mut self,
         flush: &Flush,
         (mark, around): (&Mark, CallRef),
-        amid: impl Fn(&Mark) -> Option<CallRef>,
+        heard: impl Fn(&Mark) -> Heard,
     ) -> (Vec<Span>, Vec<(CallRef, SpaceId, Span)>) {
         self.ways.close(flush);
         let Flush { ref asked, cpus, own, leaves, .. } = *flush;
         let (target, issued) = (asked.target, asked.at);
         let ways = &self.ways;
         let (mut frames, mut early) = (Vec::new(), Vec::new());
+        let (mut knows_some, mut named) = (false, Vec::new());
         for (space, map) in &mut self.spaces {
             let spans = spans_of(&target, map).into_iter().flat_map(|(span, shift)| {
                 ways.parts(span).into_iter().map(move |part| (part, shift))
@@ -236,6 +252,8 @@ impl Stale {
                         if !whole || !target.hits(*space, old.perm) {
                             continue;
                         }
+                        let heard = heard(&old.since);
+                        knows_some |= heard == Heard::Known;
                         if leaves == Leaves::Globals && old.perm.contains(Perm::GLOBAL) {
                             old.left = Some((mark.seq, leaves));
                             continue;
@@ -254,13 +272,18 @@ impl Stale {
                                 frames.extend(Span::of(old.phys, part.len()));
                             }
                         } else if old.cpus & cpus != 0 && old.since.seq < issued {
-                            let theirs = amid(&old.since);
-                            let amid = theirs.is_some();
-                            let until = theirs.unwrap_or(around);
+                            let (amid, until) = match heard {
+                                Heard::Amid(theirs) => (true, theirs),
+                                Heard::Known | Heard::Named => (false, around),
+                            };
                             // What was meant for it is not forgotten over what may not have been.
-                            if !amid || old.early.is_none_or(|before| before.amid) {
+                            let meant = heard == Heard::Known;
+                            if meant || old.early.is_none_or(|before| before.amid) {
                                 old.early = Some(Early { done: *mark, amid, until });
-                                early.push((until, *space, part));
+                                match heard {
+                                    Heard::Named => named.push((*space, part)),
+                                    _ => early.push((until, *space, part)),
+                                }
                             }
                         }
                     }
@@ -268,6 +291,20 @@ impl Stale {
                     !olds.0.is_empty()
                 });
             }
+        }
+        for (space, span) in named {
+            if knows_some && let Some(map) = self.spaces.get_mut(&space) {
+                map.change(span, |_, olds| {
+                    let theirs = |early: &Early| early.done.seq == mark.seq && !early.amid;
+                    for old in olds.0.iter_mut().filter(|old| heard(&old.since) == Heard::Named) {
+                        if let Some(early) = old.early.as_mut().filter(|early| theirs(early)) {
+                            (early.amid, early.until) = (true, CallRef::NONE);
+                        }
+                    }
+                    true
+                });
+            }
+            early.push((if knows_some { CallRef::NONE } else { around }, space, span));
         }
         (frames, early)
     }

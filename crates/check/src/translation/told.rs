@@ -6,8 +6,12 @@
 //! learned of before, though whoever made them executed none: a kernel may unmap without a barrier
 //! and have one CPU flush for all, or have the receivers of an interrupt flush for its sender
 //! (Linux 6.12 `__purge_vmap_area_lazy()`, arch/powerpc/kernel/smp.c `smp_muxed_ipi_set_message()`,
-//! arch/powerpc/mm/book3s64/radix_tlb.c `_tlbiel_kernel_broadcast()`). From: Arm ARM DDI 0487 B2.3,
-//! Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2, from memory.
+//! arch/powerpc/mm/book3s64/radix_tlb.c `_tlbiel_kernel_broadcast()`). From: for arm64 the
+//! axiomatic model of Simner et al., ESOP 2022, as in rems-project/archsem
+//! ArchSemArm/VMSA22Arm.v, read: a store that a load saw (`rfe`), a DSB behind that load and the
+//! TLBI behind the DSB (`bob`) are ordered before each other, so the TLBI follows the store in
+//! `wco`, and a walk that misses the store is ordered before the TLBI (`obtlbi_translate`). For
+//! powerpc: Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2, from memory.
 //!
 //! Not modelled: ordinary memory as a way to learn (loads of what another CPU stored), and what the
 //! sender of a cross-call learns from its receivers.

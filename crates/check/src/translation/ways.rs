@@ -176,7 +176,7 @@ mod tests {
     use textbed_event::CallRef;
 
     use super::super::complete::Asked;
-    use super::super::{Old, Stale, Target};
+    use super::super::{Heard, Old, Stale, Target};
     use super::*;
     use crate::fetch::clock::Clock;
 
@@ -226,12 +226,12 @@ mod tests {
                 olds.is_some_and(|(_, olds)| olds.0[0].too_early().is_some())
             };
             let early = flush(TlbScope::AddressLastLevel, u64::MAX, 9);
-            let of = |_: &Mark| amid.then_some(theirs);
+            let of = |_: &Mark| if amid { Heard::Amid(theirs) } else { Heard::Known };
             let until = stale.close(&early, (&now, mine), of).1[0].0;
             assert_eq!((until, counts(&stale)), if amid { (theirs, false) } else { (mine, true) });
             // CPU 0 flushes for itself alone.
             let own = flush(TlbScope::AddressLastLevel, 0b01, u64::MAX);
-            stale.close(&own, (&Mark::by_hand(21, CpuId(0)), theirs), |_| None);
+            stale.close(&own, (&Mark::by_hand(21, CpuId(0)), theirs), |_| Heard::Known);
             assert!(counts(&stale));
         }
     }
@@ -258,7 +258,7 @@ mod tests {
         let told = |stale: &mut Stale, cpus, issued, until| {
             let mut flush = flush(TlbScope::Address, cpus, issued);
             flush.asked.shown.set(CpuId(0), until);
-            stale.close(&flush, (&now, CallRef::NONE), |_| None);
+            stale.close(&flush, (&now, CallRef::NONE), |_| Heard::Known);
             stale.ways.walkers(Way::Page(1), 0)
         };
         let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
@@ -280,7 +280,7 @@ mod tests {
         let mid = Span { first: 0x0040_1000, last: 0x0040_1fff };
         let mut one = flush(TlbScope::Address, 0b11, 9);
         one.asked.target.span = Some(mid);
-        stale.close(&one, (&now, CallRef::NONE), |_| None);
+        stale.close(&one, (&now, CallRef::NONE), |_| Heard::Known);
         let left = |stale: &Stale| {
             [0, 0x003f_ffff, 0x0040_0000, 0x005f_ffff, 0x0060_0000, 0x3fff_ffff]
                 .map(|virt| stale.ways.walkers(way, virt))
@@ -290,13 +290,13 @@ mod tests {
         stale.add(SpaceId::KERNEL, whole, old(whole, 6, Some(way)));
         let mut last = flush(TlbScope::AddressLastLevel, 0b11, 9);
         last.asked.target.span = Some(whole);
-        stale.close(&last, (&now, CallRef::NONE), |_| None);
+        stale.close(&last, (&now, CallRef::NONE), |_| Heard::Known);
         let kept: Vec<Span> = stale.within(SpaceId::KERNEL, whole).map(|(part, _)| part).collect();
         let [before, behind] = [(0, 0x003f_ffff), (0x0060_0000, whole.last)];
         assert_eq!(kept, [before, behind].map(|(first, last)| Span { first, last }));
         // INVLPG takes all of them, whatever address it names.
         one.every_upper = true;
-        stale.close(&one, (&now, CallRef::NONE), |_| None);
+        stale.close(&one, (&now, CallRef::NONE), |_| Heard::Known);
         assert_eq!(left(&stale), [0; 6]);
     }
 
@@ -310,7 +310,7 @@ mod tests {
         }
         let now = Mark::by_hand(20, CpuId(0));
         stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), (&now, CallRef::NONE), |_| {
-            None
+            Heard::Known
         });
         let left = stale.within(SpaceId::KERNEL, RANGE).map(|(part, _)| part);
         assert_eq!(left.collect::<Vec<_>>(), pages[..1]);
