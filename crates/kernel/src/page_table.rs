@@ -2,13 +2,13 @@
 //! itself does (fixed maps, patchers, drivers, and bugs in these).
 //!
 //! Modelled: one small page of the vmalloc and module ranges or the direct map, its frame named by
-//! any address of an area that owns it; the barriers that each architecture puts behind a new valid
-//! kernel entry (arm64 `dsb ishst; isb` unless the caller defers them), and none behind a cleared
-//! one. powerpc puts none behind either: its `ptesync` is in `__map_kernel_page()` and
-//! `flush_cache_vmap()`, the caller's affair. From: Linux 6.12 arch/arm64/include/asm/pgtable.h,
-//! arch/powerpc/include/asm/book3s/64/radix.h, arch/x86/include/asm/pgtable_64.h. Not modelled:
-//! user entries, large leaves, page-table checks, deferred barriers as a mode of a task (arm64,
-//! 6.16 on).
+//! any address of an area that owns it, on arm64 with the contiguous bit or uncached if asked for;
+//! the barriers that each architecture puts behind a new valid kernel entry (arm64 `dsb ishst; isb`
+//! unless the caller defers them), and none behind a cleared one. powerpc puts none behind either:
+//! its `ptesync` is in `__map_kernel_page()` and `flush_cache_vmap()`, the caller's affair. From:
+//! Linux 6.12 arch/arm64/include/asm/pgtable.h, arch/powerpc/include/asm/book3s/64/radix.h,
+//! arch/x86/include/asm/pgtable_64.h. Not modelled: user entries, large leaves, page-table checks,
+//! deferred barriers as a mode of a task (arm64, 6.16 on).
 
 use textbed_arch::paging::Attributes;
 use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};

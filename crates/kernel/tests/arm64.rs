@@ -394,3 +394,66 @@ fn groups_of_sixteen_pages() {
         }
     }
 }
+
+/// Where the linear map is made of blocks, whole groups of these and of pages have the contiguous
+/// bit, but not in the image's alias; where it is made of pages none has (`alloc_init_cont_pmd`,
+/// `alloc_init_cont_pte`, NO_CONT_MAPPINGS). A split takes the bits of the group that it cuts.
+#[test]
+fn the_linear_map_goes_by_groups_where_it_is_made_of_blocks() {
+    let bbml2 = Features::ARM_BBML2_NOABORT;
+    for (version, rodata, more, blocks) in [
+        ("6.12", "on", Features::empty(), true),
+        ("6.12", "full", Features::empty(), false),
+        ("6.18", "on", Features::empty(), true),
+        ("6.18", "full", Features::empty(), false),
+        ("6.18", "full", bbml2, true),
+        ("7.0", "full", bbml2, true),
+    ] {
+        let features = Features::default_for(ARM64) | more;
+        let mut bed = boot_with(version, ARM64, &[("rodata", rodata)], features, 1);
+        let start = bed.kernel.layout().direct_map.start.0;
+        let leaf = |bed: &common::Bed, at| {
+            let found = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(start + at)).unwrap();
+            (found.shift, found.attributes.contiguous)
+        };
+        let block = 64 << 20;
+        let size = if blocks { 21 } else { 12 };
+        assert_eq!(leaf(&bed, block), (size, blocks), "{version} {rodata}");
+        // The image is from 2 to 6 MiB, always by blocks: around it no group of these is whole.
+        for (at, size) in [(0, size), (2 << 20, 21), (8 << 20, size)] {
+            assert_eq!(leaf(&bed, at), (size, false), "{version} {rodata} {at:#x}");
+        }
+        if !more.is_empty() {
+            bed.mark("block", start + block, 2 << 20);
+            bed.trace();
+            assert_eq!(bed.call("set_memory_valid", &[start + block + 0x3000, 2, 0]), 0);
+            let changes: Vec<String> =
+                bed.trace().into_iter().filter(|line| line.contains(" leaf ")).collect();
+            let golden = [
+                "0 leaf block+0x0 16x2M rw-c>rw-",
+                "0 leaf block+0x0 512x2M>4K rw->rw-c",
+                "0 leaf block+0x0 16x4K rw-c>rw-",
+                "0 leaf block+0x3000 2x4K rw->---",
+            ];
+            assert_eq!(changes, golden, "{version}");
+            assert_eq!(leaf(&bed, block + (1 << 20)), (12, true));
+            assert_eq!(leaf(&bed, block + (2 << 20)), (21, false));
+            assert_eq!(leaf(&bed, block + (32 << 20)), (21, true));
+        }
+    }
+}
+
+/// With pages of 16 KiB blocks have 32 MiB and a group of pages 2 MiB: the block that the image
+/// lies in is made of pages, and those before and behind the image of groups.
+#[test]
+fn pages_around_the_image_go_by_groups() {
+    let options = [("rodata", "on"), ("page_size", "16K")];
+    let bed = boot("6.18", ARM64, &options);
+    let start = bed.kernel.layout().direct_map.start.0;
+    let rows = [(0, 14, true), (2, 14, false), (5, 14, false), (6, 14, true), (32, 25, false)];
+    for (mib, shift, contiguous) in rows {
+        let at = VirtAddr(start + (mib << 20));
+        let found = bed.kernel.machine().lookup(SpaceId::KERNEL, at).unwrap();
+        assert_eq!((found.shift, found.attributes.contiguous), (shift, contiguous), "{mib} MiB");
+    }
+}

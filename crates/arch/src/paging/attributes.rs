@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn types_that_are_interpreted_were_read() {
+        use crate::cite::Evidence;
+        for format in FORMATS {
+            let interpreted = format.arch == crate::isa::Arch::Arm64
+                || format.arch == crate::isa::Arch::Ppc64le && format.levels.len() > 2;
+            let cite = format.types_cite();
+            assert_eq!(cite.is_some(), interpreted, "{}", format.name);
+            assert!(cite.is_none_or(|cite| cite.evidence == Evidence::Read), "{}", format.name);
+        }
+        assert_eq!(GROUPS.evidence, Evidence::Read);
+    }
+
+    #[test]
     fn another_shareability_is_another_type_of_write_back_memory_alone() {
         let last = ARM64_4K.last_level();
         let outer = |index: u64| index << 2 | 2 << 8 | 0x3;

@@ -7,7 +7,7 @@
 //! RJQQTC), one that is not valid too; where bits differ, it may end in a conflict abort unless the
 //! CPU has FEAT_BBML2 without. Such groups are listed when they come to be. What a leaf of one said
 //! may be held for all of it when that leaf changes, a [`Choice`]. Not modelled: values that nobody
-//! programmed.
+//! programmed, and groups below an upper entry that a CPU holds with more rights.
 //!
 //! [`Choice`]: crate::choice::Choice
 
