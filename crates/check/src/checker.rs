@@ -430,7 +430,7 @@ impl Live {
             calls::broken_promise(self, space, call, what, span, &mark);
         }
         if self.checkable(RuleId::StaleTranslation) {
-            translations::stale_translation(self, space, call, what, span, &mark);
+            translations::stale_translation(self, space, call, what, span, u64::MAX, &mark);
         }
     }
 

@@ -323,3 +323,29 @@ fn a_home_that_came_back_is_a_home() {
         assert_eq!(found, if stale { vec![RuleId::StaleTranslation] } else { vec![] });
     }
 }
+
+/// A patcher's alias in an address space of its own: who has left that holds translations of it and
+/// cannot use them.
+#[test]
+fn what_is_held_of_a_space_that_is_not_loaded_reaches_nothing() {
+    const ALIAS: u64 = 0x5555_5555_4000;
+    for left in [false, true] {
+        let mut s = Story::new(Arch::X86_64);
+        s.leaf(0, DM + P, P, 1, NONE, RW);
+        s.load_space(1, 5, 7);
+        s.in_space(5, |s| {
+            s.leaf(1, ALIAS, P, 1, NONE, RW);
+            s.leaf(1, ALIAS, P, 1, RW, NONE);
+        });
+        if left {
+            s.load_space(1, 0, 0);
+        }
+        let call = s.enter(0, "free");
+        s.flags = s.flags.with(Flags::BY_PHYS);
+        s.promise(0, call, Promise::NoAccess, P, 0x1000);
+        s.flags = Flags::default();
+        s.leave(0, call, 0);
+        let found = rules(&s.run());
+        assert_eq!(found, if left { vec![] } else { vec![RuleId::StaleTranslation] });
+    }
+}

@@ -22,6 +22,7 @@ pub(crate) fn stale_translation(
     call: CallRef,
     what: Promise,
     span: Span,
+    among: u64,
     mark: &Mark,
 ) {
     let Some((_, must_not, _)) = calls::demands(what).filter(|(_, not, _)| !not.is_empty()) else {
@@ -30,14 +31,18 @@ pub(crate) fn stale_translation(
     live.occasions.looked(RuleId::StaleTranslation);
     let mut found: Option<(u64, u64, Old)> = None;
     for (at, olds) in live.stale.within(space, span) {
-        let grants = |old: &&Old| old.perm.contains(Perm::PRESENT) && old.perm.intersects(must_not);
+        let grants = |old: &&Old| {
+            let held = old.perm.contains(Perm::PRESENT) && old.cpus & among != 0;
+            held && old.perm.intersects(must_not)
+        };
         let Some(old) = olds.0.iter().find(grants) else { continue };
+        let cpus = old.cpus & among;
         match &mut found {
             Some((_, bytes, first)) => {
                 *bytes = bytes.saturating_add(at.len());
-                first.cpus |= old.cpus;
+                first.cpus |= cpus;
             }
-            none => *none = Some((at.first, at.len(), *old)),
+            none => *none = Some((at.first, at.len(), Old { cpus, ..*old })),
         }
     }
     let Some((first, bytes, old)) = found else { return };
@@ -311,7 +316,9 @@ pub(crate) fn promised_frames(
             calls::broken_promise(live, space, call, what, virt, mark);
         }
         if live.checkable(RuleId::StaleTranslation) {
-            stale_translation(live, space, call, what, virt, mark);
+            // What a CPU holds of a space that it has not loaded it cannot use now.
+            let among = live.cpus.using(space);
+            stale_translation(live, space, call, what, virt, among, mark);
         }
     }
 }
