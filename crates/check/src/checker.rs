@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use textbed_arch::effect::TlbScope;
-use textbed_event::{Batch, Event, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
+use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
 
+use crate::ahead::{AHEAD, Ahead};
 use crate::calls::Refusal;
 use crate::coverage::Occasions;
 use crate::finding::Report;
@@ -12,7 +13,7 @@ use crate::live::{Live, Now};
 use crate::options::Options;
 use crate::rules::{RuleId, calls, translations};
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{NOWHERE, Span};
+use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
 use crate::translation::told;
 
@@ -28,13 +29,15 @@ pub struct Checker {
     invalid: u64,
     /// The least number that the next event may have.
     next: u64,
+    ahead: Ahead,
 }
 
 impl Checker {
     /// A checker for one stream.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, live: None, events: 0, headless: 0, invalid: 0, next: 0 }
+        let ahead = Ahead::default();
+        Self { options, live: None, events: 0, headless: 0, invalid: 0, next: 0, ahead }
     }
 
     /// The verdict over what was read.
@@ -127,10 +130,8 @@ impl Sink for Checker {
         live.names.absorb(batch);
         let mut steady = live.steady();
         for events in batch.events.chunks(AHEAD) {
-            let mut places = [NOWHERE; AHEAD];
-            std::hint::black_box(live.touch(events, &mut places));
-            let looks = live.fetches.looks.changes();
-            for (event, place) in events.iter().zip(&places) {
+            std::hint::black_box(self.ahead.read(live, events));
+            for (number, event) in events.iter().enumerate() {
                 // Stamps of versions need numbers that ascend, and that leave room for a CPU. What
                 // is told late makes no version, and has the number of what it tells.
                 let in_order = self.next <= event.seq;
@@ -139,7 +140,7 @@ impl Sink for Checker {
                     continue;
                 }
                 let now = Now { event, batch };
-                if in_order && steady.goes_on(live, now, *place, looks) {
+                if in_order && steady.goes_on(live, now, self.ahead.place(number)) {
                     self.next = event.seq + 1;
                 } else if event.is_valid() {
                     self.next = self.next.max(event.seq + 1);
@@ -153,10 +154,6 @@ impl Sink for Checker {
         ControlFlow::Continue(())
     }
 }
-
-/// Events of which all is read that they concern before the first of them is looked at: what the
-/// processor does not have at hand it fetches for many at once that way, not for one after another.
-const AHEAD: usize = 16;
 
 /// Kinds of which a change of translations and its flush are made.
 const ACT: KindSet = KindSet::of(&[
@@ -175,27 +172,6 @@ const ACT: KindSet = KindSet::of(&[
 ]);
 
 impl Live {
-    /// Has the processor read what these events will have looked up. Notes where that is or may be,
-    /// see [`Steady::goes_on`]; what was read says nothing.
-    #[inline]
-    fn touch(&self, events: &[Event], places: &mut [u32; AHEAD]) -> u64 {
-        let mut all = 0;
-        for (event, to) in events.iter().zip(places) {
-            let (place, read) = match event.kind {
-                Kind::Fetch => self.block_ahead(event),
-                Kind::Store => {
-                    let (place, read) = self.fetches.touch(event.b);
-                    (place, read ^ self.tables.touch_stored(event.a))
-                }
-                Kind::Leaf => (NOWHERE, self.tables.touch(event.space, event.a, event.b)),
-                _ => continue,
-            };
-            *to = place;
-            all ^= read;
-        }
-        all
-    }
-
     /// One event.
     fn event(&mut self, now: Now<'_>) {
         if self.in_act() && !ACT.contains(now.event.kind) {

@@ -12,6 +12,7 @@ pub use finding::{
 pub use operation::Operation;
 pub use options::{Levels, Mode, Options, Reading, UnknownName};
 
+mod ahead;
 mod book;
 pub mod calibration;
 mod calls;

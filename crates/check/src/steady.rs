@@ -7,7 +7,7 @@
 //! Whatever is not so goes the way of all events, and what is noted here is what that way notes
 //! ([`crate::shortcuts`] has the test).
 
-use textbed_arch::{SpaceId, VirtAddr};
+use textbed_arch::SpaceId;
 use textbed_event::{Event, Flags, Kind, MemOrder, Provenance};
 
 use crate::fetch::versions::{Forgotten, Knew, Unit};
@@ -16,7 +16,7 @@ use crate::fetch::{Fetches, Model};
 use crate::live::{Live, Now};
 use crate::rules::RuleId;
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{NOWHERE, Span};
+use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
 
 /// Whether nothing is going on for which any other part waits. Only events that go the way of all
@@ -31,18 +31,11 @@ pub(crate) struct Steady {
 
 impl Steady {
     /// Whether the event is such a fetch or store; then it is noted. `place` is where what is known
-    /// of its memory is: of a fetch, as [`Live::block_ahead`] found it when plain blocks had
-    /// changed `looks` times.
+    /// of a store's word may be.
     #[inline]
-    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32, looks: u32) -> bool {
+    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32) -> bool {
         match now.event.kind {
-            Kind::Fetch if self.quiet => {
-                if place != NOWHERE && looks == live.fetches.looks.changes() {
-                    live.ran_again(now.event, place)
-                } else {
-                    live.runs_otherwise(now.event)
-                }
-            }
+            Kind::Fetch if self.quiet => live.runs_plain(now.event),
             Kind::Store if self.notes => live.stores_again(now, place),
             _ => false,
         }
@@ -65,47 +58,19 @@ impl Live {
         Steady { quiet, notes }
     }
 
-    /// Where what the CPU did with the block of an event, a fetch, is, if the block is plain
-    /// ([`Looks::ahead`]), else [`NOWHERE`]; and something that was read.
-    ///
-    /// [`Looks::ahead`]: crate::fetch::looks::Looks::ahead
-    #[inline]
-    pub(crate) fn block_ahead(&self, event: &Event) -> (u32, u64) {
-        // A length that is none has no block. Nor has an unknown address: blocks are of frames.
-        let unknown = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
-        if unknown || event.c >> 32 != 0 || !self.fetches.counts(event.cpu) {
-            return (NOWHERE, 0);
-        }
-        let (at, len) = ((event.a, event.b), event.c as u32);
-        let (slot, read) = self.fetches.looks.ahead(event.cpu, at, len);
-        (slot.map_or(NOWHERE, |slot| slot as u32), read)
-    }
-
-    /// A fetch of a plain block; in `place` is what the CPU did with it.
-    #[inline]
-    fn ran_again(&mut self, event: &Event, place: u32) -> bool {
-        let (cpu, seq) = (event.cpu, event.seq);
-        let again = self.fetches.looks.ran_again(place as usize, event.c as u32, seq);
-        if again {
-            self.watch.runs(cpu, seq, self.space_of(cpu, VirtAddr(event.a)), event.a);
-            return true;
-        }
-        // Other events of this chunk may have been of fewer bytes.
-        self.runs_otherwise(event)
-    }
-
     /// A fetch of a block that may be plain.
-    #[inline(never)]
-    fn runs_otherwise(&mut self, event: &Event) -> bool {
+    #[inline]
+    fn runs_plain(&mut self, event: &Event) -> bool {
         let Some((virt, phys, len)) = event.as_fetch().filter(|_| event.is_valid()) else {
             return false;
         };
-        if event.flags.has(Flags::PHYS_UNKNOWN) || phys.0 >= UNKNOWN_PHYS {
+        let unknown = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
+        if unknown || phys.0 >= UNKNOWN_PHYS || !self.fetches.counts(event.cpu) {
             return false;
         }
-        let (cpu, seq) = (event.cpu, event.seq);
-        let plain =
-            self.fetches.counts(cpu) && self.fetches.looks.plain(cpu, (virt.0, phys.0), len, seq);
+        let (cpu, seq, at) = (event.cpu, event.seq, (virt.0, phys.0));
+        let Fetches { looks, model, .. } = &mut self.fetches;
+        let plain = looks.plain(cpu, at, len, || model.moment(cpu), seq);
         if plain {
             self.watch.runs(cpu, seq, self.space_of(cpu, virt), virt.0);
         }

@@ -140,13 +140,14 @@ impl Tables {
         if self.writable.has(virt) {
             return 0;
         }
-        self.now.get(&SpaceId::KERNEL).map_or(0, |map| map.touch(virt).1)
+        self.now.get(&SpaceId::KERNEL).map_or(0, |map| map.touch_at(virt))
     }
 
     /// Has the processor read what a change of a mapping will read; what that is says nothing.
     #[inline]
     pub(crate) fn touch(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {
-        self.now.get(&space).map_or(0, |map| map.touch(virt).1) ^ self.aliases.touch(phys).1
+        let leaf = self.now.get(&space).map_or(0, |map| map.touch_at(virt));
+        leaf ^ self.aliases.touch_at(phys)
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {

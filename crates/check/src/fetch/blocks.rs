@@ -1,7 +1,8 @@
 //! Blocks of code by where they begin, and which CPU ran each when.
 //!
-//! A block has a number, by which everything else about it is found: what all CPUs share, and for
-//! each CPU its last execution. So it is looked up once, and what a CPU never ran costs it nothing.
+//! What is asked each time that a block runs stands where the hash of its beginning says. It has a
+//! number, by which everything else about it is found: the lists in which it is, and for each CPU
+//! its last execution. So it is looked up once, and what a CPU never ran costs it nothing.
 
 use textbed_arch::CpuId;
 
@@ -14,19 +15,26 @@ pub(super) const LAST: Id = u32::MAX - 1;
 
 /// One block, whoever ran it: what is asked each time that it runs, half a cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 pub(super) struct Block {
     /// Where it begins.
     pub(super) phys: u64,
     /// The key of the page through which it was found plain.
     pub(super) page_key: u64,
+    /// The event since which it is plain through that page, if it is.
+    pub(super) since: u64,
     /// Bytes that are plain, with the count of what changed everything when they were (above); see
     /// [`plain`].
     pub(super) plain: u32,
-    /// The sum of what was counted for its frame and page when it was found plain.
-    pub(super) sum: u32,
-    /// The places of its frame, and of the page through which it was found plain.
-    pub(super) frame: Id,
-    pub(super) page: Id,
+    /// Its number; [`NONE`] where no block is.
+    pub(super) id: Id,
+}
+
+const _: () = assert!(size_of::<Block>() == 32, "two in a cache line");
+
+impl Block {
+    /// Where none is.
+    const NO_BLOCK: Self = Self { phys: 0, page_key: 0, since: 0, plain: 0, id: NONE };
 }
 
 /// What of the count of changes of everything is kept with a block.
@@ -44,12 +52,17 @@ pub(super) fn is_plain(plain: u32, len: u32, all: u32) -> bool {
     plain >> 16 == all & ALL && len.wrapping_sub(1) < plain & MAX_LEN
 }
 
-/// The blocks behind a block, in two lists.
+/// What else is known of a block, by its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Next {
-    /// In its frame.
-    pub(super) in_frame: Id,
-    /// Among those that were found plain through the same page.
+pub(super) struct Listed {
+    /// Where it is among the blocks.
+    at: u32,
+    /// The places of its frame, and of the page through which it was found plain.
+    pub(super) frame: Id,
+    pub(super) page: Id,
+    /// The block behind it in its frame.
+    in_frame: Id,
+    /// And among those that were found plain through the same page.
     pub(super) in_page: Id,
 }
 
@@ -58,15 +71,20 @@ pub(super) struct Next {
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Ran(u64);
 
-/// When it was judged for that CPU. It says less for what is plain, which ran since without being
-/// judged: then a sum is of an earlier time, or of now, and nothing changed since.
-#[derive(Clone, Copy, Default, Debug)]
+/// When it was judged for that CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Judged {
     /// The page through which.
     pub(super) page: Id,
     /// The sum of what was counted there and for its frame, and of everybody's count. Counts only
     /// rise, so the sum is the same only while each of them is.
     pub(super) sum: u32,
+}
+
+impl Judged {
+    /// When it ran, the block being plain: that says it as long as it is so, and where it is no
+    /// longer the sum is another.
+    pub(super) const PLAIN: Self = Self { page: NONE, sum: 0 };
 }
 
 const EVENT: u64 = (1 << 48) - 1;
@@ -84,6 +102,7 @@ impl Ran {
     }
 
     /// The event of its last execution.
+    #[inline]
     pub(super) fn last(self) -> u64 {
         self.0 & EVENT
     }
@@ -94,10 +113,10 @@ impl Ran {
         (self.0 >> 48) as u32 & MAX_LEN
     }
 
-    /// Whether it ran with just so many bytes, and nothing was found.
+    /// Whether it ran with just so many bytes, in that event or later, and nothing was found.
     #[inline]
-    pub(super) fn is_clean_of(self, len: u32) -> bool {
-        self.0 >> 48 == u64::from(len)
+    pub(super) fn is_clean_of(self, len: u32, since: u64) -> bool {
+        self.0 >> 48 == u64::from(len) && self.last() >= since
     }
 
     pub(super) fn is_clean(self) -> bool {
@@ -117,12 +136,11 @@ const CHUNK: usize = 64;
 /// All blocks.
 #[derive(Default, Debug)]
 pub(super) struct Blocks {
+    /// Blocks, each where the hash of its beginning says or close behind, so that finding one reads
+    /// nothing else: a power of two of places, at most two thirds in use.
     blocks: Vec<Block>,
-    next: Vec<Next>,
-    /// Numbers of blocks, each where the hash of its beginning says or close behind, with a part of
-    /// that hash, so that no other block is looked at: a power of two of them, at most half in use.
-    index: Vec<(u32, Id)>,
     shift: u32,
+    listed: Vec<Listed>,
     /// By CPU the number of its chunk for each so many blocks; [`NONE`] where it ran none of them.
     chunks: Vec<Vec<Id>>,
     /// What was done, chunk by chunk, and beside it, because few ask for that, when it was judged.
@@ -131,50 +149,77 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Where in the index a block is looked for first, and what stands there with its number.
+    fn mask(&self) -> usize {
+        self.blocks.len().wrapping_sub(1)
+    }
+
+    /// Where a block that begins at `phys` is looked for first.
     #[inline]
-    fn home(&self, phys: u64) -> (usize, u32) {
+    pub(super) fn home(&self, phys: u64) -> u32 {
         let hash = phys.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((hash >> (self.shift & 63)) as usize, hash as u32)
+        (hash >> (self.shift & 63)) as u32
     }
 
     /// The block that begins at `phys`.
     #[inline]
-    pub(super) fn find(&self, phys: u64) -> Option<(Id, &Block)> {
-        let mask = self.index.len().wrapping_sub(1);
-        let (mut at, tag) = self.home(phys);
+    pub(super) fn find(&self, phys: u64) -> Option<&Block> {
+        let mut at = self.home(phys) as usize;
         loop {
-            let (there, id) = *self.index.get(at & mask)?;
-            if there == tag
-                && let Some(block) = self.blocks.get(id as usize)
-                && block.phys == phys
-            {
-                return Some((id, block));
-            }
-            if id == NONE {
+            let block = self.blocks.get(at & self.mask())?;
+            if block.id == NONE {
                 return None;
+            }
+            if block.phys == phys {
+                return Some(block);
             }
             at += 1;
         }
     }
 
+    /// The block that begins at `phys`, if it is in the first place from `home` on, or the second.
+    #[inline]
+    pub(super) fn near(&self, home: u32, phys: u64) -> Option<&Block> {
+        let first = self.blocks.get(home as usize)?;
+        let second = self.blocks.get(home as usize + 1).unwrap_or(first);
+        let near = if first.phys == phys { first } else { second };
+        (near.phys == phys && near.id != NONE).then_some(near)
+    }
+
+    /// Has the processor read these places; what stands there says nothing.
+    #[inline]
+    pub(super) fn touch(&self, homes: &[u32]) -> u64 {
+        let there = |at: &u32| self.blocks.get(*at as usize).map_or(0, |block| block.phys);
+        homes.iter().fold(0, |read, at| read ^ there(at))
+    }
+
+    /// Has the processor read what was done in these places; what that is says nothing.
+    #[inline]
+    pub(super) fn touch_ran(&self, slots: &[u32]) -> u64 {
+        let there = |slot: &u32| self.ran.get(*slot as usize).map_or(0, |ran| ran.0);
+        slots.iter().fold(0, |read, slot| read ^ there(slot))
+    }
+
     pub(super) fn get(&self, id: Id) -> Option<&Block> {
-        self.blocks.get(id as usize)
+        self.blocks.get(self.listed.get(id as usize)?.at as usize)
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Block> {
-        self.blocks.get_mut(id as usize)
+        self.blocks.get_mut(self.listed.get(id as usize)?.at as usize)
     }
 
     /// The blocks of a frame, from the one with this number on.
     pub(super) fn in_frame(&self, first: Option<Id>) -> impl Iterator<Item = Id> + '_ {
         let first = first.filter(|id| *id != NONE);
-        let next = |id: &Id| self.next.get(*id as usize).map(|next| next.in_frame);
+        let next = |id: &Id| self.listed.get(*id as usize).map(|listed| listed.in_frame);
         std::iter::successors(first, move |id| next(id).filter(|id| *id != NONE))
     }
 
-    pub(super) fn next_mut(&mut self, id: Id) -> Option<&mut Next> {
-        self.next.get_mut(id as usize)
+    pub(super) fn listed(&self, id: Id) -> Option<&Listed> {
+        self.listed.get(id as usize)
+    }
+
+    pub(super) fn listed_mut(&mut self, id: Id) -> Option<&mut Listed> {
+        self.listed.get_mut(id as usize)
     }
 
     /// None of what is known to be plain is so any more.
@@ -182,34 +227,35 @@ impl Blocks {
         self.blocks.iter_mut().for_each(|block| block.plain = 0);
     }
 
-    /// Puts in a block that begins where none does; `behind` it in its frame is another.
-    pub(super) fn add(&mut self, block: Block, behind: Id) -> Id {
-        let id = self.blocks.len() as Id;
-        if (self.blocks.len() + 1) * 2 > self.index.len() {
-            let room = (self.index.len() * 2).max(64);
+    /// Puts in a block that begins at `phys`, where none does, in the frame with this place;
+    /// `behind` it there is another.
+    pub(super) fn add(&mut self, phys: u64, frame: Id, behind: Id) -> Id {
+        let id = self.listed.len() as Id;
+        if (self.listed.len() + 1) * 3 > self.blocks.len() * 2 {
+            let room = (self.blocks.len() * 2).max(64);
             self.shift = 64 - room.trailing_zeros();
-            self.index = vec![(0, NONE); room];
-            for id in 0..id {
-                self.note(self.blocks[id as usize].phys, id);
+            let before = std::mem::replace(&mut self.blocks, vec![Block::NO_BLOCK; room]);
+            for block in before.into_iter().filter(|block| block.id != NONE) {
+                let at = self.enter(block);
+                self.listed[block.id as usize].at = at;
             }
         }
-        self.note(block.phys, id);
-        self.blocks.push(block);
-        self.next.push(Next { in_frame: behind, in_page: NONE });
+        let at = self.enter(Block { phys, id, ..Block::NO_BLOCK });
+        self.listed.push(Listed { at, frame, page: NONE, in_frame: behind, in_page: NONE });
         id
     }
 
-    /// Notes in the index where a block is that is not in it.
-    fn note(&mut self, phys: u64, id: Id) {
-        let mask = self.index.len().wrapping_sub(1);
-        let (home, tag) = self.home(phys);
-        let mut at = home & mask;
-        while self.index.get(at).is_some_and(|(_, there)| *there != NONE) {
-            at = (at + 1) & mask;
+    /// Puts in a block that is not there: where it is.
+    fn enter(&mut self, block: Block) -> u32 {
+        let mut at = self.home(block.phys) as usize;
+        while self.blocks.get(at & self.mask()).is_some_and(|there| there.id != NONE) {
+            at += 1;
         }
-        if let Some(there) = self.index.get_mut(at) {
-            *there = (tag, id);
+        at &= self.mask();
+        if let Some(there) = self.blocks.get_mut(at) {
+            *there = block;
         }
+        at as u32
     }
 
     /// The place of what `cpu` did with a block, if it ran it or one with a number near by.
@@ -252,6 +298,19 @@ impl Blocks {
         }
     }
 
+    /// Writes down `judged` for each CPU that ran a block in event `since` or later, where nothing
+    /// but [`Judged::PLAIN`] stands.
+    pub(super) fn say_when(&mut self, id: Id, since: u64, judged: Judged) {
+        for cpu in (0..self.chunks.len()).map(|cpu| CpuId(cpu as u16)) {
+            let Some(slot) = self.slot(cpu, id) else { continue };
+            if self.ran_at(slot).is_some_and(|ran| ran.len() != 0 && ran.last() >= since)
+                && let Some(when) = self.judged.get_mut(slot).filter(|w| **w == Judged::PLAIN)
+            {
+                *when = judged;
+            }
+        }
+    }
+
     /// Room for what `cpu` does with a block: its place.
     #[cold]
     fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
@@ -275,8 +334,17 @@ impl Blocks {
         first + id as usize % CHUNK
     }
 
+    /// Forgets all blocks, and keeps the room.
+    pub(super) fn forget(&mut self) {
+        self.blocks.fill(Block::NO_BLOCK);
+        self.listed.clear();
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.ran.clear();
+        self.judged.clear();
+    }
+
     /// What is kept: blocks, and what CPUs may have done with each.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() + self.ran.len()
+        self.listed.len() + self.ran.len()
     }
 }

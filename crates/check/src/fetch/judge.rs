@@ -5,10 +5,10 @@
 use textbed_arch::{CpuId, PhysAddr, SpaceId, VirtAddr, sync::Action};
 use textbed_event::{CallRef, View};
 
-use super::Model;
 use super::looks::Verdict;
 use super::verdict::Place;
 use super::versions::History;
+use super::{Fetches, Model};
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::options::Reading;
@@ -27,11 +27,13 @@ impl Live {
     pub(crate) fn fetch(&mut self, now: Now<'_>, virt: VirtAddr, phys: PhysAddr, len: u32) {
         let Some(phys) = now.phys(phys) else { return };
         let (p, seq, at) = (now.cpu(), now.seq(), (virt.0, phys));
-        let model = &self.fetches.model;
-        if self.fetches.counts(p) && self.fetches.looks.plain(p, at, len, seq) {
+        let counts = self.fetches.counts(p);
+        let Fetches { looks, model, .. } = &mut self.fetches;
+        let moment = || model.moment(p);
+        if counts && looks.plain(p, at, len, moment, seq) {
             return;
         }
-        let Some(judged) = self.fetches.looks.known(p, phys, len, || model.moment(p), seq) else {
+        let Some(judged) = looks.known(p, phys, len, moment, seq) else {
             return self.judge_fetch(now, virt, phys, len);
         };
         // With fewer bytes now than then what it ran is not forgotten.

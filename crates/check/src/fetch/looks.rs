@@ -9,11 +9,10 @@
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 
-use super::blocks::Id;
-use super::blocks::{ALL, Block, Blocks, Judged, LAST, NONE, Ran, is_plain, plain};
-use super::regions::Regions;
+use super::blocks::{ALL, Block, Blocks, Id, Judged, LAST, Listed, NONE, Ran, is_plain, plain};
+use super::regions::{self, Regions};
 use crate::per_cpu::PerCpu;
-use crate::span::Span;
+use crate::span::{NOWHERE, Span};
 
 /// What was found of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +27,12 @@ pub(crate) enum Verdict {
 
 /// What is kept of blocks, by CPU; past it all is forgotten and judged again.
 const MAX_LOOKS: usize = 1 << 22;
-/// Pages of a store that are counted one by one; a longer one changes everything.
+/// Pages of a change that are looked for one by one, wherever they are.
 const MAX_PAGES: u64 = 16;
+/// Regions of a longer one, and those of them in which any block may be; one that has more changes
+/// everything.
+const MAX_REGIONS: u64 = 1 << 14;
+const MAX_FOLLOWED: usize = 8;
 
 /// A frame or a virtual page in which blocks lie.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +55,6 @@ pub(crate) struct Looks {
     followed: Regions,
     places: Vec<Place>,
     all: u32,
-    /// See [`Looks::changes`].
-    changes: u32,
     /// How often each CPU learnt from another.
     learnt: PerCpu<u32>,
 }
@@ -70,79 +71,80 @@ fn page_key(virt: u64) -> u64 {
 
 impl Looks {
     /// Whether this block is plain; if so, notes that it ran at `now`. What changes makes blocks
-    /// that it concerns plain no longer, so nothing but the block is asked.
+    /// that it concerns plain no longer, so nothing but the block is asked, and what the CPU did
+    /// with it. Once a CPU ran it since it is plain, with just so many bytes, a note is all: what
+    /// was judged for the CPU is of that time. The first time it is as if it were judged.
+    #[inline]
     pub(crate) fn plain(
         &mut self,
         cpu: CpuId,
         (virt, phys): (u64, u64),
         len: u32,
+        moment: impl FnOnce() -> u64,
         now: u64,
     ) -> bool {
-        let Some((id, block)) = self.blocks.find(phys) else { return false };
-        let Block { page, page_key: key, sum, plain, .. } = *block;
+        let Some(block) = self.blocks.find(phys) else { return false };
+        let Block { id, page_key: key, since, plain, .. } = *block;
         if key != page_key(virt) || !is_plain(plain, len, self.all) {
             return false;
         }
-        let slot = self.blocks.slot(cpu, id);
-        if !slot.is_some_and(|slot| self.ran_again(slot, len, now)) {
-            self.ran_otherwise(cpu, id, len, now, Judged { page, sum });
+        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len, since)) {
+            Some(ran) => ran.again(now),
+            None => self.ran_first(cpu, id, phys, len, moment, now),
         }
         true
     }
 
-    /// The place of what the CPU did with this block, if that is plain and has just so many bytes
-    /// for the CPU, as it is now. Whatever [`Looks::ran_again`] will read was read then; for a
-    /// block that is not known that is where its frame and its page are looked for. What was read
-    /// stands beside it, and says nothing.
-    #[inline]
-    pub(crate) fn ahead(
-        &self,
+    /// A plain block ran for the first time since it is so, or with fewer or more bytes than
+    /// before: as [`Looks::known`] has it, else as it would be judged.
+    #[inline(never)]
+    fn ran_first(
+        &mut self,
         cpu: CpuId,
-        (virt, phys): (u64, u64),
+        id: Id,
+        phys: u64,
         len: u32,
-    ) -> (Option<usize>, u64) {
-        let Some((id, block)) = self.blocks.find(phys) else {
-            return (None, self.places_ahead(virt, phys));
-        };
-        let plain = is_plain(block.plain, len, self.all) && block.page_key == page_key(virt);
-        let slot = self.blocks.slot(cpu, id);
-        let again = |slot: &usize| self.blocks.ran_at(*slot).is_some_and(|r| r.is_clean_of(len));
-        (slot.filter(|slot| again(slot) && plain), 0)
+        moment: impl FnOnce() -> u64,
+        now: u64,
+    ) {
+        // Mostly it never did.
+        let ran = self.blocks.ran(cpu, id).is_some_and(|ran| ran.len() != 0);
+        if !ran || self.known(cpu, phys, len, moment, now).is_none() {
+            self.blocks.put(cpu, id, Ran::of(now, len, true), Judged::PLAIN);
+        }
     }
 
+    /// Where a block that begins at `phys` is looked for first.
+    #[inline]
+    pub(crate) fn home(&self, phys: u64) -> u32 {
+        self.blocks.home(phys)
+    }
+
+    /// Has the processor read what stands there; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, homes: &[u32]) -> u64 {
+        self.blocks.touch(homes)
+    }
+
+    /// The place of what the CPU did with the block at `phys`, if that stands there.
+    #[inline]
+    pub(crate) fn ran_near(&self, home: u32, cpu: CpuId, phys: u64) -> u32 {
+        let block = self.blocks.near(home, phys);
+        let slot = block.and_then(|block| self.blocks.slot(cpu, block.id));
+        slot.map_or(NOWHERE, |slot| slot as u32)
+    }
+
+    /// Has the processor read what was done in these places; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch_ran(&self, slots: &[u32]) -> u64 {
+        self.blocks.touch_ran(slots)
+    }
+
+    /// Has the processor read where the frame and the page of a block that is new are looked for.
     #[inline(never)]
-    fn places_ahead(&self, virt: u64, phys: u64) -> u64 {
+    pub(crate) fn places_ahead(&self, virt: u64, phys: u64) -> u64 {
         let read = |key| self.index.get(&key).copied().unwrap_or(NONE);
         u64::from(read(frame_key(phys)) ^ read(page_key(virt)))
-    }
-
-    /// How often a block that was plain became otherwise: as long as that stays the same,
-    /// [`Looks::ahead`] would say so again.
-    #[inline]
-    pub(crate) fn changes(&self) -> u32 {
-        self.changes
-    }
-
-    /// A plain block ran again, if it has just so many bytes for the CPU, whose place it is.
-    #[inline]
-    pub(crate) fn ran_again(&mut self, slot: usize, len: u32, now: u64) -> bool {
-        match self.blocks.ran_at_mut(slot) {
-            Some(ran) if ran.is_clean_of(len) => {
-                ran.again(now);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// A plain block ran with fewer or more bytes than before, or for the first time.
-    #[cold]
-    fn ran_otherwise(&mut self, cpu: CpuId, id: Id, len: u32, now: u64, judged: Judged) {
-        let same = self.blocks.judged(cpu, id).is_some_and(|there| there.sum == judged.sum);
-        match self.blocks.ran_mut(cpu, id) {
-            Some(ran) if same && ran.len() >= len => ran.again(now),
-            _ => self.blocks.put(cpu, id, Ran::of(now, len, true), judged),
-        }
     }
 
     /// Whether any block lies in the frame of `phys`.
@@ -162,11 +164,15 @@ impl Looks {
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> Option<u32> {
-        let (id, block) = self.blocks.find(phys).map(|(id, block)| (id, *block))?;
+        let block = *self.blocks.find(phys)?;
+        let id = block.id;
         let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0)?;
-        let judged = self.blocks.judged(cpu, id)?;
-        let known = ran.len() >= len
-            && judged.sum == self.sum(block.frame, judged.page)
+        let as_it_is = match self.blocks.judged(cpu, id)? {
+            Judged::PLAIN => self.is_plain(&block) && ran.last() >= block.since,
+            Judged { page, sum } => sum == self.sum(self.blocks.listed(id)?.frame, page),
+        };
+        let known = as_it_is
+            && ran.len() >= len
             && (ran.is_clean() || {
                 let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
                 self.unclean.get(&(cpu, phys)) == Some(&(moment(), learnt))
@@ -179,12 +185,38 @@ impl Looks {
 
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
-        let Some((id, _)) = self.blocks.find(phys) else { return false };
+        let Some(id) = self.blocks.find(phys).map(|block| block.id) else { return false };
         let Some(ran) = self.blocks.ran_mut(cpu, id).filter(|ran| ran.len() != 0) else {
             return false;
         };
+        let (before, known) = (*ran, ran.len() >= len);
         ran.again(ran.last().max(now));
-        ran.len() >= len
+        // What was judged for the CPU is not of this time: nobody goes by that it ran since.
+        if self.blocks.get(id).is_some_and(|block| before.last() < block.since) {
+            self.say_when(id);
+            if let Some(block) = self.blocks.get_mut(id) {
+                block.since = block.since.max(now + 1);
+            }
+        }
+        known
+    }
+
+    /// Whether some of this block is plain now.
+    fn is_plain(&self, block: &Block) -> bool {
+        is_plain(block.plain, 1, self.all)
+    }
+
+    /// Writes down when a plain block was judged for each CPU that ran it since it is plain.
+    fn say_when(&mut self, id: Id) {
+        let (Some(&block), Some(&Listed { frame, page, .. })) =
+            (self.blocks.get(id), self.blocks.listed(id))
+        else {
+            return;
+        };
+        let judged = Judged { page, sum: self.sum(frame, page) };
+        if self.is_plain(&block) {
+            self.blocks.say_when(id, block.since, judged);
+        }
     }
 
     /// The number of a frame or page, from now on followed.
@@ -210,6 +242,16 @@ impl Looks {
         count(frame).wrapping_add(count(page)).wrapping_add(self.all)
     }
 
+    /// Forgets all blocks; room for as many stays, for they come again.
+    #[cold]
+    fn forget(&mut self) {
+        self.blocks.forget();
+        self.unclean.clear();
+        self.index.clear();
+        self.followed = Regions::default();
+        self.places.clear();
+    }
+
     /// The block at `phys`, fetched through `virt`, was judged.
     pub(crate) fn judged(
         &mut self,
@@ -221,29 +263,32 @@ impl Looks {
         now: u64,
     ) {
         if self.blocks.len() >= MAX_LOOKS {
-            let (all, learnt) = (self.all, std::mem::take(&mut self.learnt));
-            let changes = self.changes.wrapping_add(1);
-            *self = Self { all, learnt, changes, ..Self::default() };
+            self.forget();
         }
         let frame = self.place(frame_key(phys));
         let page = self.place(page_key(virt));
         let sum = self.sum(frame, page);
-        let id = self.blocks.find(phys).map(|(id, _)| id).unwrap_or_else(|| {
+        let id = self.blocks.find(phys).map(|block| block.id).unwrap_or_else(|| {
             let first = self.places.get_mut(frame as usize).map(|place| &mut place.blocks);
             let behind = first.as_deref().copied().unwrap_or(NONE);
-            let block = Block { phys, page_key: 0, plain: 0, sum, frame, page };
-            let id = self.blocks.add(block, behind);
+            let id = self.blocks.add(phys, frame, behind);
             if let Some(first) = first {
                 *first = id;
             }
             id
         });
         if verdict == Verdict::Plain {
+            let plain_already = |block: &Block| self.is_plain(block);
+            let goes_on = self.blocks.get(id).is_some_and(plain_already)
+                && self.blocks.listed(id).is_some_and(|listed| listed.page == page);
+            if !goes_on {
+                self.say_when(id);
+            }
             self.plain_through(id, page);
+            let plain = plain(len, self.all);
             if let Some(block) = self.blocks.get_mut(id) {
-                self.changes = self.changes.wrapping_add(u32::from(block.plain != 0));
-                let plain = plain(len, self.all);
-                *block = Block { page_key: page_key(virt), plain, sum, page, ..*block };
+                let since = if goes_on { block.since } else { now };
+                *block = Block { page_key: page_key(virt), since, plain, ..*block };
             }
         }
         let clean = verdict != Verdict::Unclean;
@@ -256,8 +301,9 @@ impl Looks {
 
     /// The block is among those that were found plain through `page`, and through no other.
     fn plain_through(&mut self, id: Id, page: Id) {
-        let before = self.blocks.get(id).map_or(page, |block| block.page);
-        if self.blocks.next_mut(id).is_some_and(|next| next.in_page != NONE) {
+        let Some(listed) = self.blocks.listed_mut(id) else { return };
+        let before = std::mem::replace(&mut listed.page, page);
+        if listed.in_page != NONE {
             if before == page {
                 return;
             }
@@ -269,7 +315,7 @@ impl Looks {
 
     fn enter(&mut self, id: Id, page: Id) {
         if let (Some(place), Some(next)) =
-            (self.places.get_mut(page as usize), self.blocks.next_mut(id))
+            (self.places.get_mut(page as usize), self.blocks.listed_mut(id))
         {
             next.in_page = if place.blocks == NONE { LAST } else { place.blocks };
             place.blocks = id;
@@ -281,7 +327,7 @@ impl Looks {
         let Some(place) = self.places.get_mut(page as usize) else { return Vec::new() };
         let mut id = std::mem::replace(&mut place.blocks, NONE);
         let mut all = Vec::new();
-        while let Some(next) = self.blocks.next_mut(id) {
+        while let Some(next) = self.blocks.listed_mut(id) {
             all.push(id);
             id = std::mem::replace(&mut next.in_page, NONE);
         }
@@ -330,7 +376,6 @@ impl Looks {
     }
 
     fn not_plain(&mut self, id: Id) {
-        self.changes = self.changes.wrapping_add(1);
         if let Some(block) = self.blocks.get_mut(id) {
             block.plain = 0;
         }
@@ -338,13 +383,31 @@ impl Looks {
 
     #[inline]
     fn changed(&mut self, span: Span, key: fn(u64) -> u64, blocks: fn(&mut Self, Id)) {
-        let (first, last) = (span.first >> 12, span.last >> 12);
+        let (first, last) = (key(span.first), key(span.last));
         if last - first >= MAX_PAGES {
-            self.everything_changed();
-            return;
+            return self.many_changed(first, last, blocks);
         }
-        for page in first..=last {
-            let key = key(page << 12);
+        self.each_changed(first, last, blocks);
+    }
+
+    /// Looks only where any block is; there are few such regions, or else everything changed.
+    fn many_changed(&mut self, first: u64, last: u64, blocks: fn(&mut Self, Id)) {
+        let (from, to) = (first >> regions::PAGES, last >> regions::PAGES);
+        let followed = |region: &u64| self.followed.may_hold(region << regions::PAGES);
+        let room = if to - from < MAX_REGIONS { MAX_FOLLOWED + 1 } else { 0 };
+        let regions: Vec<u64> = (from..=to).filter(followed).take(room).collect();
+        if room == 0 || regions.len() > MAX_FOLLOWED {
+            return self.everything_changed();
+        }
+        for region in regions {
+            let (begin, end) = (region << regions::PAGES, ((region + 1) << regions::PAGES) - 1);
+            self.each_changed(first.max(begin), last.min(end), blocks);
+        }
+    }
+
+    #[inline]
+    fn each_changed(&mut self, first: u64, last: u64, blocks: fn(&mut Self, Id)) {
+        for key in first..=last {
             if self.followed.may_hold(key)
                 && let Some(id) = self.index.get(&key).copied()
                 && let Some(place) = self.places.get_mut(id as usize)
@@ -357,10 +420,74 @@ impl Looks {
 
     pub(crate) fn everything_changed(&mut self) {
         self.all = self.all.wrapping_add(1);
-        self.changes = self.changes.wrapping_add(1);
         if self.all & ALL == 0 {
             // What is plain is known by the count's lower half alone.
             self.blocks.none_is_plain();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_many_pages_concerns_what_lies_there() {
+        let (cpu, at) = (CpuId(0), (0xffff_8000_0040_3000, 0x60_3000));
+        let pages = |first, pages: u64| Span::of(first, pages << 12).unwrap();
+        type Change = fn(&mut Looks, Span);
+        let changes: [(Change, u64); 2] = [(Looks::remapped, at.0), (Looks::stored, at.1)];
+        for (change, first) in changes {
+            for (span, stays) in [
+                (pages(first, 16), false),
+                (pages(first, 17), false),
+                (pages(first - (16 << 12), 17), false),
+                (pages(first - (600 << 12), 1200), false),
+                (Span { first: 0, last: u64::MAX }, false),
+                (pages(first - (40 << 12), 40), true),
+                (pages(first + 4096, 2000), true),
+                (pages(first + 4096, 3), true),
+            ] {
+                let mut looks = Looks::default();
+                // Another block in another region.
+                let before = (at.0 - (550 << 12), at.1 - (550 << 12));
+                looks.judged(cpu, before, 8, 0, Verdict::Plain, 1);
+                looks.judged(cpu, at, 8, 0, Verdict::Plain, 1);
+                assert!(looks.plain(cpu, at, 8, || 0, 2));
+                change(&mut looks, span);
+                assert_eq!(looks.plain(cpu, at, 8, || 0, 3), stays, "{span:x?}");
+                assert_eq!(looks.known(cpu, at.1, 8, || 0, 4).is_some(), stays, "{span:x?}");
+            }
+        }
+    }
+
+    /// A CPU that found a block plain runs it when another one did so again, and then a part of it.
+    #[test]
+    fn what_ran_again_since_it_is_plain_was_judged_then() {
+        let (p, q, at) = (CpuId(0), CpuId(1), (0xffff_8000_0040_3000, 0x60_3000));
+        let mut looks = Looks::default();
+        looks.judged(p, at, 16, 0, Verdict::Plain, 1);
+        looks.remapped(Span::of(at.0, 4096).unwrap());
+        looks.judged(q, at, 16, 0, Verdict::Plain, 2);
+        assert!(looks.plain(p, at, 16, || 0, 3) && looks.plain(p, at, 8, || 0, 4));
+        let tail = Span::of(at.1 + 8, 8).unwrap();
+        assert_eq!(looks.last_executed(p, tail), Some(4), "nothing changed since");
+    }
+
+    /// What a CPU ran is said of the block as it was then, through whichever page it is plain.
+    #[test]
+    fn what_ran_through_one_page_is_known_when_it_is_plain_through_another() {
+        let (p, q, phys) = (CpuId(0), CpuId(1), 0x60_3000);
+        let [one, other] = [0xffff_8000_0040_3000, 0xffff_9000_0000_0000].map(|virt| (virt, phys));
+        let mut looks = Looks::default();
+        looks.judged(p, one, 16, 0, Verdict::Plain, 1);
+        assert!(looks.plain(q, one, 16, || 0, 2));
+        looks.judged(p, other, 16, 0, Verdict::Plain, 3);
+        assert!(looks.plain(q, other, 8, || 0, 4));
+        let tail = Span::of(phys + 8, 8).unwrap();
+        assert_eq!(looks.last_executed(q, tail), Some(4), "nothing changed where it ran");
+        looks.remapped(Span::of(one.0, 4096).unwrap());
+        assert!(looks.plain(q, other, 4, || 0, 5), "it is plain through the other");
+        assert_eq!(looks.last_executed(q, tail), None, "judged anew, with fewer bytes");
     }
 }

@@ -86,7 +86,7 @@ pub(crate) enum Model {
 
 impl Model {
     /// The moment of a CPU's last context synchronisation (with what stands for one).
-    fn moment(&self, cpu: CpuId) -> u64 {
+    pub(crate) fn moment(&self, cpu: CpuId) -> u64 {
         match self {
             Model::Off => 0,
             Model::X86 { machine, .. } => machine.moment(cpu),
@@ -280,16 +280,14 @@ impl Fetches {
         }
     }
 
-    /// Has the processor read what a store to `phys` will look up. Gives where the word's versions
-    /// may be, and something that was read, which says nothing.
+    /// Has the processor read what CPUs knew that touched the word at `phys`, where somebody asks;
+    /// what that is says nothing.
     #[inline]
-    pub(crate) fn touch(&self, phys: u64) -> (u32, u64) {
-        let touched = match &self.model {
+    pub(crate) fn touch_known(&self, phys: u64) -> u64 {
+        match &self.model {
             Model::Weak { predicted: Some(weak), .. } => weak.touch(phys),
             _ => 0,
-        };
-        let (place, read) = self.versions.touch(phys);
-        (place, read ^ touched)
+        }
     }
 
     /// A CPU synchronises its context: from time to time it is looked up how far all have come.

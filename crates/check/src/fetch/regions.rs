@@ -4,7 +4,7 @@
 use crate::span::Span;
 
 /// Bytes of a region beyond those of a page, as a power of two: regions have 2 MiB.
-const PAGES: u32 = 9;
+pub(super) const PAGES: u32 = 9;
 /// Regions of one span that are noted one by one; a longer one is everywhere.
 const MAX_REGIONS: u64 = 64;
 const WORDS: usize = 1024;

@@ -85,7 +85,7 @@ impl Touched {
     /// Has the processor read what a look-up of `at` will read; what that is says nothing.
     #[inline]
     pub(super) fn touch(&self, at: u64) -> u64 {
-        self.0.touch(at).1
+        self.0.touch_at(at)
     }
 
     /// A store of `cpu` to `span`: `knows` is given what it comes after, its own accesses there and

@@ -69,10 +69,29 @@ impl Versions {
         self.run = None;
     }
 
-    /// Has the processor read what a store to `phys` will read: see [`WordMap::touch`].
+    /// Where the word at `phys` is looked for first: see [`WordMap::first`].
     #[inline]
-    pub(crate) fn touch(&self, phys: u64) -> (u32, u64) {
-        self.map.touch(phys)
+    pub(crate) fn home(&self, phys: u64) -> u32 {
+        self.map.first(phys)
+    }
+
+    /// Has the processor read what stands there; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch_index(&self, homes: &[u32]) -> u64 {
+        self.map.touch_index(homes)
+    }
+
+    /// The place where the versions of the word may be: see [`WordMap::noted`].
+    #[inline]
+    pub(crate) fn noted(&self, home: u32, phys: u64) -> u32 {
+        self.map.noted(home, phys)
+    }
+
+    /// Has the processor read what is in these places; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, places: &[u32]) -> u64 {
+        // An entry is no more than a cache line, and may lie in two.
+        self.map.touch(places, Entry::newest_key)
     }
 
     /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is

@@ -267,6 +267,15 @@ fn what_became_plain_ran_with_all_its_bytes() {
     assert!(compare(Arch::X86_64, false, 5_214_647_413_920_308_061).unwrap() > 0);
 }
 
+/// A block that a CPU ran again since it was found plain, and then with fewer bytes: what the CPU
+/// ran before the change that made it otherwise meanwhile does not say what it ran since.
+#[test]
+fn what_ran_again_since_it_is_plain_ran_with_all_its_bytes() {
+    for arch in [Arch::X86_64, Arch::Ppc64le] {
+        assert!(compare(arch, false, 11_520_479_468_024_891_247).unwrap() > 0);
+    }
+}
+
 /// Streams whose reports change if all versions are forgotten, or those that not every CPU is past:
 /// about one in a thousand does.
 const NEED_THEIR_BOUND: [u64; 2] = [7_797_122_764_801_549_308, 15_458_708_015_277_820_492];

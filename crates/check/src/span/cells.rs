@@ -180,15 +180,37 @@ impl<V> Cells<V> {
         self.values.get_mut(place).map(|(_, value)| value)
     }
 
-    /// Has the processor read what a look-up of the cell, or a first value there, will read. Gives
-    /// the place where its value may be, and something that was read, which says nothing.
+    /// Where in the index the cell is looked for first.
     #[inline]
-    pub(super) fn touch(&self, cell: u64) -> (u32, u64) {
-        let mask = self.index.len().wrapping_sub(1);
-        let (home, tag) = self.home(cell);
-        let (there, place) = self.index.get(home & mask).copied().unwrap_or((0, NONE));
-        let place = if there == tag { place } else { NONE };
-        (place, self.values.get(place as usize).map_or(0, |(cell, _)| *cell))
+    pub(super) fn first(&self, cell: u64) -> u32 {
+        (self.home(cell).0 & self.index.len().wrapping_sub(1)) as u32
+    }
+
+    /// Has the processor read these places of the index; what stands there says nothing.
+    #[inline]
+    pub(super) fn touch_index(&self, firsts: &[u32]) -> u64 {
+        let there = |at: &u32| self.index.get(*at as usize).map_or(0, |(tag, _)| *tag);
+        firsts.iter().fold(0, |read, at| read ^ there(at)).into()
+    }
+
+    /// The place where the value of the cell may be, [`NONE`] where none is noted of it in the
+    /// first two places that it is looked for in.
+    #[inline]
+    pub(super) fn noted(&self, first: u32, cell: u64) -> u32 {
+        let (_, tag) = self.home(cell);
+        let at = |at: usize| self.index.get(at).copied().unwrap_or((0, NONE));
+        let (first, second) = (at(first as usize), at(first as usize + 1));
+        let place = if second.0 == tag { second.1 } else { NONE };
+        if first.0 == tag { first.1 } else { place }
+    }
+
+    /// Has the processor read the values in these places, and of each what `f` does; what these
+    /// are says nothing.
+    #[inline]
+    pub(super) fn touch(&self, places: &[u32], f: impl Fn(&V) -> u64) -> u64 {
+        let read = |(cell, value): &(u64, V)| *cell ^ f(value);
+        let there = |place: &u32| self.values.get(*place as usize).map_or(0, read);
+        places.iter().fold(0, |read, place| read ^ there(place))
     }
 
     /// Every value, in no order.

@@ -135,12 +135,35 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
-    /// Has the processor read what a look-up of `at` will read. Gives where a value of the cell
-    /// around it may be, for [`Granular::put_cell`], and something that was read, which says
-    /// nothing.
+    /// Where the cell that holds `at` is looked for first.
     #[inline]
-    pub(crate) fn touch(&self, at: u64) -> (u32, u64) {
-        self.cells.touch(at >> SHIFT)
+    pub(crate) fn first(&self, at: u64) -> u32 {
+        self.cells.first(at >> SHIFT)
+    }
+
+    /// Has the processor read what stands there; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch_index(&self, firsts: &[u32]) -> u64 {
+        self.cells.touch_index(firsts)
+    }
+
+    /// The place where the value of that cell may be, [`NOWHERE`] where none is noted of it there.
+    #[inline]
+    pub(crate) fn noted(&self, first: u32, at: u64) -> u32 {
+        self.cells.noted(first, at >> SHIFT)
+    }
+
+    /// Has the processor read the values in these places, and of each what `f` does; what they are
+    /// says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, places: &[u32], f: impl Fn(&V) -> u64) -> u64 {
+        self.cells.touch(places, f)
+    }
+
+    /// Has the processor read what is looked up of `at`; what that is says nothing.
+    #[inline]
+    pub(crate) fn touch_at(&self, at: u64) -> u64 {
+        self.touch(&[self.noted(self.first(at), at)], |_| 0)
     }
 
     /// Whether any entry meets `span`.
