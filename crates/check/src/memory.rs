@@ -44,7 +44,7 @@ impl Live {
             }
             next = part.last.saturating_add(1);
             let mut cuts: Vec<(Span, Home)> = Vec::new();
-            for alias in &aliases.0 {
+            for alias in aliases.iter() {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 for (at, mapping) in self.tables.within(alias.space, virt) {
                     if let Some(here) = at.moved(alias.delta.wrapping_neg())

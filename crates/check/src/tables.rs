@@ -51,9 +51,47 @@ pub(crate) struct Alias {
     pub(crate) delta: u64,
 }
 
-/// The ways to reach a frame, the oldest first.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Aliases(pub(crate) Vec<Alias>);
+/// The ways to reach a frame, the oldest first: most frames have one.
+#[derive(Clone, Debug)]
+pub(crate) enum Aliases {
+    One(Alias),
+    Several(Vec<Alias>),
+}
+
+impl std::ops::Deref for Aliases {
+    type Target = [Alias];
+
+    fn deref(&self) -> &[Alias] {
+        match self {
+            Aliases::One(alias) => std::slice::from_ref(alias),
+            Aliases::Several(all) => all,
+        }
+    }
+}
+
+impl PartialEq for Aliases {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+impl Aliases {
+    /// One more.
+    fn push(&mut self, alias: Alias) {
+        match self {
+            Aliases::One(one) => *self = Aliases::Several(vec![*one, alias]),
+            Aliases::Several(all) => all.push(alias),
+        }
+    }
+
+    /// Without this one, if any is left.
+    fn without(&self, alias: Alias) -> Option<Self> {
+        let mut others = self.iter().copied().filter(|other| *other != alias);
+        let mut left = Aliases::One(others.next()?);
+        others.for_each(|other| left.push(other));
+        Some(left)
+    }
+}
 
 crate::span::flat_piece!(Aliases);
 
@@ -209,8 +247,7 @@ impl Tables {
     /// Adds a way to reach `frames`; of ways that grant neither write nor execute only the first
     /// [`MAX_HARMLESS`] are kept.
     fn remember(&mut self, frames: Span, alias: Alias, grants: bool) {
-        let known =
-            |set: &Aliases| set.0.contains(&alias) || (!grants && set.0.len() >= MAX_HARMLESS);
+        let known = |set: &Aliases| set.contains(&alias) || (!grants && set.len() >= MAX_HARMLESS);
         let mut bytes = 0u64;
         let mut all_known = true;
         for (part, set) in self.aliases.parts(frames) {
@@ -221,9 +258,10 @@ impl Tables {
             return;
         }
         self.aliases.update(frames, |_, set| {
-            let mut set = set.cloned().unwrap_or_default();
-            if (grants || set.0.len() < MAX_HARMLESS) && !set.0.contains(&alias) {
-                set.0.push(alias);
+            let Some(set) = set else { return Some(Aliases::One(alias)) };
+            let mut set = set.clone();
+            if !known(&set) {
+                set.push(alias);
             }
             Some(set)
         });
@@ -231,10 +269,6 @@ impl Tables {
 
     /// Drops a way to reach `frames`: nothing leads there through it any more.
     pub(crate) fn forget(&mut self, frames: Span, alias: Alias) {
-        self.aliases.update(frames, |_, set| {
-            let mut set = set.cloned().unwrap_or_default();
-            set.0.retain(|a| *a != alias);
-            (!set.0.is_empty()).then_some(set)
-        });
+        self.aliases.update(frames, |_, set| set?.without(alias));
     }
 }

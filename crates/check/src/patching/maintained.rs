@@ -209,7 +209,7 @@ impl Live {
                 })
             };
             let code = self.tables.aliases(taken.frames).any(|(span, set)| {
-                set.0.iter().any(|a| {
+                set.iter().any(|a| {
                     span.moved(a.delta).is_some_and(|v| {
                         self.tables.within(a.space, v).any(|(_, m)| m.perm.executable())
                     })

@@ -84,7 +84,7 @@ impl Live {
         let frame = Span { first: phys, last: phys };
         perm.executable()
             || self.tables.aliases(frame).any(|(part, aliases)| {
-                aliases.0.iter().any(|alias| {
+                aliases.iter().any(|alias| {
                     part.moved(alias.delta).is_some_and(|virt| {
                         self.tables
                             .within(alias.space, virt)

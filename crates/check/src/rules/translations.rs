@@ -167,7 +167,7 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
     let mut mapped: Option<(u64, u64, Mark)> = None;
     let mut held: Option<(u64, u64, Old, SpaceId)> = None;
     for (part, aliases) in live.tables.aliases(frames) {
-        for alias in &aliases.0 {
+        for alias in aliases.iter() {
             let Some(virt) = part.moved(alias.delta) else { continue };
             if live.cpus.using(alias.space) == 0 {
                 continue;
@@ -299,8 +299,8 @@ pub(crate) fn promised_frames(
             let leaf = virt.and_then(|virt| live.tables.lookup(alias.space, virt.first));
             leaf.is_some_and(|(_, leaf)| leaf.phys == part.first)
         };
-        let home = aliases.0.iter().position(leads).unwrap_or(0);
-        for (place, alias) in aliases.0.iter().enumerate() {
+        let home = aliases.iter().position(leads).unwrap_or(0);
+        for (place, alias) in aliases.iter().enumerate() {
             if let Some(virt) = part.moved(alias.delta).filter(|_| place != home) {
                 ranges.push((alias.space, virt));
             }

@@ -66,7 +66,7 @@ impl Live {
         let mut grants = Perm::empty();
         let mut nowhere = Vec::new();
         for (part, aliases) in self.tables.alias_parts(frames) {
-            for alias in &aliases.0 {
+            for alias in aliases.iter() {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 let mut leads = false;
                 for (whole, mapping) in self.tables.whole(alias.space, virt) {
@@ -98,7 +98,7 @@ impl Live {
         let mut now = <[SpanMap<Grant>; 2]>::default();
         let mut old_only = <[SpanMap<Grant>; 2]>::default();
         for (part, aliases) in self.tables.alias_parts(frames) {
-            for (place, alias) in aliases.0.iter().enumerate() {
+            for (place, alias) in aliases.iter().enumerate() {
                 let Some(virt) = part.moved(alias.delta) else { continue };
                 let using = self.cpus.using(alias.space);
                 let grant = |here: Span, now, made_at, cpus, since| Grant {
