@@ -60,6 +60,12 @@ fn an_assertion_that_fails_though_nothing_was_found_is_a_difference() {
     assert_eq!(status(&output), 1, "{}", stdout(&output));
     assert!(stderr(&output).contains("assert n == 7 failed: 2 on the left"), "{}", stderr(&output));
     assert!(stderr(&output).contains(":8:3"), "{}", stderr(&output));
+    // Where the architecture leaves both open, it is none.
+    for right in ["2", "7"] {
+        let open = story(right).replace("none", "open");
+        let output = over("story.tb", open.as_bytes(), &["test"]);
+        assert_eq!(status(&output), 0, "{}", stdout(&output));
+    }
 }
 
 #[test]

@@ -274,7 +274,7 @@ pub fn applying<'a>(
 /// What differs between what is expected and what happened.
 pub fn compare(expected: &Expected, end: End, findings: &[Finding]) -> Difference {
     let (items, expected_end): (&[Spanned<Item>], End) = match expected {
-        Expected::None => (&[], End::Ended),
+        Expected::None | Expected::Open => (&[], End::Ended),
         Expected::Blocked => (&[], End::Blocked),
         Expected::Items(items) => (items, End::Ended),
     };

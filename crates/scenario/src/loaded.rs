@@ -48,6 +48,8 @@ pub struct Expectation {
     pub items: Vec<String>,
     /// How the run is to end.
     pub end: End,
+    /// Assertions may hold or fail, though nothing is found.
+    pub asserts_open: bool,
 }
 
 /// A difference between a run and what the scenario expects of it.
@@ -205,11 +207,12 @@ impl Loaded {
         let lines = expect::applying(&self.file, arch, &kernel, reading);
         let [(span, line)] = lines.as_slice() else { return None };
         let (items, end) = match &line.expected.value {
-            Expected::None => (Vec::new(), End::Ended),
+            Expected::None | Expected::Open => (Vec::new(), End::Ended),
             Expected::Blocked => (Vec::new(), End::Blocked),
             Expected::Items(items) => (items.iter().map(ToString::to_string).collect(), End::Ended),
         };
-        Some(Expectation { span: *span, items, end })
+        let asserts_open = line.expected.value == Expected::Open;
+        Some(Expectation { span: *span, items, end, asserts_open })
     }
 
     /// The readings under which its expectations have to be tried: the default one, and all if a

@@ -125,6 +125,8 @@ fn comparison_is_exact() {
     assert_eq!(said("expect: none", Ended, &[]), "");
     assert_eq!(said("expect: none", Ended, &[stale("a", 1)]), "+stale x1");
     assert_eq!(said("expect: none", Blocked, &[]), "Ended->Blocked");
+    assert_eq!(said("expect: open", Ended, &[]), "");
+    assert_eq!(said("expect: open", Blocked, &[]), "Ended->Blocked");
     assert_eq!(said("expect: blocked", Blocked, &[]), "");
     assert_eq!(said("expect: blocked", Ended, &[]), "Blocked->Ended");
     assert_eq!(said("expect: stale", Unfinished, &[stale("a", 1)]), "Ended->Unfinished");

@@ -459,6 +459,8 @@ impl Reading {
 pub enum Expected {
     /// No finding, and all CPUs end.
     None,
+    /// No finding, all CPUs end, and assertions hold or fail: the architecture leaves that open.
+    Open,
     /// No finding, and a CPU that waits for what nobody publishes.
     Blocked,
     /// These findings and no others; never empty.

@@ -163,7 +163,7 @@ fn not_a_block<T>(input: &Input<'_>, headers_too: bool) -> Result<T> {
     }
 }
 
-/// `[sel] ':' ('none' | 'blocked' | item {',' item})`
+/// `[sel] ':' ('none' | 'open' | 'blocked' | item {',' item})`
 fn expect(input: &mut Input<'_>) -> Result<Expect> {
     let mut selectors = Vec::new();
     while !skip(input, ":")? {
@@ -173,6 +173,8 @@ fn expect(input: &mut Input<'_>) -> Result<Expect> {
     let start = at(input);
     let expected = if skip_word_alone(input, "none")? {
         Expected::None
+    } else if skip_word_alone(input, "open")? {
+        Expected::Open
     } else if skip_word_alone(input, "blocked")? {
         Expected::Blocked
     } else {

@@ -7,7 +7,7 @@
 //!        | 'config' NAME '=' WORD | 'feature' ARCH'.'NAME '=' WORD
 //!        | 'fail' CALL ['#'INT] 'with' ERRNO | 'allow' RULE STR
 //! block  = 'setup' body | 'cpu' INT body | 'handler' ('ipi'|'trap') NAME body
-//!        | 'expect' [sel] ':' ('none' | 'blocked' | item{','[NL]item})
+//!        | 'expect' [sel] ':' ('none' | 'open' | 'blocked' | item{','[NL]item})
 //! sel    = { ARCH | 'kernel' VER['..'VER] | 'reading' R }+
 //! item   = RULE ['?'] ['missing' OP] ['x'INT] ['at' LABEL]
 //! body   = '{' { stmt } '}'

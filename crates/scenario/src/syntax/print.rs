@@ -283,6 +283,7 @@ impl Display for Expected {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expected::None => f.write_str("none"),
+            Expected::Open => f.write_str("open"),
             Expected::Blocked => f.write_str("blocked"),
             Expected::Items(items) => List(items).fmt(f),
         }

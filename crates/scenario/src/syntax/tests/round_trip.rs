@@ -205,7 +205,7 @@ fn selector() -> impl Strategy<Value = Selector> {
 fn expected() -> impl Strategy<Value = Expected> {
     let item = (
         word("[a-z]{3}[a-z-]{0,10}[a-z]")
-            .prop_filter("keywords", |r| r.value != "none" && r.value != "blocked"),
+            .prop_filter("keywords", |r| !["none", "open", "blocked"].contains(&&*r.value)),
         any::<bool>(),
         prop::option::of(word("[a-z][a-z0-9_.-]{0,6}")),
         prop::option::of(count()),
@@ -216,6 +216,7 @@ fn expected() -> impl Strategy<Value = Expected> {
         });
     prop_oneof![
         Just(Expected::None),
+        Just(Expected::Open),
         Just(Expected::Blocked),
         prop::collection::vec(item, 1..3).prop_map(Expected::Items)
     ]
