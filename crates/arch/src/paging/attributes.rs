@@ -108,7 +108,7 @@ const MAIR: Types = Types {
         MemoryType::Device,
     ],
     cite: Cite::read(
-        "Linux 6.x arch/arm64/include/asm/memory.h (MT_*), arch/arm64/mm/mmu.c \
+        "Linux 6.12 arch/arm64/include/asm/memory.h (MT_*), arch/arm64/mm/mmu.c \
          pgattr_change_is_safe(): Normal and Normal-Tagged may be exchanged",
     ),
 };
