@@ -22,10 +22,10 @@ use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::powerpc::patching::Run;
+use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
 };
-use crate::powerpc::patching::Run;
 
 /// The lock of the packs.
 const PACK_MUTEX: &str = "pack_mutex";

@@ -19,7 +19,7 @@ use crate::errno::is_err_pointer;
 use crate::error::Stop;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
-use crate::phases::{Step, Then, call_step, call_then, lock_step, once, pause, step, unlock_step};
+use crate::steps::{Step, Then, call_step, call_then, lock_step, once, pause, step, unlock_step};
 
 /// Its lock, of which there is one for all here.
 const MUTEX: &str = "bpf_dispatcher.mutex";

@@ -11,7 +11,7 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, SpaceId, VirtAddr};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, flush_step, once, pause, step};
+use crate::steps::{Step, flush_step, once, pause, step};
 
 /// `pmd_free_pte_page()`, for each large leaf that is to come in a range: the tables that are empty
 /// there are unlinked, flushed at every level, and given back, others let in between.

@@ -24,7 +24,7 @@ use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
 use crate::insns::{branch, ftrace_caller, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
 };
 

@@ -10,7 +10,7 @@ use textbed_machine::OpError;
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{cross_step, step_then_others};
+use crate::steps::{cross_step, step_then_others};
 
 /// An instruction of the architecture's table.
 pub(crate) fn instruction(arch: Arch, name: &str) -> Result<&'static insn::Row, OpError> {

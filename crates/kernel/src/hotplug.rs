@@ -25,7 +25,8 @@ use crate::errno::{EBUSY, EPERM};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
-use crate::phases::{Step, Turn, Wait, step, step_then_others};
+use crate::phases::Wait;
+use crate::steps::{Step, Turn, step, step_then_others};
 
 /// The lock that keeps CPUs where they are.
 pub const HOTPLUG_LOCK: &str = "cpu_hotplug_lock";

@@ -54,6 +54,7 @@ mod remedy;
 mod rox_cache;
 mod set_memory;
 mod static_calls;
+mod steps;
 mod stop_machine;
 mod stores;
 pub mod suggest;

@@ -29,7 +29,7 @@ use crate::errno::ENOMEM;
 use crate::error::Stop;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::steps::{
     Fate, Made, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step,
     step_then_others, unlock_step,
 };

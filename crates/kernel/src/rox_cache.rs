@@ -22,7 +22,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
 };
 use crate::vfree::direct_map_step;

@@ -13,7 +13,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, call_step, once, step};
+use crate::steps::{Step, call_step, once, step};
 use crate::vfree::direct_map_change;
 
 /// A change of permissions.

@@ -15,7 +15,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::insns::{X86_NOP5, branch};
 use crate::kernel::Kernel;
-use crate::phases::{Step, lock_step, step, unlock_step};
+use crate::steps::{Step, lock_step, step, unlock_step};
 
 /// One key.
 #[derive(Clone, Default, Debug)]

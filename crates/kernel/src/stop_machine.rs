@@ -16,7 +16,8 @@ use textbed_event::View;
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, Turn, Wait, once, step, step_then_others};
+use crate::phases::Wait;
+use crate::steps::{Step, Turn, once, step, step_then_others};
 
 /// Bytes of a data cache line that arm64's alternatives step by.
 const LINE_BYTES: u64 = 64;

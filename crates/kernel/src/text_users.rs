@@ -17,7 +17,7 @@ use crate::errno::{EBUSY, EFAULT, EINVAL, ENOTSUPP, EOPNOTSUPP, ERANGE};
 use crate::error::Stop;
 use crate::insns::{POWER_NOP, X86_NOP5, branch, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{Fate, calls_then, cross_step, lock_step, pause, step, unlock_step};
+use crate::steps::{Fate, calls_then, cross_step, lock_step, pause, step, unlock_step};
 
 /// A site of a static key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

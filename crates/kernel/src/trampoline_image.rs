@@ -17,7 +17,7 @@ use crate::errno::{ENOMEM, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{X86_NOP5, branch, ftrace_caller, nop};
 use crate::kernel::Kernel;
-use crate::phases::{Fate, Made, Step, Then, call_step, call_then, calls_then, once, pause};
+use crate::steps::{Fate, Made, Step, Then, call_step, call_then, calls_then, once, pause};
 
 /// When a program runs (`enum bpf_tramp_prog_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -18,7 +18,7 @@ use crate::call::Args;
 use crate::errno::{E2BIG, EBUSY, EINVAL};
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, call_step, call_then, lock_step, once, pause, unlock_step};
+use crate::steps::{Step, call_step, call_then, lock_step, once, pause, unlock_step};
 use crate::trampoline_image::{Image, Progs, When};
 
 /// The lock of a trampoline, of which there is one for all here.

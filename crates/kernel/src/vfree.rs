@@ -15,7 +15,7 @@ use crate::area::{Area, Frames, vm_flags};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::steps::{
     Step, Then, flush_step, lock_step, once, pause, step, step_then_others, unlock_step,
 };
 

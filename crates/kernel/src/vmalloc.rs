@@ -24,8 +24,8 @@ use crate::empty_tables::empty_tables_step;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
-use crate::phases::{Step, Then, flush_listen_step, once, pause, step, step_then_others};
 use crate::powerpc::PowerMmu;
+use crate::steps::{Step, Then, flush_listen_step, once, pause, step, step_then_others};
 use crate::vfree::purge_steps;
 
 /// From this size on 8xx has pages of 16 and 512 KiB for it (`arch_vmap_pte_supported_shift`).

@@ -22,7 +22,7 @@ use crate::errno::{EINVAL, EOPNOTSUPP};
 use crate::error::Stop;
 use crate::free_ranges::FreeRanges;
 use crate::kernel::Kernel;
-use crate::phases::{Fate, call_step, calls_then, pause};
+use crate::steps::{Fate, call_step, calls_then, pause};
 use crate::vmalloc::Request;
 
 /// The tree of free text, its areas, and what was handed out: start to length.

@@ -20,8 +20,8 @@ use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, once, pause, step_then_others};
 use crate::set_memory::Change;
+use crate::steps::{Step, once, pause, step_then_others};
 use crate::vfree::purge_steps;
 
 /// Bits that change over a range.

@@ -15,7 +15,7 @@ use crate::call::Args;
 use crate::errno::EINVAL;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{
+use crate::steps::{
     Step, call_step, cross_step, lock_irqsave_steps, once, pause, step, step_then_others,
     unlock_step,
 };

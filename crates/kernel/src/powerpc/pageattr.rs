@@ -15,9 +15,9 @@ use textbed_machine::Span;
 use crate::errno::EINVAL;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, flush_step, once, pause};
 use crate::powerpc::PowerMmu;
 use crate::set_memory::Change;
+use crate::steps::{Step, flush_step, once, pause};
 
 impl Kernel {
     /// `set_memory_*` on powerpc.

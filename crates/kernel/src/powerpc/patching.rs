@@ -19,8 +19,8 @@ use crate::errno::{EINVAL, EPERM, ERANGE};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
-use crate::phases::{Step, Turn, call_step, once, pause, step};
 use crate::powerpc::PowerMmu;
+use crate::steps::{Step, Turn, call_step, once, pause, step};
 
 /// PID of the first CPU's patching space; each CPU has the next.
 pub(crate) const PATCH_PID: u16 = 1;

@@ -15,7 +15,7 @@ use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
 use crate::insns::{ARM64_KPROBE_STEP, INT3, KPROBE, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{Step, call_step, cross_step, lock_step, step, step_then_others, unlock_step};
+use crate::steps::{Step, call_step, cross_step, lock_step, step, step_then_others, unlock_step};
 
 impl Kernel {
     /// Copies the instruction to its slot: the bytes written, or an error number.

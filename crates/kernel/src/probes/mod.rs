@@ -25,7 +25,7 @@ use crate::errno::{EINVAL, ENOENT, ENOMEM};
 use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
 use crate::kernel::Kernel;
-use crate::phases::{Step, step};
+use crate::steps::{Step, step};
 use crate::traps::Resume;
 
 use decode::{How, MAX_X86_BYTES, Probed};

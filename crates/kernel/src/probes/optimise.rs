@@ -21,7 +21,7 @@ use crate::error::Stop;
 use crate::hotplug::shareable_step;
 use crate::insns::{POWER_NOP, try_branch, word_of};
 use crate::kernel::Kernel;
-use crate::phases::{Step, lock_step, step, step_then_others};
+use crate::steps::{Step, lock_step, step, step_then_others};
 
 /// Longest run of instructions that a jump replaces, with one more to look at.
 const MAX_REPLACED_BYTES: usize = 24;

@@ -20,7 +20,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::insns::{ARM64_NOP, ARM64_RETURN_PROBE, word_bytes};
 use crate::kernel::Kernel;
-use crate::phases::{call_step, step};
+use crate::steps::{call_step, step};
 
 /// Where the trampoline lies in the kernel's text: behind ftrace_caller.
 const TRAMPOLINE_OFFSET: u64 = 0x40;

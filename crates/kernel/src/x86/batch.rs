@@ -15,7 +15,7 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, cross_step, step, step_then_others};
+use crate::steps::{Step, cross_step, step, step_then_others};
 use crate::traps::Resume;
 use crate::x86::text_poke::{What, text_poke_sync};
 

@@ -20,8 +20,8 @@ use crate::errno::{EFAULT, ENOMEM};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
-use crate::phases::{self, flush_step, once, pause, step};
 use crate::set_memory::Change;
+use crate::steps::{self, flush_step, once, pause, step};
 use crate::vfree::purge_steps;
 use crate::x86::walk::{
     Alias, AtLeaf, Cpa, Outcome, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
@@ -125,7 +125,7 @@ impl Kernel {
 
     /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own. `then` gets
     /// 0 or an error.
-    pub(crate) fn x86_set_direct_map(&mut self, pfn: Pfn, present: bool, then: phases::Then<i64>) {
+    pub(crate) fn x86_set_direct_map(&mut self, pfn: Pfn, present: bool, then: steps::Then<i64>) {
         let Some(start) = self.direct_map_of(pfn) else {
             return self.later([once(move |k, cpu| then(k, cpu, 0))]);
         };
@@ -317,7 +317,7 @@ impl Kernel {
 
 /// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an
 /// alias did.
-fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<phases::Step> {
+fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<steps::Step> {
     if !outcome.changed {
         return Vec::new();
     }
@@ -334,7 +334,7 @@ fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<phases::Step>
 }
 
 /// `set_memory_4k` from an address of a range on: one split at a time, each under the lock.
-fn small_steps(at: VirtAddr, start: VirtAddr, len: u64) -> phases::Step {
+fn small_steps(at: VirtAddr, start: VirtAddr, len: u64) -> steps::Step {
     once(move |k, cpu| {
         let end = start.0.saturating_add(len);
         if at.0 >= end {

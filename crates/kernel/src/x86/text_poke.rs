@@ -15,7 +15,7 @@ use textbed_machine::{Machine, MachineError};
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{Step, lock_step, once, pause, step, unlock_step};
+use crate::steps::{Step, lock_step, once, pause, step, unlock_step};
 use crate::stores::by_page;
 
 /// PCID under which the poking space is loaded.

@@ -16,7 +16,7 @@ use textbed_arch::{CpuId, FRAME_BYTES, Perm, VirtAddr};
 
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::phases::{self, flush_step, lock_step, once, pause, unlock_step};
+use crate::steps::{self, flush_step, lock_step, once, pause, unlock_step};
 use crate::x86::cpa::CPA_LOCK;
 
 /// A change under way.
@@ -150,8 +150,8 @@ impl Walk {
     /// for.
     pub(super) fn steps(
         mut self,
-        behind: impl FnOnce(Outcome) -> Vec<phases::Step> + 'static,
-    ) -> phases::Step {
+        behind: impl FnOnce(Outcome) -> Vec<steps::Step> + 'static,
+    ) -> steps::Step {
         once(move |k, _| {
             if self.is_over() {
                 k.later(behind(self.outcome));
@@ -165,8 +165,8 @@ impl Walk {
     /// One leaf, under the lock, and what follows it.
     fn leaf_steps(
         mut self,
-        behind: impl FnOnce(Outcome) -> Vec<phases::Step> + 'static,
-    ) -> phases::Step {
+        behind: impl FnOnce(Outcome) -> Vec<steps::Step> + 'static,
+    ) -> steps::Step {
         once(move |k, cpu| {
             match self.turn(k, cpu)? {
                 Turned::Failed | Turned::Changed => {
@@ -195,12 +195,12 @@ impl Walk {
 }
 
 /// Others see the new table, and all forget the large leaf.
-pub(super) fn split_flush_steps() -> [phases::Step; 2] {
+pub(super) fn split_flush_steps() -> [steps::Step; 2] {
     [pause(), flush_step(|k, cpu| k.flush_tlb_all(cpu))]
 }
 
 /// Takes the lock of those who change attributes, where there is one.
-pub(super) fn cpa_lock_step() -> phases::Step {
+pub(super) fn cpa_lock_step() -> steps::Step {
     once(|k, _| {
         k.later(k.has_cpa_lock().then(|| lock_step(CPA_LOCK)));
         Ok(())
@@ -208,7 +208,7 @@ pub(super) fn cpa_lock_step() -> phases::Step {
 }
 
 /// Gives it up again.
-pub(super) fn cpa_unlock_step() -> phases::Step {
+pub(super) fn cpa_unlock_step() -> steps::Step {
     once(|k, _| {
         k.later(k.has_cpa_lock().then(|| unlock_step(CPA_LOCK)));
         Ok(())
