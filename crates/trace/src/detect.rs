@@ -14,7 +14,7 @@ use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use textbed_arch::Arch;
 use textbed_arch::paging::Format;
-use textbed_kernel::{ADDRESS_SIZES, Layout, MapRow, Paging, Version, VersionError};
+use textbed_kernel::{Layout, MapRow, Paging, Version, VersionError};
 
 /// What the user said.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ pub enum DetectError {
         second_version: String,
     },
     /// Page tables of that kind are not modelled.
-    #[error("{arch} with {} is not modelled", tables(*page_shift, *va_bits))]
+    #[error("{arch} with {} is not modelled", paging::text(*page_shift, *va_bits))]
     NotModelled {
         /// The architecture.
         arch: Arch,
@@ -291,8 +291,8 @@ pub fn kernel(
     let mut because = Vec::new();
     let arch = arch(options, side, evidence, &mut because)?;
     let (version, release) = version(options, side, &mut because)?;
-    let page_shift = page_shift(options, side, evidence, arch, &mut because);
-    let va_bits = va_bits(options, side, evidence, (arch, page_shift.into()), &mut because);
+    let page_shift = paging::page_shift(options, side, evidence, arch, &mut because);
+    let va_bits = paging::va_bits(options, side, evidence, (arch, page_shift.into()), &mut because);
     let format = Paging { va_bits, ..Paging::new(arch, page_shift.into()) }
         .tree()
         .ok_or(DetectError::NotModelled { arch, page_shift, va_bits })?;
@@ -406,123 +406,6 @@ fn read_version(what: &'static str, text: &str) -> Result<(Version, String), Det
     Ok((version, text.trim_start_matches('v').to_string()))
 }
 
-/// Pages of `1 << shift` bytes, for people.
-fn pages(shift: u8) -> String {
-    match 1u64.checked_shl(shift.into()).unwrap_or(0) {
-        bytes @ 0..1024 => format!("pages of {bytes} bytes"),
-        bytes => format!("pages of {} KiB", bytes >> 10),
-    }
-}
-
-/// Page tables, for people.
-fn tables(page_shift: u8, va_bits: u32) -> String {
-    match va_bits {
-        0 => pages(page_shift),
-        bits => format!("{} and {bits} bits of addresses", pages(page_shift)),
-    }
-}
-
-fn page_shift(
-    options: &Options,
-    side: &SideFiles,
-    evidence: &Evidence,
-    arch: Arch,
-    because: &mut Vec<String>,
-) -> u8 {
-    if let Some(shift) = options.page_shift {
-        because.push(format!("{}: as given", pages(shift)));
-        return shift;
-    }
-    const OPTIONS: &[(&str, u8)] = &[
-        ("CONFIG_PAGE_SIZE_4KB", 12),
-        ("CONFIG_PAGE_SIZE_16KB", 14),
-        ("CONFIG_PAGE_SIZE_64KB", 16),
-        ("CONFIG_PPC_4K_PAGES", 12),
-        ("CONFIG_PPC_64K_PAGES", 16),
-        ("CONFIG_ARM64_4K_PAGES", 12),
-        ("CONFIG_ARM64_16K_PAGES", 14),
-        ("CONFIG_ARM64_64K_PAGES", 16),
-    ];
-    let by_config = OPTIONS.iter().find(|(o, _)| side.config_tables.iter().any(|c| c == o));
-    if let Some((option, shift)) = by_config {
-        because.push(format!("{}: {option}", pages(*shift)));
-        return *shift;
-    }
-    // Powerpc comes in both: enough ranges that are all multiples of 64 KiB decide.
-    let (ranges, odd) = evidence.ranges;
-    if arch.is_powerpc() && ranges >= 16 && odd == 0 {
-        because.push(format!("{}: {ranges} addresses are multiples of it", pages(16)));
-        return 16;
-    }
-    because.push(format!("{}: nothing says otherwise", pages(12)));
-    12
-}
-
-/// The bits of an address that the page tables translate.
-fn va_bits(
-    options: &Options,
-    side: &SideFiles,
-    evidence: &Evidence,
-    (arch, page_shift): (Arch, u32),
-    because: &mut Vec<String>,
-) -> u32 {
-    let usual = Paging::new(arch, page_shift).va_bits;
-    if let Some(bits) = options.va_bits {
-        because.push(format!("{bits} bits of addresses: as given"));
-        return bits;
-    }
-    let sizes = || ADDRESS_SIZES.iter().filter(|r| (r.arch, r.page_shift) == (arch, page_shift));
-    let (lowest, lowest_mapped) = evidence.lowest;
-    if arch == Arch::X86_64 {
-        let low = lowest.filter(|address| *address < 1 << 47 | u64::MAX << 48);
-        let Some(address) = low else { return usual };
-        because.push(format!("57 bits of addresses: {address:#x}"));
-        return 57;
-    }
-    let configured = sizes().find(|row| {
-        row.switch.is_some_and(|switch| {
-            side.config_tables.iter().any(|c| c.strip_prefix("CONFIG_") == Some(switch))
-        })
-    });
-    match configured {
-        // A CPU without so many has what the kernel falls back to.
-        Some(row) if row.bits == 52 => {
-            let fewer = if page_shift == 14 { 47 } else { 48 };
-            let switch = row.switch.unwrap_or_default();
-            match lowest.filter(|address| *address < u64::MAX << fewer) {
-                Some(address) => {
-                    because.push(format!("52 bits of addresses: {switch} and {address:#x}"));
-                    52
-                }
-                None => {
-                    because.push(format!(
-                        "{fewer} bits of addresses: {switch}, and no address needs more"
-                    ));
-                    fewer
-                }
-            }
-        }
-        Some(row) => {
-            because.push(format!(
-                "{} bits of addresses: {}",
-                row.bits,
-                row.switch.unwrap_or_default()
-            ));
-            row.bits
-        }
-        // What is mapped begins in the middle of the kernel's half.
-        None => {
-            let needed = lowest_mapped.map_or(usual, |address| 65 - address.leading_ones());
-            let bits = sizes().map(|row| row.bits).filter(|bits| *bits >= needed).min();
-            let bits = bits.unwrap_or(usual);
-            if let (true, Some(address)) = (bits != usual, lowest_mapped) {
-                because
-                    .push(format!("{bits} bits of addresses: {address:#x} is the lowest mapped"));
-            }
-            bits
-        }
-    }
-}
-
+mod paging;
 #[cfg(test)]
 mod tests;
