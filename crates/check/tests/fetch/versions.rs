@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// arm64: what was unmapped is seen by walks, and gone from all TLBs.
+fn shootdown(s: &mut Story) {
+    s.barrier(0, Barrier::DsbStore);
+    s.tlb_all(0, Reach::Broadcast);
+    s.dsb(0);
+}
+
 #[test]
 fn a_stale_line_of_a_recycled_frame_is_a_version_too() {
     // CPU 1 ran other code in the frame, at another address, before it was freed.
@@ -9,15 +16,11 @@ fn a_stale_line_of_a_recycled_frame_is_a_version_too() {
     s.leaf(0, AREA, P, 1, NONE, ROX);
     s.fetch(1, AREA, P, 4);
     s.leaf(0, AREA, P, 1, ROX, NONE);
-    s.barrier(0, Barrier::DsbStore);
-    s.tlb_all(0, Reach::Broadcast);
-    s.dsb(0);
+    shootdown(&mut s);
     s.leaf(0, AREA + 0x8000, P, 1, NONE, RW);
     s.store(0, AREA + 0x8000, P, &[1, 2, 3, 4]);
     s.leaf(0, AREA + 0x8000, P, 1, RW, RO);
-    s.barrier(0, Barrier::DsbStore);
-    s.tlb_all(0, Reach::Broadcast);
-    s.dsb(0);
+    shootdown(&mut s);
     s.leaf(0, AREA + 0x8000, P, 1, RO, ROX);
     s.publish(0, "entry");
     s.observe(1, "entry");
@@ -33,9 +36,7 @@ fn another_frame_under_the_same_address_needs_a_sync() {
         s.leaf(0, AREA, P, 1, NONE, ROX);
         s.fetch(1, AREA, P, 4);
         s.leaf(0, AREA, P, 1, ROX, NONE);
-        s.barrier(0, Barrier::DsbStore);
-        s.tlb_all(0, Reach::Broadcast);
-        s.dsb(0);
+        shootdown(&mut s);
         s.leaf(0, AREA, P + 0x1000, 1, NONE, ROX);
         if synchronised {
             s.sync(1);
