@@ -306,7 +306,7 @@ impl Live {
             }
             View::FrameAlloc { pfn, count, zeroed } => self.frame_alloc(now, pfn, count, zeroed),
             View::FrameFree { pfn, count } => {
-                if !now.event.flags.has(Flags::PHYS_UNKNOWN) {
+                if now.knows_phys() {
                     let frames = Span::of(pfn.addr().0, count.saturating_mul(4096));
                     self.watch.given_back(None, frames);
                 }
@@ -411,10 +411,7 @@ impl Live {
     }
 
     fn permit(&mut self, now: Now<'_>, id: u32, purpose: WindowPurpose, phys: u64, len: u64) {
-        let first = match now.event.flags.has(Flags::PHYS_UNKNOWN) {
-            true => phys | UNKNOWN_PHYS,
-            false => phys,
-        };
+        let first = if now.knows_phys() { phys } else { phys | UNKNOWN_PHYS };
         if let Some(frames) = Span::of(first, len) {
             self.authorised.open(id, purpose, frames, now.seq());
             if purpose == WindowPurpose::Platform {

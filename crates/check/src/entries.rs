@@ -33,9 +33,7 @@ impl Live {
             self.watch.unmade(space, span);
             let checkable = self.checkable(RuleId::LiveMappingHole);
             for (part, m) in before.iter().filter(|_| checkable) {
-                let (shift, attributes) = (m.shift, m.attributes);
-                let old = Answer { phys: m.phys, perm: m.perm, shift, attributes };
-                self.watch.broke(space, *part, old, *mark);
+                self.watch.broke(space, *part, Answer::of(m), *mark);
             }
             return;
         }
@@ -82,8 +80,7 @@ impl Live {
         };
         let mut found: Option<(Span, breaks::Unbroken)> = None;
         for (part, m) in before {
-            let (shift, attributes) = (change.old_shift, m.attributes);
-            let old = Answer { phys: m.phys, perm: m.perm, shift, attributes };
+            let old = Answer { shift: change.old_shift, ..Answer::of(m) };
             if let Some((row, which, sure)) = needs_break(arch, features, old, new_at(part.first)) {
                 let granted = m.perm.letters();
                 let (old, held) = (m.since, 0);
@@ -99,8 +96,8 @@ impl Live {
                     continue;
                 }
                 for o in olds.0.iter().filter(|o| o.cpus & holding != 0) {
-                    let (shift, attributes) = (o.shift, o.attributes);
-                    let old = Answer { phys: o.phys, perm: o.perm, shift, attributes };
+                    let Old { phys, perm, shift, attributes, .. } = *o;
+                    let old = Answer { phys, perm, shift, attributes };
                     let Some((row, which, sure)) =
                         needs_break(arch, features, old, new_at(part.first))
                     else {

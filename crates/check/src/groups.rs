@@ -14,9 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use textbed_arch::paging::arm64_group_shift;
+use textbed_arch::paging::group_shift;
 use textbed_arch::sync::translation::{Change, TlbAction, changes};
-use textbed_arch::{Arch, Perm, SpaceId};
+use textbed_arch::{Perm, SpaceId};
 use textbed_event::LeafChange;
 
 use crate::live::{Live, Now};
@@ -74,11 +74,8 @@ impl Live {
         mark: &Mark,
     ) {
         self.groups.any |= change.attributes.contiguous;
-        if !self.groups.any || self.arch() != Arch::Arm64 {
-            return;
-        }
-        if !self.checkable(RuleId::BreakBeforeMake) || now.phys(textbed_arch::PhysAddr(0)).is_none()
-        {
+        let checkable = self.checkable(RuleId::BreakBeforeMake) && now.knows_phys();
+        if !self.groups.any || !checkable {
             return;
         }
         let mut sizes = vec![change.shift, change.old_shift];
@@ -95,7 +92,7 @@ impl Live {
 
     /// The addresses that leaves of `1 << shift` bytes around one may translate together.
     fn group_at(&self, at: u64, shift: u8) -> Option<Span> {
-        let group = arm64_group_shift(self.header.page_shift.into(), shift.into())?;
+        let group = group_shift(self.arch(), self.header.page_shift.into(), shift.into())?;
         Some(Span { first: at, last: at }.rounded(1 << group))
     }
 

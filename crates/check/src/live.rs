@@ -47,10 +47,14 @@ impl Now<'_> {
         self.event.seq
     }
 
+    /// Whether the source of an event knows physical addresses.
+    pub(crate) fn knows_phys(self) -> bool {
+        !self.event.flags.has(Flags::PHYS_UNKNOWN)
+    }
+
     /// The physical address of an event, if its source knows it.
     pub(crate) fn phys(self, phys: PhysAddr) -> Option<u64> {
-        let known = !self.event.flags.has(Flags::PHYS_UNKNOWN) && phys.0 < UNKNOWN_PHYS;
-        known.then_some(phys.0)
+        (self.knows_phys() && phys.0 < UNKNOWN_PHYS).then_some(phys.0)
     }
 }
 

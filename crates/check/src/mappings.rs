@@ -6,9 +6,7 @@ use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
 };
-use textbed_event::{
-    CallRef, ControlRegister, CpuState, Facts, Flags, Kind, LeafChange, OpId, View,
-};
+use textbed_event::{CallRef, ControlRegister, CpuState, Facts, Kind, LeafChange, OpId, View};
 
 use crate::fetch::clock::Clock;
 use crate::live::{Live, Now};
@@ -114,7 +112,7 @@ impl Live {
         if change.new.writable() || change.new.executable() {
             // The pair of grants is looked for, also where there is none.
             self.occasions.looked(RuleId::WxMapping);
-            if !now.event.flags.has(Flags::PHYS_UNKNOWN) {
+            if now.knows_phys() {
                 self.occasions.looked(RuleId::WxAlias);
             }
         }

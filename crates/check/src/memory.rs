@@ -2,7 +2,7 @@
 //! became executable while nobody wrote them.
 
 use textbed_arch::{Pfn, SpaceId};
-use textbed_event::{CallRef, Flags};
+use textbed_event::CallRef;
 
 use crate::frames::{Frame, Home, Unwritten};
 use crate::live::{Live, Now};
@@ -77,7 +77,7 @@ impl Live {
 
     pub(crate) fn frame_free(&mut self, now: Now<'_>, pfn: Pfn, count: u64) {
         let since = self.mark(now);
-        if now.event.flags.has(Flags::PHYS_UNKNOWN) {
+        if !now.knows_phys() {
             self.unknown_frames_free(pfn, count, &since);
             return;
         }

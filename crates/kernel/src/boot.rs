@@ -300,17 +300,14 @@ impl Kernel {
         perm: Perm,
         image: bool,
     ) -> Result<(), Stop> {
-        let format = self.machine.format();
-        let grouped = self.arch == Arch::Arm64
-            && !image
-            && !self.arm64_by_pages()
-            && shift <= self.pages.pmd_shift();
-        let group = 1 << format.group_shift_of(shift).filter(|_| grouped).unwrap_or(shift);
+        let wanted = !image && !self.arm64_by_pages() && shift <= self.pages.pmd_shift();
+        let group = self.machine.format().group_shift_of(shift).filter(|_| wanted);
+        let bytes = 1 << group.unwrap_or(shift);
         let end = phys + len;
-        let from = phys.next_multiple_of(group).min(end);
-        let to = (end & !(group - 1)).max(from);
+        let from = phys.next_multiple_of(bytes).min(end);
+        let to = (end & !(bytes - 1)).max(from);
         for (part, until, contiguous) in
-            [(phys, from, false), (from, to, grouped), (to, end, false)]
+            [(phys, from, false), (from, to, group.is_some()), (to, end, false)]
         {
             if until > part {
                 let what = (virt.offset(part - phys), PhysAddr(part), until - part);

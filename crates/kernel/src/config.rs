@@ -378,14 +378,12 @@ impl Config {
     /// The page tables of the kernel, with hashed ones or not.
     pub(crate) fn paging(&self, hashed: bool) -> Paging {
         let shift = self.page_shift();
-        if hashed {
-            return Paging::hashed(self.arch, shift);
+        match hashed {
+            true => Paging::hashed(self.arch, shift),
+            false => {
+                Paging { va_bits: self.count(VA_BITS) as u32, ..Paging::new(self.arch, shift) }
+            }
         }
-        let usual = Paging::new(self.arch, shift);
-        let chosen = ADDRESS_SIZES
-            .iter()
-            .find(|row| row.arch == self.arch && Some(row.word) == self.get(VA_BITS));
-        Paging { va_bits: chosen.map_or(usual.va_bits, |row| row.bits), ..usual }
     }
 
     /// The value of an option in its canonical spelling.

@@ -7,7 +7,7 @@
 
 use textbed_arch::{Arch, Cite, VirtAddr};
 
-use crate::pages::Paging;
+use crate::pages::{Paging, arm64_fallback};
 use crate::version::{Version, in_range};
 
 /// A half-open range of virtual addresses.
@@ -163,11 +163,9 @@ const fn arm64_map(
 ) -> MapRow {
     const STRUCT_PAGE_BYTES: u64 = 64;
     let page = 1u64 << page_shift;
-    // VA_BITS_MIN.
-    let least_bits = match (va_bits, page_shift) {
-        (52, 14) => 47,
-        (52, _) => 48,
-        _ => va_bits,
+    let least_bits = match arm64_fallback(page_shift, va_bits) {
+        Some(bits) => bits,
+        None => va_bits,
     };
     // _PAGE_END, PAGE_OFFSET.
     let modules = (1u64 << (least_bits - 1)).wrapping_neg();

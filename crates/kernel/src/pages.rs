@@ -23,8 +23,6 @@ pub struct PageRow {
     pub switch: Option<&'static str>,
     /// `log2` of its bytes.
     pub shift: u32,
-    /// `log2` of the bytes of a group of entries with the contiguous bit (`CONT_PTE_SHIFT`).
-    pub cont_shift: Option<u32>,
     /// Where this is to be seen.
     pub cite: Cite,
 }
@@ -49,7 +47,6 @@ pub const PAGE_SIZES: &[PageRow] = &[
         word: "4K",
         switch: None,
         shift: 12,
-        cont_shift: None,
         cite: Cite::read("Linux 6.12 arch/x86/include/asm/page_types.h PAGE_SHIFT"),
     },
     PageRow {
@@ -57,7 +54,6 @@ pub const PAGE_SIZES: &[PageRow] = &[
         word: "4K",
         switch: Some("ARM64_4K_PAGES"),
         shift: 12,
-        cont_shift: Some(16),
         cite: ARM64_CITE,
     },
     PageRow {
@@ -65,7 +61,6 @@ pub const PAGE_SIZES: &[PageRow] = &[
         word: "16K",
         switch: Some("ARM64_16K_PAGES"),
         shift: 14,
-        cont_shift: Some(21),
         cite: ARM64_CITE,
     },
     PageRow {
@@ -73,23 +68,14 @@ pub const PAGE_SIZES: &[PageRow] = &[
         word: "64K",
         switch: Some("ARM64_64K_PAGES"),
         shift: 16,
-        cont_shift: Some(21),
         cite: ARM64_CITE,
     },
-    PageRow {
-        archs: POWER,
-        word: "4K",
-        switch: Some("PPC_4K_PAGES"),
-        shift: 12,
-        cont_shift: None,
-        cite: POWER_CITE,
-    },
+    PageRow { archs: POWER, word: "4K", switch: Some("PPC_4K_PAGES"), shift: 12, cite: POWER_CITE },
     PageRow {
         archs: POWER,
         word: "64K",
         switch: Some("PPC_64K_PAGES"),
         shift: 16,
-        cont_shift: None,
         cite: POWER_CITE,
     },
 ];
@@ -105,6 +91,8 @@ pub struct AddressRow {
     pub word: &'static str,
     /// The bits.
     pub bits: u32,
+    /// What such a kernel translates on a CPU that has not so many.
+    pub fallback: Option<u32>,
     /// Linux's own switch; on x86-64 one that asks for LA57, too, which is taken as given.
     pub switch: Option<&'static str>,
     /// The first version that has it.
@@ -118,6 +106,15 @@ pub(crate) const USUAL_VA_BITS: &str = "48";
 /// arm64's trees with LPA2: 52 bits with pages of 4 and 16 KiB.
 const LPA2: Version = Version::candidate(6, 9, 1);
 
+/// What an arm64 kernel of so many bits falls back to (`VA_BITS_MIN`).
+pub(crate) const fn arm64_fallback(page_shift: u32, bits: u32) -> Option<u32> {
+    match (bits, page_shift) {
+        (52, 14) => Some(47),
+        (52, _) => Some(48),
+        _ => None,
+    }
+}
+
 /// A choice of arm64.
 const fn arm64_bits(
     page_shift: u32,
@@ -127,10 +124,11 @@ const fn arm64_bits(
 ) -> AddressRow {
     let switch = Some(switch);
     let cite = Cite::deduced(
-        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*); that LPA2 came with 6.9 is \
+        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*), asm/memory.h; that LPA2 came with 6.9 is \
          from memory",
     );
-    AddressRow { arch: Arch::Arm64, page_shift, word, bits, switch, since, cite }
+    let fallback = arm64_fallback(page_shift, bits);
+    AddressRow { arch: Arch::Arm64, page_shift, word, bits, fallback, switch, since, cite }
 }
 
 /// Every choice.
@@ -140,6 +138,7 @@ pub const ADDRESS_SIZES: &[AddressRow] = &[
         page_shift: 12,
         word: "48",
         bits: 48,
+        fallback: None,
         switch: None,
         since: None,
         cite: X86_CITE,
@@ -149,6 +148,7 @@ pub const ADDRESS_SIZES: &[AddressRow] = &[
         page_shift: 12,
         word: "57",
         bits: 57,
+        fallback: Some(48),
         switch: Some("X86_5LEVEL"),
         since: None,
         cite: X86_CITE,
@@ -240,10 +240,10 @@ impl Pages {
     #[must_use]
     pub fn of(paging: Paging) -> Option<Self> {
         let Paging { arch, page_shift: shift, .. } = paging;
-        let row = PAGE_SIZES.iter().find(|r| r.archs.contains(&arch) && r.shift == shift)?;
+        PAGE_SIZES.iter().find(|r| r.archs.contains(&arch) && r.shift == shift)?;
         let format = paging.tree()?;
         let pmd_shift = format.levels.get(format.last_level().checked_sub(1)?)?.index_shift;
-        Some(Self { shift, pmd_shift, cont_shift: row.cont_shift })
+        Some(Self { shift, pmd_shift, cont_shift: format.group_shift_of(shift) })
     }
 
     /// `log2` of a page's bytes (`PAGE_SHIFT`).

@@ -1,13 +1,14 @@
 //! What a leaf says besides its frame, its size and its rights: memory type and contiguous bit.
 //!
 //! Modelled: the types that Linux programs (arm64's MAIR_EL1 by index; 64-bit Power's ATT field, in
-//! radix trees and in those beside hashed tables), and how
-//! many entries stand behind arm64's contiguous bit at each level. Shareability counts as part of
-//! the type, as in what Arm wants a break for (D8.17.1 RWHZWS). Not modelled: types of other
-//! formats, which read as write-back, and of another MAIR_EL1.
+//! radix trees and in those beside hashed tables), and how many entries stand behind arm64's
+//! contiguous bit at each level. Shareability counts as part of the type, as in what Arm wants a
+//! break for (D8.17.1 RWHZWS). Not modelled: types of other formats, which read as write-back, and
+//! of another MAIR_EL1.
 
 use super::Format;
 use crate::cite::Cite;
+use crate::isa::Arch;
 
 /// How memory is accessed through a leaf. The numbers are part of the encoding of streams.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -120,10 +121,13 @@ const POWER: Types = Types {
     cite: Cite::read("Linux 7.0 arch/powerpc/include/asm/book3s/64/pgtable.h (_PAGE_TOLERANT)"),
 };
 
-/// `log2` of the bytes that leaves of arm64 translate together if their contiguous bit is set, by
-/// granule and size of leaf; `None` where it does not count.
+/// `log2` of the bytes that leaves translate together if their contiguous bit is set, by granule
+/// and size of leaf; `None` where it does not count, or there is none.
 #[must_use]
-pub fn arm64_group_shift(page_shift: u32, leaf_shift: u32) -> Option<u32> {
+pub fn group_shift(arch: Arch, page_shift: u32, leaf_shift: u32) -> Option<u32> {
+    if arch != Arch::Arm64 {
+        return None;
+    }
     let index_bits = page_shift.checked_sub(3).filter(|bits| *bits > 0)?;
     let above = leaf_shift.checked_sub(page_shift)?;
     let of =
@@ -150,7 +154,7 @@ impl Format {
         if shape.contiguous == 0 {
             return None;
         }
-        arm64_group_shift(self.page_shift, self.levels.get(level)?.index_shift)
+        group_shift(self.arch, self.page_shift, self.levels.get(level)?.index_shift)
     }
 
     /// The same by the size of a leaf.
@@ -221,7 +225,7 @@ mod tests {
         }
         assert_eq!(ARM64_4K_LPA2.group_shift_of(39), None, "RES0 in a block of 512 GiB");
         assert_eq!(ARM64_64K_LPA.group_shift_of(42), None, "RES0 in a block of 4 TiB");
-        let others = FORMATS.iter().filter(|f| f.arch != crate::isa::Arch::Arm64);
+        let others = FORMATS.iter().filter(|f| f.arch != Arch::Arm64);
         assert!(others.flat_map(|f| (0..5).map(|l| f.group_shift(l))).all(|g| g.is_none()));
     }
 
@@ -255,8 +259,8 @@ mod tests {
     fn types_that_are_interpreted_were_read() {
         use crate::cite::Evidence;
         for format in FORMATS {
-            let interpreted = format.arch == crate::isa::Arch::Arm64
-                || format.arch == crate::isa::Arch::Ppc64le && format.levels.len() > 2;
+            let interpreted = format.arch == Arch::Arm64
+                || format.arch == Arch::Ppc64le && format.levels.len() > 2;
             let cite = format.types_cite();
             assert_eq!(cite.is_some(), interpreted, "{}", format.name);
             assert!(cite.is_none_or(|cite| cite.evidence == Evidence::Read), "{}", format.name);

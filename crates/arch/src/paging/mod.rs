@@ -37,7 +37,7 @@ use crate::isa::Arch;
 pub use access::{ACCESS_RULES, AccessRule, Attempt, Privilege};
 pub use arm64::{ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_16K_LPA2, ARM64_64K, ARM64_64K_LPA};
 pub use arm64_lower::{ARM64_4K_39, ARM64_16K_36, ARM64_16K_47, ARM64_64K_42};
-pub use attributes::{Attributes, GROUP_ROWS, GROUPS, GroupRow, MemoryType, arm64_group_shift};
+pub use attributes::{Attributes, GROUP_ROWS, GROUPS, GroupRow, MemoryType, group_shift};
 pub use codec::{DirtyRule, EncodeError, Entry, KernelStyle, LeafStyle, Why};
 pub use controls::Controls;
 pub use fault::{Refusal, Refused, SYNDROME_ROWS, Syndrome, SyndromeRow, VECTOR_ROWS, VectorRow};

@@ -21,7 +21,7 @@ use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, effect::Barrier};
 use crate::mark::Mark;
 use crate::per_cpu::PerCpu;
 use crate::span::{Piece, Span, SpanMap};
-use crate::tables::UNKNOWN_PHYS;
+use crate::tables::{Mapping, UNKNOWN_PHYS};
 
 /// Ranges kept at once of each kind; past it nothing new is watched.
 const MAX_WATCHED: usize = 4096;
@@ -71,6 +71,13 @@ pub(crate) struct Answer {
     pub(crate) perm: Perm,
     pub(crate) shift: u8,
     pub(crate) attributes: Attributes,
+}
+
+impl Answer {
+    /// What the tables say.
+    pub(crate) fn of(m: &Mapping) -> Self {
+        Self { phys: m.phys, perm: m.perm, shift: m.shift, attributes: m.attributes }
+    }
 }
 
 /// The row that forbids changing `old` into `new` without a break, and which change it forbids;
