@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use textbed_arch::paging::group_shift;
-use textbed_arch::sync::translation::{Change, TlbAction, changes};
+use textbed_arch::sync::translation::{Change, wants_break};
 use textbed_arch::{Perm, SpaceId};
 use textbed_event::LeafChange;
 
@@ -127,8 +127,7 @@ impl Live {
         if known(&joined) && to(&(at, joined)) & (group.len() - 1) != 0 {
             return Some(found(Differs::Frame, at.first, Some(joined)));
         }
-        let tolerant = !changes(self.arch(), self.header.features, Change::Contiguous)
-            .any(|row| matches!(row.action, TlbAction::BreakBeforeMake(_)));
+        let tolerant = wants_break(self.arch(), self.header.features, Change::Contiguous).is_none();
         let mut lesser = None;
         for member in &members {
             let (part, m) = *member;

@@ -208,6 +208,7 @@ fn what_is_marked_as_made_of_steps_is() {
     }
     println!("{compared} compared, {} under way", compared - whole.len());
     assert!(whole.is_empty(), "{}", whole.join("\n"));
+    assert!(compared > 250, "{compared}");
 }
 
 /// A row that says for whom it sends, and where, says so of architectures that it is there for.

@@ -7,7 +7,7 @@
 //! privilege; amalgamated entries.
 
 use textbed_arch::paging::{Attributes, Controls, WalkFault};
-use textbed_arch::sync::translation::{Change, TlbAction, changes};
+use textbed_arch::sync::translation::{Change, wants_break};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
 
@@ -31,7 +31,7 @@ pub(crate) fn grants(perm: Perm, access: Access, protect: bool) -> bool {
 /// architecture allows only after a break. An access may then end in an abort (arm64) or a machine
 /// check (powerpc). An amalgamation of the two is not modelled.
 fn conflicts(arch: Arch, features: Features, held: &TlbEntry, now: &TlbEntry) -> bool {
-    let forbidden = |change| needs_break(arch, features, change);
+    let forbidden = |change| wants_break(arch, features, change).is_some();
     let writable = held.perm.writable() || now.perm.writable();
     let moved = held.phys.wrapping_sub(held.virt) != now.phys.wrapping_sub(now.virt);
     moved && writable && forbidden(Change::Frame)
@@ -39,14 +39,9 @@ fn conflicts(arch: Arch, features: Features, held: &TlbEntry, now: &TlbEntry) ->
         || differ(arch, features, held.attributes, now.attributes)
 }
 
-/// Whether a change may be made only with a break.
-fn needs_break(arch: Arch, features: Features, change: Change) -> bool {
-    changes(arch, features, change).any(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
-}
-
 /// Whether leaves differ in attributes that may be exchanged only with a break.
 fn differ(arch: Arch, features: Features, held: Attributes, now: Attributes) -> bool {
-    let forbidden = |change| needs_break(arch, features, change);
+    let forbidden = |change| wants_break(arch, features, change).is_some();
     held.memory != now.memory && forbidden(Change::MemoryType)
         || held.contiguous != now.contiguous && forbidden(Change::Contiguous)
 }
@@ -118,7 +113,7 @@ impl Machine {
 
     /// Whether a group may not have its contiguous bits changed while it is in use.
     pub(crate) fn bits_conflict(&self) -> bool {
-        needs_break(self.arch(), self.config.features, Change::Contiguous)
+        wants_break(self.arch(), self.config.features, Change::Contiguous).is_some()
     }
 
     /// What walks of a CPU find by upper entries that it holds, with the last change that made one

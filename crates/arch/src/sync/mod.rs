@@ -22,7 +22,7 @@ use crate::isa::Arch;
 pub use fetch::{Action, Applies, FETCH_ROWS, FetchRow, chain, closers};
 pub use live::{LIVE_ROWS, LiveRow, live_rows, patch_list};
 pub use translation::{
-    Change, TRANSLATION_ROWS, TlbAction, TranslationRow, changes, translation_chain,
+    Change, TRANSLATION_ROWS, TlbAction, TranslationRow, changes, translation_chain, wants_break,
 };
 
 /// CPUs for which a row holds, beyond their architecture.

@@ -153,10 +153,7 @@ fn translation_chains() {
     assert_eq!(names(Arch::X86_64, Features::empty())[0], "invlpg");
     assert_eq!(translation_chain(Arch::X86_64, Features::empty()).len(), 2);
     // Powers differ from the others in that a break is always asked for.
-    let breaks = |arch, change| {
-        changes(arch, Features::default_for(arch), change)
-            .any(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
-    };
+    let breaks = |arch, change| wants_break(arch, Features::default_for(arch), change).is_some();
     assert!(breaks(Arch::Arm64, Change::Size) && !breaks(Arch::X86_64, Change::Size));
     assert!(!breaks(Arch::Arm64, Change::GrantExec));
     let noabort = Features::ARM_BBML2_NOABORT;

@@ -137,3 +137,13 @@ pub fn changes(
         speaks && r.rule.scope.holds(arch, features)
     })
 }
+
+/// The row by which `change` may be made only with a break, where there is one.
+#[must_use]
+pub fn wants_break(
+    arch: Arch,
+    features: Features,
+    change: Change,
+) -> Option<&'static TranslationRow> {
+    changes(arch, features, change).find(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
+}

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use textbed_arch::paging::Attributes;
-use textbed_arch::sync::translation::{Change, TlbAction, changes};
+use textbed_arch::sync::translation::{Change, wants_break};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{MemOrder, Sink, View};
 use textbed_machine::{Choice, Machine, MachineConfig, Policy};
@@ -156,8 +156,7 @@ impl Bench {
             };
             machine.load_image(PhysAddr(*at), &[n as u8 + 1]).unwrap();
         }
-        let breaks = |action| matches!(action, TlbAction::BreakBeforeMake(_));
-        let collapses = !changes(arch, features, Change::Size).any(|row| breaks(row.action));
+        let collapses = wants_break(arch, features, Change::Size).is_none();
         let mut checker = Checker::new(Options::default());
         assert!(checker.begin(&machine.header()).is_continue());
         let base = VirtAddr(match arch {

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use textbed_arch::paging::Attributes;
-use textbed_arch::sync::translation::{Change, TlbAction, TranslationRow, changes};
+use textbed_arch::sync::translation::{Change, TranslationRow, wants_break};
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, effect::Barrier};
 
 use crate::mark::Mark;
@@ -95,10 +95,7 @@ pub(crate) fn needs_break(
     let global = new.perm.contains(Perm::GLOBAL) && !old.perm.contains(Perm::GLOBAL);
     let rights = Perm::READ | Perm::WRITE | Perm::EXEC;
     let other = moved || (old.perm ^ new.perm).intersects(rights);
-    let row = |change| {
-        changes(arch, features, change).find(|r| matches!(r.action, TlbAction::BreakBeforeMake(_)))
-    };
-    let found = |change, sure| row(change).map(|row| (row, change, sure));
+    let found = |change, sure| wants_break(arch, features, change).map(|row| (row, change, sure));
     // Arm names a change of frame only where the old or the new one is writable, or the contents
     // differ, which is not known here.
     let frame = moved.then(|| found(Change::Frame, writable || arch != Arch::Arm64)).flatten();
