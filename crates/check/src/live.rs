@@ -120,6 +120,9 @@ pub(crate) struct Live {
     /// powerpc: changes that CPUs were told of by interrupts.
     pub(crate) told: Told,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
+    /// The last event by which walks may have come to find something else: a change of the tables
+    /// that CPUs may hold, or a barrier.
+    pub(crate) walks_moved: u64,
     pub(crate) watch: Watch,
     pub(crate) groups: Groups,
     /// Ranges whose invalidation came before their change was visible, by the outermost call.
@@ -166,6 +169,7 @@ impl Live {
             stale: Stale::default(),
             told: Told::default(),
             issued: FxHashMap::default(),
+            walks_moved: 0,
             watch: Watch::default(),
             groups: Groups::default(),
             early: Vec::new(),

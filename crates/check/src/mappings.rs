@@ -157,6 +157,7 @@ impl Live {
             return;
         }
         let by_hand = self.made_visible_by_hand();
+        self.walks_moved = mark.seq;
         let answer = Old {
             phys: old.phys,
             perm: old.perm,
@@ -224,6 +225,7 @@ impl Live {
         finds: impl Fn(&Mapping) -> bool,
     ) {
         let (space, mark) = (now.event.space, self.mark(now));
+        self.walks_moved = mark.seq;
         self.stale.ways.add(HeldWay {
             space,
             span,
@@ -275,7 +277,8 @@ impl Live {
         let reach = if widened { Reach::Broadcast } else { reach };
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
         let at = if whole { u64::MAX } else { now.seq() };
-        let asked = Asked { target, reach, at, shown: self.told.shown(now.cpu()) };
+        let (shown, moved) = (self.told.shown(now.cpu()), self.walks_moved);
+        let asked = Asked { target, reach, at, shown, moved };
         if whole || complete::at_once(self.arch(), self.header.features, reach) {
             let leaves = complete::leaves_at_once(self.arch(), self.header.features, scope);
             let uppers = complete::takes_every_upper(self.arch(), self.header.features);
@@ -295,6 +298,7 @@ impl Live {
     pub(crate) fn complete_translations(&mut self, now: Now<'_>, barrier: Barrier, domain: Domain) {
         let arch = self.arch();
         self.watch.barrier(arch, now.cpu(), barrier);
+        self.walks_moved = now.seq();
         self.complete_issued(now, barrier, domain);
         if complete::shows_changes(arch, barrier, domain) {
             self.told.barrier(now.cpu());
@@ -316,8 +320,9 @@ impl Live {
 
     /// Whatever the CPU's walks could find, all of `target` is gone from its TLB.
     fn close_all(&mut self, now: Now<'_>, target: &Target) {
-        let (target, reach, shown) = (*target, Reach::Local, Clock::NONE);
-        self.close(now, Asked { target, reach, at: u64::MAX, shown }, (Leaves::Nothing, false));
+        let (target, reach, shown, moved) = (*target, Reach::Local, Clock::NONE, 0);
+        let asked = Asked { target, reach, at: u64::MAX, shown, moved };
+        self.close(now, asked, (Leaves::Nothing, false));
     }
 
     fn close(&mut self, now: Now<'_>, asked: Asked, (leaves, every_upper): (Leaves, bool)) {

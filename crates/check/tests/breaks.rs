@@ -387,6 +387,34 @@ fn a_range_with_changes_of_its_own_is_not_about_others_between_them() {
     }
 }
 
+/// One CPU invalidates page after page and waits once; between two of them another CPU's change of
+/// the second page comes to be seen by walks, so the second one comes in time.
+#[test]
+fn an_invalidation_beside_another_one_has_its_own_time() {
+    for between in [false, true] {
+        let mut s = Story::new(Arch::Arm64);
+        s.leaf(0, AREA, P, 2, NONE, RW);
+        order(&mut s);
+        s.call(0, "protect", |s, _| {
+            s.leaf(0, AREA, P, 1, RW, RO);
+            s.barrier(0, Barrier::DsbStore);
+        });
+        let flush = s.enter(0, "flush");
+        s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+        s.leaf(1, AREA + PAGE, P + PAGE, 1, RW, RO);
+        if between {
+            s.barrier(1, Barrier::DsbStore);
+        }
+        s.tlbi(0, Reach::Broadcast, AREA + PAGE, PAGE);
+        s.dsb(0);
+        s.leave(0, flush, 0);
+        let report = s.run();
+        let rules: Vec<RuleId> = report.findings.iter().map(|f| f.rule).collect();
+        let expected: &[RuleId] = if between { &[] } else { &[RuleId::MissingPteOrder] };
+        assert_eq!(rules, expected, "{between}");
+    }
+}
+
 #[test]
 fn a_second_invalidation_makes_an_early_one_good() {
     let mut s = Story::new(Arch::Arm64);

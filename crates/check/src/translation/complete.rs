@@ -40,6 +40,8 @@ pub(crate) struct Asked {
     pub(crate) at: u64,
     /// Up to which event of each CPU the barriers before it had ordered changes.
     pub(crate) shown: Clock,
+    /// The last event before it by which walks may have come to find something else.
+    pub(crate) moved: u64,
 }
 
 /// An invalidation that was issued and is not complete.
@@ -124,8 +126,9 @@ fn leaves_at_first(arch: Arch, features: Features) -> Leaves {
     }
 }
 
-/// Invalidations kept by CPU until their barrier; adjacent ones are one. Past it the two oldest
-/// are given up, which leaves their answers open.
+/// Invalidations kept by CPU until their barrier; adjacent ones between which walks of no CPU came
+/// to find something else are one. Past it the two oldest are given up, which leaves their answers
+/// open.
 const MAX_PENDING: usize = 4096;
 /// Changes kept by CPU until walks see them; past it adjacent ranges are joined coarsely.
 const MAX_CHANGED: usize = 4096;
@@ -181,6 +184,7 @@ impl Issued {
             && let (Some(a), Some(b)) = (last.asked.target.span, asked.target.span)
             && (last.asked.target.scope, last.asked.target.space, last.asked.reach)
                 == (asked.target.scope, asked.target.space, asked.reach)
+            && last.asked.moved == asked.moved
             && a.last.checked_add(1) == Some(b.first)
         {
             last.asked.target.span = Some(Span { first: a.first, last: b.last });

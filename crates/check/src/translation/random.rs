@@ -186,6 +186,19 @@ fn rights_that_an_entry_lost_are_there_as_long_as_they_can_be_found_again() {
 }
 
 #[test]
+fn an_invalidation_behind_a_change_is_not_one_with_that_before_it() {
+    let mut bench = Start::Limited(1).bench(Arch::Arm64, Features::default_for(Arch::Arm64));
+    let flush = |page| Step::Flush { page: Some(page), local: true, last: true };
+    bench.step(CpuId(1), flush(0));
+    bench.step(CpuId(2), Step::Unmap { page: 1 });
+    bench.step(CpuId(2), Step::Barrier(0));
+    bench.step(CpuId(1), flush(1));
+    bench.step(CpuId(1), Step::Barrier(1));
+    bench.step(CpuId(1), Step::Load { page: 1 });
+    assert!(bench.open(CpuId(1), 1).is_empty());
+}
+
+#[test]
 fn a_page_fault_drops_the_way_to_a_table() {
     // A read-only answer of the table itself: the store faults, and drops the way there.
     let mut bench = Bench::new(Arch::X86_64, Features::default_for(Arch::X86_64));
