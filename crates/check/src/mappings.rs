@@ -16,7 +16,7 @@ use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
-use crate::translation::ways::{HeldWay, Way};
+use crate::translation::ways::{HeldWay, Until, Way};
 use crate::translation::{Flush, Heard, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
@@ -194,7 +194,8 @@ impl Live {
     pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
         let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
         self.stale.page_out(now.event.space, span);
-        self.way_is_old(now, span, (Way::Page(phys.0), None), |_| true);
+        let page = Until { phys: phys.0, event: now.seq() };
+        self.way_is_old(now, span, (Way::Page(page), None), |_| true);
     }
 
     /// The entry that points to a page-table page takes more away than it did. CPUs that hold it as
@@ -212,7 +213,8 @@ impl Live {
         let page = self.page_bytes();
         let part = page.saturating_mul(page / 8);
         let loses = |leaf: &Mapping| leaf.perm.intersects(lost);
-        self.way_is_old(now, span, (Way::Entry(entry.0), Some(part)), loses);
+        let entry = Until { phys: entry.0, event: now.seq() };
+        self.way_is_old(now, span, (Way::Entry(entry), Some(part)), loses);
     }
 
     /// The tables no longer lead this way to `span`, of which an invalidation of one address takes

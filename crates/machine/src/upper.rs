@@ -176,7 +176,8 @@ impl Machine {
                 let virt = e.virt + n * size;
                 let part = TlbEntry { virt, len: size, phys: e.phys_of(virt), ..*e };
                 let found = self.held_walks(cpu, VirtAddr(virt)).iter().any(|(w, _)| {
-                    (w.phys_of(virt), w.perm, w.tag) == (part.phys, part.perm, part.tag)
+                    (w.phys_of(virt), w.perm, w.shift, w.tag)
+                        == (part.phys, part.perm, part.shift, part.tag)
                 });
                 if found {
                     join(&mut filled, part);

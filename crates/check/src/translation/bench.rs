@@ -358,7 +358,7 @@ impl Bench {
     fn only_by(&self, level: usize, page: u64) -> bool {
         let below = if level == 1 { vec![0, LARGE] } else { vec![page] };
         below.into_iter().flat_map(|page| self.held(page)).all(|way| match way {
-            Way::Entry(entry) => self.levels.get(&entry) == Some(&level),
+            Way::Entry(entry) => self.levels.get(&entry.phys) == Some(&level),
             _ => false,
         })
     }

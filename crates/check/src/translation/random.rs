@@ -199,6 +199,37 @@ fn an_invalidation_behind_a_change_is_not_one_with_that_before_it() {
 }
 
 #[test]
+fn an_entry_that_lost_rights_twice_was_two_ways() {
+    let arch = Arch::Arm64;
+    let mut bench = Start::Limited(1).bench(arch, Features::default_for(arch));
+    let limit = |level, writable| Step::Limit { level, page: 0, writable };
+    for step in [limit(1, true), limit(2, false), full(arch)] {
+        bench.step(CpuId(0), step);
+    }
+    bench.step(CpuId(0), Step::Flush { page: None, local: false, last: false });
+    // What the one above grants from here on, the other one takes away.
+    bench.step(CpuId(0), limit(1, false));
+    bench.step(CpuId(0), full(arch));
+    assert!(bench.open(CpuId(1), 0).is_empty());
+    bench.step(CpuId(1), Step::Store { page: 0 });
+}
+
+#[test]
+fn a_large_leaf_does_not_come_back_by_a_table_of_small_ones() {
+    // The table leads where the leaf did that took its place.
+    let arm = Features::default_for(Arch::Arm64) | Features::ARM_BBML2_NOABORT;
+    let mut bench = Start::Collapsed.bench(Arch::Arm64, arm);
+    bench.step(CpuId(0), Step::Flush { page: None, local: false, last: false });
+    bench.step(CpuId(2), Step::Unmap { page: LARGE });
+    bench.closed(CpuId(2));
+    bench.step(CpuId(2), Step::Flush { page: Some(LARGE), local: false, last: true });
+    bench.closed(CpuId(2));
+    bench.closed(CpuId(0));
+    assert!(bench.open(CpuId(0), LARGE).is_empty());
+    bench.step(CpuId(0), Step::Load { page: LARGE });
+}
+
+#[test]
 fn a_page_fault_drops_the_way_to_a_table() {
     // A read-only answer of the table itself: the store faults, and drops the way there.
     let mut bench = Bench::new(Arch::X86_64, Features::default_for(Arch::X86_64));

@@ -28,12 +28,21 @@ use crate::span::Span;
 /// What leads to leaves that the tables do not have, or not so.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Way {
-    /// A page-table page, of this address, that nothing points to.
-    Page(u64),
-    /// An entry, at this address, as it was: the tables' leaves with more rights.
-    Entry(u64),
+    /// A page-table page that nothing points to.
+    Page(Until),
+    /// An entry as it was: the tables' leaves with more rights.
+    Entry(Until),
     /// The same, and nothing points to the page that the leaf is in any more.
-    EntryAndPage(u64),
+    EntryAndPage(Until),
+}
+
+/// A page-table page or an entry as it was up to an event. What it was when the same one changed
+/// before is another way: who holds one need not hold the other.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Until {
+    /// The physical address.
+    pub(crate) phys: u64,
+    pub(crate) event: u64,
 }
 
 impl Way {
@@ -165,7 +174,10 @@ impl HeldWays {
 
     /// The page went back; what was known of it, if a CPU may still walk there.
     pub(crate) fn freed(&mut self, phys: u64) -> Option<HeldWay> {
-        let at = self.0.iter().position(|table| table.way == Way::Page(phys))?;
+        let at = self
+            .0
+            .iter()
+            .position(|table| matches!(table.way, Way::Page(page) if page.phys == phys))?;
         Some(self.0.swap_remove(at))
     }
 }
@@ -182,11 +194,15 @@ mod tests {
 
     const RANGE: Span = Span { first: 0, last: 0x1f_ffff };
 
+    fn way_of(phys: u64) -> Way {
+        Way::Page(Until { phys, event: 5 })
+    }
+
     /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
     fn out(space: SpaceId, phys: u64) -> HeldWay {
         let since = Mark::by_hand(5, CpuId(0));
         let (cpus, unwalkable_at, part) = (0b11, u64::MAX, None);
-        HeldWay { space, span: RANGE, way: Way::Page(phys), cpus, unwalkable_at, since, part }
+        HeldWay { space, span: RANGE, way: way_of(phys), cpus, unwalkable_at, since, part }
     }
 
     fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
@@ -242,7 +258,7 @@ mod tests {
         for (space, phys) in [SpaceId(1), SpaceId(2), SpaceId::KERNEL].into_iter().zip(1..) {
             stale.ways.add(out(space, phys));
         }
-        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.ways.walkers(Way::Page(phys), 0));
+        let left = |stale: &Stale| [1, 2, 3].map(|phys| stale.ways.walkers(way_of(phys), 0));
         stale.close_space(SpaceId(1), 0b01);
         assert_eq!(left(&stale), [0b10, 0b11, 0b10]);
         stale.close_space(SpaceId(1), 0b10);
@@ -259,7 +275,7 @@ mod tests {
             let mut flush = flush(TlbScope::Address, cpus, issued);
             flush.asked.shown.set(CpuId(0), until);
             stale.close(&flush, (&now, CallRef::NONE), |_| Heard::Known);
-            stale.ways.walkers(Way::Page(1), 0)
+            stale.ways.walkers(way_of(1), 0)
         };
         let left = |stale: &mut Stale, cpus, issued| told(stale, cpus, issued, 0);
         assert_eq!(told(&mut stale, 0b10, 9, 5), 0b11, "told before the change");
@@ -273,7 +289,7 @@ mod tests {
     fn rights_that_went_are_found_beside_an_invalidated_address() {
         let mut stale = Stale::default();
         let whole = Span { first: 0, last: 0x3fff_ffff };
-        let way = Way::Entry(0x5008);
+        let way = Way::Entry(Until { phys: 0x5008, event: 5 });
         let limited = HeldWay { span: whole, way, part: Some(2 << 20), ..out(SpaceId::KERNEL, 1) };
         stale.ways.add(HeldWay { unwalkable_at: 6, ..limited });
         let now = Mark::by_hand(20, CpuId(0));
@@ -306,7 +322,7 @@ mod tests {
         stale.ways.add(out(SpaceId::KERNEL, 1));
         let pages = [0, 0x1000].map(|first| Span { first, last: first + 0xfff });
         for (page, table) in pages.into_iter().zip(1..) {
-            stale.add(SpaceId::KERNEL, page, old(page, 6, Some(Way::Page(table))));
+            stale.add(SpaceId::KERNEL, page, old(page, 6, Some(way_of(table))));
         }
         let now = Mark::by_hand(20, CpuId(0));
         stale.close(&flush(TlbScope::AddressLastLevel, u64::MAX, 9), (&now, CallRef::NONE), |_| {
