@@ -31,6 +31,8 @@ bitflags! {
         /// arm64: a broadcast TLBI has reached other CPUs only when it was repeated after a DSB
         /// (erratum 1286807 of Cortex-A76 and kin).
         const ARM_REPEAT_TLBI = 1 << 8;
+        /// arm64: FEAT_TLBIRANGE: one TLBI takes a range of addresses.
+        const ARM_TLBIRANGE = 1 << 9;
         /// x86: the vendor is AMD (else Intel).
         const X86_AMD = 1 << 16;
         /// x86: 2 MiB pages.
@@ -95,6 +97,7 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::Arm64, "bbml2_noabort", Features::ARM_BBML2_NOABORT, false, "BBM level 2, no abort"),
     f(Arch::Arm64, "vipt", Features::ARM_VIPT, false, "icache indexed by virtual address"),
     f(Arch::Arm64, "repeat_tlbi", Features::ARM_REPEAT_TLBI, false, "erratum: TLBI needs a second"),
+    f(Arch::Arm64, "tlbirange", Features::ARM_TLBIRANGE, false, "FEAT_TLBIRANGE: TLBI of a range"),
     f(Arch::X86_64, "amd", Features::X86_AMD, false, "AMD rules (else Intel)"),
     f(Arch::X86_64, "pse", Features::X86_PSE, true, "2 MiB pages"),
     f(Arch::X86_64, "gbpages", Features::X86_GBPAGES, true, "1 GiB pages"),

@@ -151,6 +151,8 @@ facts! {
     /// arm64: a flush of kernel addresses rounds its ends to pages, and flushes all from as many
     /// pages on as a table has (before: above these).
     FlushRounds = "kernel-flush-rounds",
+    /// arm64: such a flush is by TLBIs that take a range each, and of all from 2^21 pages on only.
+    FlushByRange = "kernel-flush-by-range",
     /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
     /// arm64: vmalloc maps groups of pages by contiguous entries.

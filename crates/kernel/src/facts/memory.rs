@@ -31,9 +31,10 @@ const HASH_PAGE: Cite = Cite::read(
     "Linux 6.6, 6.12 arch/powerpc/mm/book3s32/hash_low.S hash_page; linuxppc-dev 2023-09-25, \
      powerpc/32s: Introduce _PAGE_READ and remove _PAGE_USER (6.7)",
 );
-const FLUSH_RANGE: Cite = Cite::deduced(
+const FLUSH_RANGE: Cite = Cite::read(
     "Linux 5.19, 6.1, 6.6, 6.12 (no), 6.18.2, 7.0 (yes) arch/arm64/include/asm/tlbflush.h \
-     flush_tlb_kernel_range(); which version between from memory",
+     flush_tlb_kernel_range(); a923705c69f7 arm64: optimize flush tlb kernel range (arm64 for \
+     6.13)",
 );
 const PPC_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.8, 6.12 arch/powerpc/mm/pageattr.c");
 
@@ -326,6 +327,9 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::FlushRounds, NOT_ARM64, None, None, No, Cite::deduced("a flush of arm64's")),
     row(Fact::FlushRounds, ARM64, None, Some(V6_13), No, FLUSH_RANGE),
     row(Fact::FlushRounds, ARM64, Some(V6_13), None, Yes, FLUSH_RANGE),
+    row(Fact::FlushByRange, NOT_ARM64, None, None, No, Cite::deduced("a flush of arm64's")),
+    row(Fact::FlushByRange, ARM64, None, Some(V6_13), No, FLUSH_RANGE),
+    row(Fact::FlushByRange, ARM64, Some(V6_13), None, Word("if-tlbirange"), FLUSH_RANGE),
     row(Fact::VmapNodes, ALL, None, Some(V6_9), No, Cite::read("Linux 6.8 mm/vmalloc.c")),
     row(
         Fact::VmapNodes,
