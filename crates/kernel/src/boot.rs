@@ -185,6 +185,7 @@ impl Kernel {
             batch: Batch::default(),
             patch_rounds: 0,
             jump_entries: Vec::new(),
+            ool_stubs: BTreeMap::new(),
             keys_on: BTreeSet::new(),
             rox_cache: RoxCache::default(),
             users: Users::default(),

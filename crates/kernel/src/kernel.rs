@@ -104,6 +104,8 @@ pub struct Kernel {
     pub(crate) patch_rounds: u32,
     /// Sites of static keys, and the keys that are on.
     pub(crate) jump_entries: Vec<JumpEntry>,
+    /// powerpc: out-of-line stubs of BPF programs, by their attach points.
+    pub(crate) ool_stubs: BTreeMap<VirtAddr, VirtAddr>,
     pub(crate) keys_on: BTreeSet<u64>,
     /// x86: the cache of executable memory.
     pub(crate) rox_cache: RoxCache,
@@ -195,7 +197,9 @@ impl Kernel {
         match self.arch {
             Arch::X86_64 => true,
             Arch::Arm64 => {
-                let kfence = self.config.on("kfence") && self.caps.yes(Fact::KfenceByPages);
+                let pool = self.config.get("kfence").unwrap_or("n");
+                let kfence = self.caps.yes(Fact::KfenceByPages) && pool != "n"
+                    || self.caps.word(Fact::KfenceByPages) == "if-late" && pool == "late";
                 self.config.rodata_full() || self.config.on("debug_pagealloc") || kfence
             }
             _ => false,

@@ -1,12 +1,16 @@
 //! Users of text patching that are calls of their own: static keys and BPF's attach points.
 //!
 //! Modelled: `bpf_arch_text_poke` with its comparison, its errors and "already done" by
-//! architecture, and what each does about other CPUs; static keys with the sites that a scenario
-//! names, patched as each architecture does it. From: Linux 6.12 arch/x86/net/bpf_jit_comp.c
-//! __bpf_arch_text_poke(), arch/arm64/net/bpf_jit_comp.c, 6.14 arch/powerpc/net/bpf_jit_comp.c;
+//! architecture, and what each does about other CPUs, powerpc's with the out-of-line stub that a
+//! scenario names (two words), else with the attach point's own; static keys with the sites that a
+//! scenario names, patched as each architecture does it. From: Linux 6.1, 6.12 and 7.0
+//! arch/x86/net/bpf_jit_comp.c __bpf_arch_text_poke(), arch/arm64/net/bpf_jit_comp.c, 6.14, 6.18.2
+//! and 7.0 arch/powerpc/net/bpf_jit_comp.c;
 //! 6.12 kernel/jump_label.c, arch/*/kernel/jump_label.c. Not modelled: PLTs and long-branch stubs
 //! (a target out of reach is said by name), programs with ENDBR or BTI at their start (the site is
 //! the address given), reference counts of keys, keys while booting, jump entries in init text.
+
+use std::collections::VecDeque;
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::{Flags, View};
@@ -15,9 +19,11 @@ use crate::call::Args;
 use crate::caps::Fact;
 use crate::errno::{EBUSY, EFAULT, EINVAL, ENOTSUPP, EOPNOTSUPP, ERANGE};
 use crate::error::Stop;
-use crate::insns::{POWER_NOP, X86_NOP5, branch, word_of};
+use crate::insns::{X86_NOP5, branch, word_of};
 use crate::kernel::Kernel;
-use crate::steps::{Fate, calls_then, cross_step, lock_step, pause, step, unlock_step};
+use crate::steps::{
+    Fate, Step, call_then, calls_then, cross_step, lock_step, once, pause, step, unlock_step,
+};
 
 /// A site of a static key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,10 +134,76 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     if k.arch == Arch::Arm64 && old == new {
         return Ok(0);
     }
-    k.lock(cpu, "text_mutex")?;
-    let result = k.attach(cpu, ip, &old, &new)?;
-    k.unlock(cpu, "text_mutex")?;
-    Ok(result)
+    let detaches = k.arch != Arch::Arm64 && args.get(2) != 0;
+    let mut parts = vec![(ip, old.clone(), new.clone())];
+    if let Some(stub) = k.ool_stubs.get(&ip).copied().filter(|_| k.arch != Arch::Arm64) {
+        // The branch to the target is in the stub, behind its first instruction; that to the stub is
+        // there while there is a target.
+        let at = stub.offset(4);
+        let place = |n: usize| branch(k.arch, at, target(n), call);
+        let (Ok(old), Ok(new)) = (place(2), place(3)) else {
+            return Err(Stop::not_modelled("a target that needs a PLT or a stub"));
+        };
+        let nop = branch(k.arch, ip, None, false)?;
+        let to_stub = branch(k.arch, ip, Some(stub), false)?;
+        parts = vec![(at, old, new)];
+        match (target(2), target(3)) {
+            (None, _) => parts.push((ip, nop, to_stub)),
+            (_, None) => parts.push((ip, to_stub, nop)),
+            _ => {}
+        }
+    }
+    let mut steps = vec![lock_step("text_mutex"), attach_step(parts.into())];
+    steps.push(unlock_step("text_mutex"));
+    if detaches {
+        // A branch that was there may still be fetched ahead by others, whatever came of this.
+        steps.push(cross_step(|k, cpu| {
+            k.on_other_cpus(cpu, "do_isync", &mut |m, on| {
+                m.op_named(on, "isync", 0)?;
+                Ok(())
+            })
+        }));
+    }
+    k.with_steps(steps)
+}
+
+/// One word at an attach point: where it lies, what has to be there, and what comes.
+type Part = (VirtAddr, Vec<u8>, Vec<u8>);
+
+/// arm64 and powerpc: one word after the other, each compared first, to the first error.
+fn attach_step(mut parts: VecDeque<Part>) -> Step {
+    once(move |k, cpu| {
+        let Some((at, old, new)) = parts.pop_front() else { return Ok(()) };
+        let arm = k.arch == Arch::Arm64;
+        let mut found = [0; 4];
+        if k.machine.load(cpu, at, &mut found).is_err() {
+            k.returns(-EFAULT);
+            return Ok(());
+        }
+        if !k.machine.compare(cpu, at, &old)? {
+            k.returns(if arm { -EFAULT } else { -EINVAL });
+            return Ok(());
+        }
+        if old == new {
+            k.later([attach_step(parts)]);
+            return Ok(());
+        }
+        let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
+        let insn = Args::of(&[at.0, word(k.arch, &new)]);
+        k.later(call_then(name, insn, move |k, _, error| {
+            k.returns(error);
+            k.later((error == 0).then(|| attach_step(parts)));
+            Ok(())
+        }));
+        Ok(())
+    })
+}
+
+/// `bpf_ool_stub(ip, stub)`: stands for what powerpc's JIT lays out at the end of a program.
+pub(crate) fn bpf_ool_stub(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    branch(k.arch, args.addr(0), Some(args.addr(1)), false)?;
+    k.ool_stubs.insert(args.addr(0), args.addr(1));
+    Ok(0)
 }
 
 /// The ranges of some sites.
@@ -219,30 +291,5 @@ impl Kernel {
             }),
         ];
         self.with_steps(steps)
-    }
-
-    /// arm64 and powerpc: one word, compared first.
-    fn attach(&mut self, cpu: CpuId, ip: VirtAddr, old: &[u8], new: &[u8]) -> Result<i64, Stop> {
-        let arm = self.arch == Arch::Arm64;
-        let mut found = [0; 4];
-        if self.machine.load(cpu, ip, &mut found).is_err() {
-            return Ok(-EFAULT);
-        }
-        if !self.machine.compare(cpu, ip, old)? {
-            return Ok(if arm { -EFAULT } else { -EINVAL });
-        }
-        let name = if arm { "aarch64_insn_patch_text_nosync" } else { "patch_instruction" };
-        let insn = word(self.arch, new);
-        let done = self.inner(cpu, name, &Args::of(&[ip.0, insn]))?;
-        let error = self.used(cpu, done);
-        let detaches = word(self.arch, old) != u64::from(POWER_NOP);
-        if !arm && error == 0 && detaches {
-            // A branch that was there may still be fetched ahead by others.
-            self.on_other_cpus(cpu, "do_isync", &mut |m, on| {
-                m.op_named(on, "isync", 0)?;
-                Ok(())
-            })?;
-        }
-        Ok(error)
     }
 }

@@ -42,6 +42,7 @@ impl Kernel {
     pub(crate) fn forget_text(&mut self, spans: &[(u64, u64)]) {
         let gone = |virt: VirtAddr| spans.iter().any(|(s, len)| virt.0.wrapping_sub(*s) < *len);
         self.jump_entries.retain(|entry| !gone(entry.site()));
+        self.ool_stubs.retain(|site, _| !gone(*site));
         self.users.probes.forget(gone);
         self.users.ftrace.forget(gone);
         self.users.static_calls.forget(gone);

@@ -165,36 +165,31 @@ fn powerpc_branches_and_values() {
     assert!(!trace.iter().any(|l| l.contains("window")), "in place: {trace:#?}");
 }
 
-/// T11, event for event: attaching tells nobody, detaching has the others execute isync.
+/// T11, event for event, of a program with its out-of-line stub: attaching is two words and tells
+/// nobody, detaching has the others execute isync behind the lock, another target is one word.
 #[test]
 fn t11_each_event_of_an_attach_and_a_detach() {
     let (mut bed, a) = bed("7.0", Arch::Ppc64le);
-    let patch = power_patch(0);
-    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, 0, a + 64]), 0);
-    let golden = format!(
-        "
-        0 call bpf_arch_text_poke
-        0 lock text_mutex
-        0 load a+0x0 4
-        0 load a+0x0 4
-        0 compared a+0x0 4 equal
+    let nop = 0x6000_0000u32.to_le_bytes();
+    for at in [a, a + 0x24] {
+        bed.call_code("memcpy", &[at], &nop);
+    }
+    bed.call("bpf_ool_stub", &[a, a + 0x20]);
+    bed.trace();
+    let word = |at: u64| {
+        let patch = power_patch(at);
+        format!(
+            "
+        0 load a+{at:#x} 4
+        0 load a+{at:#x} 4
+        0 compared a+{at:#x} 4 equal
 {patch}
         0 result used
-        0 unlock text_mutex
-        0 return 0
         "
-    );
-    expect(&bed.trace(), &golden);
-    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, a + 64, 0]), 0);
-    let golden = format!(
-        "
-        0 call bpf_arch_text_poke
-        0 lock text_mutex
-        0 load a+0x0 4
-        0 load a+0x0 4
-        0 compared a+0x0 4 equal
-{patch}
-        0 result used
+        )
+    };
+    let (stub, entry) = (word(0x24), word(0));
+    let told = "
         0 ipi do_isync to 0b10
         1-sync ExceptionEntry
         1-taken
@@ -202,11 +197,29 @@ fn t11_each_event_of_an_attach_and_a_detach() {
         1-done
         1-sync ExceptionReturn
         0 waited
+        ";
+    let golden = |words: &str, told: &str| {
+        format!(
+            "
+        0 call bpf_arch_text_poke
+        0 lock text_mutex
+{words}
         0 unlock text_mutex
+{told}
         0 return 0
         "
-    );
-    expect(&bed.trace(), &golden);
+        )
+    };
+    let both = format!("{stub}{entry}");
+    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, 0, a + 64]), 0);
+    expect(&bed.trace(), &golden(&both, ""));
+    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, a + 64, a + 128]), 0);
+    expect(&bed.trace(), &golden(&stub, told));
+    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, a + 128, 0]), 0);
+    expect(&bed.trace(), &golden(&both, told));
+    // What is not there ends it, and the others are told all the same.
+    assert_eq!(bed.call("bpf_arch_text_poke", &[a, 0, a + 128, 0]), -22);
+    assert!(bed.trace().iter().any(|l| l == "0 ipi do_isync to 0b10"));
 }
 
 /// Linux 6.12 kernel/jump_label.c, arch/arm64 and arch/powerpc/kernel/jump_label.c: each site by

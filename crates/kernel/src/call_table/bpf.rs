@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL_64 as ALL, BPF_TEXT, CODE, FLUSHES, LINKS, POWER_CROSS, SIZE, SLEEPS, V5_19, X86, call,
-    needs, never, p, since, takes,
+    ALL_64 as ALL, BPF_TEXT, CODE, FLUSHES, LINKS, POWER_64, POWER_CROSS, SIZE, SLEEPS, V5_19,
+    call, needs, never, p, since, takes,
 };
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag};
 use crate::calls::{CallSpec, Param, ParamKind, Returns};
@@ -31,9 +31,22 @@ pub(super) const ROWS: &[CallSpec] = &[
             JIT,
             text_users::arch_text_poke,
         )
-        .steps(X86)
+        .steps(ALL)
         .sends(POWER_CROSS),
         &["text_mutex"],
+    ),
+    never(
+        call(
+            "bpf_ool_stub",
+            &[p("ip", Addr), p("stub", Addr)],
+            Returns::Void,
+            POWER_64,
+            "says where the out-of-line stub of an attach point lies; its second word holds a \
+             no-operation",
+            Cite::read("Linux 6.18.2, 7.0 arch/powerpc/net/bpf_jit_comp.c"),
+            text_users::bpf_ool_stub,
+        ),
+        "laid out by the JIT at the end of a program",
     ),
     call(
         "bpf_prog_pack_alloc",
