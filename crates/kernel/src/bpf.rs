@@ -106,6 +106,15 @@ pub(crate) fn binary_pack_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Res
     let got = call_then("bpf_prog_pack_alloc", Args::of(&[size]), move |k, _, ptr| {
         // The writable twin.
         if ptr != 0 && k.allocation_fails() {
+            // The size is read from the header up to 6.9: it is written there for that.
+            if !k.caps.yes(Fact::PackChecked) {
+                let word = k.word_bytes(size);
+                let written = Args::with_code(&[ptr as u64], &word);
+                k.later([calls_then(
+                    vec![("bpf_arch_text_copy", written, Fate::Dropped)],
+                    Box::new(|_, _, _| Ok(())),
+                )]);
+            }
             k.later([call_step("bpf_prog_pack_free", Args::of(&[ptr as u64, size]))]);
         } else if ptr != 0 {
             k.packs.twins.insert(ptr as u64, size);
@@ -125,8 +134,7 @@ pub(crate) fn binary_pack_finalize(k: &mut Kernel, _cpu: CpuId, args: &Args) -> 
         return Err(Stop::not_modelled("a header that bpf_jit_binary_pack_alloc did not give"));
     };
     let mut twin = k.trap_bytes(size);
-    let word = u32::try_from(size).unwrap_or(u32::MAX);
-    let word = if k.arch.is_little_endian() { word.to_le_bytes() } else { word.to_be_bytes() };
+    let word = k.word_bytes(size);
     let room = twin.get_mut(HEADER_BYTES as usize..).and_then(|r| r.get_mut(..code.len()));
     match room {
         Some(room) => room.copy_from_slice(code),
@@ -268,6 +276,12 @@ impl Kernel {
             Arch::Ppc64le => POWER_TRAP.to_le_bytes().to_vec(),
             Arch::Ppc64 | Arch::Ppc32 => POWER_TRAP.to_be_bytes().to_vec(),
         }
+    }
+
+    /// A size as it lies in a program's header.
+    fn word_bytes(&self, size: u64) -> [u8; 4] {
+        let word = u32::try_from(size).unwrap_or(u32::MAX);
+        if self.arch.is_little_endian() { word.to_le_bytes() } else { word.to_be_bytes() }
     }
 
     /// `len` bytes of trap instructions.

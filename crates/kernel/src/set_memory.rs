@@ -156,6 +156,9 @@ pub(crate) fn direct_map_valid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
     if first.0.checked_add(count).is_none_or(|end| end > frames) {
         return Err(Stop::not_modelled("frames behind the end of memory"));
     }
+    if k.arch == Arch::Arm64 {
+        return k.arm64_direct_map_valid(first, pages, args.get(2) == 1);
+    }
     let pages = k.pages_of(&[Frames { pfn: first, count }]).collect();
     k.with_steps(vec![direct_map_pages(pages, args.get(2) == 1)])
 }

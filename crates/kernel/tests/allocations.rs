@@ -89,7 +89,7 @@ const ROWS: &[Row] = &[
     row("set_memory_ro", "6.12", X86, |bed| pages(bed, "vmalloc", 4096), &[Fails]),
     row("set_memory_rox", "7.0", X86, |bed| pages(bed, "vmalloc_huge", 2 << 20), &[Fails, Fails]),
     row("set_memory_nx", "6.12", X86, |bed| pages(bed, "vmalloc", 4096), &[]),
-    row("set_memory_4k", "6.12", X86, |bed| pages(bed, "vmalloc_huge", 2 << 20), &[Fails]),
+    row("set_memory_4k", "6.12", X86, |bed| pages(bed, "vmalloc_huge", 2 << 20), &[Fails; 2]),
     row(
         "set_direct_map_invalid_noflush",
         "6.12",

@@ -99,6 +99,7 @@ const ROWS: &[Row] = &[
     (&["set_memory_4k"], &[Freed, Num(1)], [Warns(-14), Absent, Absent]),
     (&["set_memory_4k"], &[Wild, Num(1)], [NotModelled, Absent, Absent]),
     (&["set_memory_valid"], &[Freed, Num(1), Num(0)], [Absent, Value(0), Absent]),
+    (&["set_memory_valid"], &[Area, Num(0), Num(0)], [Absent, Warns(-22), Absent]),
     (&["set_memory_valid"], &[User, Num(1), Num(0)], [Absent, NotModelled, Absent]),
     (&["set_memory_valid"], &[Area, Num(HUGE), Num(0)], [Absent, NoInt, Absent]),
     (DIRECT, &[User], [NotModelled; 3]),

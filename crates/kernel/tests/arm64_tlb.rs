@@ -1,11 +1,12 @@
-//! By which TLBIs arm64 flushes a range of kernel addresses.
+//! By which TLBIs arm64 flushes a range of kernel addresses, and which calls flush or maintain where
+//! their names or arguments do not look like it.
 
 #![allow(clippy::unwrap_used)] // test code outside test functions
 
 mod common;
 
 use common::boot_with;
-use textbed_arch::{Arch, Features, insn};
+use textbed_arch::{Arch, Features, SpaceId, insn};
 use textbed_event::{Event, View};
 
 const ARM64: Arch = Arch::Arm64;
@@ -53,4 +54,68 @@ fn flushes_are_by_range_from_6_13_on_where_cpus_can() {
     }
     assert_eq!(tlbis("6.12", &[], true, (0, 2)), [one(0), one(1)]);
     assert!(is_all(&tlbis("6.12", &[], true, (0, 513))));
+}
+
+/// set_direct_map_valid_noflush() is set_memory_valid() of the range: taken away with a flush, given
+/// back without. Neither takes no page.
+#[test]
+fn pages_of_the_direct_map_go_with_a_flush_in_spite_of_the_name() {
+    for version in ["6.18", "7.0"] {
+        let mut bed = boot_with(version, ARM64, &[], Features::default_for(ARM64), 1);
+        let a = bed.area("a", "vmalloc", 2 << 12);
+        bed.trace();
+        let call = "set_direct_map_valid_noflush";
+        assert_eq!(bed.call(call, &[a, 2, 0]), 0);
+        let trace = bed.trace();
+        let tlbis = trace.iter().filter(|l| l.contains("tlbi vaale1is"));
+        assert_eq!(tlbis.count(), 2, "{version}: {trace:#?}");
+        assert!(trace.iter().any(|l| l.contains("leaf dm(a)+0x0 2x4K rw->---")), "{trace:#?}");
+        assert_eq!(bed.call(call, &[a, 2, 1]), 0);
+        assert!(!bed.trace().iter().any(|l| l.contains("tlbi")), "{version}");
+        assert_eq!(bed.call(call, &[a, 0, 0]), -22, "{version}");
+        assert_eq!(bed.call("set_memory_valid", &[a, 0, 1]), -22, "{version}");
+        assert!(
+            !bed.trace().iter().any(|l| l.contains("WARN")),
+            "{version}: from 6.18 on in silence"
+        );
+    }
+}
+
+/// arch/arm64/mm/mmu.c: the pool of 6.6 and later is mapped by pages for itself, if it is made while
+/// booting.
+#[test]
+fn kfence_has_the_linear_map_made_of_pages_for_a_late_pool_alone_from_6_4_on() {
+    for (version, pool, pages) in [
+        ("5.18", "y", false),
+        ("6.1", "y", true),
+        ("6.1", "late", true),
+        ("6.6", "y", false),
+        ("6.12", "y", false),
+        ("6.12", "late", true),
+        ("7.0", "y", false),
+        ("7.0", "late", true),
+    ] {
+        let options = [("rodata", "on"), ("kfence", pool)];
+        let bed = boot_with(version, ARM64, &options, Features::default_for(ARM64), 1);
+        let at = bed.kernel.layout().direct_map.start.offset(64 << 20);
+        let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, at).unwrap();
+        assert_eq!(leaf.shift == 12, pages, "{version} {pool}");
+    }
+}
+
+/// __text_poke() flushes the icache range whatever its length, and the macros of cache.S do a line
+/// before they look at the end.
+#[test]
+fn no_bytes_are_maintained_as_a_line_and_told_to_all() {
+    for call in ["aarch64_insn_set", "flush_icache_range"] {
+        let mut bed = boot_with("6.12", ARM64, &[], Features::default_for(ARM64), 2);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        bed.trace();
+        let args = if call == "flush_icache_range" { vec![a, a] } else { vec![a, 0, 0] };
+        bed.call(call, &args);
+        let trace = bed.trace();
+        let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+        assert_eq!((count("dc cvau"), count("ic ivau")), (1, 1), "{call}: {trace:#?}");
+        assert_eq!(count("0 ipi do_nothing"), 1, "{call}: {trace:#?}");
+    }
 }

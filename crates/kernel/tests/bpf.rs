@@ -324,3 +324,26 @@ fn a_dispatcher_writes_the_half_that_is_not_in_use() {
         }
     }
 }
+
+/// Up to 6.9 bpf_prog_pack_free() reads the size from the header: where the writable twin could not
+/// be had it is written there first, by text patching. From 6.10 on it is an argument.
+#[test]
+fn without_a_twin_the_size_is_written_for_the_free_until_6_9() {
+    for (version, written) in [("6.1", true), ("6.6", true), ("6.12", false), ("7.0", false)] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        bed.call("bpf_jit_binary_pack_alloc", &[8]);
+        bed.trace();
+        bed.kernel.fail("bpf_jit_binary_pack_alloc", 2, 12).unwrap();
+        assert_eq!(bed.call("bpf_jit_binary_pack_alloc", &[8]), 0, "{version}");
+        let trace = bed.trace();
+        let inner = calls(&trace);
+        let mut want = vec!["bpf_jit_binary_pack_alloc", "bpf_prog_pack_alloc"];
+        want.extend(
+            written.then_some(["bpf_arch_text_copy", "text_poke_copy"]).into_iter().flatten(),
+        );
+        want.extend(["bpf_prog_pack_free", "bpf_arch_text_invalidate", "text_poke_set"]);
+        assert_eq!(inner, want, "{version}");
+        let poke = trace.iter().any(|l| l.contains("store alias") && l.ends_with(" 4"));
+        assert_eq!(poke, written, "{version}: {trace:#?}");
+    }
+}

@@ -231,3 +231,35 @@ fn the_protocol_waits_for_cpus_that_take_no_interrupts_and_others_wait_for_its_l
     }
     assert!(matches!(progress, Progress::Done(_)), "{progress:?}");
 }
+
+/// text_poke_bp() has a vector of its own; smp_text_poke_single() adds to the one there is.
+#[test]
+fn what_is_queued_stays_so_until_6_15_when_one_instruction_is_replaced() {
+    for (version, queue, single, finish, stays) in [
+        ("6.1", "text_poke_queue", "text_poke_bp", "text_poke_finish", true),
+        ("6.12", "text_poke_queue", "text_poke_bp", "text_poke_finish", true),
+        (
+            "6.18",
+            "smp_text_poke_batch_add",
+            "smp_text_poke_single",
+            "smp_text_poke_batch_finish",
+            false,
+        ),
+    ] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let a = bed.area("a", "vmalloc", 1 << 12);
+        bed.call_code("memcpy", &[a], &[NOP5, NOP5].concat());
+        bed.kernel.machine_mut().lock(CpuId(0), "text_mutex").unwrap();
+        let first = |bed: &mut Bed, at: u64| {
+            let mut byte = [0];
+            bed.kernel.machine_mut().load(CpuId(0), VirtAddr(at), &mut byte).unwrap();
+            byte[0]
+        };
+        bed.call_code(queue, &[a], &CALL);
+        bed.call_code(single, &[a + 5], &CALL);
+        assert_eq!(first(&mut bed, a + 5), CALL[0], "{version}");
+        assert_eq!(first(&mut bed, a) == NOP5[0], stays, "{version}");
+        bed.call(finish, &[]);
+        assert_eq!(first(&mut bed, a), CALL[0], "{version}");
+    }
+}

@@ -421,3 +421,18 @@ fn one_page_made_not_executable_flushes_everything_since_6_2() {
         assert_eq!((pages > 0, all > 0), (!full, full), "{version}: {trace:#?}");
     }
 }
+
+/// cpa_flush_all() interrupts whatever flush_tlb_all() can do without.
+#[test]
+fn an_error_flushes_by_interrupts_with_invlpgb_too() {
+    let features = Features::default_for(X86) | Features::X86_INVLPGB;
+    let mut bed = boot_with("6.18", X86, &[], features, 2);
+    let a = bed.area("a", "vmalloc", 1 << 12);
+    bed.trace();
+    assert_eq!(bed.call("set_memory_ro", &[a, 2]), -14);
+    let trace = bed.trace();
+    let ipis: Vec<&String> = trace.iter().filter(|l| l.starts_with("0 ipi")).collect();
+    assert_eq!(ipis, ["0 ipi __cpa_flush_all to 0b10"], "{trace:#?}");
+    assert_eq!(bed.call("set_memory_nx", &[a, 1]), 0);
+    assert!(!bed.trace().iter().any(|l| l.starts_with("0 ipi")));
+}

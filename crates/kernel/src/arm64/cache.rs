@@ -1,7 +1,8 @@
 //! arm64 cache maintenance for code.
 //!
-//! From: Linux 5.19 and 6.12 arch/arm64/mm/cache.S, arch/arm64/include/asm/cacheflush.h. Not
-//! modelled: errata that force maintenance (IDC or DIC hidden by the kernel), KGDB.
+//! From: Linux 5.19, 6.12 and 7.0 arch/arm64/mm/cache.S, arch/arm64/include/asm/assembler.h,
+//! arch/arm64/include/asm/cacheflush.h. Not modelled: errata that force maintenance (IDC or DIC
+//! hidden by the kernel), KGDB.
 
 use textbed_arch::{CpuId, Features, VirtAddr};
 
@@ -10,14 +11,15 @@ use crate::kernel::Kernel;
 
 impl Kernel {
     /// `caches_clean_inval_pou`: cleans to the point of unification and invalidates instruction
-    /// caches, by the lines of a range, as far as IDC and DIC leave it to do.
+    /// caches, by the lines of a range (of none, too, one line), as far as IDC and DIC leave it to
+    /// do.
     pub(crate) fn arm64_clean_inval(
         &mut self,
         cpu: CpuId,
         start: VirtAddr,
         len: u64,
     ) -> Result<(), Stop> {
-        let header = self.machine.header();
+        let (header, len) = (self.machine.header(), len.max(1));
         if self.features.contains(Features::ARM_IDC) {
             self.machine.op_named(cpu, "dsb ishst", 0)?;
         } else {

@@ -4,7 +4,7 @@
 //! (with rodata=full), the purge, the range itself, one flush, others let in between an entry's
 //! change and its flush and behind both; the walker's refusal of block
 //! mappings, the tables that it makes for holes (before 6.18), and the bits that it leaves in
-//! entries that were empty (the guard page's). From: Linux 5.19, 6.12 and 6.18.2
+//! entries that were empty (the guard page's). From: Linux 5.19, 6.1, 6.6, 6.12, 6.18.2 and 7.0
 //! arch/arm64/mm/pageattr.c, mm/memory.c, mm/pagewalk.c. Not modelled: the entry behind the end of
 //! the array of pages that 6.19 and later read for a guard page (said by name), the GP bit (BTI),
 //! lost updates of concurrent callers. How 6.18 splits blocks first is in `split`.
@@ -174,6 +174,13 @@ impl Kernel {
         clear: Perm,
     ) -> Result<i64, Stop> {
         let end = VirtAddr(start.0 + bytes);
+        if bytes == 0 {
+            // Neither walker takes an empty range; apply_to_page_range complains of it.
+            if !self.arm64_splits() {
+                self.warn(cpu, WarnReason::BadArgument, start);
+            }
+            return Ok(-EINVAL);
+        }
         let error = self.arm64_split_ends(cpu, start, end)?;
         if error != 0 {
             self.warn_once(cpu, "pageattr: split", WarnReason::Other, start);
@@ -260,15 +267,32 @@ impl Kernel {
         if !addr.is_aligned(self.pages.shift()) || !end.is_some_and(kernel) || !kernel(addr) {
             return Err(Stop::not_modelled("a range that is not of kernel pages"));
         }
-        if pages == 0 {
-            return Ok(0);
-        }
+        let step = self.arm64_valid_step(addr, bytes, valid);
+        self.with_steps(vec![step])
+    }
+
+    /// `set_memory_valid` in a step, and what it returns.
+    fn arm64_valid_step(&self, start: VirtAddr, bytes: u64, valid: bool) -> Step {
         let bit = Perm::PRESENT;
         let (set, clear) = if valid { (bit, Perm::empty()) } else { (Perm::empty(), bit) };
         // What was not valid is in no TLB.
         let flushed = !valid || self.caps.yes(Fact::ValidFlushed);
-        let change = Bits { start: addr, bytes, set, clear, flushed };
-        self.with_steps(vec![change.step(|k, _, error| k.returns(error))])
+        Bits { start, bytes, set, clear, flushed }.step(|k, _, error| k.returns(error))
+    }
+
+    /// `set_direct_map_valid_noflush` of pages that follow each other: in spite of its name with the
+    /// flush of `set_memory_valid`.
+    pub(crate) fn arm64_direct_map_valid(
+        &mut self,
+        first: Pfn,
+        pages: u64,
+        valid: bool,
+    ) -> Result<i64, Stop> {
+        let Some(start) = self.direct_map_of(first).filter(|_| self.can_set_direct_map()) else {
+            return Ok(0);
+        };
+        let step = self.arm64_valid_step(start, self.pages.in_bytes(pages), valid);
+        self.with_steps(vec![step])
     }
 
     /// `set_direct_map_*_noflush` of one frame: nothing, and success, unless the direct map is

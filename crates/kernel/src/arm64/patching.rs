@@ -28,9 +28,6 @@ pub(crate) fn insn_copy(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
         return Ok(0);
     }
     let code = args.code();
-    if code.is_empty() {
-        return Ok(dst.0 as i64);
-    }
     let mut at = dst;
     let mut writes = Vec::new();
     for part in by_page(k.pages, dst, code) {
@@ -46,9 +43,6 @@ pub(crate) fn insn_set(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, S
     let insn = insn_bytes(args.get(1))?;
     if !dst.is_aligned(2) {
         return Ok(0);
-    }
-    if len == 0 {
-        return Ok(dst.0 as i64);
     }
     if len % 4 != 0 {
         return Err(Stop::not_modelled("a length that is no multiple of 4"));

@@ -18,6 +18,10 @@ const ROX_ON: Cite = Cite::read("64f6a4e10c05 (6.15) switched it on again; Linux
 const KFENCE: Cite = Cite::read(
     "arm64/mm: fold check for KFENCE into can_set_direct_map() (pull request of arm64 for 6.1-rc1)",
 );
+const KFENCE_EARLY: Cite = Cite::deduced(
+    "Linux 6.1 (none), 6.6, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/kfence.h \
+     arm64_kfence_can_set_direct_map(), mm/mmu.c kfence_early_init; that 6.4 brought it is from memory",
+);
 const EXECMEM_X86: Cite =
     Cite::deduced("Linux 6.12, 6.18.2 arch/x86/mm/init.c execmem_arch_setup()");
 const OPT_IN_CITE: Cite = Cite::read(
@@ -173,7 +177,8 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::AliasFollows, ARM64, None, None, Word("if-rodata-full"), ARM_PAGEATTR),
     row(Fact::AliasFollows, POWER, None, None, No, PPC_PAGEATTR),
     row(Fact::KfenceByPages, ARM64, None, Some(V6_1), No, KFENCE),
-    row(Fact::KfenceByPages, ARM64, Some(V6_1), None, Yes, KFENCE),
+    row(Fact::KfenceByPages, ARM64, Some(V6_1), Some(V6_4), Yes, KFENCE),
+    row(Fact::KfenceByPages, ARM64, Some(V6_4), None, Word("if-late"), KFENCE_EARLY),
     row(Fact::KfenceByPages, NOT_ARM64, None, None, No, KFENCE),
     row(Fact::ExecmemKprobes, X86, None, Some(V6_13), No, EXECMEM_X86),
     row(Fact::ExecmemKprobes, X86, Some(V6_13), None, Yes, EXECMEM_X86),

@@ -277,9 +277,6 @@ impl Kernel {
             Run::Bytes(bytes) => bytes.len() as u64,
             Run::Repeat(_, len) => *len,
         };
-        if !addr.is_aligned(2) {
-            return Ok(Err(-EINVAL));
-        }
         if addr.0.checked_add(len).is_none() {
             return Err(Stop::not_modelled("text that wraps around the address space"));
         }
@@ -287,6 +284,10 @@ impl Kernel {
             && len % (insn.len() as u64).max(1) != 0
         {
             return Err(Stop::not_modelled("a length that is no multiple of the instruction"));
+        }
+        let across = len > self.pages.room_at(addr);
+        if matches!(run, Run::Repeat(..)) && !addr.is_aligned(2) && across {
+            return Err(Stop::not_modelled("instructions that two pages share"));
         }
         let (mut done, pages) = (0, self.pages);
         let parts = std::iter::from_fn(move || {

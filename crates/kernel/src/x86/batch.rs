@@ -4,9 +4,10 @@
 //! new instructions, the three phases with one write for each entry and a synchronisation of all
 //! CPUs behind each phase that wrote, the handler that other CPUs run into and the references that
 //! keep it alive. Others may run between any two writes. From: Linux 7.0
-//! arch/x86/kernel/alternative.c smp_text_poke_batch_finish() and below, 5.19
-//! text_poke_bp_batch(), which does the same under other names. Not modelled: perf events, NMIs,
-//! the spin at the end (no handler is still running then: each runs whole).
+//! arch/x86/kernel/alternative.c smp_text_poke_batch_finish() and below, 5.19, 6.1, 6.6 and 6.12
+//! text_poke_bp_batch(), which does the same under other names, but that text_poke_bp() has a vector
+//! of its own: what is queued stays so. Not modelled: perf events, NMIs, the spin at the end (no
+//! handler is still running then: each runs whole).
 
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::{Flags, View};
@@ -56,6 +57,8 @@ enum Emulate {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Batch {
     entries: Vec<Entry>,
+    /// What was queued when a single replacement with a vector of its own began.
+    aside: Vec<Entry>,
     /// The references are held.
     live: bool,
 }
@@ -147,11 +150,19 @@ impl Kernel {
         Ok(Entry { addr, text: code.to_vec(), emulate })
     }
 
-    /// Steps of replacing one instruction, what is pending already with it.
-    pub(crate) fn batch_single(&mut self, entry: Entry) -> Result<i64, Stop> {
-        let mut steps = self.batch_add(entry);
-        steps.push(start_step());
-        self.with_steps(steps)
+    /// Steps of replacing one instruction: from 6.16 on what is pending already with it.
+    fn batch_single(&mut self, entry: Entry) -> Result<i64, Stop> {
+        if self.there("smp_text_poke_single") {
+            let mut steps = self.batch_add(entry);
+            steps.push(start_step());
+            return self.with_steps(steps);
+        }
+        self.batch.aside = std::mem::replace(&mut self.batch.entries, vec![entry]);
+        let back = step(|k, _| {
+            k.batch.entries = std::mem::take(&mut k.batch.aside);
+            Ok(())
+        });
+        self.with_steps(vec![start_step(), back])
     }
 
     /// Adds an entry. Where the vector is full or would be out of order what is pending has to be

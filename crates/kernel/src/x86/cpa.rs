@@ -3,7 +3,7 @@
 //! Modelled: the walk leaf by leaf (in `walk`), others let in after each, splitting with its global
 //! flush, changes of whole large leaves in place, the alias in the direct map and (for frames of
 //! the image) in the image, the flush at the end and when it is left out, errors without rollback,
-//! WARNs. From: Linux 5.19, 6.1, 6.4 and 6.12 arch/x86/mm/pat/set_memory.c. Not modelled: cache
+//! WARNs. From: Linux 5.19, 6.1, 6.4, 6.6, 6.12, 6.18 and 7.0 arch/x86/mm/pat/set_memory.c. Not modelled: cache
 //! attributes, EFI page tables, the dirty bit (cleared with RW from 6.6 on), protections of the PCI
 //! BIOS and of .rodata apart from text.
 
@@ -21,11 +21,9 @@ use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 use crate::set_memory::Change;
-use crate::steps::{self, flush_step, once, pause, step};
+use crate::steps::{self, cross_step, flush_step, once, pause, step};
 use crate::vfree::purge_steps;
-use crate::x86::walk::{
-    Alias, AtLeaf, Cpa, Outcome, Walk, cpa_lock_step, cpa_unlock_step, split_flush_steps,
-};
+use crate::x86::walk::{Alias, AtLeaf, Cpa, Outcome, Walk};
 
 /// The lock of those who change attributes.
 pub(super) const CPA_LOCK: &str = "cpa_lock";
@@ -62,7 +60,7 @@ impl Kernel {
         let skips = nx_only && self.caps.yes(Fact::AliasSkipsNx);
         let check_alias = change != Change::NpNoalias && !skips;
         let mut steps = purge_steps(None, false);
-        let walk = Walk::new(start, pages, Cpa { set, clear, check_alias });
+        let walk = Walk::new(start, pages, Cpa { set, clear, check_alias, split: false });
         steps.push(walk.steps(move |outcome| {
             let mut steps = cpa_flush(start, pages, outcome);
             if change == Change::Rox && outcome.changed && outcome.error == 0 {
@@ -100,8 +98,8 @@ impl Kernel {
         }
     }
 
-    /// `set_memory_4k`: splits what is large, with the flush of each split; from 6.15 on the pages
-    /// also carry a bit that keeps them small.
+    /// `set_memory_4k`: splits what is large, here and in the direct map, with the flush of each
+    /// split; from 6.15 on the pages also carry a bit that keeps them small.
     pub(crate) fn x86_set_small(
         &mut self,
         cpu: CpuId,
@@ -118,8 +116,23 @@ impl Kernel {
         if !format.is_canonical(start) || !format.is_canonical(last) {
             return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
         }
+        let marks = self.caps.yes(Fact::CpaCollapse);
+        let cpa = Cpa { set: Perm::empty(), clear: Perm::empty(), check_alias: true, split: true };
         let mut steps = purge_steps(None, false);
-        steps.push(small_steps(start, start, len));
+        steps.push(Walk::new(start, pages, cpa).steps(move |mut outcome| {
+            // The bit is a change of entries, as far as it got.
+            let done = outcome.done;
+            outcome.changed = marks && done > 0;
+            let mut steps = vec![step(move |k, _| {
+                if marks && done > 0 {
+                    k.users.kept_small.push(Range { start, len: done * FRAME_BYTES });
+                }
+                k.returns(outcome.error);
+                Ok(())
+            })];
+            steps.extend(cpa_flush(start, pages, outcome));
+            steps
+        }));
         self.with_steps(steps)
     }
 
@@ -135,7 +148,7 @@ impl Kernel {
             // Without PRESENT the global bit would read as PROTNONE: it goes too, and stays away.
             (Perm::empty(), Perm::PRESENT | Perm::WRITE | Perm::GLOBAL)
         };
-        let walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false });
+        let walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false, split: false });
         self.later([walk.steps(|outcome| vec![once(move |k, cpu| then(k, cpu, outcome.error))])]);
     }
 
@@ -173,6 +186,9 @@ impl Kernel {
         let inside = at.0.wrapping_sub(leaf.virt.0) / FRAME_BYTES;
         let take = left.min(pages - inside);
         if leaf.shift > FRAME_SHIFT {
+            if cpa.split {
+                return Ok(AtLeaf::Split);
+            }
             if format.with_perm(level, leaf.raw, set, clear) == leaf.raw {
                 return Ok(AtLeaf::Done(take));
             }
@@ -325,48 +341,14 @@ fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<steps::Step> 
         true => Ok(()),
         false => Err(Stop::died("BUG_ON(irqs_disabled()) in cpa_flush", start)),
     });
-    let all = outcome.error != 0 || outcome.alias || pages > FLUSH_CEILING_PAGES;
+    if outcome.error != 0 {
+        // cpa_flush_all: by interrupts whatever the CPU can do.
+        return vec![check, cross_step(|k, cpu| k.cpa_flush_all(cpu))];
+    }
+    let all = outcome.alias || pages > FLUSH_CEILING_PAGES;
     let flush = flush_step(move |k, cpu| match all {
         true => k.flush_tlb_all(cpu),
         false => k.flush_tlb_pages(cpu, start, pages),
     });
     vec![check, flush]
-}
-
-/// `set_memory_4k` from an address of a range on: one split at a time, each under the lock.
-fn small_steps(at: VirtAddr, start: VirtAddr, len: u64) -> steps::Step {
-    once(move |k, cpu| {
-        let end = start.0.saturating_add(len);
-        if at.0 >= end {
-            if len > 0 && k.caps.yes(Fact::CpaCollapse) {
-                k.users.kept_small.push(Range { start, len });
-                k.later([flush_step(|k, cpu| k.flush_tlb_all(cpu))]);
-            }
-            return Ok(());
-        }
-        match k.entry_at(at) {
-            None => {
-                k.warn(cpu, WarnReason::NotMapped, at);
-                k.returns(-EFAULT);
-            }
-            Some(leaf) if leaf.shift > FRAME_SHIFT => {
-                let split = once(move |k, cpu| {
-                    match k.split_large(cpu, at)? {
-                        Err(error) => {
-                            k.returns(error);
-                            k.later([cpa_unlock_step()]);
-                        }
-                        Ok(split) => {
-                            k.later(split.then(split_flush_steps).into_iter().flatten());
-                            k.later([cpa_unlock_step(), small_steps(at, start, len)]);
-                        }
-                    }
-                    Ok(())
-                });
-                k.later([cpa_lock_step(), split]);
-            }
-            Some(_) => k.later([small_steps(at.offset(FRAME_BYTES), start, len)]),
-        }
-        Ok(())
-    })
 }

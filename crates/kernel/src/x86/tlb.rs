@@ -32,6 +32,13 @@ impl Kernel {
         self.on_each_cpu(cpu, "do_flush_tlb_all", &mut local)
     }
 
+    /// `cpa_flush_all`: the same, always by interrupts.
+    pub(crate) fn cpa_flush_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let pcid = self.features.contains(Features::X86_PCID);
+        let mut local = move |m: &mut Machine, on: CpuId| flush_everything(m, on, pcid);
+        self.on_each_cpu(cpu, "__cpa_flush_all", &mut local)
+    }
+
     /// `__flush_tlb_all`: this CPU alone.
     pub(crate) fn x86_flush_local(&mut self, cpu: CpuId) -> Result<(), Stop> {
         let pcid = self.features.contains(Features::X86_PCID);

@@ -26,6 +26,8 @@ pub(super) struct Cpa {
     pub(super) clear: Perm,
     /// Whether other mappings of the same frames follow.
     pub(super) check_alias: bool,
+    /// Large leaves are split whether they have to change or not.
+    pub(super) split: bool,
 }
 
 /// What came of it.
@@ -95,7 +97,7 @@ impl Walk {
     /// Whether nothing is left to change.
     pub(super) fn is_over(&mut self) -> bool {
         let cpa = self.of_alias();
-        let changes = !(cpa.set | cpa.clear).is_empty();
+        let changes = cpa.split || !(cpa.set | cpa.clear).is_empty();
         self.aliases.retain(|alias| changes && alias.pages > 0);
         if self.aliases.is_empty() {
             self.outcome.done += std::mem::take(&mut self.pending);
@@ -195,12 +197,12 @@ impl Walk {
 }
 
 /// Others see the new table, and all forget the large leaf.
-pub(super) fn split_flush_steps() -> [steps::Step; 2] {
+fn split_flush_steps() -> [steps::Step; 2] {
     [pause(), flush_step(|k, cpu| k.flush_tlb_all(cpu))]
 }
 
 /// Takes the lock of those who change attributes, where there is one.
-pub(super) fn cpa_lock_step() -> steps::Step {
+fn cpa_lock_step() -> steps::Step {
     once(|k, _| {
         k.later(k.has_cpa_lock().then(|| lock_step(CPA_LOCK)));
         Ok(())
@@ -208,7 +210,7 @@ pub(super) fn cpa_lock_step() -> steps::Step {
 }
 
 /// Gives it up again.
-pub(super) fn cpa_unlock_step() -> steps::Step {
+fn cpa_unlock_step() -> steps::Step {
     once(|k, _| {
         k.later(k.has_cpa_lock().then(|| unlock_step(CPA_LOCK)));
         Ok(())
