@@ -103,8 +103,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: "n",
         defaults: &[],
         doc: "CONFIG_KFENCE with a pool, made while booting (y) or later \
-              (kfence.sample_interval=0 at boot); from 6.1 on the direct map is made of pages for it, \
-              from 6.4 on for a late one alone",
+              (kfence.sample_interval=0 at boot); from 6.1 on the direct map is made of pages for \
+              it, from 6.4 on for a late one alone",
         cite: Cite::read(
             "Linux 6.1, 6.6, 6.12 arch/arm64/mm/pageattr.c can_set_direct_map(), asm/kfence.h",
         ),

@@ -1,23 +1,19 @@
 //! Modules: their memory, its permissions in order, and how it goes away.
 //!
 //! Modelled: the memory of a module by type (before 6.4 in two areas, core and init), zeroed and
-//! filled by plain stores, cache maintenance over each part, permissions and their order by
-//! version, errors that are dropped (before 6.10) or end the loading, memory of the init sections
-//! freed later by a work item, unloading. From: Linux 6.1, 6.4, 6.12 and 6.18.2 kernel/module/
-//! main.c and strict_rwx.c. Not modelled: ELF, relocations, alternatives and static keys while
-//! loading, parameters, exported symbols, reference counts, sections that are writable and
-//! executable at once (-ENOEXEC), livepatch. Every section has a page, the text as many as its
-//! code; the init text holds the same code, so that it can be called.
-//!
-//! Branches that leave a module go by PLTs and stubs, which relocation fills before anything is
-//! protected; no permission call is made for them alone. arm64's lie in sections that are text
-//! (`.plt`, `.init.plt`: arch/arm64/kernel/module-plts.c, allocated and executable) and are stored
-//! plainly. powerpc's are text too and written word by word by `patch_instruction()`, but for that
-//! of ftrace, which is stored plainly (arch/powerpc/kernel/module_64.c create_stub(),
-//! create_ftrace_stub()) and is the one here.
+//! filled by plain stores, what relocates its text and puts alternatives in place ([`writes`]),
+//! cache maintenance over each part, permissions and their order by version, errors that are
+//! dropped (before 6.10) or end the loading, memory of the init sections freed later by a work
+//! item, unloading. From: Linux 6.1, 6.4, 6.12 and 6.18.2 kernel/module/main.c and strict_rwx.c.
+//! Not modelled: ELF, relocations of data, static keys while loading, parameters, exported symbols,
+//! reference counts, sections that are writable and executable at once (-ENOEXEC), livepatch. Every
+//! section has a page, the text as many as its code; the init text holds the same code, so that it
+//! can be called.
 //!
 //! A module is known by the address of its text. Its init function is the scenario's to call,
 //! between `load_module` and `do_init_module`.
+
+mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -79,9 +75,13 @@ struct Module {
     live: bool,
 }
 
+pub(crate) use writes::{module_alternative, module_relocation};
+
 /// Every module.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Modules {
+    /// What the next one has to have written to its text.
+    next: Vec<writes::Write>,
     loaded: BTreeMap<u64, Module>,
     /// Init memory that waits for the work item.
     init_free_list: Vec<u64>,
@@ -120,7 +120,10 @@ pub(crate) fn load_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
     if text == 0 || text > MAX_TEXT_BYTES {
         return Err(Stop::not_modelled(format!("a module with {text:#x} bytes of text")));
     }
-    let stub = k.module_stub();
+    let (stub, listed) = (k.module_stub(), std::mem::take(&mut k.users.modules.next));
+    if listed.iter().any(|write| write.end() > text) {
+        return Err(Stop::not_modelled("a place behind the text of the module"));
+    }
     let room = (text + stub.len() as u64).next_multiple_of(k.pages.bytes());
     let moved = move |k: &mut Kernel, _, module: Option<Module>| {
         let Some(module) = module else {
@@ -134,12 +137,21 @@ pub(crate) fn load_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
         }
         let end = module.start(TEXT) + room - stub.len() as u64;
         let stubs = step_then_others(move |k, cpu| k.store_plain(cpu, VirtAddr(end), &stub));
-        let flush = k.flush_module_icache(&module);
-        let formed = once(move |k, _| {
-            k.later([lock_step(MUTEX), formation_step(module)]);
-            Ok(())
-        });
-        k.later([stubs, calls_then(flush, Box::new(|_, _, _| Ok(()))), formed]);
+        let texts = TEXTS.map(|which| module.start(which));
+        let relocations = writes::places(texts, &listed, false);
+        let alternatives = writes::places(texts, &listed, true);
+        k.later([writes::relocations_step(relocations, move |k, error| {
+            if error != 0 {
+                k.returns(error);
+                return unlinked_steps(module);
+            }
+            let mut steps = vec![stubs];
+            steps.extend(writes::alternatives_steps(k.arch, alternatives));
+            let flush = k.flush_module_icache(&module);
+            steps.push(calls_then(flush, Box::new(|_, _, _| Ok(()))));
+            steps.extend([lock_step(MUTEX), formation_step(module)]);
+            steps
+        })]);
         Ok(())
     };
     let first = once(move |k, cpu| {
@@ -182,8 +194,15 @@ fn formation_step(module: Module) -> Step {
 
 /// The way out where complete_formation failed: ddebug_cleanup and unlink_mod each wait.
 fn given_up_steps(module: Module) -> Vec<Step> {
-    let wait = || call_step("synchronize_rcu", Args::default());
-    let mut steps = vec![wait(), lock_step(MUTEX), wait(), unlock_step(MUTEX)];
+    let mut steps = vec![call_step("synchronize_rcu", Args::default())];
+    steps.extend(unlinked_steps(module));
+    steps
+}
+
+/// The same where a relocation failed.
+fn unlinked_steps(module: Module) -> Vec<Step> {
+    let wait = call_step("synchronize_rcu", Args::default());
+    let mut steps = vec![lock_step(MUTEX), wait, unlock_step(MUTEX)];
     steps.extend(module.areas.into_iter().rev().map(free_step));
     steps
 }

@@ -137,8 +137,8 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     let detaches = k.arch != Arch::Arm64 && args.get(2) != 0;
     let mut parts = vec![(ip, old.clone(), new.clone())];
     if let Some(stub) = k.ool_stubs.get(&ip).copied().filter(|_| k.arch != Arch::Arm64) {
-        // The branch to the target is in the stub, behind its first instruction; that to the stub is
-        // there while there is a target.
+        // The branch to the target is in the stub, behind its first instruction; that to the stub
+        // is there while there is a target.
         let at = stub.offset(4);
         let place = |n: usize| branch(k.arch, at, target(n), call);
         let (Ok(old), Ok(new)) = (place(2), place(3)) else {

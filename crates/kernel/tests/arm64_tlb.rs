@@ -1,5 +1,5 @@
-//! By which TLBIs arm64 flushes a range of kernel addresses, and which calls flush or maintain where
-//! their names or arguments do not look like it.
+//! By which TLBIs arm64 flushes a range of kernel addresses, and which calls flush or maintain
+//! where their names or arguments do not look like it.
 
 #![allow(clippy::unwrap_used)] // test code outside test functions
 
@@ -56,8 +56,8 @@ fn flushes_are_by_range_from_6_13_on_where_cpus_can() {
     assert!(is_all(&tlbis("6.12", &[], true, (0, 513))));
 }
 
-/// set_direct_map_valid_noflush() is set_memory_valid() of the range: taken away with a flush, given
-/// back without. Neither takes no page.
+/// set_direct_map_valid_noflush() is set_memory_valid() of the range: taken away with a flush,
+/// given back without. Neither takes no page.
 #[test]
 fn pages_of_the_direct_map_go_with_a_flush_in_spite_of_the_name() {
     for version in ["6.18", "7.0"] {
@@ -81,8 +81,8 @@ fn pages_of_the_direct_map_go_with_a_flush_in_spite_of_the_name() {
     }
 }
 
-/// arch/arm64/mm/mmu.c: the pool of 6.6 and later is mapped by pages for itself, if it is made while
-/// booting.
+/// arch/arm64/mm/mmu.c: the pool of 6.6 and later is mapped by pages for itself, if it is made
+/// while booting.
 #[test]
 fn kfence_has_the_linear_map_made_of_pages_for_a_late_pool_alone_from_6_4_on() {
     for (version, pool, pages) in [

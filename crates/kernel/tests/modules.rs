@@ -140,3 +140,81 @@ fn without_strict_permissions_text_is_writable_and_executable() {
     let twice = bed.try_call("do_init_module", &common::values(&[module]));
     assert!(twice.is_err());
 }
+
+/// Loads a module with one relocation and one alternative; what is written to its text, in order,
+/// and where the maintenance and the first permission come.
+fn written(bed: &mut Bed, relocation: &[u8], alternative: &[u8]) -> Vec<String> {
+    bed.call_code("module_relocation", &[0], relocation);
+    bed.call_code("module_alternative", &[8], alternative);
+    let module = bed.call_code("load_module", &[], &[0; 16]) as u64;
+    let init = section(bed, module, "MOD_INIT_TEXT");
+    bed.mark("text", module, 4096);
+    bed.mark("init", init, 4096);
+    let trace = bed.trace();
+    let first = trace.iter().position(|l| l.contains("store text+0x0 16")).unwrap();
+    let kept = |line: &&String| {
+        let what = ["store text", "store init", "sync ExceptionReturn", "isync", "call "];
+        what.iter().any(|w| line.contains(w))
+    };
+    let until = |line: &&String| !line.ends_with("call set_memory_ro");
+    trace.iter().skip(first).take_while(until).filter(kept).cloned().collect()
+}
+
+/// apply_relocations(), module_finalize(), flush_module_icache(), in this order and before anything
+/// is protected (Linux 6.12 and 7.0; by architecture: kernel/modules/writes.rs).
+#[test]
+fn text_is_relocated_and_gets_alternatives_before_it_is_protected() {
+    for version in ["6.1", "6.12", "7.0"] {
+        let flushes = if version == "6.1" { 2 } else { 7 };
+        let maintained = vec!["0 call flush_icache_range".to_owned(); flushes];
+        let lines = |all: &[&str]| all.iter().map(|l| (*l).to_owned()).collect::<Vec<String>>();
+        let copied = lines(&["0 store text+0x0 16", "0 store init+0x0 16"]);
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let poke = |at: &str| {
+            lines(&[
+                "0 call text_poke_early",
+                &format!("0-store {at}+0x8 2"),
+                "0-sync ExceptionReturn iretq",
+            ])
+        };
+        let got = written(&mut bed, &[1, 2, 3, 4], &[0x66, 0x90]);
+        let relocated = lines(&["0 store text+0x0 4", "0 store init+0x0 4"]);
+        let want =
+            [copied.clone(), relocated.clone(), poke("text"), poke("init"), maintained.clone()];
+        assert_eq!(got[..want.concat().len()], want.concat(), "x86 {version}");
+
+        let mut bed = boot(version, Arch::Arm64, &[]);
+        let got = written(&mut bed, &[1, 2, 3, 4], &[0x1f, 0x20, 0x03, 0xd5]);
+        let alternatives = lines(&["0 store text+0x8 4", "0 store init+0x8 4"]);
+        let first = maintained[..1].to_vec();
+        let want = [copied.clone(), relocated, alternatives, first].concat();
+        assert_eq!(got[..want.len()], want, "arm64 {version}");
+
+        // A branch is patched through the alias, anything else is stored.
+        let mut bed = boot(version, Arch::Ppc64le, &[]);
+        let branch = 0x4800_0010u32.to_le_bytes();
+        let got = written(&mut bed, &branch, &0x6000_0000u32.to_le_bytes());
+        let calls = |got: &[String]| -> Vec<String> {
+            let patch = |l: &&String| l.ends_with("patch_instruction");
+            got.iter().filter(patch).map(|l| l[7..].to_owned()).collect()
+        };
+        let want = ["patch_instruction", "patch_instruction"];
+        let raw = ["raw_patch_instruction", "raw_patch_instruction"];
+        assert_eq!(calls(&got), [want, raw].concat(), "powerpc {version}");
+        let flush = got.iter().position(|l| l.ends_with("call flush_icache_range")).unwrap();
+        let last = got.iter().rposition(|l| l.ends_with("patch_instruction")).unwrap();
+        assert!(last < flush, "{got:#?}");
+    }
+}
+
+#[test]
+fn a_branch_that_cannot_be_patched_ends_the_loading_of_a_powerpc_module() {
+    let mut bed = boot("6.12", Arch::Ppc64le, &[]);
+    let before = bed.kernel.areas().len();
+    bed.call_code("module_relocation", &[0], &0x4800_0010u32.to_le_bytes());
+    bed.kernel.fail("patch_instruction", 2, 1).unwrap();
+    assert_eq!(load(&mut bed), -14);
+    assert_eq!(bed.kernel.areas().len(), before);
+    // A list is of one module.
+    assert!(load(&mut bed) as u64 > 1 << 63);
+}

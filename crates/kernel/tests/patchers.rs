@@ -27,11 +27,11 @@ fn writable_text(bed: &mut Bed) -> u64 {
     a
 }
 
-/// Linux 6.12 arch/x86/kernel/alternative.c text_poke_early(): module text that is not executable
-/// yet gets plain stores; what could be running is written with interrupts off, and the CPU that
-/// writes serialises, no other.
+/// Linux 6.12 arch/x86/kernel/alternative.c text_poke_early(): text of a module gets plain stores
+/// (is_module_text_address() knows a module once it is formed); anything else is written with
+/// interrupts off, and the CPU that writes serialises, no other.
 #[test]
-fn an_early_poke_synchronises_its_own_cpu_if_the_text_is_executable() {
+fn an_early_poke_synchronises_its_own_cpu_but_for_a_modules_text() {
     for version in ["5.18", "7.0"] {
         let mut bed = boot(version, X86, &[]);
         let a = writable_text(&mut bed);
@@ -43,11 +43,11 @@ fn an_early_poke_synchronises_its_own_cpu_if_the_text_is_executable() {
         assert!(!trace.iter().any(|l| l.contains("ipi") || l.starts_with('1')), "{trace:#?}");
         assert!(bed.kernel.machine().irqs_on(CpuId(0)));
     }
-    let mut bed = boot("6.6", X86, &[]);
-    let fresh = bed.area("a", "module_alloc", 4096);
-    assert_eq!(letters(&bed, fresh), "rw-");
+    let mut bed = boot("6.6", X86, &[("STRICT_MODULE_RWX", "n")]);
+    let module = bed.call_code("load_module", &[], &[0x90; 8]) as u64;
+    bed.mark("a", module, 4096);
     bed.trace();
-    bed.call_code("text_poke_early", &[fresh], &CALL);
+    bed.call_code("text_poke_early", &[module], &CALL);
     let trace = bed.trace();
     assert!(trace.contains(&"0 store a+0x0 5".to_owned()), "with interrupts on: {trace:#?}");
     assert!(!trace.iter().any(|l| l.contains("sync")), "{trace:#?}");

@@ -280,8 +280,8 @@ impl Kernel {
         Bits { start, bytes, set, clear, flushed }.step(|k, _, error| k.returns(error))
     }
 
-    /// `set_direct_map_valid_noflush` of pages that follow each other: in spite of its name with the
-    /// flush of `set_memory_valid`.
+    /// `set_direct_map_valid_noflush` of pages that follow each other: in spite of its name with
+    /// the flush of `set_memory_valid`.
     pub(crate) fn arm64_direct_map_valid(
         &mut self,
         first: Pfn,

@@ -3,12 +3,17 @@
 use textbed_arch::Cite;
 
 use super::{ALL_64 as ALL, CODE, FLUSHES, SLEEPS, call, needs, never, p};
-use crate::calls::ParamKind::{Addr, Code, Flags};
+use crate::calls::ParamKind::{Addr, Bytes, Code, Flags};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::modules;
 
 const MODULE: Cite =
     Cite::read("Linux 6.1, 6.4, 6.12, 6.18.2 kernel/module/main.c, kernel/module/strict_rwx.c");
+const WRITES: Cite = Cite::read(
+    "Linux 6.1, 6.12, 6.18.2, 7.0 kernel/module/main.c, arch/*/kernel/module*.c, \
+     arch/{x86,arm64}/kernel/alternative.c, arch/powerpc/lib/feature-fixups.c",
+);
+const WRITE: &[Param] = &[p("offset", Bytes), p("code", Code)];
 const MOD: &[Param] = &[p("mod", Addr)];
 
 /// The rows.
@@ -27,6 +32,30 @@ pub(super) const ROWS: &[CallSpec] = &[
         .steps(ALL)
         .sends(CODE),
         SLEEPS,
+    ),
+    never(
+        call(
+            "module_relocation",
+            WRITE,
+            Returns::Void,
+            ALL,
+            "says what relocation writes to the text of the module that is loaded next",
+            WRITES,
+            modules::module_relocation,
+        ),
+        "a row of a module's relocations",
+    ),
+    never(
+        call(
+            "module_alternative",
+            WRITE,
+            Returns::Void,
+            ALL,
+            "says which alternative goes into the text of the module that is loaded next",
+            WRITES,
+            modules::module_alternative,
+        ),
+        "a row of a module's .altinstructions",
     ),
     never(
         call(

@@ -20,7 +20,8 @@ const KFENCE: Cite = Cite::read(
 );
 const KFENCE_EARLY: Cite = Cite::deduced(
     "Linux 6.1 (none), 6.6, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/kfence.h \
-     arm64_kfence_can_set_direct_map(), mm/mmu.c kfence_early_init; that 6.4 brought it is from memory",
+     arm64_kfence_can_set_direct_map(), mm/mmu.c kfence_early_init; that 6.4 brought it is from \
+     memory",
 );
 const EXECMEM_X86: Cite =
     Cite::deduced("Linux 6.12, 6.18.2 arch/x86/mm/init.c execmem_arch_setup()");

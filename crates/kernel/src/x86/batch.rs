@@ -5,9 +5,9 @@
 //! CPUs behind each phase that wrote, the handler that other CPUs run into and the references that
 //! keep it alive. Others may run between any two writes. From: Linux 7.0
 //! arch/x86/kernel/alternative.c smp_text_poke_batch_finish() and below, 5.19, 6.1, 6.6 and 6.12
-//! text_poke_bp_batch(), which does the same under other names, but that text_poke_bp() has a vector
-//! of its own: what is queued stays so. Not modelled: perf events, NMIs, the spin at the end (no
-//! handler is still running then: each runs whole).
+//! text_poke_bp_batch(), which does the same under other names, but that text_poke_bp() has a
+//! vector of its own: what is queued stays so. Not modelled: perf events, NMIs, the spin at the end
+//! (no handler is still running then: each runs whole).
 
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::{Flags, View};

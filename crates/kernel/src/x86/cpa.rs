@@ -3,9 +3,9 @@
 //! Modelled: the walk leaf by leaf (in `walk`), others let in after each, splitting with its global
 //! flush, changes of whole large leaves in place, the alias in the direct map and (for frames of
 //! the image) in the image, the flush at the end and when it is left out, errors without rollback,
-//! WARNs. From: Linux 5.19, 6.1, 6.4, 6.6, 6.12, 6.18 and 7.0 arch/x86/mm/pat/set_memory.c. Not modelled: cache
-//! attributes, EFI page tables, the dirty bit (cleared with RW from 6.6 on), protections of the PCI
-//! BIOS and of .rodata apart from text.
+//! WARNs. From: Linux 5.19, 6.1, 6.4, 6.6, 6.12, 6.18 and 7.0 arch/x86/mm/pat/set_memory.c. Not
+//! modelled: cache attributes, EFI page tables, the dirty bit (cleared with RW from 6.6 on),
+//! protections of the PCI BIOS and of .rodata apart from text.
 
 use std::collections::VecDeque;
 

@@ -67,13 +67,11 @@ pub(crate) fn text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, 
     Ok(addr.0 as i64)
 }
 
-/// `text_poke_early(addr, opcode, len)`: plain stores; where the code could be running, with
-/// interrupts off and a synchronisation of this CPU alone.
+/// `text_poke_early(addr, opcode, len)`: plain stores; but for text of a module (which it is once
+/// the module is formed) with interrupts off and a synchronisation of this CPU alone.
 pub(crate) fn text_poke_early(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let addr = args.addr(0);
-    let mapped = k.machine.lookup(SpaceId::KERNEL, addr);
-    let fresh = k.layout.modules.contains(addr) && mapped.is_some_and(|m| !m.perm.executable());
-    if fresh {
+    if k.users.modules.is_text(addr) {
         k.store_plain(cpu, addr, args.code())?;
         return Ok(0);
     }
