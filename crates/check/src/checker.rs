@@ -159,7 +159,7 @@ impl Sink for Checker {
 const ACT: KindSet = KindSet::of(&[
     Kind::Leaf,
     Kind::TableUnlinked,
-    Kind::TableLimited,
+    Kind::TableRights,
     Kind::TableFreed,
     Kind::TlbInvalidate,
     Kind::Barrier,
@@ -358,8 +358,8 @@ impl Live {
             View::TableUnlinked { virt, len, phys, .. } => {
                 self.table_unlinked(now, Span::of(virt.0, len), phys);
             }
-            View::TableLimited { virt, len, entry, lost } => {
-                self.table_limited(now, Span::of(virt.0, len), entry, lost);
+            View::TableRights { virt, len, entry, before, after } => {
+                self.table_rights(now, Span::of(virt.0, len), entry, (before, after));
             }
             View::TableFreed { phys, .. } => self.table_freed(now, phys),
             View::Needs { call, what, lock } => self.needs(now, call, what, lock),

@@ -16,7 +16,7 @@ use crate::rules::{RuleId, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
-use crate::translation::ways::{HeldWay, Until, Way};
+use crate::translation::ways::{HeldWay, Limited, Until, Way};
 use crate::translation::{Flush, Heard, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
@@ -56,6 +56,7 @@ impl Live {
                 perm: change.old,
                 shift: change.old_shift,
                 attributes: Attributes { contiguous: change.was_contiguous, ..change.attributes },
+                denied: textbed_arch::Perm::empty(),
                 since: mark,
                 exec_since: 0,
             };
@@ -67,9 +68,12 @@ impl Live {
         for (part, old) in &before {
             let at = base.wrapping_add(part.first - span.first);
             let moved = !present || old.phys != at;
-            if moved {
+            // By entries above that CPUs hold with more rights it said what it would grant.
+            if moved || old.perm | old.denied != change.new | change.denied {
                 let seen = self.visible_from(&mark);
-                self.stale.leaf_gone(space, *part, &mark, seen);
+                if self.stale.leaf_gone(space, *part, &mark, seen) && seen == u64::MAX {
+                    self.issued.entry(mark.cpu).or_default().changed(space, *part);
+                }
             }
             let rights =
                 textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
@@ -92,11 +96,13 @@ impl Live {
                 perm: change.new,
                 shift: change.shift,
                 attributes: change.attributes,
+                denied: change.denied,
                 since: mark,
                 exec_since: now.seq(),
             };
             self.tables.set(space, span, Some(mapping));
             self.keep_exec_since(space, span, base, &before, mapping);
+            self.found_by_entries(space, span, &mark);
         } else {
             self.tables.set(space, span, None);
         }
@@ -194,36 +200,84 @@ impl Live {
     pub(crate) fn table_unlinked(&mut self, now: Now<'_>, span: Option<Span>, phys: PhysAddr) {
         let Some(span) = span.filter(|_| self.checkable(RuleId::WalkAfterFree)) else { return };
         self.stale.page_out(now.event.space, span);
+        self.stale.ways.page_out(now.event.space, span);
         let page = Until { phys: phys.0, event: now.seq() };
         self.way_is_old(now, span, (Way::Page(page), None), |_| true);
     }
 
-    /// The entry that points to a page-table page takes more away than it did. CPUs that hold it as
-    /// it was find the page's leaves with what they had.
-    pub(crate) fn table_limited(
+    /// The entry that points to a page-table page leaves other rights possible. Where it takes more
+    /// away than it did, CPUs that hold it as it was find the page's leaves with what they had.
+    pub(crate) fn table_rights(
         &mut self,
         now: Now<'_>,
         span: Option<Span>,
         entry: PhysAddr,
-        lost: textbed_arch::Perm,
+        (before, after): (textbed_arch::Perm, textbed_arch::Perm),
     ) {
         let flushes = self.header.records.contains(Kind::TlbInvalidate);
         let Some(span) = span.filter(|_| flushes) else { return };
-        // What a page of entries of 8 bytes serves: no format of others has rights up there.
-        let page = self.page_bytes();
-        let part = page.saturating_mul(page / 8);
-        let loses = |leaf: &Mapping| leaf.perm.intersects(lost);
-        let entry = Until { phys: entry.0, event: now.seq() };
-        self.way_is_old(now, span, (Way::Entry(entry), Some(part)), loses);
+        let space = now.event.space;
+        self.stale.ways.place(space, span, entry.0, after);
+        let lost = before.difference(after);
+        if !lost.is_empty() {
+            // What a page of entries of 8 bytes serves: no format of others has rights up there.
+            let page = self.page_bytes();
+            let limited =
+                Limited { part: page.saturating_mul(page / 8), granted: before, out: false };
+            let loses = |leaf: &Mapping| leaf.perm.intersects(lost);
+            let entry = Until { phys: entry.0, event: now.seq() };
+            self.way_is_old(now, span, (Way::Entry(entry), Some(limited)), loses);
+        }
+        let mark = self.mark(now);
+        let frames = self.found_by_entries(space, span, &mark);
+        self.review_all(now, frames);
     }
 
-    /// The tables no longer lead this way to `span`, of which an invalidation of one address takes
-    /// `part`: CPUs that hold it find by it what such leaves as `finds` said up to now.
+    /// What CPUs make of the leaves of a range by entries above that they hold with more rights;
+    /// the frames of those that are told of.
+    fn found_by_entries(&mut self, space: SpaceId, span: Span, mark: &Mark) -> Vec<Span> {
+        let mut frames = Vec::new();
+        if !self.stale.ways.has_entries() {
+            return frames;
+        }
+        for part in self.stale.ways.parts(span) {
+            let leaves: Vec<(Span, Mapping)> = self.tables.within(space, part).collect();
+            for (at, leaf) in leaves {
+                for (perm, way) in self.stale.ways.found(space, at.first, leaf.perm | leaf.denied) {
+                    let answer = Old {
+                        phys: leaf.phys,
+                        perm,
+                        shift: leaf.shift,
+                        attributes: leaf.attributes,
+                        cpus: way.cpus,
+                        unwalkable_at: way.unwalkable_at,
+                        made_at: leaf.since.seq,
+                        since: way.since,
+                        early: None,
+                        left: None,
+                        way: Some(way.way),
+                    };
+                    if leaf.perm.contains(perm) || !self.stale.add_found(space, at, answer) {
+                        continue;
+                    }
+                    self.walks_moved = mark.seq;
+                    if way.unwalkable_at == u64::MAX {
+                        self.issued.entry(way.since.cpu).or_default().changed(space, at);
+                    }
+                    frames.extend(Span::of(leaf.phys, at.len()));
+                }
+            }
+        }
+        frames
+    }
+
+    /// The tables no longer lead this way to `span`: CPUs that hold it find by it what such leaves
+    /// as `finds` said up to now.
     fn way_is_old(
         &mut self,
         now: Now<'_>,
         span: Span,
-        (way, part): (Way, Option<u64>),
+        (way, limited): (Way, Option<Limited>),
         finds: impl Fn(&Mapping) -> bool,
     ) {
         let (space, mark) = (now.event.space, self.mark(now));
@@ -235,7 +289,7 @@ impl Live {
             cpus: self.cpus.holding(space) & self.cpus.online,
             unwalkable_at: self.visible_from(&mark),
             since: mark.about(span.first),
-            part,
+            limited,
         });
         if self.made_visible_by_hand() {
             self.issued.entry(mark.cpu).or_default();

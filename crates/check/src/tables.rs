@@ -26,6 +26,8 @@ pub(crate) struct Mapping {
     /// `log2` of the leaf size.
     pub(crate) shift: u8,
     pub(crate) attributes: Attributes,
+    /// What entries above take away of what the leaf would grant.
+    pub(crate) denied: Perm,
     /// The event that made it what it is.
     pub(crate) since: Mark,
     /// Number of the event since which it is executable without a break, for an executable one.
@@ -39,6 +41,7 @@ impl Piece for Mapping {
     fn goes_on_as(&self, len: u64, next: &Self) -> bool {
         self.phys.wrapping_add(len) == next.phys
             && (self.perm, self.shift, self.attributes) == (next.perm, next.shift, next.attributes)
+            && self.denied == next.denied
             && self.since.same_call(&next.since)
             && self.exec_since == next.exec_since
     }

@@ -77,7 +77,7 @@ kinds! {
     LoadOld,
     TableUnlinked,
     ListedSite,
-    TableLimited,
+    TableRights,
 }
 
 impl Kind {

@@ -18,6 +18,8 @@ use crate::{Bytes, CallRef, Kind, KindSet, NameId, View};
 const LEN40: u64 = (1 << 40) - 1;
 /// A physical address below its level.
 const PHYS52: u64 = (1 << 52) - 1;
+/// Of a leaf: what is above says what its rights are short of.
+const PHYS56: u64 = (1 << 56) - 1;
 /// A leaf's size; what is above it in its byte says what else a leaf has.
 const SHIFT: u8 = 63;
 
@@ -33,6 +35,15 @@ fn to_bytes(word: u64) -> Bytes {
 #[inline]
 pub(crate) fn stored(word: u64) -> (Bytes, MemOrder) {
     (to_bytes(word & !(3 << 30)), MemOrder::from_bits((word >> 30) & 3))
+}
+
+/// What an entry that points to a table may take away, without what each leaves possible.
+fn rights(perm: Perm) -> u64 {
+    u64::from(perm.bits() >> 2)
+}
+
+fn to_rights(bits: u64) -> Perm {
+    Perm::from_bits_retain((bits as u8) << 2) | Perm::PRESENT | Perm::READ
 }
 
 fn two(low: u32, high: u32) -> u64 {
@@ -85,7 +96,7 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
             Kind::Leaf,
             [
                 virt.0,
-                phys.0,
+                (phys.0 & PHYS56) | u64::from(c.denied.bits()) << 56,
                 u64::from(c.count)
                     | u64::from(c.shift & SHIFT) << 32
                     | u64::from(c.attributes.contiguous) << 38
@@ -99,9 +110,9 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
         V::TableUnlinked { virt, len, phys, level } => {
             (Kind::TableUnlinked, [virt.0, len, (phys.0 & PHYS52) | u64::from(level) << 56])
         }
-        V::TableLimited { virt, len, entry, lost } => {
-            let bits = u64::from(lost.bits());
-            (Kind::TableLimited, [virt.0, len, (entry.0 & PHYS52) | bits << 56])
+        V::TableRights { virt, len, entry, before, after } => {
+            let rights = rights(before) << 52 | rights(after) << 58;
+            (Kind::TableRights, [virt.0, len, (entry.0 & PHYS52) | rights])
         }
         V::TableFreed { phys, level } => (Kind::TableFreed, [phys.0, u64::from(level), 0]),
         V::AreaMade { virt, len, shift } => (Kind::AreaMade, [virt.0, len, u64::from(shift)]),
@@ -225,7 +236,7 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
         }
         Kind::Leaf => V::Leaf {
             virt: VirtAddr(a),
-            phys: PhysAddr(b),
+            phys: PhysAddr(b & PHYS56),
             change: LeafChange {
                 count: low(c),
                 shift: byte(c, 4) as u8 & SHIFT,
@@ -237,6 +248,7 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
                     memory: MemoryType::from_bits((c >> 46) as u8),
                 },
                 was_contiguous: c >> 39 & 1 != 0,
+                denied: Perm::from_bits_retain(byte(b, 7) as u8),
             },
         },
         Kind::TableUnlinked => V::TableUnlinked {
@@ -245,11 +257,12 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
             phys: PhysAddr(c & PHYS52),
             level: byte(c, 7) as u8,
         },
-        Kind::TableLimited => V::TableLimited {
+        Kind::TableRights => V::TableRights {
             virt: VirtAddr(a),
             len: b,
             entry: PhysAddr(c & PHYS52),
-            lost: Perm::from_bits_retain(byte(c, 7) as u8),
+            before: to_rights(c >> 52),
+            after: to_rights(c >> 58),
         },
         Kind::TableFreed => V::TableFreed { phys: PhysAddr(a), level: b as u8 },
         Kind::AreaMade => V::AreaMade { virt: VirtAddr(a), len: b, shift: c as u8 },

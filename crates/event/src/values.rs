@@ -24,14 +24,17 @@ pub struct LeafChange {
     pub attributes: Attributes,
     /// Whether the leaves that were there had the contiguous bit.
     pub was_contiguous: bool,
+    /// What the leaves would grant besides after the change, and entries above take away; none where
+    /// the source does not say.
+    pub denied: Perm,
 }
 
 impl LeafChange {
     /// Leaves that keep their size, of usual memory without contiguous bits before and after.
     #[must_use]
     pub fn usual(count: u32, shift: u8, old: Perm, new: Perm) -> Self {
-        let attributes = Attributes::default();
-        Self { count, shift, old_shift: shift, old, new, attributes, was_contiguous: false }
+        let (attributes, denied) = (Attributes::default(), Perm::empty());
+        Self { count, shift, old_shift: shift, old, new, attributes, was_contiguous: false, denied }
     }
 
     /// Bytes covered; saturates.

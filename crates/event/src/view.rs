@@ -141,17 +141,19 @@ pub enum View {
         /// Its level, 0 = root.
         level: u8,
     },
-    /// The entry that points to a page-table page leaves less possible below than it did; the same
-    /// page is where it points (told before the events of the leaves below).
-    TableLimited {
+    /// The entry that points to a page-table page leaves other rights possible below than it did;
+    /// the same page is where it points (told before the events of the leaves below).
+    TableRights {
         /// First address that it serves.
         virt: VirtAddr,
         /// Bytes that it serves.
         len: u64,
         /// Where the entry is; below 2^52.
         entry: PhysAddr,
-        /// What it takes away that it did not before.
-        lost: Perm,
+        /// What it left possible.
+        before: Perm,
+        /// What it leaves possible.
+        after: Perm,
     },
     /// A page-table page went back to the allocator.
     TableFreed {

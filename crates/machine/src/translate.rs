@@ -116,8 +116,8 @@ impl Machine {
         wants_break(self.arch(), self.config.features, Change::Contiguous).is_some()
     }
 
-    /// What walks of a CPU find by upper entries that it holds, with the last change that made one
-    /// of those old: some of them, the youngest first, down to the oldest of each place.
+    /// What walks of a CPU find by upper entries that it holds, with the first change that made one
+    /// of those old, as what is told of that cannot find it again: some of them, the youngest first, down to the oldest of each place.
     pub(crate) fn held_walks(&self, cpu: CpuId, virt: VirtAddr) -> Vec<(TlbEntry, Replaced)> {
         let Some(c) = self.cpus.get(cpu.index()) else { return Vec::new() };
         let mut walks = vec![Vec::new()];
@@ -137,7 +137,7 @@ impl Machine {
             walks = walks.iter().flat_map(more).take(MOST_WALKS).collect();
         }
         let found = |walk: Vec<Upper>| {
-            let replaced = walk.iter().map(|u| u.replaced).max_by_key(|r| r.at)?;
+            let replaced = walk.iter().map(|u| u.replaced).min_by_key(|r| r.at)?;
             Some((self.walk_by(cpu, virt, &walk).ok()?, replaced))
         };
         walks.into_iter().filter_map(found).collect()

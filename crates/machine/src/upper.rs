@@ -10,10 +10,10 @@
 //! that those above leave (SDM 3A 4.10.3.1), by their own addresses: an invalidation of one address
 //! leaves what serves the other last-level tables.
 //!
-//! What a walk by such an entry finds can be in the TLB as long as it can be found: it comes back
-//! behind an invalidation that left the entry, and is there when the leaf goes. Not modelled: upper
-//! entries that give back what they took (they would be spurious faults), walks that find nothing
-//! (likewise), capacity.
+//! What a walk by such an entry finds can be in the TLB from the moment at which it can be found:
+//! it comes back behind an invalidation that left the entry, and is there when the leaf goes. Not
+//! modelled: entries that left less possible than they do now (they would be spurious faults),
+//! walks that find nothing (likewise), capacity.
 
 use textbed_arch::effect::TlbScope;
 use textbed_arch::{Arch, CpuId, PhysAddr, SpaceId, VirtAddr};
@@ -137,6 +137,19 @@ impl Machine {
         space: SpaceId,
         leaves: impl Iterator<Item = u64>,
     ) {
+        let replaced = Some(Replaced { at: self.advance(), by });
+        self.fill_found(space, leaves, replaced);
+    }
+
+    /// Leaves are there, or grant what they did not: what a CPU finds of them by entries that it
+    /// holds with more rights its TLB may have, as long as nothing tells it that these went
+    /// (`replaced`, or the first change that made one of them old).
+    pub(crate) fn fill_found(
+        &mut self,
+        space: SpaceId,
+        leaves: impl Iterator<Item = u64>,
+        replaced: Option<Replaced>,
+    ) {
         let reaches = |c: &PerCpu| {
             let here = space == SpaceId::KERNEL || c.space == space;
             here && c.uppers.iter().any(|u| u.limited)
@@ -147,14 +160,13 @@ impl Machine {
             return;
         }
         let leaves: Vec<VirtAddr> = leaves.map(VirtAddr).collect();
-        let replaced = Some(Replaced { at: self.advance(), by });
         for cpu in cpus {
             let mut filled = Vec::new();
             for virt in &leaves {
                 let now = self.walk(cpu, *virt).map(|e| (e.phys, e.perm));
-                for (e, _) in self.held_walks(cpu, *virt) {
+                for (e, first) in self.held_walks(cpu, *virt) {
                     if now != Ok((e.phys, e.perm)) {
-                        join(&mut filled, TlbEntry { replaced, ..e });
+                        join(&mut filled, TlbEntry { replaced: replaced.or(Some(first)), ..e });
                     }
                 }
             }

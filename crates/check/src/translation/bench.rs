@@ -2,7 +2,7 @@
 //! is held against the windows that the checker keeps ([`super::random`] says what is asked).
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use textbed_arch::paging::Attributes;
@@ -129,8 +129,6 @@ pub(super) struct Bench {
     frames: [u64; FRAMES as usize],
     /// Whether a leaf may take the place of a table without a break.
     collapses: bool,
-    /// Levels of the entries that lost rights, by their addresses.
-    levels: BTreeMap<u64, usize>,
     /// CPUs whose last change of the tables has no barrier behind it; and those of which in
     /// addition nobody was told.
     unseen: [bool; CPUS as usize],
@@ -164,10 +162,9 @@ impl Bench {
             Arch::Arm64 => 0xffff_8000_8000_0000,
             _ => 0xc008_0000_0000_0000,
         });
-        let (levels, unseen) = (BTreeMap::new(), [false; CPUS as usize]);
+        let unseen = [false; CPUS as usize];
         let untold = unseen;
-        let mut bench =
-            Self { machine, checker, old, base, frames, collapses, levels, unseen, untold };
+        let mut bench = Self { machine, checker, old, base, frames, collapses, unseen, untold };
         bench.told();
         bench
     }
@@ -195,11 +192,6 @@ impl Bench {
     /// The checker hears of what happened.
     fn told(&mut self) {
         let batch = self.machine.take_batch();
-        for event in &batch.events {
-            if let View::TableLimited { len, entry, .. } = event.view() {
-                self.levels.insert(entry.0, if len == RANGE { 2 } else { 1 });
-            }
-        }
         assert!(self.checker.batch(&batch).is_continue());
     }
 
@@ -258,7 +250,7 @@ impl Bench {
                 };
                 let perm = if writable { Perm::KERNEL_RW } else { Perm::KERNEL_RO };
                 // Over an open answer on a table's own entry no conflict is asked for here.
-                if self.now(page).is_none() && self.nobody_holds(page) && !self.limited(page) {
+                if self.now(page).is_none() && self.nobody_holds(page) {
                     let to = (at, PhysAddr(phys), len);
                     let contiguous = half.is_some() && arch == Arch::Arm64;
                     let attributes = Attributes { contiguous, ..Attributes::default() };
@@ -282,11 +274,10 @@ impl Bench {
                 let all = [Perm::WRITE, Perm::empty()];
                 let [set, clear] = if writable { all } else { [all[1], all[0]] };
                 let at = self.range(page).0;
-                if !writable || self.only_by(level, page) {
+                if !writable || !self.page_out(level, page) {
                     let _ = self.machine.protect_table(cpu, KERNEL, at, level, (set, clear));
                 }
             }
-            Step::Protect { page, .. } if self.limited(page) => {}
             Step::Protect { page, writable } => {
                 let (set, clear) = if writable {
                     (Perm::WRITE, Perm::empty())
@@ -344,23 +335,13 @@ impl Bench {
         }
     }
 
-    /// What CPUs may hold above a page.
-    fn held(&self, page: u64) -> Vec<Way> {
-        self.checker.live.as_ref().unwrap().stale.ways.held(self.virt(page).0)
-    }
-
-    /// Whether a CPU may hold an entry above with more rights than the tables' has.
-    fn limited(&self, page: u64) -> bool {
-        self.held(page).iter().any(|way| matches!(way, Way::Entry(_)))
-    }
-
-    /// Whether CPUs hold nothing below the entry of a level that leads to a page but that entry.
-    fn only_by(&self, level: usize, page: u64) -> bool {
+    /// Whether CPUs hold the way to a table that nothing points to, below the entry of a level that
+    /// leads to a page.
+    fn page_out(&self, level: usize, page: u64) -> bool {
+        let ways = &self.checker.live.as_ref().unwrap().stale.ways;
         let below = if level == 1 { vec![0, LARGE] } else { vec![page] };
-        below.into_iter().flat_map(|page| self.held(page)).all(|way| match way {
-            Way::Entry(entry) => self.levels.get(&entry.phys) == Some(&level),
-            _ => false,
-        })
+        let held = below.into_iter().flat_map(|page| ways.held(self.virt(page).0));
+        held.into_iter().any(|way| matches!(way, Way::Page(_)))
     }
 
     /// Whether no CPU has an old answer there: else a new frame is a missing break, whose outcome

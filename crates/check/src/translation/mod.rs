@@ -199,6 +199,26 @@ impl Stale {
         });
     }
 
+    /// CPUs find an answer for `span` by an entry above that they hold; whether that is news.
+    pub(crate) fn add_found(&mut self, space: SpaceId, span: Span, new: Old) -> bool {
+        let known = |part: Span, olds: &Olds| {
+            let phys = new.phys.wrapping_add(part.first - span.first);
+            olds.0.iter().any(|old| {
+                matches!(old.way, Some(Way::Entry(_)))
+                    && old.since.seq >= new.since.seq
+                    && (old.phys, old.shift) == (phys, new.shift)
+                    && old.perm.contains(new.perm)
+                    && new.cpus & !old.cpus == 0
+            })
+        };
+        let known = self.within(space, span).filter(|(part, olds)| known(*part, olds));
+        let news = known.map(|(part, _)| part.len()).sum::<u64>() < span.len();
+        if news {
+            self.add(space, span, new);
+        }
+        news
+    }
+
     /// The old answers for `span`, clipped.
     pub(crate) fn within(
         &self,
@@ -309,11 +329,12 @@ impl Stale {
         (frames, early)
     }
 
-    /// The tables have no such leaf any more, by the change `since`. Up to that moment (`now`, if
-    /// walks see it at once) CPUs found it by entries that they hold with more rights.
-    pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) {
-        let Some(map) = self.spaces.get_mut(&space) else { return };
-        let ways = &self.ways;
+    /// The tables have no such leaf any more, or not so, by the change `since`. Up to that moment (`now`, if
+    /// walks see it at once) CPUs found it by entries that they hold with more rights; whether any
+    /// did.
+    pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) -> bool {
+        let Some(map) = self.spaces.get_mut(&space) else { return false };
+        let (ways, mut any) = (&self.ways, false);
         for span in if ways.is_empty() { Vec::new() } else { ways.parts(span) } {
             map.update(span, |part, olds| {
                 let mut olds = olds?.clone();
@@ -331,11 +352,13 @@ impl Stale {
                         old.way = None;
                     }
                 }
+                any |= !found.is_empty();
                 olds.0.extend(found);
                 olds.0.retain(|old| old.cpus != 0);
                 (!olds.0.is_empty()).then_some(olds)
             });
         }
+        any
     }
 
     /// Nothing points to the page any more that the leaves of a range are in: they stay as they

@@ -10,16 +10,16 @@
 //!
 //! The last page stands for 512 in a table of their own, which a collapse takes out of the tables
 //! as it is: CPUs go on through it as long as they hold the entry above. Entries of both levels
-//! above the last lose the right to store and get it back; by one as it was the right is there.
+//! above the last lose the right to store and get it back; by one as it was the right is there, for
+//! leaves that are made or changed below it, too, and by several of them together.
 //!
 //! On arm64 two runs of pages make a group that translates together: mapped, unmapped, protected
 //! and given the contiguous bit each by itself, so that one is found by the other's entries.
 //!
-//! Not generated: new leaves, and rights of leaves, below an entry that a CPU holds with more
-//! rights; rights given back above an entry that a CPU holds; flushes of one CPU before it knows of
-//! a change of another and of its barrier (whether the change came first is open then; the checker
-//! goes by the stream's order), user spaces, splits, tables that go back
-//! (`scenarios/rules/walk-after-free` has those).
+//! Not generated: rights given back above a table that nothing points to and a CPU holds; flushes
+//! of one CPU before it knows of a change of another and of its barrier (whether the change came
+//! first is open then; the checker goes by the stream's order), user spaces, splits, tables that go
+//! back (`scenarios/rules/walk-after-free` has those).
 
 use proptest::prelude::*;
 use textbed_arch::{Arch, CpuId, Features};
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Move> {
         1 => Just(Step::Collapse),
         1 => (half(), any::<bool>())
             .prop_map(|(page, contiguous)| Step::Join { page, contiguous }),
-        2 => (1..=2_usize, upper(), any::<bool>())
+        3 => (1..=2_usize, upper(), any::<bool>())
             .prop_map(|(level, page, writable)| Step::Limit { level, page, writable }),
         3 => page().prop_map(|page| Step::Unmap { page }),
         3 => (page(), any::<bool>()).prop_map(|(page, writable)| Step::Protect { page, writable }),
@@ -145,7 +145,9 @@ fn rights_that_an_entry_lost_are_there_as_long_as_they_can_be_found_again() {
     let arm = Features::default_for(Arch::Arm64) | Features::ARM_BBML2_NOABORT;
     let flush = |page, last| (Step::Flush { page: Some(page), local: false, last }, true);
     let unmap = |page| Step::Unmap { page };
-    let limit = Step::Limit { level: 1, page: 0, writable: false };
+    let limit = |level, page, writable| (Step::Limit { level, page, writable }, true);
+    let made = |writable| (Step::Map { page: 0, frame: 0, writable }, true);
+    let protected = (Step::Protect { page: 0, writable: false }, true);
     // Behind an entry of a level that lost the right to store: steps of CPU 0, each with barriers
     // or without, and whether another CPU may still store to a page.
     type Row<'a> = (usize, &'a [(Step, bool)], u64, bool);
@@ -168,7 +170,17 @@ fn rights_that_an_entry_lost_are_there_as_long_as_they_can_be_found_again() {
         (1, &[(Step::Collapse, true), (unmap(LARGE), false), flush(LARGE, false)], LARGE, true),
         // An entry that takes rights away itself keeps its table.
         (2, &[flush(LARGE, false), (Step::Collapse, true)], LARGE, false),
-        (2, &[flush(LARGE, false), (limit, true), (Step::Collapse, true)], LARGE, false),
+        (2, &[flush(LARGE, false), limit(1, 0, false), (Step::Collapse, true)], LARGE, false),
+        // A leaf that is made below, and one that loses rights of its own.
+        (1, &[(unmap(0), true), flush(0, true), made(true)], 0, true),
+        (1, &[(unmap(0), true), flush(0, false), made(true)], 0, false),
+        (1, &[(unmap(0), true), flush(0, true), made(false)], 0, false),
+        (1, &[protected], 0, true),
+        (1, &[protected, flush(0, true)], 0, false),
+        // What the one above gives back is found by the other one as it was.
+        (1, &[flush(LARGE, false), limit(2, LARGE, false)], LARGE, false),
+        (1, &[flush(LARGE, false), limit(2, LARGE, false), limit(1, 0, true)], LARGE, true),
+        (1, &[flush(LARGE, false), limit(1, 0, true), limit(2, LARGE, false)], LARGE, true),
     ];
     for (level, steps, page, left) in rows {
         let mut bench = Start::Limited(*level).bench(Arch::Arm64, arm);

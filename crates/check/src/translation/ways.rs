@@ -13,12 +13,13 @@
 //! cached with the rights of those above (SDM 3A 4.10.3.1), so an invalidation of one address
 //! leaves the ways to other last-level pages.
 //!
-//! Not modelled: what leaves get while a CPU holds such an entry (what they had is kept), and what
-//! comes of rights that an entry above gives back; the kind of powerpc's invalidation (RIC), which
-//! is taken to reach the page walk cache; ways to tables of the kernel that a CPU holds under
-//! several identifiers of spaces, which go with those of any of them.
+//! What is found by several entries that a CPU holds goes by the one that changed first: whatever
+//! takes a later one takes that, too. Not modelled: rights that entries above give back over a page
+//! that nothing points to; the kind of powerpc's invalidation (RIC), which is taken to reach the
+//! page walk cache; ways to tables of the kernel that a CPU holds under several identifiers of
+//! spaces, which go with those of any of them.
 
-use textbed_arch::{CpuId, SpaceId, effect::TlbScope};
+use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
 
 use super::Flush;
 use super::complete::Leaves;
@@ -68,11 +69,40 @@ pub(crate) struct HeldWay {
     /// Number of the event from which on no new walk comes there; MAX = not yet.
     pub(crate) unwalkable_at: u64,
     pub(crate) since: Mark,
-    /// Of an entry that lost rights: an invalidation of one address takes so many bytes around it.
-    pub(crate) part: Option<u64>,
+    /// Of an entry that lost rights.
+    pub(crate) limited: Option<Limited>,
+}
+
+/// An entry as it was before it lost rights.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Limited {
+    /// An invalidation of one address takes so many bytes around it.
+    pub(crate) part: u64,
+    /// What it left possible below.
+    pub(crate) granted: Perm,
+    /// Nothing else points any more to the page that it points to.
+    pub(crate) out: bool,
+}
+
+/// What no entry above takes away.
+const KEPT: Perm = Perm::PRESENT.union(Perm::READ).union(Perm::GLOBAL);
+
+/// An entry of the tables that points to a page, and changed what it leaves possible there.
+#[derive(Debug)]
+struct Place {
+    space: SpaceId,
+    span: Span,
+    phys: u64,
+    grants: Perm,
 }
 
 impl HeldWay {
+    /// Whether it is an entry as it was at that place.
+    fn is_at(&self, place: &Place) -> bool {
+        let here = |at: &Until| at.phys == place.phys && self.space == place.space;
+        matches!(&self.way, Way::Entry(at) if here(at))
+    }
+
     /// What is outside of a span of its addresses, as ways of their own; it has the rest.
     fn cut(&mut self, span: Span) -> Vec<HeldWay> {
         let Some(mid) = self.span.meet(span) else { return Vec::new() };
@@ -88,19 +118,86 @@ impl HeldWay {
 /// Pages watched at once; past it nothing new is.
 const MAX_WAYS: usize = 4096;
 
-/// The pages that are watched.
+/// The ways that are watched.
 #[derive(Default, Debug)]
-pub(crate) struct HeldWays(Vec<HeldWay>);
+pub(crate) struct HeldWays {
+    held: Vec<HeldWay>,
+    places: Vec<Place>,
+}
 
 impl HeldWays {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.held.is_empty()
+    }
+
+    /// Whether there is an entry with more rights than the tables' has.
+    pub(crate) fn has_entries(&self) -> bool {
+        self.held.iter().any(|way| way.limited.is_some())
     }
 
     pub(crate) fn add(&mut self, table: HeldWay) {
-        if table.cpus != 0 && self.0.len() < MAX_WAYS {
-            self.0.push(table);
+        if table.cpus != 0 && self.held.len() < MAX_WAYS {
+            self.held.push(table);
         }
+    }
+
+    /// What an entry of the tables leaves possible from now on.
+    pub(crate) fn place(&mut self, space: SpaceId, span: Span, phys: u64, grants: Perm) {
+        self.places.retain(|place| place.phys != phys);
+        if self.places.len() < MAX_WAYS {
+            self.places.push(Place { space, span, phys, grants });
+        }
+    }
+
+    /// Nothing points to the page any more that serves a range: who holds the entry that did goes
+    /// where no later leaf will be.
+    pub(crate) fn page_out(&mut self, space: SpaceId, span: Span) {
+        let HeldWays { held, places } = self;
+        places.retain(|place| {
+            let out = (place.space, place.span) == (space, span);
+            for way in held.iter_mut().filter(|way| out && way.is_at(place)) {
+                if let Some(limited) = &mut way.limited {
+                    limited.out = true;
+                }
+            }
+            !out
+        });
+    }
+
+    /// What CPUs make of a leaf that would grant `own` by entries above as they were, each with the
+    /// one among these that changed first.
+    pub(crate) fn found(&self, space: SpaceId, virt: u64, own: Perm) -> Vec<(Perm, HeldWay)> {
+        let mut walks: Vec<(Perm, Option<&HeldWay>)> = vec![(own, None)];
+        for place in self.places.iter().filter(|p| p.space == space && p.span.has(virt)) {
+            let serves = |way: &&HeldWay| way.is_at(place) && way.span.has(virt);
+            let held = self.held.iter().filter(serves).filter_map(|way| {
+                let limited = way.limited.filter(|limited| !limited.out)?;
+                Some((limited.granted, Some(way)))
+            });
+            let mut next: Vec<(Perm, Option<&HeldWay>)> = Vec::new();
+            for (grants, way) in held.chain([(place.grants, None)]) {
+                for (perm, eldest) in &walks {
+                    let first = way.into_iter().chain(*eldest).min_by_key(|way| way.since.seq);
+                    let walk = (*perm & (grants | KEPT), first);
+                    let same = |(perm, way): &(Perm, Option<&HeldWay>)| {
+                        *perm == walk.0 && way.map(|w| w.since.seq) == first.map(|w| w.since.seq)
+                    };
+                    if !next.iter().any(same) {
+                        next.push(walk);
+                    }
+                }
+            }
+            walks = next;
+        }
+        walks.sort_by_key(|(_, way)| std::cmp::Reverse(way.map(|way| way.since.seq)));
+        let mut found: Vec<(Perm, HeldWay)> = Vec::new();
+        for (perm, way) in walks.into_iter().filter_map(|(perm, way)| Some((perm, *way?))) {
+            let more = |(p, w): &(Perm, HeldWay)| p.contains(perm) && way.cpus & !w.cpus == 0;
+            if !found.iter().any(more) {
+                found.push((perm, way));
+            }
+        }
+        found
     }
 
     /// An invalidation is complete.
@@ -109,7 +206,7 @@ impl HeldWays {
         let target = asked.target;
         let off = if leaves == Leaves::Others { own } else { cpus };
         let mut left = Vec::new();
-        for table in &mut self.0 {
+        for table in &mut self.held {
             let same = table.space == target.space || table.space == SpaceId::KERNEL;
             let near = target.span.is_none_or(|span| span.meet(table.span).is_some());
             let hits = match target.scope {
@@ -119,28 +216,29 @@ impl HeldWays {
                 TlbScope::AllButGlobal | TlbScope::All => true,
             };
             if hits && flush.in_time(table.unwalkable_at, &table.since) {
-                if let (Some(bytes), Some(span), false) = (table.part, target.span, every_upper) {
-                    left.extend(table.cut(span.rounded(bytes)));
+                if let (Some(of), Some(span), false) = (table.limited, target.span, every_upper) {
+                    left.extend(table.cut(span.rounded(of.part)));
                 }
                 table.cpus &= !off;
             }
         }
-        self.0.append(&mut left);
-        self.0.retain(|table| table.cpus != 0);
+        self.held.append(&mut left);
+        self.held.retain(|table| table.cpus != 0);
     }
 
     /// CPUs that may still come to the leaf of an address by a way.
     pub(super) fn walkers(&self, way: Way, virt: u64) -> u64 {
         let serves = |t: &&HeldWay| way.is(t.way) && t.span.has(virt);
-        self.0.iter().filter(serves).fold(0, |cpus, table| cpus | table.cpus)
+        self.held.iter().filter(serves).fold(0, |cpus, table| cpus | table.cpus)
     }
 
     /// A range in parts, in each of which the same CPUs walk by the same ways.
-    pub(super) fn parts(&self, whole: Span) -> Vec<Span> {
+    pub(crate) fn parts(&self, whole: Span) -> Vec<Span> {
         let mut starts = vec![whole.first];
-        for table in self.0.iter().filter(|table| table.part.is_some()) {
-            let behind = table.span.last.checked_add(1);
-            starts.extend(std::iter::once(table.span.first).chain(behind));
+        let held = self.held.iter().filter(|table| table.limited.is_some());
+        for span in held.map(|table| table.span).chain(self.places.iter().map(|p| p.span)) {
+            let behind = span.last.checked_add(1);
+            starts.extend(std::iter::once(span.first).chain(behind));
         }
         starts.retain(|at| whole.has(*at));
         starts.sort_unstable();
@@ -152,22 +250,22 @@ impl HeldWays {
     /// The entries above an address that a CPU may hold with more rights than they have.
     #[cfg(test)]
     pub(super) fn held(&self, virt: u64) -> Vec<Way> {
-        self.0.iter().filter(|table| table.span.has(virt)).map(|table| table.way).collect()
+        self.held.iter().filter(|table| table.span.has(virt)).map(|table| table.way).collect()
     }
 
     /// `cpus` forgot every way that their translations of `space` took.
     pub(super) fn forgotten(&mut self, space: SpaceId, cpus: u64) {
-        for table in &mut self.0 {
+        for table in &mut self.held {
             if table.space == space || table.space == SpaceId::KERNEL {
                 table.cpus &= !cpus;
             }
         }
-        self.0.retain(|table| table.cpus != 0);
+        self.held.retain(|table| table.cpus != 0);
     }
 
     /// What `cpu` stored to the tables is visible to every later walk.
     pub(crate) fn stores_done(&mut self, cpu: CpuId, now: u64) {
-        for table in self.0.iter_mut().filter(|table| table.since.cpu == cpu) {
+        for table in self.held.iter_mut().filter(|table| table.since.cpu == cpu) {
             table.unwalkable_at = table.unwalkable_at.min(now);
         }
     }
@@ -175,10 +273,10 @@ impl HeldWays {
     /// The page went back; what was known of it, if a CPU may still walk there.
     pub(crate) fn freed(&mut self, phys: u64) -> Option<HeldWay> {
         let at = self
-            .0
+            .held
             .iter()
             .position(|table| matches!(table.way, Way::Page(page) if page.phys == phys))?;
-        Some(self.0.swap_remove(at))
+        Some(self.held.swap_remove(at))
     }
 }
 
@@ -201,8 +299,8 @@ mod tests {
     /// A page that CPUs 0 and 1 may walk through, taken out by the fifth event, on CPU 0.
     fn out(space: SpaceId, phys: u64) -> HeldWay {
         let since = Mark::by_hand(5, CpuId(0));
-        let (cpus, unwalkable_at, part) = (0b11, u64::MAX, None);
-        HeldWay { space, span: RANGE, way: way_of(phys), cpus, unwalkable_at, since, part }
+        let (cpus, unwalkable_at, limited) = (0b11, u64::MAX, None);
+        HeldWay { space, span: RANGE, way: way_of(phys), cpus, unwalkable_at, since, limited }
     }
 
     fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
@@ -290,8 +388,9 @@ mod tests {
         let mut stale = Stale::default();
         let whole = Span { first: 0, last: 0x3fff_ffff };
         let way = Way::Entry(Until { phys: 0x5008, event: 5 });
-        let limited = HeldWay { span: whole, way, part: Some(2 << 20), ..out(SpaceId::KERNEL, 1) };
-        stale.ways.add(HeldWay { unwalkable_at: 6, ..limited });
+        let limited = Some(Limited { part: 2 << 20, granted: Perm::all(), out: false });
+        let held = HeldWay { span: whole, way, limited, ..out(SpaceId::KERNEL, 1) };
+        stale.ways.add(HeldWay { unwalkable_at: 6, ..held });
         let now = Mark::by_hand(20, CpuId(0));
         let mid = Span { first: 0x0040_1000, last: 0x0040_1fff };
         let mut one = flush(TlbScope::Address, 0b11, 9);

@@ -141,7 +141,7 @@ impl Effects {
 
 /// `1 page rw- to r--`, `direct map: 512 leaves of 2 MiB from one of 1 GiB`.
 fn page_line(pages: Pages, change: LeafChange) -> String {
-    let LeafChange { count, shift, old_shift, old, new, attributes, was_contiguous } = change;
+    let LeafChange { count, shift, old_shift, old, new, attributes, was_contiguous, .. } = change;
     let size = |shift: u8| match shift {
         shift @ 0..20 => format!("{} KiB", 1u64 << shift.saturating_sub(10)),
         shift @ 20..30 => format!("{} MiB", 1u64 << (shift - 20)),

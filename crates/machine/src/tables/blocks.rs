@@ -66,6 +66,7 @@ impl Machine {
             perm: Perm::PRESENT | Perm::GLOBAL | grants,
             raw: 0,
             attributes: Attributes::default(),
+            denied: Perm::empty(),
         })
     }
 }

@@ -113,11 +113,14 @@ impl Machine {
                 Entry::Leaf { perm, .. } => perm,
                 _ => Perm::empty(),
             };
-            let new = self.format.effective(VirtAddr(at), leaf, limits, &Controls::LINUX);
+            let granted =
+                |limits| self.format.effective(VirtAddr(at), leaf, limits, &Controls::LINUX);
+            let new = granted(limits);
+            let denied = granted(Perm::all()) - new;
             let shift = leaf_shift as u8;
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             let usual = LeafChange::usual(count, shift, Perm::empty(), new);
-            let change = LeafChange { attributes, ..usual };
+            let change = LeafChange { attributes, denied, ..usual };
             let old_attributes = Attributes::default();
             runs.add(Run { virt: at, phys: frame, old_phys: frame, old_attributes, change });
             match end.checked_add(1) {
@@ -126,6 +129,8 @@ impl Machine {
             }
         }
         self.tree_changed(cpu, owner, runs);
+        let leaves = (0..=(last - virt.0) >> leaf_shift).map(|n| virt.0 + (n << leaf_shift));
+        self.fill_found(owner, leaves, None);
         Ok(())
     }
 
@@ -276,21 +281,26 @@ impl Machine {
         clear: Perm,
     ) -> Result<u64, MapError> {
         let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
+        let format = self.format;
+        let changed = |f: &Found| {
+            let raw = format.with_perm(f.level, f.raw, set, clear);
+            (raw != f.raw).then_some(raw)
+        };
+        let leaves = found.iter().filter(|f| changed(f).is_some());
+        self.fill_by_uppers(cpu, owner, leaves.map(|f| f.virt));
         self.fill_by_groups(cpu, owner, &found);
         let mut runs = Runs::default();
         let mut count = 0;
         for f in &found {
             let m = self.mapping(f);
-            let raw = self.format.with_perm(f.level, f.raw, set, clear);
-            if raw == f.raw {
-                continue;
-            }
+            let Some(raw) = changed(f) else { continue };
             count += 1;
             self.set_entry(f.entry, raw)?;
             let after = self.mapping(&Found { raw, ..*f });
             self.note(&mut runs, &m, &after);
         }
         self.tree_changed(cpu, owner, runs);
+        self.fill_found(owner, found.iter().map(|f| f.virt), None);
         Ok(count)
     }
 
@@ -378,6 +388,7 @@ impl Machine {
         let mut runs = Runs::default();
         self.note(&mut runs, &m, &after);
         self.tree_changed(cpu, owner, runs);
+        self.fill_found(owner, std::iter::once(f.virt), None);
         Ok(())
     }
 
@@ -385,13 +396,15 @@ impl Machine {
     pub(super) fn note(&self, runs: &mut Runs, before: &Mapping, after: &Mapping) {
         let (gone, attributes) = (after.perm.is_empty(), after.attributes);
         let same = after.phys == before.phys && attributes == before.attributes;
-        if before.perm == after.perm && (same || gone) {
+        let rights = (before.perm, before.denied) == (after.perm, after.denied);
+        if rights && (same || gone) {
             return;
         }
         let usual = LeafChange::usual(1, before.shift as u8, before.perm, after.perm);
         let change = LeafChange {
             attributes: if gone { Attributes::default() } else { attributes },
             was_contiguous: before.attributes.contiguous && !before.perm.is_empty(),
+            denied: after.denied,
             ..usual
         };
         let phys = if gone { before.phys } else { after.phys };

@@ -176,7 +176,7 @@ impl Machine {
         let perm = format.effective(&entry.rights, segment) | Perm::GLOBAL;
         let (phys, shift, raw) = (entry.frame, entry.shift, slot.words[1]);
         let (virt, attributes) = (virt.align_down(shift), Attributes::default());
-        Some(Mapping { virt, phys, shift, perm, raw, attributes })
+        Some(Mapping { virt, phys, shift, perm, raw, attributes, denied: Perm::empty() })
     }
 
     /// The translation that the hashed table gives now.

@@ -51,16 +51,20 @@ impl Machine {
             self.uppers_notice(cpu, owner, entry, raw, (start, span), true);
         }
         self.set_entry(entry, new)?;
-        if !lost.is_empty() {
-            let view = View::TableLimited { virt: start, len: span, entry, lost };
+        if before != after {
+            let view = View::TableRights { virt: start, len: span, entry, before, after };
             self.emit_in(cpu, owner, Flags::default(), OpId::NONE, view);
         }
         let mut runs = Runs::default();
-        for (found, before) in self.collect(owner, start.0, last)?.iter().zip(&old) {
+        let found = self.collect(owner, start.0, last)?;
+        for (found, before) in found.iter().zip(&old) {
             let now = self.mapping(found);
             self.note(&mut runs, before, &now);
         }
         self.tree_changed(cpu, owner, runs);
+        if !after.difference(before).is_empty() {
+            self.fill_found(owner, found.iter().map(|f| f.virt), None);
+        }
         Ok(())
     }
 }

@@ -38,12 +38,14 @@ pub struct Mapping {
     pub raw: u64,
     /// Contiguous bit and memory type.
     pub attributes: Attributes,
+    /// What the entry would grant besides, and those above take away.
+    pub denied: Perm,
 }
 
 impl Mapping {
     /// The same without any permission: what is there before it is mapped, or behind that.
     pub(super) fn absent(self) -> Mapping {
-        Mapping { perm: Perm::empty(), ..self }
+        Mapping { perm: Perm::empty(), denied: Perm::empty(), ..self }
     }
 }
 
@@ -203,8 +205,11 @@ impl Machine {
         let attributes = self.format.attributes(f.level, f.raw);
         match self.format.decode(f.level, f.raw) {
             Entry::Leaf { phys, shift, perm, raw } => {
-                let perm = self.format.effective(virt, perm, f.limits, &Controls::LINUX);
-                Mapping { virt, phys, shift, perm, raw, attributes }
+                let granted = |limits| self.format.effective(virt, perm, limits, &Controls::LINUX);
+                let perm = granted(f.limits);
+                let whole = f.limits == Perm::all();
+                let denied = if whole { Perm::empty() } else { granted(Perm::all()) - perm };
+                Mapping { virt, phys, shift, perm, raw, attributes, denied }
             }
             // Not valid: where it would lead if it were.
             _ => {
@@ -213,7 +218,8 @@ impl Machine {
                     Entry::Leaf { phys, .. } => phys,
                     _ => PhysAddr(0),
                 };
-                Mapping { virt, phys, shift, perm: Perm::empty(), raw: f.raw, attributes }
+                let none = Perm::empty();
+                Mapping { virt, phys, shift, perm: none, raw: f.raw, attributes, denied: none }
             }
         }
     }

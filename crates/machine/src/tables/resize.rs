@@ -10,8 +10,13 @@ use textbed_arch::{CpuId, FRAME_BYTES, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Flags, LeafChange, OpId, View};
 
 use super::edit::Runs;
-use super::{Found, Run};
+use super::{Found, Mapping, Run};
 use crate::{Machine, MapError};
+
+/// Where leaves of that size begin.
+fn parts_of(virt: u64, shift: u32, count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(move |n| virt + (n << shift))
+}
 
 impl Machine {
     /// Replaces the leaf at an address by a table of leaves of the next smaller size, which say the
@@ -56,7 +61,9 @@ impl Machine {
         self.memory.write(table, &bytes).map_err(|_| MapError::OutsideMemory { phys: table })?;
         self.set_entry(f.entry, raw)?;
         let parts = self.collect(owner, m.virt.0, m.virt.0)?;
-        let new = parts.first().map_or(Perm::empty(), |f| self.mapping(f).perm);
+        let none = (Perm::empty(), Perm::empty());
+        let rights = |m: Mapping| (m.perm, m.denied);
+        let (new, denied) = parts.first().map_or(none, |f| rights(self.mapping(f)));
         let change = LeafChange {
             count: l.entries() as u32,
             shift: l.index_shift as u8,
@@ -65,10 +72,12 @@ impl Machine {
             new,
             attributes,
             was_contiguous: m.attributes.contiguous,
+            denied,
         };
         let (phys, old_attributes) = (m.phys.0, m.attributes);
         let run = Run { virt: m.virt.0, phys, old_phys: phys, old_attributes, change };
         self.changed(cpu, owner, Runs(vec![run]));
+        self.fill_found(owner, parts_of(m.virt.0, l.index_shift, l.entries()), None);
         Ok(())
     }
 
@@ -129,12 +138,15 @@ impl Machine {
         self.set_entry(entry, raw)?;
         let old = first.perm;
         let after = self.collect(owner, start.0, start.0)?;
-        let new = after.first().map_or(Perm::empty(), |f| self.mapping(f).perm);
+        let none = (Perm::empty(), Perm::empty());
+        let rights = |m: Mapping| (m.perm, m.denied);
+        let (new, denied) = after.first().map_or(none, |f| rights(self.mapping(f)));
         let (shift, old_shift) = (up.index_shift as u8, m.shift as u8);
         let change = LeafChange {
             attributes: Attributes { contiguous: false, ..first.attributes },
             was_contiguous: first.attributes.contiguous,
             old_shift,
+            denied,
             ..LeafChange::usual(1, shift, old, new)
         };
         let (phys, old_attributes) = (first.phys.0, first.attributes);
@@ -142,6 +154,7 @@ impl Machine {
         // First that the table is out: up to then the stream has told of the leaves that it holds.
         self.unlinked(cpu, owner, table, f.level, (start, up.span_bytes()));
         self.changed(cpu, owner, Runs(vec![run]));
+        self.fill_found(owner, std::iter::once(start.0), None);
         Ok(())
     }
 
