@@ -148,20 +148,12 @@ pub struct CallSpec {
     /// Where it is made of steps, so that others run inside of it. Each waits for the CPUs that it
     /// interrupts.
     pub steps: &'static [Arch],
-    /// What comes before the first step may interrupt others, too: the call waits for them before
-    /// it begins, as one does that is not made of steps.
-    pub whole_first: bool,
     pub(crate) run: Body,
 }
 
 impl CallSpec {
     pub(crate) const fn sends(mut self, sends: &'static [(By, &'static [Arch])]) -> Self {
         self.sends = sends;
-        self
-    }
-
-    pub(crate) const fn whole_first(mut self) -> Self {
-        self.whole_first = true;
         self
     }
 

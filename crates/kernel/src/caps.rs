@@ -153,6 +153,8 @@ facts! {
     FlushRounds = "kernel-flush-rounds",
     /// arm64: such a flush is by TLBIs that take a range each, and of all from 2^21 pages on only.
     FlushByRange = "kernel-flush-by-range",
+    /// vunmap of an area with VM_FLUSH_RESET_PERMS purges.
+    VunmapPurges = "vunmap-purges",
     /// vmalloc has a node for each CPU, which keeps purged addresses for areas of the same size.
     VmapNodes = "vmap-nodes",
     /// arm64: vmalloc maps groups of pages by contiguous entries.
@@ -171,6 +173,9 @@ facts! {
     AfterInitChecked = "module-ro-after-init-checked",
     /// How the page of kprobes' instruction slots gets its permissions.
     KprobePage = "kprobe-slot-page",
+    /// arm64: the slot of a kprobe is written with all CPUs stopped (later by a store for each word
+    /// that tells nobody).
+    KprobeSlotStops = "kprobe-slot-stops-cpus",
     /// kprobes become jumps after a while (OPTPROBES).
     KprobesOptimise = "kprobe-jump-optimization",
     /// The work item disarms probes whose jump was taken back by force (a probe inside of it).

@@ -58,7 +58,7 @@ impl Kernel {
 
     /// What a call waits for before it begins: one of steps waits where it comes to it.
     pub(crate) fn held_back(&self, cpu: CpuId, spec: &CallSpec) -> Option<Wait> {
-        let whole = spec.whole_first || !spec.steps.contains(&self.arch);
+        let whole = !spec.steps.contains(&self.arch);
         if whole && self.may_interrupt(spec) { self.receivers_off(cpu) } else { None }
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Modelled: entries cleared without a flush, frames freed before any flush unless the area carries
 //! VM_FLUSH_RESET_PERMS, the reset of the direct map for those, the purge over all lazily freed
-//! areas; others may run between any two of these. From: Linux 5.19 (`__vunmap`) and 6.12
-//! (`remove_vm_area`, `vm_reset_perms`) mm/vmalloc.c, which do the same. Not modelled: freeing from
-//! interrupts (a work item frees later); the work item that purges when too many pages wait runs at
-//! once, on the CPU that frees.
+//! areas; others may run between any two of these. From: Linux 5.19, 6.1 (`__vunmap`), 6.12 and 7.0
+//! (`remove_vm_area`, `vm_reset_perms`, `vunmap`) mm/vmalloc.c, which do the same. Not modelled:
+//! freeing from interrupts (a work item frees later); the work item that purges when too many pages
+//! wait runs at once, on the CPU that frees.
 
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, SpaceId, VirtAddr};
 use textbed_event::{View, WarnReason};
@@ -13,6 +13,7 @@ use textbed_machine::{CpuMask, Span};
 
 use crate::area::{Area, Frames, vm_flags};
 use crate::call::Args;
+use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::steps::{
@@ -28,6 +29,11 @@ const LAZY: &str = "list of unmapped areas";
 /// `vfree(addr)`.
 pub(crate) fn vfree(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     k.vfree(cpu, args.addr(0))
+}
+
+/// `vunmap(addr)`: of an area of `vmalloc`, too, whose frames then belong to nobody.
+pub(crate) fn vunmap(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    k.remove_vm_area(cpu, args.addr(0), false)
 }
 
 /// `vm_unmap_aliases()`.
@@ -94,9 +100,15 @@ fn hull(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> Option<(u64, u64)
 }
 
 impl Kernel {
-    /// `vfree`: any page-aligned address inside an area frees the whole area. Nobody finds it from
-    /// then on, and its addresses wait for a purge once it is unmapped.
+    /// `vfree`.
     pub(crate) fn vfree(&mut self, cpu: CpuId, virt: VirtAddr) -> Result<i64, Stop> {
+        self.remove_vm_area(cpu, virt, true)
+    }
+
+    /// `vfree`, and `vunmap`, which frees no frames: any page-aligned address inside an area takes
+    /// the whole area. Nobody finds it from then on, and its addresses wait for a purge once it is
+    /// unmapped.
+    fn remove_vm_area(&mut self, cpu: CpuId, virt: VirtAddr, frees: bool) -> Result<i64, Stop> {
         if virt.0 == 0 {
             return Ok(0);
         }
@@ -125,7 +137,7 @@ impl Kernel {
             let gone = View::AreaRemoved { virt: start, len };
             k.emit(cpu, textbed_event::Flags::default(), gone);
             k.users.kept_small.retain(|r| !(start..VirtAddr(area.end())).contains(&r.start));
-            let steps = k.freeing_steps(area);
+            let steps = if frees { k.freeing_steps(area) } else { k.kept_steps(&area) };
             k.later(steps);
             Ok(())
         }));
@@ -179,6 +191,18 @@ impl Kernel {
             };
             steps.push(if splits { flush_step(free) } else { step_then_others(free) });
         }
+        steps.push(step(|k, _| {
+            k.drain_if_many();
+            Ok(())
+        }));
+        steps
+    }
+
+    /// What follows where the frames stay: up to 6.1 a purge, if a reset was asked for.
+    fn kept_steps(&self, area: &Area) -> Vec<Step> {
+        let reset = area.flags & vm_flags::VM_FLUSH_RESET_PERMS != 0;
+        let purges = reset && self.caps.yes(Fact::VunmapPurges);
+        let mut steps = if purges { purge_steps(None, false) } else { Vec::new() };
         steps.push(step(|k, _| {
             k.drain_if_many();
             Ok(())

@@ -69,16 +69,12 @@ fn a_sender_with_interrupts_off_warns_and_sends_all_the_same() {
 
 #[test]
 fn receivers_with_interrupts_off_are_waited_for() {
-    for (arch, call) in [
-        (Arch::X86_64, "flush_tlb_kernel_range"),
-        (Arch::Arm64, "kick_all_cpus_sync"),
-        // It makes a page for its slots before its first step.
-        (Arch::X86_64, "register_kprobe"),
-    ] {
+    for (arch, call) in
+        [(Arch::X86_64, "flush_tlb_kernel_range"), (Arch::Arm64, "kick_all_cpus_sync")]
+    {
         let mut bed = boot("6.12", arch, &[]);
         let a = bed.call("vmalloc", &[1 << 12]) as u64;
         let args = match call {
-            "register_kprobe" => values(&[bed.kernel.layout().text.start.0 + 0x2000]),
             "kick_all_cpus_sync" => Vec::new(),
             _ => values(&[a, a + 4096]),
         };
@@ -90,17 +86,20 @@ fn receivers_with_interrupts_off_are_waited_for() {
         let held = bed.kernel.begin_anyway(CpuId(0), call, &args);
         assert!(matches!(held, Err(CallError::Waits { .. })), "{call}: {held:?}");
     }
-    // What may interrupt others and does not is carried out where nobody else can run.
+    // A probe waits where its page is protected, and where its breakpoint is told to all.
     let mut bed = boot("6.12", Arch::X86_64, &[]);
     let text = bed.kernel.layout().text.start.0;
-    bed.call("register_kprobe", &[text + 0x2000]);
-    bed.kernel.machine_mut().set_irqs(CpuId(1), false);
-    // The page for slots is there already; the first step behind waits by itself.
-    let (call, args) = ("register_kprobe", values(&[text + 0x3000]));
-    let begun = bed.kernel.begin(CpuId(0), call, &args);
-    assert!(matches!(begun, Ok(Progress::Waits(_))) && !bed.kernel.is_under_way(CpuId(0)));
-    let going = bed.kernel.begin_anyway(CpuId(0), call, &args);
-    assert!(going.is_ok() && bed.kernel.is_under_way(CpuId(0)), "{going:?}");
+    for (at, calls) in [(text + 0x2000, true), (text + 0x3000, false)] {
+        bed.trace();
+        bed.kernel.machine_mut().set_irqs(CpuId(1), false);
+        let begun = bed.kernel.begin(CpuId(0), "register_kprobe", &values(&[at])).unwrap();
+        assert!(matches!(gone_on(&mut bed, begun), Progress::Waits(Wait::Cpus(_))));
+        let protects = bed.trace().iter().any(|l| l == "0 call set_memory_rox");
+        assert_eq!(protects, calls, "{at:#x}");
+        bed.kernel.machine_mut().set_irqs(CpuId(1), true);
+        let resumed = bed.kernel.resume(CpuId(0)).unwrap();
+        assert!(matches!(gone_on(&mut bed, resumed), Progress::Done(_)));
+    }
 }
 
 /// Goes on with a call until it waits or returns.

@@ -141,3 +141,23 @@ fn flushing_what_was_freed_is_a_promise() {
         }
     }
 }
+
+/// vunmap() looks at no pages (vfree() frees those of the area); to 6.1 it purged for an area that
+/// asked for a reset.
+#[test]
+fn frames_of_an_area_that_vunmap_takes_away_stay_allocated() {
+    for (version, purges) in [("5.18", true), ("6.1", true), ("6.6", false), ("7.0", false)] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let a = bed.area("a", "vmalloc", 4096);
+        bed.call("set_vm_flush_reset_perms", &[a]);
+        bed.trace();
+        bed.call("vunmap", &[a]);
+        let trace = bed.trace();
+        assert!(
+            !trace.iter().any(|l| l.contains("frames -") || l.contains("leaf dm")),
+            "{version}"
+        );
+        let purged = trace.iter().any(|l| l.contains("lock vmap_purge_lock"));
+        assert_eq!(purged, purges, "{version}: {trace:#?}");
+    }
+}

@@ -225,7 +225,7 @@ pub(super) const ROWS: &[CallSpec] = &[
     )
     .steps(ALL)
     .sends(PURGES),
-    call("vunmap", ADDR, Returns::Void, ALL, "takes what vmap mapped away", VMALLOC, vfree::vfree)
+    call("vunmap", ADDR, Returns::Void, ALL, "takes what vmap mapped away", VMALLOC, vfree::vunmap)
         .steps(ALL)
         .sends(FLUSHES),
     call("vfree", ADDR, Returns::Void, ALL, "frees an area", VMALLOC, vfree::vfree)

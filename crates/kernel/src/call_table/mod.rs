@@ -91,7 +91,6 @@ const fn call(
         takes: &[],
         sends: &[],
         steps: &[],
-        whole_first: false,
         run,
     }
 }

@@ -35,7 +35,6 @@ pub(super) const ROWS: &[CallSpec] = &[
             probes::register_kprobe,
         )
         .steps(ALL)
-        .whole_first()
         .sends(FLUSHES),
         LOCKS,
     ),
@@ -63,7 +62,6 @@ pub(super) const ROWS: &[CallSpec] = &[
             probes::register_kretprobe,
         )
         .steps(ALL)
-        .whole_first()
         .sends(FLUSHES),
         LOCKS,
     ),

@@ -30,6 +30,8 @@ const OPT_IN_CITE: Cite = Cite::read(
      2022-04-20: b2d229d4ddb1 (5.18-rc3) to 559089e0a93d",
 );
 const VMALLOC: Cite = Cite::read("Linux 5.19 and 6.12 mm/vmalloc.c");
+const VUNMAP: Cite =
+    Cite::deduced("Linux 5.19, 6.1 mm/vmalloc.c vm_remove_mappings(), 6.6, 6.12, 7.0 vunmap()");
 const CPA: Cite = Cite::read("Linux 5.19, 6.1, 6.4, 6.12 arch/x86/mm/pat/set_memory.c");
 const ARM_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.12, 6.18 arch/arm64/mm/pageattr.c");
 const HASH_PAGE: Cite = Cite::read(
@@ -336,6 +338,8 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::FlushByRange, NOT_ARM64, None, None, No, Cite::deduced("a flush of arm64's")),
     row(Fact::FlushByRange, ARM64, None, Some(V6_13), No, FLUSH_RANGE),
     row(Fact::FlushByRange, ARM64, Some(V6_13), None, Word("if-tlbirange"), FLUSH_RANGE),
+    row(Fact::VunmapPurges, ALL, None, Some(V6_2), Yes, VUNMAP),
+    row(Fact::VunmapPurges, ALL, Some(V6_2), None, No, VUNMAP),
     row(Fact::VmapNodes, ALL, None, Some(V6_9), No, Cite::read("Linux 6.8 mm/vmalloc.c")),
     row(
         Fact::VmapNodes,

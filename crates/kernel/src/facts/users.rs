@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_2, V6_3, V6_4, V6_10, V6_11, V6_13, V6_15, V6_18,
-    V7_0, X86, row,
+    ALL, ARM64, NOT_ARM64, NOT_X86, POWER, V6_1, V6_2, V6_3, V6_4, V6_10, V6_11, V6_13, V6_15,
+    V6_18, V7_0, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -21,6 +21,10 @@ const AFTER_INIT: Cite = Cite::deduced(
 );
 const X86_PAGE: Cite = Cite::read("Linux 6.1, 6.12, 6.18.2 arch/x86/kernel/kprobes/core.c");
 const POWER_PAGE: Cite = Cite::read("Linux 6.1, 6.12 arch/powerpc/kernel/kprobes.c");
+const ARM64_SLOT: Cite = Cite::deduced(
+    "Linux 5.19 (aarch64_insn_patch_text()), 6.1.20, 6.6, 6.12, 6.18.2, 7.0 (nosync) \
+     arch/arm64/kernel/probes/kprobes.c arch_prepare_ss_slot()",
+);
 const FORCED: Cite = Cite::read(
     "4fbd2f83fda0 kprobes: Fix to handle forcibly unoptimized kprobes on freeing_list (6.3); Linux \
      6.12 kernel/kprobes.c do_unoptimize_kprobes()",
@@ -96,6 +100,9 @@ pub(super) const ROWS: &[FactRow] = &[
         Cite::deduced("Linux 6.1 and 6.12 arch/powerpc/kernel/kprobes.c, which has it no longer"),
     ),
     row(Fact::KprobePage, POWER, Some(V6_10), None, Word("as-allocated"), POWER_PAGE),
+    row(Fact::KprobeSlotStops, ARM64, None, Some(V6_1), Yes, ARM64_SLOT),
+    row(Fact::KprobeSlotStops, ARM64, Some(V6_1), None, No, ARM64_SLOT),
+    row(Fact::KprobeSlotStops, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
     row(Fact::KprobesOptimise, NOT_ARM64, None, None, Yes, OPTPROBES),
     row(Fact::KprobesOptimise, ARM64, None, None, No, OPTPROBES),
     row(Fact::OptimiserSeesForced, ALL, None, Some(V6_3), No, FORCED),

@@ -10,50 +10,61 @@ use textbed_arch::{Arch, CpuId, VirtAddr};
 use super::decode::x86_relocated;
 use super::{Optimised, Probe};
 use crate::call::Args;
+use crate::caps::Fact;
 use crate::errno::EINVAL;
 use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
 use crate::insns::{ARM64_KPROBE_STEP, INT3, KPROBE, word_of};
 use crate::kernel::Kernel;
-use crate::steps::{Step, call_step, cross_step, lock_step, step, step_then_others, unlock_step};
+use crate::steps::{
+    Fate, Step, Then, call_step, call_then, calls_then, cross_step, lock_step, pause, step,
+    step_then_others, unlock_step,
+};
 
 impl Kernel {
-    /// Copies the instruction to its slot: the bytes written, or an error number.
+    /// Copies the instruction to its slot; `then` gets the bytes written, or an error number.
     pub(super) fn write_slot(
         &mut self,
         cpu: CpuId,
         addr: VirtAddr,
         probe: &Probe,
-    ) -> Result<Result<u64, i64>, Stop> {
-        let slot = probe.slot;
-        match self.arch {
+        then: Then<Result<u64, i64>>,
+    ) -> Result<(), Stop> {
+        let (slot, bytes) = (probe.slot, &probe.insn.bytes);
+        let (calls, len) = match self.arch {
             Arch::X86_64 => {
-                let copy = x86_relocated(addr, &probe.insn.bytes, VirtAddr(slot));
-                let Some(mut copy) = copy else { return Ok(Err(-EINVAL)) };
+                let Some(mut copy) = x86_relocated(addr, bytes, VirtAddr(slot)) else {
+                    return then(self, cpu, Err(-EINVAL));
+                };
                 copy.push(INT3);
                 if copy.len() > super::MAX_X86_BYTES {
                     return Err(Stop::not_modelled("an instruction that fills its slot (-ENOSPC)"));
                 }
-                self.inner(cpu, "text_poke", &Args::with_code(&[slot], &copy))?;
-                Ok(Ok(copy.len() as u64))
+                let len = copy.len() as u64;
+                (vec![("text_poke", Args::with_code(&[slot], &copy), Fate::Void)], len)
+            }
+            Arch::Arm64 if self.caps.yes(Fact::KprobeSlotStops) => {
+                let code = [&bytes[..], &ARM64_KPROBE_STEP.to_le_bytes()].concat();
+                let patch =
+                    ("aarch64_insn_patch_text", Args::with_code(&[slot], &code), Fate::Dropped);
+                let flush = ("flush_icache_range", Args::of(&[slot, slot + 8]), Fate::Void);
+                (vec![patch, flush], 8)
             }
             Arch::Arm64 => {
-                let copy = u64::from(word_of(self.arch, &probe.insn.bytes));
+                let copy = u64::from(word_of(self.arch, bytes));
                 let end = u64::from(ARM64_KPROBE_STEP);
-                for (at, word) in [(slot, copy), (slot + 4, end)] {
-                    let name = "aarch64_insn_patch_text_nosync";
-                    let done = self.inner(cpu, name, &Args::of(&[at, word]))?;
-                    self.dropped(cpu, done);
-                }
-                Ok(Ok(8))
+                let write = |(at, word): (u64, u64)| {
+                    ("aarch64_insn_patch_text_nosync", Args::of(&[at, word]), Fate::Dropped)
+                };
+                ([(slot, copy), (slot + 4, end)].map(write).into(), 8)
             }
-            _ => {
-                let insn = power_insn(self.arch, &probe.insn.bytes);
-                let done = self.inner(cpu, "patch_instruction", &Args::of(&[slot, insn]))?;
-                self.dropped(cpu, done);
-                Ok(Ok(probe.insn.bytes.len() as u64))
+            arch => {
+                let insn = Args::of(&[slot, power_insn(arch, bytes)]);
+                (vec![("patch_instruction", insn, Fate::Dropped)], bytes.len() as u64)
             }
-        }
+        };
+        self.later([calls_then(calls, Box::new(move |k, cpu, _| then(k, cpu, Ok(len))))]);
+        Ok(())
     }
 
     /// `arm_kprobe`: the breakpoint, under text_mutex.
@@ -128,27 +139,11 @@ impl Kernel {
             }
             Arch::Arm64 => {
                 let args = Args::with_code(&[addr.0], &bytes);
-                vec![cross_step(move |k, cpu| {
-                    let done = k.inner(cpu, "aarch64_insn_patch_text", &args)?;
-                    k.dropped(cpu, done);
-                    Ok(())
-                })]
+                let patch = vec![("aarch64_insn_patch_text", args, Fate::Dropped)];
+                vec![calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()]
             }
-            arch => {
-                let args = Args::of(&[addr.0, power_insn(arch, &bytes)]);
-                vec![step_then_others(move |k, cpu| k.power_patch_warned(cpu, &args))]
-            }
+            arch => power_patch_warned(Args::of(&[addr.0, power_insn(arch, &bytes)])).into(),
         }
-    }
-
-    /// `WARN_ON_ONCE(patch_instruction(...))`.
-    pub(super) fn power_patch_warned(&mut self, cpu: CpuId, args: &Args) -> Result<(), Stop> {
-        let done = self.inner(cpu, "patch_instruction", args)?;
-        if self.used(cpu, done) != 0 {
-            let reason = textbed_event::WarnReason::Other;
-            self.warn_once(cpu, "kprobes: patch_instruction", reason, args.addr(0));
-        }
-        Ok(())
     }
 
     /// x86: the breakpoint before a jump goes, then what the jump overwrote comes back, each with
@@ -164,6 +159,19 @@ impl Kernel {
             cross_step(move |k, cpu| k.step_call(cpu, sync, &Args::default())),
         ]
     }
+}
+
+/// `WARN_ON_ONCE(patch_instruction(...))`.
+pub(super) fn power_patch_warned(args: Args) -> [Step; 3] {
+    let at = args.addr(0);
+    let [patch, look] = call_then("patch_instruction", args, move |k, cpu, error| {
+        if error != 0 {
+            let reason = textbed_event::WarnReason::Other;
+            k.warn_once(cpu, "kprobes: patch_instruction", reason, at);
+        }
+        Ok(())
+    });
+    [patch, look, pause()]
 }
 
 /// A powerpc instruction as `patch_instruction` takes it: a prefix in the upper half.

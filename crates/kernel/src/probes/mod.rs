@@ -4,10 +4,10 @@
 //! architecture (x86 one byte and a synchronisation of all CPUs, arm64 with all CPUs stopped,
 //! powerpc one word and nothing else), several probes at one address, disabling, the handler of who
 //! runs into it, slots that are freed after a grace period, optimised probes (x86, and powerpc in
-//! kernel text). From: Linux 6.1, 6.12 and 6.18.2 kernel/kprobes.c, arch/*/kernel/kprobes*. Not
-//! modelled: probes on ftrace locations (refused here; Linux hands them to ftrace),
-//! handlers' own code, blacklists, symbols, probes hit inside a probe, arming and disarming of all
-//! probes at once.
+//! kernel text); others run between any two of what these are made of. From: Linux 6.1, 6.12 and
+//! 6.18.2 kernel/kprobes.c, arch/*/kernel/kprobes*. Not modelled: probes on ftrace locations
+//! (refused here; Linux hands them to ftrace), handlers' own code, blacklists, symbols, probes hit
+//! inside a probe, arming and disarming of all probes at once.
 
 pub(crate) mod arming;
 mod decode;
@@ -25,12 +25,12 @@ use crate::errno::{EINVAL, ENOENT, ENOMEM};
 use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
 use crate::kernel::Kernel;
-use crate::steps::{Step, step};
+use crate::steps::{Step, Then, lock_step, once, pause, step, unlock_step};
 use crate::traps::Resume;
 
 use decode::{How, MAX_X86_BYTES, Probed};
 use returns::Returns;
-use slots::{Cache, Slots};
+use slots::{Cache, Slots, free_slot_steps, get_slot_step};
 
 pub(crate) use optimise::{kprobe_optimizer, wait_for_kprobe_optimizer};
 pub use returns::Rethook;
@@ -127,28 +127,24 @@ pub(crate) fn register_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result
     if k.users.probes.by_addr.contains_key(&addr.0) {
         return Err(Stop::not_modelled("a probe where an unused optimised one waits to be freed"));
     }
-    k.share(cpu)?;
-    k.lock(cpu, "text_mutex")?;
-    let prepared = k.arch_prepare_kprobe(cpu, addr)?;
-    k.unlock(cpu, "text_mutex")?;
-    k.unshare(cpu)?;
-    let probe = match prepared {
-        Ok(probe) => probe,
-        Err(error) => {
-            k.unlock(cpu, "kprobe_mutex")?;
-            return Ok(error);
-        }
-    };
-    let len = u32::try_from(k.breakpoint_bytes()).unwrap_or(4);
-    k.machine.trap_handler(cpu, addr, len, true);
-    k.users.probes.by_addr.insert(addr.0, probe);
-    let mut steps = k.arm_steps(addr);
-    if k.caps.yes(Fact::KprobesOptimise) {
-        let optimise = step(move |k, cpu| k.try_to_optimize(cpu, addr));
-        steps.extend([share_step(), optimise, unshare_step()]);
-    }
-    steps.push(done_step("kprobe_mutex"));
-    k.with_steps(steps)
+    let prepared: Then<Result<Probe, i64>> = Box::new(move |k, _, prepared| {
+        k.later([unlock_step("text_mutex"), unshare_step()]);
+        k.later([once(move |k, cpu| {
+            k.later([pause()]);
+            match prepared {
+                Ok(probe) => k.prepared_steps(cpu, addr, probe),
+                Err(error) => k.later([step(move |k, cpu| {
+                    k.unlock(cpu, "kprobe_mutex")?;
+                    k.returns(error);
+                    Ok(())
+                })]),
+            }
+            Ok(())
+        })]);
+        Ok(())
+    });
+    let prepare = once(move |k, cpu| k.arch_prepare_kprobe(cpu, addr, prepared));
+    k.with_steps(vec![share_step(), lock_step("text_mutex"), prepare])
 }
 
 /// `unregister_kprobe(p)`.
@@ -170,7 +166,10 @@ pub(crate) fn unregister_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
         k.unlock(cpu, "kprobe_mutex")?;
         k.inner(cpu, "synchronize_rcu", &Args::default())?;
         // A jump that is still there belongs to the work item from here on.
-        if k.waits_for_optimizer(addr) { Ok(()) } else { k.remove_kprobe(cpu, addr) }
+        if !k.waits_for_optimizer(addr) {
+            k.later([pause(), once(move |k, cpu| k.remove_kprobe(cpu, addr))]);
+        }
+        Ok(())
     }));
     k.with_steps(steps)
 }
@@ -235,20 +234,36 @@ impl Kernel {
         if self.arch == Arch::X86_64 { 1 } else { 4 }
     }
 
-    /// `arch_prepare_kprobe`: the probe with its slot, or an error number.
+    /// A probe whose slot is ready: it becomes known, gets its breakpoint, and maybe a detour.
+    fn prepared_steps(&mut self, cpu: CpuId, addr: VirtAddr, probe: Probe) {
+        let len = u32::try_from(self.breakpoint_bytes()).unwrap_or(4);
+        self.machine.trap_handler(cpu, addr, len, true);
+        self.users.probes.by_addr.insert(addr.0, probe);
+        let steps = self.arm_steps(addr);
+        self.later(steps);
+        if self.caps.yes(Fact::KprobesOptimise) {
+            self.later([share_step()]);
+            self.later(Kernel::optimise_locked_steps(addr));
+            self.later([unshare_step()]);
+        }
+        self.later([done_step("kprobe_mutex")]);
+    }
+
+    /// `arch_prepare_kprobe`; `then` gets the probe with its slot, or an error number.
     fn arch_prepare_kprobe(
         &mut self,
         cpu: CpuId,
         addr: VirtAddr,
-    ) -> Result<Result<Probe, i64>, Stop> {
+        then: Then<Result<Probe, i64>>,
+    ) -> Result<(), Stop> {
         if self.arch != Arch::X86_64 && !addr.is_aligned(2) {
-            return Ok(Err(-EINVAL));
+            return then(self, cpu, Err(-EINVAL));
         }
         let bytes = self.text_at(cpu, addr, MAX_X86_BYTES);
         let simulates = self.caps.yes(Fact::Arm64SimulatesNop);
         let insn = match decode::decode(self.arch, addr, &bytes, simulates) {
             Ok(insn) => insn,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return then(self, cpu, Err(error)),
         };
         // arm64 has no slot for what its handler simulates.
         let slotless = self.arch == Arch::Arm64 && insn.how != How::Step;
@@ -262,20 +277,29 @@ impl Kernel {
             detour: None,
         };
         if slotless {
-            return Ok(Ok(probe));
+            return then(self, cpu, Ok(probe));
         }
-        probe.slot = self.get_slot(cpu, Cache::Insn)?;
-        if probe.slot == 0 {
-            return Ok(Err(-ENOMEM));
-        }
-        match self.write_slot(cpu, addr, &probe)? {
-            Ok(len) => probe.slot_len = len,
-            Err(error) => {
-                self.free_slot(cpu, Cache::Insn, probe.slot, false)?;
-                return Ok(Err(error));
+        let got: Then<u64> = Box::new(move |k, cpu, slot| {
+            if slot == 0 {
+                return then(k, cpu, Err(-ENOMEM));
             }
-        }
-        Ok(Ok(probe))
+            probe.slot = slot;
+            let filled = probe.clone();
+            let written: Then<Result<u64, i64>> = Box::new(move |k, cpu, written| match written {
+                Ok(len) => {
+                    probe.slot_len = len;
+                    then(k, cpu, Ok(probe))
+                }
+                Err(error) => {
+                    k.later(free_slot_steps(Cache::Insn, slot, false));
+                    k.later([once(move |k, cpu| then(k, cpu, Err(error)))]);
+                    Ok(())
+                }
+            });
+            k.write_slot(cpu, addr, &filled, written)
+        });
+        self.later([get_slot_step(Cache::Insn, got)]);
+        Ok(())
     }
 
     /// Text as the handler's code reads it: as much as is mapped, at most `len` bytes.
@@ -327,10 +351,10 @@ impl Kernel {
             self.machine.trap_handler(cpu, addr, len, false);
         }
         if let Some(detour) = probe.detour {
-            self.free_slot(cpu, Cache::Optinsn, detour.slot, true)?;
+            self.later(free_slot_steps(Cache::Optinsn, detour.slot, true));
         }
         if probe.slot != 0 {
-            self.free_slot(cpu, Cache::Insn, probe.slot, false)?;
+            self.later(free_slot_steps(Cache::Insn, probe.slot, false));
         }
         Ok(())
     }

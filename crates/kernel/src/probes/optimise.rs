@@ -11,9 +11,9 @@
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
 
-use super::arming::power_insn;
-use super::decode::{How, x86_relocated, x86_replaced};
-use super::slots::{Cache, TEMPLATE_BYTES, TEMPLATE_WORDS};
+use super::arming::{power_insn, power_patch_warned};
+use super::decode::{How, Probed, x86_relocated, x86_replaced};
+use super::slots::{Cache, TEMPLATE_BYTES, TEMPLATE_WORDS, free_slot_steps, get_slot_step};
 use super::{Detour, Optimised};
 use crate::call::Args;
 use crate::caps::Fact;
@@ -21,7 +21,9 @@ use crate::error::Stop;
 use crate::hotplug::shareable_step;
 use crate::insns::{POWER_NOP, try_branch, word_of};
 use crate::kernel::Kernel;
-use crate::steps::{Step, lock_step, step, step_then_others};
+use crate::steps::{
+    Fate, Made, Step, Then, call_step, calls_then, lock_step, once, pause, step, unlock_step,
+};
 
 /// Longest run of instructions that a jump replaces, with one more to look at.
 const MAX_REPLACED_BYTES: usize = 24;
@@ -50,14 +52,17 @@ pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Resu
         k.later(steps);
         Ok(())
     }));
-    steps.push(step(|k, cpu| {
+    steps.push(step(|k, _| {
         let unused: Vec<u64> = {
             let all = k.users.probes.by_addr.iter();
             all.filter(|(_, p)| p.users == 0).map(|(addr, _)| *addr).collect()
         };
         for addr in unused {
-            k.remove_kprobe(cpu, VirtAddr(addr))?;
+            k.later([once(move |k, cpu| k.remove_kprobe(cpu, VirtAddr(addr))), pause()]);
         }
+        Ok(())
+    }));
+    steps.push(step(|k, cpu| {
         k.unlock(cpu, "text_mutex")?;
         k.unshare(cpu)?;
         k.unlock(cpu, "kprobe_mutex")
@@ -115,96 +120,113 @@ impl Kernel {
     }
 
     /// `try_to_optimize_kprobe`: prepares the detour; a probe that can't have one stays as it is.
-    pub(super) fn try_to_optimize(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<(), Stop> {
-        self.lock(cpu, "jump_label_mutex")?;
-        self.lock(cpu, "text_mutex")?;
-        let detour = if self.arch == Arch::X86_64 {
-            self.x86_prepare_detour(cpu, addr)?
-        } else {
-            self.power_prepare_detour(cpu, addr)?
-        };
-        if let Some(probe) = self.users.probes.by_addr.get_mut(&addr.0) {
-            probe.detour = detour;
-        }
-        self.queue_optimise(addr);
-        self.unlock(cpu, "text_mutex")?;
-        self.unlock(cpu, "jump_label_mutex")
+    pub(super) fn optimise_locked_steps(addr: VirtAddr) -> Vec<Step> {
+        let prepared: Then<Option<Detour>> = Box::new(move |k, _, detour| {
+            if let Some(probe) = k.users.probes.by_addr.get_mut(&addr.0) {
+                probe.detour = detour;
+            }
+            k.queue_optimise(addr);
+            Ok(())
+        });
+        let prepare = once(move |k, cpu| match k.arch {
+            Arch::X86_64 => k.x86_prepare_detour(cpu, addr, prepared),
+            _ => k.power_prepare_detour(cpu, addr, prepared),
+        });
+        vec![
+            lock_step("jump_label_mutex"),
+            lock_step("text_mutex"),
+            prepare,
+            unlock_step("text_mutex"),
+            unlock_step("jump_label_mutex"),
+            pause(),
+        ]
     }
 
-    fn x86_prepare_detour(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Option<Detour>, Stop> {
-        let Some(probe) = self.users.probes.by_addr.get(&addr.0) else { return Ok(None) };
-        if probe.users == 0 {
-            return Ok(None);
+    fn x86_prepare_detour(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        then: Then<Option<Detour>>,
+    ) -> Result<(), Stop> {
+        let probe = self.users.probes.by_addr.get(&addr.0);
+        if probe.is_none_or(|probe| probe.users == 0) {
+            return then(self, cpu, None);
         }
         let bytes = self.text_at(cpu, addr, MAX_REPLACED_BYTES);
-        let Some(replaced) = x86_replaced(addr, &bytes) else { return Ok(None) };
+        let Some(replaced) = x86_replaced(addr, &bytes) else { return then(self, cpu, None) };
         let (inside, end) = (addr.0 + 1, addr.0 + replaced as u64);
         let taken = |at: VirtAddr| (addr.0..end).contains(&at.0);
         let reserved = self.jump_entries.iter().any(|e| taken(e.site()))
             || self.users.ftrace.any_site(taken)
             || self.users.static_calls.any_site(taken);
         if reserved || self.users.probes.any_in(inside, end) {
-            return Ok(None);
+            return then(self, cpu, None);
         }
-        let slot = self.get_slot(cpu, Cache::Optinsn)?;
-        if slot == 0 {
-            return Ok(None);
-        }
-        let mut code = vec![0x90; TEMPLATE_BYTES as usize];
-        let mut at = 0;
-        while at < replaced {
-            let here = VirtAddr(slot + code.len() as u64);
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let Some(copy) = x86_relocated(addr.offset(at as u64), rest, here) else {
-                self.free_slot(cpu, Cache::Optinsn, slot, false)?;
-                return Ok(None);
-            };
-            at += copy.len();
-            code.extend(copy);
-        }
-        let here = VirtAddr(slot + code.len() as u64);
-        let back = try_branch(self.arch, here, VirtAddr(end), false);
-        let out = try_branch(self.arch, addr, VirtAddr(slot), false);
-        let (Some(back), Some(_)) = (back, out) else {
-            self.free_slot(cpu, Cache::Optinsn, slot, false)?;
-            return Ok(None);
-        };
-        code.extend(back);
-        self.inner(cpu, "text_poke", &Args::with_code(&[slot], &code))?;
-        Ok(Some(Detour { slot, replaced, copied: Vec::new(), state: Optimised::No }))
+        self.later([get_slot_step(
+            Cache::Optinsn,
+            Box::new(move |k, cpu, slot| {
+                if slot == 0 {
+                    return then(k, cpu, None);
+                }
+                let Some(code) = x86_detour(addr, &bytes, replaced, slot) else {
+                    k.later(free_slot_steps(Cache::Optinsn, slot, false));
+                    k.later([once(move |k, cpu| then(k, cpu, None))]);
+                    return Ok(());
+                };
+                k.later([call_step("text_poke", Args::with_code(&[slot], &code)), pause()]);
+                let copied = Vec::new();
+                let detour = Detour { slot, replaced, copied, state: Optimised::No };
+                k.later([once(move |k, cpu| then(k, cpu, Some(detour)))]);
+                Ok(())
+            }),
+        )]);
+        Ok(())
     }
 
     /// powerpc: word by word, in the one page that the kernel's text has for it.
-    fn power_prepare_detour(&mut self, cpu: CpuId, addr: VirtAddr) -> Result<Option<Detour>, Stop> {
-        let Some(probe) = self.users.probes.by_addr.get(&addr.0) else { return Ok(None) };
-        let insn = probe.insn.clone();
-        if insn.bytes.len() != 4 || insn.how == How::Elsewhere {
-            return Ok(None);
-        }
-        let slot = self.get_slot(cpu, Cache::Optinsn)?;
-        if slot == 0 {
-            return Ok(None);
-        }
-        let ret = slot + TEMPLATE_WORDS * 4;
-        let out = try_branch(self.arch, addr, VirtAddr(slot), false);
-        let back = try_branch(self.arch, VirtAddr(ret), addr.offset(4), false);
-        let (Some(_), Some(back)) = (out, back) else {
-            self.free_slot(cpu, Cache::Optinsn, slot, false)?;
-            return Ok(None);
-        };
-        let emulated = u64::from(word_of(self.arch, &insn.bytes));
-        for n in 0..=TEMPLATE_WORDS {
-            let word = match n {
-                TEMPLATE_WORDS => power_insn(self.arch, &back),
-                // Linux calls emulate_step() there.
-                n if n + 1 == TEMPLATE_WORDS => emulated,
-                _ => u64::from(POWER_NOP),
-            };
-            let done = self.inner(cpu, "patch_instruction", &Args::of(&[slot + n * 4, word]))?;
-            self.dropped(cpu, done);
-        }
-        self.inner(cpu, "flush_icache_range", &Args::of(&[slot, ret + 4]))?;
-        Ok(Some(Detour { slot, replaced: 4, copied: Vec::new(), state: Optimised::No }))
+    fn power_prepare_detour(
+        &mut self,
+        cpu: CpuId,
+        addr: VirtAddr,
+        then: Then<Option<Detour>>,
+    ) -> Result<(), Stop> {
+        let insn = self.users.probes.by_addr.get(&addr.0).map(|probe| probe.insn.clone());
+        let fits = |insn: &Probed| insn.bytes.len() == 4 && insn.how != How::Elsewhere;
+        let Some(insn) = insn.filter(fits) else { return then(self, cpu, None) };
+        self.later([get_slot_step(
+            Cache::Optinsn,
+            Box::new(move |k, cpu, slot| {
+                if slot == 0 {
+                    return then(k, cpu, None);
+                }
+                let ret = slot + TEMPLATE_WORDS * 4;
+                let out = try_branch(k.arch, addr, VirtAddr(slot), false);
+                let back = try_branch(k.arch, VirtAddr(ret), addr.offset(4), false);
+                let (Some(_), Some(back)) = (out, back) else {
+                    k.later(free_slot_steps(Cache::Optinsn, slot, false));
+                    k.later([once(move |k, cpu| then(k, cpu, None))]);
+                    return Ok(());
+                };
+                let emulated = u64::from(word_of(k.arch, &insn.bytes));
+                let word = |n: u64| match n {
+                    TEMPLATE_WORDS => power_insn(k.arch, &back),
+                    // Linux calls emulate_step() there.
+                    n if n + 1 == TEMPLATE_WORDS => emulated,
+                    _ => u64::from(POWER_NOP),
+                };
+                let patch = |n: u64| {
+                    let args = Args::of(&[slot + n * 4, word(n)]);
+                    ("patch_instruction", args, Fate::Dropped)
+                };
+                let mut calls: Vec<Made> = (0..=TEMPLATE_WORDS).map(patch).collect();
+                calls.push(("flush_icache_range", Args::of(&[slot, ret + 4]), Fate::Void));
+                let detour = Detour { slot, replaced: 4, copied: Vec::new(), state: Optimised::No };
+                let written = Box::new(move |k: &mut Kernel, cpu, _| then(k, cpu, Some(detour)));
+                k.later([calls_then(calls, written)]);
+                Ok(())
+            }),
+        )]);
+        Ok(())
     }
 
     /// Jumps that stand over an address that is about to get a breakpoint of its own are taken back
@@ -244,11 +266,8 @@ impl Kernel {
             return Ok(vec![step(move |k, cpu| k.step_call(cpu, name, &args))]);
         }
         let args = Args::of(&[addr.0, power_insn(arch, &jump)]);
-        Ok(vec![step_then_others(move |k, cpu| {
-            let done = k.inner(cpu, "patch_instruction", &args)?;
-            k.dropped(cpu, done);
-            Ok(())
-        })])
+        let patch = vec![("patch_instruction", args, Fate::Dropped)];
+        Ok(vec![calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()])
     }
 
     /// `do_unoptimize_kprobes`, a probe that was taken back by force: its breakpoint goes, if it is
@@ -273,7 +292,7 @@ impl Kernel {
         } else {
             let trap = crate::insns::KPROBE.bytes(arch);
             let args = Args::of(&[addr.0, power_insn(arch, &trap)]);
-            vec![step_then_others(move |k, cpu| k.power_patch_warned(cpu, &args))]
+            power_patch_warned(args).into()
         };
         let gone =
             self.users.probes.by_addr.get(&addr.0).is_some_and(|p| p.disabled || p.users == 0);
@@ -282,4 +301,22 @@ impl Kernel {
         }
         steps
     }
+}
+
+/// The code of a detour in its slot: what saves registers and calls back, the instructions that the
+/// jump replaces, and the jump back. `None` where one of them cannot be there.
+fn x86_detour(addr: VirtAddr, bytes: &[u8], replaced: usize, slot: u64) -> Option<Vec<u8>> {
+    let arch = Arch::X86_64;
+    let mut code = vec![0x90; TEMPLATE_BYTES as usize];
+    let mut at = 0;
+    while at < replaced {
+        let here = VirtAddr(slot + code.len() as u64);
+        let copy = x86_relocated(addr.offset(at as u64), bytes.get(at..).unwrap_or(&[]), here)?;
+        at += copy.len();
+        code.extend(copy);
+    }
+    try_branch(arch, addr, VirtAddr(slot), false)?;
+    let here = VirtAddr(slot + code.len() as u64);
+    code.extend(try_branch(arch, here, addr.offset(replaced as u64), false)?);
+    Some(code)
 }

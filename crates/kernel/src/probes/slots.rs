@@ -2,17 +2,21 @@
 //!
 //! Modelled: slots clean, used and dirty; the first clean one is taken, garbage is collected after
 //! a grace period when there is too much of it or nothing else, a page is freed when it is empty
-//! and not the last. From: Linux 6.1 and 6.12 kernel/kprobes.c __get_insn_slot(),
-//! __free_insn_slot(), collect_garbage_slots(). Not modelled: perf's and kallsyms' records.
+//! and not the last; others run while a page is made, protected or freed. From: Linux 6.1, 6.12 and
+//! 6.18.2 kernel/kprobes.c __get_insn_slot(), __free_insn_slot(), collect_garbage_slots(). Not
+//! modelled: perf's and kallsyms' records.
 
-use textbed_arch::{Arch, CpuId, VirtAddr};
+use textbed_arch::{Arch, VirtAddr};
 
 use crate::area::vm_flags;
 use crate::call::Args;
 use crate::call_table::EXECMEM_TYPES;
 use crate::caps::Fact;
-use crate::error::Stop;
 use crate::kernel::Kernel;
+use crate::steps::{
+    Fate, Made, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step,
+    unlock_step,
+};
 
 /// Which cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,84 +82,6 @@ impl Kernel {
         }
     }
 
-    /// `get_insn_slot`, `get_optinsn_slot`: an address, or 0.
-    pub(crate) fn get_slot(&mut self, cpu: CpuId, cache: Cache) -> Result<u64, Stop> {
-        self.lock(cpu, cache.mutex())?;
-        let size = cache.slot_bytes(self.arch);
-        let mut got = self.slots(cache).take(size);
-        if got.is_none() && self.slots(cache).garbage > 0 {
-            self.collect_garbage(cpu, cache)?;
-            got = self.slots(cache).take(size);
-        }
-        if got.is_none() && !self.allocation_fails() {
-            let at = match cache {
-                Cache::Optinsn if self.arch.is_powerpc() => self.power_optinsn_page(),
-                _ => self.alloc_insn_page(cpu)?,
-            };
-            if at != 0 {
-                let count = usize::try_from(self.pages.bytes() / size).unwrap_or(0);
-                let slots = vec![State::Clean; count];
-                self.slots(cache).pages.push(Page { at, slots });
-                got = self.slots(cache).take(size);
-            }
-        }
-        self.unlock(cpu, cache.mutex())?;
-        Ok(got.unwrap_or(0))
-    }
-
-    /// `free_insn_slot(slot, dirty)`.
-    pub(crate) fn free_slot(
-        &mut self,
-        cpu: CpuId,
-        cache: Cache,
-        slot: u64,
-        dirty: bool,
-    ) -> Result<(), Stop> {
-        self.lock(cpu, cache.mutex())?;
-        let size = cache.slot_bytes(self.arch);
-        let slots = self.slots(cache);
-        let per_page = slots.pages.first().map_or(0, |p| p.slots.len());
-        let to = if dirty { State::Dirty } else { State::Clean };
-        slots.set(slot, size, to);
-        if dirty {
-            slots.garbage += 1;
-            if slots.garbage > per_page {
-                self.collect_garbage(cpu, cache)?;
-            }
-        } else {
-            self.free_empty_pages(cpu, cache)?;
-        }
-        self.unlock(cpu, cache.mutex())
-    }
-
-    /// Dirty slots become clean once nobody can be in them.
-    fn collect_garbage(&mut self, cpu: CpuId, cache: Cache) -> Result<(), Stop> {
-        self.inner(cpu, "synchronize_rcu", &Args::default())?;
-        let slots = self.slots(cache);
-        for state in slots.pages.iter_mut().flat_map(|p| &mut p.slots) {
-            if *state == State::Dirty {
-                *state = State::Clean;
-            }
-        }
-        slots.garbage = 0;
-        self.free_empty_pages(cpu, cache)
-    }
-
-    /// Empty pages go, but for the last.
-    fn free_empty_pages(&mut self, cpu: CpuId, cache: Cache) -> Result<(), Stop> {
-        loop {
-            let pages = &mut self.slots(cache).pages;
-            let empty = |p: &Page| p.slots.iter().all(|s| *s == State::Clean);
-            let Some(index) = pages.iter().position(empty).filter(|_| pages.len() > 1) else {
-                return Ok(());
-            };
-            let page = pages.remove(index);
-            self.inner(cpu, "synchronize_rcu", &Args::default())?;
-            let (name, args) = self.text_memory_free(page.at);
-            self.inner(cpu, name, &args)?;
-        }
-    }
-
     /// powerpc keeps one page in its own text for detours; here it is the last of the text.
     fn power_optinsn_page(&mut self) -> u64 {
         if self.users.probes.optinsn_slots.pages.is_empty() {
@@ -165,63 +91,172 @@ impl Kernel {
         }
     }
 
-    /// `alloc_insn_page` of the version and architecture; 0 where it fails.
-    fn alloc_insn_page(&mut self, cpu: CpuId) -> Result<u64, Stop> {
+    /// The slot is given, the lock goes.
+    fn slot_given(&mut self, cache: Cache, at: u64, then: Then<u64>) {
+        self.later([unlock_step(cache.mutex()), once(move |k, cpu| then(k, cpu, at))]);
+    }
+
+    /// A slot of a new page.
+    fn slot_of_new_page(&mut self, cache: Cache, then: Then<u64>) {
+        if self.allocation_fails() {
+            return self.slot_given(cache, 0, then);
+        }
+        let added: Then<u64> = Box::new(move |k, _, at| {
+            let size = cache.slot_bytes(k.arch);
+            if at != 0 {
+                let count = usize::try_from(k.pages.bytes() / size).unwrap_or(0);
+                let slots = vec![State::Clean; count];
+                k.slots(cache).pages.push(Page { at, slots });
+            }
+            let got = k.slots(cache).take(size).filter(|_| at != 0);
+            k.slot_given(cache, got.unwrap_or(0), then);
+            Ok(())
+        });
+        match cache {
+            Cache::Optinsn if self.arch.is_powerpc() => {
+                let at = self.power_optinsn_page();
+                self.later([once(move |k, cpu| added(k, cpu, at))]);
+            }
+            _ => self.alloc_insn_page(added),
+        }
+    }
+
+    /// `alloc_insn_page` of the version and architecture; `then` gets 0 where it fails.
+    fn alloc_insn_page(&mut self, then: Then<u64>) {
         let how = self.caps.word(Fact::KprobePage);
-        let got = if how == "vmalloc-rox" {
+        let page = self.pages.bytes();
+        let (call, args) = if how == "vmalloc-rox" {
             let range = self.layout.vmalloc;
-            let call = "__vmalloc_node_range";
             let prot = crate::call_table::PROTS.iter().find(|(n, _)| *n == "PAGE_KERNEL_ROX");
-            let args = [
-                self.pages.bytes(),
-                1,
-                range.start.0,
-                range.end(),
-                prot.map_or(0, |(_, bit)| *bit),
-                vm_flags::VM_FLUSH_RESET_PERMS,
-            ];
-            self.inner(cpu, call, &Args::of(&args))?
+            let prot = prot.map_or(0, |(_, bit)| *bit);
+            let reset = vm_flags::VM_FLUSH_RESET_PERMS;
+            ("__vmalloc_node_range", vec![page, 1, range.start.0, range.end(), prot, reset])
         } else if self.caps.yes(Fact::Execmem) {
             let kind = EXECMEM_TYPES.iter().find(|(n, _)| *n == "EXECMEM_KPROBES");
-            let kind = kind.map_or(0, |(_, bit)| *bit);
-            self.inner(cpu, "execmem_alloc", &Args::of(&[kind, self.pages.bytes()]))?
+            ("execmem_alloc", vec![kind.map_or(0, |(_, bit)| *bit), page])
         } else {
-            self.inner(cpu, "module_alloc", &Args::of(&[self.pages.bytes()]))?
+            ("module_alloc", vec![page])
         };
-        let page = self.used(cpu, got) as u64;
-        if page == 0 {
-            return Ok(0);
-        }
-        self.zone(cpu, VirtAddr(page), self.pages.bytes(), "kprobes", "slots");
+        self.later(call_then(call, Args::of(&args), move |k, cpu, at| {
+            let at = at as u64;
+            if at == 0 {
+                return then(k, cpu, 0);
+            }
+            k.zone(cpu, VirtAddr(at), page, "kprobes", "slots");
+            let calls = k.insn_page_permissions(how, at);
+            let protected = move |k: &mut Kernel, cpu, error| {
+                if error == 0 {
+                    return then(k, cpu, at);
+                }
+                let (name, args) = k.text_memory_free(at);
+                k.later([call_step(name, args), once(move |k, cpu| then(k, cpu, 0))]);
+                Ok(())
+            };
+            k.later([pause(), calls_then(calls, Box::new(protected))]);
+            Ok(())
+        }));
+    }
+
+    /// What makes such a page executable.
+    fn insn_page_permissions(&self, how: &str, at: u64) -> Vec<Made> {
         // powerpc changes nothing without strict module permissions: it is executable already.
         let strict = self.config.on("STRICT_MODULE_RWX") && self.config.rodata_enabled();
-        let range = Args::of(&[page, 1]);
-        let calls: &[&str] = match how {
-            "alloc-ro-x" => &["set_memory_ro", "set_memory_x"],
-            "alloc-rox" => &["set_memory_rox"],
-            "alloc-rox-checked" => {
-                let done = self.inner(cpu, "set_memory_rox", &range)?;
-                if self.used(cpu, done) != 0 {
-                    let (name, args) = self.text_memory_free(page);
-                    self.inner(cpu, name, &args)?;
-                    return Ok(0);
-                }
-                &[]
-            }
-            _ => &[],
-        };
         if self.arch.is_powerpc() && !strict {
-            return Ok(page);
+            return Vec::new();
         }
-        if how == "alloc-ro-x" && self.arch == Arch::X86_64 {
-            self.inner(cpu, "set_vm_flush_reset_perms", &Args::of(&[page]))?;
+        let set = |call, fate| (call, Args::of(&[at, 1]), fate);
+        match how {
+            "alloc-ro-x" => {
+                let reset = ("set_vm_flush_reset_perms", Args::of(&[at]), Fate::Void);
+                let x86 = self.arch == Arch::X86_64;
+                let both = ["set_memory_ro", "set_memory_x"].map(|call| set(call, Fate::Dropped));
+                x86.then_some(reset).into_iter().chain(both).collect()
+            }
+            "alloc-rox" => vec![set("set_memory_rox", Fate::Dropped)],
+            "alloc-rox-checked" => vec![set("set_memory_rox", Fate::Checked)],
+            _ => Vec::new(),
         }
-        for call in calls {
-            let done = self.inner(cpu, call, &range)?;
-            self.dropped(cpu, done);
-        }
-        Ok(page)
     }
+}
+
+/// `get_insn_slot`, `get_optinsn_slot`; `then` gets an address, or 0.
+pub(super) fn get_slot_step(cache: Cache, then: Then<u64>) -> Step {
+    let take = move |k: &mut Kernel| {
+        let size = cache.slot_bytes(k.arch);
+        k.slots(cache).take(size)
+    };
+    let first = once(move |k, _| {
+        if let Some(at) = take(k) {
+            k.slot_given(cache, at, then);
+        } else if k.slots(cache).garbage > 0 {
+            k.later(collect_steps(cache));
+            k.later([once(move |k, _| {
+                match take(k) {
+                    Some(at) => k.slot_given(cache, at, then),
+                    None => k.slot_of_new_page(cache, then),
+                }
+                Ok(())
+            })]);
+        } else {
+            k.slot_of_new_page(cache, then);
+        }
+        Ok(())
+    });
+    once(move |k, _| {
+        k.later([lock_step(cache.mutex()), first]);
+        Ok(())
+    })
+}
+
+/// `free_insn_slot(slot, dirty)`.
+pub(super) fn free_slot_steps(cache: Cache, slot: u64, dirty: bool) -> [Step; 3] {
+    let free = once(move |k, _| {
+        let size = cache.slot_bytes(k.arch);
+        let slots = k.slots(cache);
+        let per_page = slots.pages.first().map_or(0, |p| p.slots.len());
+        slots.set(slot, size, if dirty { State::Dirty } else { State::Clean });
+        if !dirty {
+            k.later([free_empty_step(cache)]);
+            return Ok(());
+        }
+        slots.garbage += 1;
+        if slots.garbage > per_page {
+            k.later(collect_steps(cache));
+        }
+        Ok(())
+    });
+    [lock_step(cache.mutex()), free, unlock_step(cache.mutex())]
+}
+
+/// Dirty slots become clean once nobody can be in them.
+fn collect_steps(cache: Cache) -> [Step; 3] {
+    let clean = step(move |k, _| {
+        let slots = k.slots(cache);
+        for state in slots.pages.iter_mut().flat_map(|p| &mut p.slots) {
+            if *state == State::Dirty {
+                *state = State::Clean;
+            }
+        }
+        slots.garbage = 0;
+        Ok(())
+    });
+    [call_step("synchronize_rcu", Args::default()), clean, free_empty_step(cache)]
+}
+
+/// Empty pages go, but for the last, each after a grace period.
+fn free_empty_step(cache: Cache) -> Step {
+    once(move |k, _| {
+        let pages = &mut k.slots(cache).pages;
+        let empty = |p: &Page| p.slots.iter().all(|s| *s == State::Clean);
+        let Some(index) = pages.iter().position(empty).filter(|_| pages.len() > 1) else {
+            return Ok(());
+        };
+        let page = pages.remove(index);
+        let (name, args) = k.text_memory_free(page.at);
+        let wait = call_step("synchronize_rcu", Args::default());
+        k.later([wait, call_step(name, args), free_empty_step(cache)]);
+        Ok(())
+    })
 }
 
 impl Slots {
