@@ -349,7 +349,13 @@ impl Kernel {
             self.later([call_step(name, args)]);
             return Ok(());
         }
-        if self.packs.holding(ptr).is_none() {
+        // Up to 5.19 the pack is looked for where the room's large page begins: of a pack for
+        // several nodes, only the first is found.
+        let block = if pack_size > self.pages.bytes() { self.pages.pmd_bytes() } else { pack_size };
+        let by_block = self.caps.word(Fact::PackSize) == "probe";
+        let found = |pack: &Pack| !by_block || pack.ptr == ptr & !(block - 1);
+        let held = self.packs.holding(ptr).and_then(|n| self.packs.packs.get(n));
+        if !held.is_some_and(found) {
             self.warn_once(cpu, "bpf_prog_pack bug", WarnReason::NoArea, VirtAddr(ptr));
             return Ok(());
         }

@@ -78,11 +78,13 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
     let mut steps = vec![lock_step("jump_label_mutex")];
     for JumpEntry { site, target, .. } in entries.iter().copied() {
         let insn = branch(k.arch, site, enable.then_some(target), false)?;
-        let (name, insn) = match k.arch {
-            Arch::Arm64 => ("aarch64_insn_patch_text_nosync", word(Arch::Arm64, &insn)),
-            _ => ("patch_instruction", word(k.arch, &insn)),
+        let insn = word(k.arch, &insn);
+        let (name, args) = match k.arch {
+            Arch::Arm64 => ("aarch64_insn_patch_text_nosync", Args::of(&[site.0, insn])),
+            _ if enable => ("patch_branch", Args::of(&[site.0, target.0, 0])),
+            _ => ("patch_instruction", Args::of(&[site.0, insn])),
         };
-        let patch = vec![(name, Args::of(&[site.0, insn]), Fate::Dropped)];
+        let patch = vec![(name, args, Fate::Dropped)];
         let listed = step(move |k, cpu| {
             k.listed_site(cpu, site, false);
             Ok(())

@@ -347,3 +347,21 @@ fn without_a_twin_the_size_is_written_for_the_free_until_6_9() {
         assert_eq!(poke, written, "{version}: {trace:#?}");
     }
 }
+
+/// bpf_prog_pack_free() of 5.19 masks the address by PMD_MASK, and packs are 2 MiB for each node;
+/// from 6.0 on it looks which pack holds it.
+#[test]
+fn until_5_19_what_lies_in_a_later_nodes_part_of_a_pack_is_never_freed() {
+    for (version, warns) in [("5.18-rc3", true), ("6.1", false)] {
+        let mut bed = boot(version, Arch::X86_64, &[("nr_nodes", "2")]);
+        let first = bed.call("bpf_prog_pack_alloc", &[3 << 20]);
+        let second = bed.call("bpf_prog_pack_alloc", &[64]);
+        assert_eq!(second - first, 3 << 20, "{version}");
+        bed.trace();
+        bed.call("bpf_prog_pack_free", &[second as u64, 64]);
+        let warned = bed.trace().iter().any(|l| l.contains("WARN NoArea"));
+        assert_eq!(warned, warns, "{version}");
+        let again = bed.call("bpf_prog_pack_alloc", &[64]);
+        assert_eq!(again == second, !warns, "{version}: the room is gone");
+    }
+}
