@@ -24,8 +24,8 @@ pub struct LeafChange {
     pub attributes: Attributes,
     /// Whether the leaves that were there had the contiguous bit.
     pub was_contiguous: bool,
-    /// What the leaves would grant besides after the change, and entries above take away; none where
-    /// the source does not say.
+    /// What the leaves would grant besides after the change, and entries above take away; none
+    /// where the source does not say.
     pub denied: Perm,
 }
 

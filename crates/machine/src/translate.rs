@@ -117,7 +117,8 @@ impl Machine {
     }
 
     /// What walks of a CPU find by upper entries that it holds, with the first change that made one
-    /// of those old, as what is told of that cannot find it again: some of them, the youngest first, down to the oldest of each place.
+    /// of those old, as what is told of that cannot find it again: some of them, the youngest
+    /// first, down to the oldest of each place.
     pub(crate) fn held_walks(&self, cpu: CpuId, virt: VirtAddr) -> Vec<(TlbEntry, Replaced)> {
         let Some(c) = self.cpus.get(cpu.index()) else { return Vec::new() };
         let mut walks = vec![Vec::new()];

@@ -329,9 +329,9 @@ impl Stale {
         (frames, early)
     }
 
-    /// The tables have no such leaf any more, or not so, by the change `since`. Up to that moment (`now`, if
-    /// walks see it at once) CPUs found it by entries that they hold with more rights; whether any
-    /// did.
+    /// The tables have no such leaf any more, or not so, by the change `since`. Up to that moment
+    /// (`now`, if walks see it at once) CPUs found it by entries that they hold with more rights;
+    /// whether any did.
     pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) -> bool {
         let Some(map) = self.spaces.get_mut(&space) else { return false };
         let (ways, mut any) = (&self.ways, false);
