@@ -69,7 +69,8 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
     let alloc = call_then("execmem_alloc", args.clone(), move |k, _, ptr| {
         k.returns(ptr);
         let ptr = ptr as u64;
-        if ptr == 0 || !k.rox_cache.busy.contains_key(&ptr) {
+        // What does not come from the cache (data, say) too, where the cache is compiled in.
+        if ptr == 0 || !k.config.on("STRICT_MODULE_RWX") {
             return Ok(());
         }
         let writable = move |k: &mut Kernel, _, error| {

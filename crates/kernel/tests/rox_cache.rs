@@ -143,3 +143,24 @@ fn a_cache_that_cannot_be_filled_gives_null() {
     }
     assert_eq!(bed.try_call("execmem_restore_rox", &values(&[0, 0])).unwrap().value, 0);
 }
+
+/// execmem_alloc_rw() calls execmem_force_rw() whatever the type: data of modules, which is no
+/// code, has its permissions set again, and what was freed before is purged by that.
+#[test]
+fn memory_for_data_is_made_writable_once_more() {
+    for version in ["6.18", "7.0"] {
+        for (strict, again) in [("y", true), ("n", false)] {
+            let mut bed = boot(version, Arch::X86_64, &[("STRICT_MODULE_RWX", strict)]);
+            let freed = bed.call("vmalloc", &[4096]) as u64;
+            bed.call("vfree", &[freed]);
+            bed.trace();
+            let args = [Arg::Flags(vec!["EXECMEM_MODULE_DATA".to_owned()]), Arg::Value(4096)];
+            assert_ne!(bed.try_call("execmem_alloc_rw", &args).unwrap().value, 0);
+            let trace = bed.trace();
+            let calls: Vec<&str> = trace.iter().filter_map(|l| l.strip_prefix("0 call ")).collect();
+            let all = ["execmem_alloc_rw", "execmem_alloc", "set_memory_nx", "set_memory_rw"];
+            assert_eq!(calls, all[..if again { 4 } else { 2 }], "{version}");
+            assert_eq!(trace.iter().any(|l| l.contains("tlb ")), again, "{version}: a purge");
+        }
+    }
+}
