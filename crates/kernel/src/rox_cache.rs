@@ -70,7 +70,7 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
         k.returns(ptr);
         let ptr = ptr as u64;
         // What does not come from the cache (data, say) too, where the cache is compiled in.
-        if ptr == 0 || !k.config.on("STRICT_MODULE_RWX") {
+        if ptr == 0 || !k.has_rox_cache() {
             return Ok(());
         }
         let writable = move |k: &mut Kernel, _, error| {
@@ -88,6 +88,9 @@ pub(crate) fn execmem_alloc_rw(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
 
 /// `execmem_restore_rox(ptr, size)`.
 pub(crate) fn execmem_restore_rox(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    if !k.has_rox_cache() {
+        return Ok(0);
+    }
     let range = pages_of(k, args.get(0), page_align(k, args.get(1)));
     let rox = call_then("set_memory_rox", range, |k, _, error| {
         k.returns(error);
@@ -118,10 +121,14 @@ fn page_align(k: &Kernel, size: u64) -> u64 {
 }
 
 impl Kernel {
+    /// Whether the cache is compiled in (CONFIG_ARCH_HAS_EXECMEM_ROX).
+    fn has_rox_cache(&self) -> bool {
+        self.caps.yes(Fact::RoxCache) && self.config.on("STRICT_MODULE_RWX")
+    }
+
     /// Whether execmem hands out a type of memory from the cache.
     pub(crate) fn uses_rox_cache(&self, kind: &str) -> bool {
-        self.caps.yes(Fact::RoxCache)
-            && self.config.on("STRICT_MODULE_RWX")
+        self.has_rox_cache()
             && self.config.on("STRICT_KERNEL_RWX")
             && self.features.contains(Features::X86_PSE)
             && ["EXECMEM_MODULE_TEXT", "EXECMEM_KPROBES", "EXECMEM_FTRACE"].contains(&kind)

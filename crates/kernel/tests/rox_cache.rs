@@ -164,3 +164,17 @@ fn memory_for_data_is_made_writable_once_more() {
         }
     }
 }
+
+/// Where the cache is not compiled in, force_rw and restore_rox are stubs that say 0.
+#[test]
+fn elsewhere_memory_stays_as_it_was_allocated() {
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        let mut bed = boot("6.18", arch, &[]);
+        let args = [Arg::Flags(vec!["EXECMEM_MODULE_TEXT".to_owned()]), Arg::Value(4096)];
+        let a = bed.try_call("execmem_alloc_rw", &args).unwrap().value as u64;
+        assert_eq!(bed.call("execmem_restore_rox", &[a, 4096]), 0, "{arch}");
+        assert!(!bed.trace().iter().any(|l| l.contains("call set_memory")), "{arch}");
+        let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap();
+        assert_eq!(leaf.perm.letters(), "rw-", "{arch}");
+    }
+}

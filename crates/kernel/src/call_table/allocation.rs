@@ -177,8 +177,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "execmem_alloc_rw",
             &[p("type", Flags(EXECMEM_TYPES)), p("size", Bytes)],
             Returns::PointerOrNull,
-            X86,
-            "as execmem_alloc, writable and not executable for now",
+            ALL,
+            "as execmem_alloc, on x86-64 writable and not executable for now",
             EXECMEM,
             rox_cache::execmem_alloc_rw,
         )
@@ -191,12 +191,12 @@ pub(super) const ROWS: &[CallSpec] = &[
             "execmem_restore_rox",
             &[p("ptr", Addr), p("size", Bytes)],
             Returns::Errno,
-            X86,
-            "makes memory of execmem read-only and executable again",
+            ALL,
+            "makes memory of execmem read-only and executable again; elsewhere than on x86-64 0",
             EXECMEM,
             rox_cache::execmem_restore_rox,
         )
-        .steps(ALL)
+        .steps(X86)
         .sends(FLUSHES),
         Some(V6_18),
     ),
