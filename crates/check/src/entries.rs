@@ -1,7 +1,7 @@
 //! Events that concern entries in the making: told to [`crate::translation::watch`], judged by
 //! [`crate::rules::breaks`].
 
-use textbed_arch::{CpuId, Perm, SpaceId, VirtAddr};
+use textbed_arch::{CpuId, Features, Perm, SpaceId, VirtAddr};
 use textbed_event::{CallRef, LeafChange};
 
 use crate::live::{Live, Now};
@@ -136,9 +136,12 @@ impl Live {
         self.watch.used(space, virt.0, &mark);
         let Some((span, fresh)) = self.watch.fresh_at(space, virt.0) else { return };
         self.occasions.looked(RuleId::MissingPteOrder);
-        // After its barrier only fetches of the maker wait for a context synchronisation.
-        if !fresh.visible || exec && fresh.made.cpu == now.cpu() {
-            breaks::new_entry_used(self, virt.0, &fresh, &mark);
+        // After its barrier the maker's fetches wait for a context synchronisation, and without
+        // FEAT_ETS2 its loads and stores too: a walk for them may have been made ahead. (On powerpc
+        // nothing is fresh after its barrier.)
+        let early = exec || !self.header.features.contains(Features::ARM_ETS2);
+        if !fresh.visible || early && fresh.made.cpu == now.cpu() {
+            breaks::new_entry_used(self, virt.0, &fresh, &mark, exec);
             self.watch.unmade(space, span);
         }
     }

@@ -157,8 +157,9 @@ fn store_barrier(arch: Arch) -> &'static str {
     }
 }
 
-/// A new entry is used before walks are bound to see it, or before its maker fetches through it.
-pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &Mark) {
+/// A new entry is used before walks are bound to see it, or by its maker before what that did ahead
+/// is dropped.
+pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &Mark, exec: bool) {
     let at = live.address(virt);
     let made = fresh.made.cpu;
     let missing = if fresh.visible {
@@ -167,10 +168,8 @@ pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &M
         format!("{} on {made}", store_barrier(live.arch()))
     };
     let message = if fresh.visible {
-        format!(
-            "{} executes at {at} through a new entry that its fetches may not see yet",
-            mark.cpu
-        )
+        let (does, what) = if exec { ("executes at", "fetches") } else { ("uses", "accesses") };
+        format!("{} {does} {at} through a new entry that its {what} may not see yet", mark.cpu)
     } else {
         format!("{} uses {at} through a new entry that walks may not see yet", mark.cpu)
     };
@@ -182,6 +181,9 @@ pub(crate) fn new_entry_used(live: &mut Live, virt: u64, fresh: &Fresh, mark: &M
     draft.help = Some(format!("{missing}, after the entry is stored and before it is used"));
     draft.missing.push(missing);
     draft.notes.push("without it the access may fault though the entry is valid".to_owned());
+    if fresh.visible && !exec {
+        draft.notes.push("a CPU with FEAT_ETS2 needs it before fetches alone".to_owned());
+    }
     live.report(draft);
 }
 

@@ -10,7 +10,7 @@
 //!
 //! What is mapped outside of calls is taken as set up, and is not fresh. Not modelled: stores to
 //! tables that the source reports late; the context synchronisation that a *remote* CPU needs
-//! before it fetches through a new entry; FEAT_ETS2 (a DSB is asked for in any case).
+//! before it uses a new entry. With FEAT_ETS2 a DSB is asked for all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ use crate::tables::{Mapping, UNKNOWN_PHYS};
 /// Ranges kept at once of each kind; past it nothing new is watched.
 const MAX_WATCHED: usize = 4096;
 
-/// A new valid entry that walks, or its maker's fetches, may not see yet.
+/// A new valid entry that walks, or what its maker does ahead, may not see yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fresh {
     pub(crate) made: Mark,
@@ -157,7 +157,7 @@ impl Watch {
         }
     }
 
-    /// `cpu` synchronised its context: its fetches see what is visible.
+    /// `cpu` synchronised its context: its fetches and accesses see what is visible.
     pub(crate) fn context_sync(&mut self, cpu: CpuId) {
         self.progress(cpu, |fresh| (!fresh.visible).then_some(*fresh));
     }
