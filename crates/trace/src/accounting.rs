@@ -47,6 +47,11 @@ impl Reason {
     /// All reasons, in the order of reports.
     pub const ALL: [Reason; 4] =
         [Reason::NoEvent, Reason::Unterminated, Reason::BadArguments, Reason::UnknownEvent];
+
+    /// Whether an event that is needed may be lost with the line.
+    pub fn may_be_lost(self) -> bool {
+        matches!(self, Reason::NoEvent | Reason::BadArguments)
+    }
 }
 
 impl fmt::Display for Reason {

@@ -103,6 +103,8 @@ pub struct Evidence {
     pub cpus: Option<u32>,
     /// Highest CPU seen.
     pub highest_cpu: u32,
+    /// CPUs seen, one bit each; from 63 on they share a bit.
+    pub seen_cpus: u64,
     /// A function that one architecture alone has: its name and architecture.
     pub by_function: Vec<(&'static str, Arch)>,
     /// An address that one architecture alone has.
@@ -153,6 +155,7 @@ impl Evidence {
     fn event(&mut self, event: &ftrace::Event<'_>) {
         self.events += 1;
         self.highest_cpu = self.highest_cpu.max(event.cpu);
+        self.seen_cpus |= 1 << event.cpu.min(63);
         let (function, returns) = match self.recent.classify(event, &self.symbols) {
             Hit::Entry(f) => (f, false),
             Hit::Return(f) => (f, true),

@@ -139,6 +139,14 @@ pub(crate) fn of_log(
              most possible"
         ));
     }
+    let unread: u64 =
+        accounting.reasons().filter(|(r, _)| r.may_be_lost()).map(|(_, t)| t.lines).sum();
+    if unread > 0 {
+        out.push(format!(
+            "what {unread} lines told that were not understood: findings behind them are at most \
+             possible"
+        ));
+    }
     let unpaired: u64 = calls.values().map(|c| c.return_without_entry).sum();
     if unpaired > 0 {
         out.push(format!(

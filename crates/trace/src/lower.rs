@@ -193,6 +193,13 @@ impl<'s> Lower<'s> {
         } else {
             Class::NotUnderstood(Reason::Unterminated)
         };
+        // It may have been an event, which is lost then.
+        if let Class::NotUnderstood(reason) = class
+            && reason.may_be_lost()
+            && self.origin.is_some()
+        {
+            self.gap(u64::MAX);
+        }
         self.accounting.bytes += line.taken;
         self.accounting.add(class, (line.file, line.number), line.bytes);
         self.send_if_full();
@@ -326,6 +333,7 @@ impl<'s> Lower<'s> {
         }
         let cpu = CpuId(u16::try_from(e.cpu).unwrap_or(u16::MAX));
         self.now = Now { stack: Stack::of(e), cpu, at_ns, flags };
+        self.cpu_shows();
     }
 
     fn entry(&mut self, f: &'static Function, e: &LogEvent<'_>) -> Class {

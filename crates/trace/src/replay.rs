@@ -12,7 +12,7 @@ use crate::lower::Lower;
 use crate::mappings::Mappings;
 use crate::merge::Lines;
 use crate::reader::{Line, ReadError};
-use crate::side::SideFiles;
+use crate::side::{SideFiles, below};
 use crate::summary::Summary;
 use crate::tables::{self, TablesError};
 use std::collections::VecDeque;
@@ -133,17 +133,20 @@ pub fn replay_reader(
         .map_err(|why| ReplayError::Detect { input: input.clone(), why })?;
     let probed = probed(&side, &evidence);
     let cpus = cpus(&side, &evidence);
-    let header = header(&kernel, &probed, cpus.0);
+    let (highest, gaps, who) = cpus;
+    let header = header(&kernel, &probed, highest);
     let records = header.records;
     let mut not_seen = probed.not_seen(kernel.arch);
     not_seen.extend(limits::of_side_files(&side));
     let arch = kernel.arch;
     let version = kernel.release.clone();
     let mut because = kernel.because.clone();
-    because.push(format!("{} CPUs: {}", cpus.0, cpus.1));
+    let number = highest - (gaps & below(highest.min(63))).count_ones();
+    because.push(format!("{number} CPUs: {who}"));
     let mut lower = Lower::new(&inputs, kernel, header, probed, sink);
     lower.symbols = side.symbols.clone();
     lower.stop_at(options.stop_at_marker.clone());
+    lower.without_cpus(gaps);
     let tables = lower.begin(&side)?;
     while let Some(kept) = ahead.pop_front() {
         if lower.stopped {
@@ -258,14 +261,22 @@ fn probed(side: &SideFiles, evidence: &Evidence) -> Probed {
     probed
 }
 
-/// The number of CPUs, and who says so. A CPU that neither says nor shows is not taken to exist: a
-/// finding about it would rest on nothing.
-fn cpus(side: &SideFiles, evidence: &Evidence) -> (u32, &'static str) {
-    match (evidence.cpus, side.cpus) {
-        (Some(n), _) => (n, "the log's header"),
-        (None, Some(n)) => (n, "the file cpus"),
-        (None, None) => (evidence.highest_cpu + 1, "the first lines show no other"),
+/// The highest number of a CPU and one more, the CPUs below that which there are not, and who says
+/// so. A CPU that neither says nor shows is not taken to exist: a finding about it would rest on
+/// nothing. The header counts CPUs; where a higher number occurs they are not those below it.
+fn cpus(side: &SideFiles, evidence: &Evidence) -> (u32, u64, &'static str) {
+    let named = |n: &u32| *n > evidence.highest_cpu;
+    if let Some(n) = side.cpus.filter(named).filter(|_| side.cpu_gaps != 0) {
+        return (n, side.cpu_gaps, "the file cpus");
     }
+    if let Some(n) = evidence.cpus.filter(named) {
+        return (n, 0, "the log's header");
+    }
+    if let Some(n) = side.cpus.filter(named) {
+        return (n, side.cpu_gaps, "the file cpus");
+    }
+    let n = evidence.highest_cpu + 1;
+    (n, below(n) & !evidence.seen_cpus, "the first lines show no other")
 }
 
 fn header(kernel: &Kernel, probed: &Probed, cpus: u32) -> Header {

@@ -22,8 +22,10 @@ pub struct SideFiles {
     pub version: Option<String>,
     /// Contents of `cmdline`, first line.
     pub cmdline: Option<String>,
-    /// Number of CPUs by `cpus`, a list like `0-3,8`.
+    /// The highest CPU of `cpus`, a list like `0-3,8`, and one more.
     pub cpus: Option<u32>,
+    /// CPUs below that which the list leaves out, one bit each; from 63 on they share a bit.
+    pub cpu_gaps: u64,
     /// Name of the `config*` file.
     pub config_name: Option<String>,
     /// Lines of it that start with `CONFIG_` and mention page sizes.
@@ -108,7 +110,10 @@ impl SideFiles {
             let known = match base {
                 "version" => side.take_line(&file, |s, l| s.version = Some(l)),
                 "cmdline" => side.take_line(&file, |s, l| s.cmdline = Some(l)),
-                "cpus" => side.take_line(&file, |s, l| s.cpus = highest_cpu(&l).map(|n| n + 1)),
+                "cpus" => side.take_line(&file, |s, l| {
+                    s.cpus = highest_cpu(&l).map(|n| n + 1);
+                    s.cpu_gaps = s.cpus.map_or(0, |n| below(n) & !cpus_of(&l));
+                }),
                 "kprobe_events" => side.take_probes(&file),
                 "event-counts.tsv" => side.take_counts(&file),
                 "vmallocinfo.pre" => side.take_areas(&file),
@@ -244,6 +249,22 @@ impl SideFiles {
     }
 }
 
+/// The CPUs below a number, one bit each; from 63 on they share a bit.
+pub(crate) fn below(cpus: u32) -> u64 {
+    (0..cpus.min(64)).fold(0, |mask, cpu| mask | 1 << cpu)
+}
+
+/// The CPUs of such a list.
+fn cpus_of(list: &str) -> u64 {
+    let ranges = list.trim().split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.parse::<u32>().ok()?, last.parse::<u32>().ok()?))
+    });
+    ranges.fold(0, |mask, (first, last)| {
+        mask | (first..=last.min(8191)).fold(0, |mask, cpu| mask | 1u64 << cpu.min(63))
+    })
+}
+
 /// The highest number of a list like `0-3,8`.
 fn highest_cpu(list: &str) -> Option<u32> {
     let last = list.trim().rsplit([',', '-']).next()?.parse().ok()?;
@@ -275,7 +296,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cpus = |text: &str| {
             std::fs::write(dir.path().join("cpus"), text).unwrap();
-            SideFiles::beside(&dir.path().join("trace.txt")).unwrap().cpus
+            let side = SideFiles::beside(&dir.path().join("trace.txt")).unwrap();
+            assert_eq!(side.cpu_gaps, if text.starts_with("0-3,8") { 0xf0 } else { 0 });
+            side.cpus
         };
         assert_eq!(cpus("0-1\n"), Some(2));
         assert_eq!(cpus("0"), Some(1));

@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use textbed_arch::Arch;
-use textbed_event::{Kind, Provenance, View};
+use textbed_event::{CpuState, Kind, Provenance, View};
 use textbed_trace::side::SideFiles;
 
 const POKE: &str = "__text_poke: (__text_poke+0x0/0x4c0) func=text_poke_memcpy+0x0/0x10 \
@@ -232,7 +232,11 @@ fn what_is_not_understood_is_counted_by_reason() {
         (T, 0, ON, "set_memory_ro: (set_memory_ro+0x4/0x40) addr=0xffffffffc0213000"),
         (T, 0, ON, "set_memory_ro: (set_memory_ro+0x24/0x40) addr=0xffffffffc0213000"),
     ]) + "what is this\n";
-    let (done, _) = run_as(Arch::X86_64, "6.12", SideFiles::default(), &log);
+    let (done, keep) = run_as(Arch::X86_64, "6.12", SideFiles::default(), &log);
+    // What may have been an event is one that was lost, but for a name that nobody asked for.
+    let gaps = views(&keep, Kind::Gap);
+    assert_eq!(gaps.len(), 2);
+    assert!(gaps.iter().all(|v| matches!(v, View::Gap { cpus: u64::MAX, .. })), "{gaps:?}");
     let reasons: Vec<(String, u64)> =
         done.summary.accounting.reasons().map(|(r, t)| (r.to_string(), t.lines)).collect();
     assert_eq!(
@@ -243,6 +247,38 @@ fn what_is_not_understood_is_counted_by_reason() {
             ("an event of unknown name".to_string(), 1),
         ]
     );
+}
+
+#[test]
+fn numbers_of_cpus_may_have_gaps() {
+    let lines = [(T, 0, ON, CALL), (T, 0, "...1.", INNER), ("<idle>-0", 4, "d.h1.", SYNC)];
+    // The header counts two; or the file names them; or it names more than the log shows.
+    let listed = |cpu_gaps| SideFiles { cpus: Some(5), cpu_gaps, ..SideFiles::default() };
+    for (side, late, others) in [
+        (SideFiles::default(), None, 0b10000),
+        (listed(0b1110), Some(2), 0b10000),
+        (listed(0b10), None, 0b11100),
+    ] {
+        let mut log = text(&lines);
+        if let Some(cpu) = late {
+            log += &format!("            init-1       [{cpu:03}] .....    11.000000: {SYNC}\n");
+        }
+        let (_, keep) = run_as(Arch::X86_64, "6.12", side, &log);
+        let sent = views(&keep, Kind::IpiSent);
+        assert!(
+            matches!(sent[..], [View::IpiSent { targets, .. }] if targets == others),
+            "{sent:?}"
+        );
+        let states: Vec<(u16, bool)> = keep
+            .events
+            .iter()
+            .filter(|e| e.kind == Kind::Cpu)
+            .map(|e| (e.cpu.0, e.view() == View::Cpu { state: CpuState::Online }))
+            .collect();
+        let gone = (1..4).filter(|cpu| others & 1 << cpu == 0).map(|cpu| (cpu, false));
+        let want: Vec<(u16, bool)> = gone.chain(late.map(|cpu| (cpu, true))).collect();
+        assert_eq!(states, want);
+    }
 }
 
 #[test]

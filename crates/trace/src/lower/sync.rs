@@ -15,10 +15,11 @@ use crate::accounting::{Class, Reason};
 use crate::bounds::Bound;
 use crate::ftrace::{Fields, number};
 use crate::functions::{Function, Meaning, Runs};
+use crate::side::below;
 use std::collections::VecDeque;
 use textbed_arch::effect::{Reach, SyncCause, TlbScope};
 use textbed_arch::{Arch, CpuId, VirtAddr};
-use textbed_event::{CallRef, Context, Flags, Provenance, View};
+use textbed_event::{CallRef, Context, CpuState, Flags, Provenance, View};
 
 #[derive(Debug, Clone)]
 struct Pending {
@@ -38,12 +39,14 @@ pub(super) struct State {
     sent: u32,
     /// The inner half of a cross-call whose outer half was just seen: sender and function.
     outer: Option<(CpuId, &'static str)>,
+    /// CPUs that nothing has shown.
+    gaps: u64,
 }
 
 impl State {
     /// Nothing is under way any more; numbers go on.
     pub(super) fn restart(&mut self) {
-        *self = Self { sent: self.sent, ..Self::default() };
+        *self = Self { sent: self.sent, gaps: self.gaps, ..Self::default() };
     }
 }
 
@@ -107,13 +110,36 @@ impl Lower<'_> {
         Class::Used
     }
 
+    /// The machine has no CPUs of these numbers, as far as is known: before the first line.
+    pub(crate) fn without_cpus(&mut self, gaps: u64) {
+        self.sync.gaps = gaps | !below(u32::from(self.header.cpus.wrapping_sub(1)) + 1);
+        for cpu in (0..63).map(CpuId).filter(|cpu| gaps & View::cpu_bit(*cpu) != 0) {
+            self.state_of(cpu, CpuState::Offline);
+        }
+    }
+
+    /// A line is of this CPU: it is there.
+    pub(super) fn cpu_shows(&mut self) {
+        let (cpu, bit) = (self.now.cpu, View::cpu_bit(self.now.cpu));
+        if self.sync.gaps & bit != 0 {
+            self.sync.gaps &= !bit;
+            self.state_of(cpu, CpuState::Online);
+        }
+    }
+
+    fn state_of(&mut self, cpu: CpuId, state: CpuState) {
+        let (cause, flags) = (CallRef::NONE, Flags::default());
+        self.emit_of(cpu, cause, View::Cpu { state }, Provenance::Inferred, flags);
+    }
+
     /// All CPUs but this one; all bits but this CPU's where their number is not known.
     fn other_cpus(&self) -> u64 {
         let own = View::cpu_bit(self.now.cpu);
-        match self.header.cpus {
-            n @ 1..=63 => ((1u64 << n) - 1) & !own,
-            _ => !own,
-        }
+        let all = match self.header.cpus {
+            n @ 1..=63 => (1u64 << n) - 1,
+            _ => u64::MAX,
+        };
+        all & !own & !self.sync.gaps
     }
 
     fn send_ipi(
