@@ -467,11 +467,13 @@ pub(crate) fn check_args(
     Ok(checked)
 }
 
-/// One instruction written as a number: on x86 its bytes in the order in which they are read (the
-/// first is never 0), elsewhere a word, with a prefix in the upper half.
+/// One instruction written as a number: on x86 its bytes in the order in which they are read, the
+/// first of them not 0 (but for 0 itself, which is one byte), elsewhere a word, with a prefix in the
+/// upper half.
 fn instruction_bytes(arch: Arch, number: u64) -> Vec<u8> {
     if arch == Arch::X86_64 {
-        return number.to_be_bytes().into_iter().skip_while(|b| *b == 0).collect();
+        let zeros = (number.leading_zeros() as usize / 8).min(7);
+        return number.to_be_bytes().into_iter().skip(zeros).collect();
     }
     let (prefix, word) = ((number >> 32) as u32, number as u32);
     let words = [prefix, word].into_iter().skip(usize::from(prefix == 0));

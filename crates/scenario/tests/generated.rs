@@ -71,6 +71,11 @@ fn loads_have_the_order_and_the_width_that_they_say() {
              when arm64, ppc64le {\n assert a == 0x44\n assert b == 0x3344\n}\n\
              when ppc64 {\n assert a == 0x11\n assert b == 0x1122\n}\n\
              when arm64, powerpc {\n assert c == 0x11223344\n}\n\
+             # zeros at the front are bytes, too\n\
+             memset(p + 8, 0xff, 8)\nmemcpy(p + 8, 0x00000005)\nd = load_u32(p + 8)\n\
+             memcpy(p + 12, 0)\ne = load_u8(p + 12)\nf = load_u8(p + 13)\nassert e == 0\n\
+             when x86_64 {\n assert d == 0x05000000\n assert f == 0xff\n}\n\
+             when arm64, powerpc {\n assert d == 5\n}\n\
              load_u32(p + 4K)\nassert 0 == 1\n}\n",
         );
         // The guard page ends the program.

@@ -9,7 +9,7 @@ use textbed_kernel::{Arg as KernelArg, CallError, CallSpec, ParamKind};
 use super::preflight::{arg_span, code_bytes, diagnostic};
 use super::world::Stop;
 use crate::span::Span;
-use crate::syntax::ast::{Arg, Atom, Call, Expr, Unit};
+use crate::syntax::ast::{Arg, Atom, Call, Expr, Radix, Unit};
 use crate::value::{self, Environment, Value};
 
 /// The argument that an error is about, or the call's name.
@@ -52,7 +52,12 @@ pub(super) fn lower(
             let counted = InPages(env);
             Ok(KernelArg::Value(value::expr(expr, &counted)?.bits()))
         }
-        Arg::Expr(expr) => Ok(KernelArg::Value(value::expr(expr, env)?.bits())),
+        Arg::Expr(expr) => match written_bytes(expr) {
+            Some(bytes) if kind == Some(ParamKind::Code) && arch == Arch::X86_64 => {
+                Ok(KernelArg::Code(bytes))
+            }
+            _ => Ok(KernelArg::Value(value::expr(expr, env)?.bits())),
+        },
         Arg::Flags(names) => {
             Ok(KernelArg::Flags(names.iter().map(|name| name.value.clone()).collect()))
         }
@@ -69,6 +74,18 @@ pub(super) fn bytes(arch: Arch, arg: &Arg) -> Result<Vec<u8>, Stop> {
             let span = arg_span(arg).unwrap_or_default();
             Err(Stop::Input(diagnostic(message, span, "not code", None)))
         }
+    }
+}
+
+/// The bytes of a hexadecimal number that stands alone, in order and as many as are written.
+fn written_bytes(expr: &Expr) -> Option<Vec<u8>> {
+    let alone = expr.rest.is_empty() && expr.first.rest.is_empty();
+    match expr.first.first.value {
+        Atom::Int { value, radix: Radix::Hexadecimal(digits), unit: Unit::One } if alone => {
+            let zeros = 8usize.saturating_sub(usize::from(digits).div_ceil(2));
+            value.to_be_bytes().get(zeros..).map(<[u8]>::to_vec)
+        }
+        _ => None,
     }
 }
 

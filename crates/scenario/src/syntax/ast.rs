@@ -379,8 +379,8 @@ pub enum Atom {
 pub enum Radix {
     /// `64`
     Decimal,
-    /// `0x40`
-    Hexadecimal,
+    /// `0x40`, with how many digits: code may begin with zeros.
+    Hexadecimal(u8),
 }
 
 /// What a number counts.

@@ -354,10 +354,13 @@ pub(super) fn integer(input: &mut Input<'_>, what: &'static str) -> Result<Spann
         _ => (word, Unit::One),
     };
     let (digits, radix) = match digits.strip_prefix("0x") {
-        Some(hexadecimal) => (hexadecimal, Radix::Hexadecimal),
+        Some(hexadecimal) => {
+            let written = u8::try_from(hexadecimal.len()).unwrap_or(u8::MAX);
+            (hexadecimal, Radix::Hexadecimal(written))
+        }
         None => (digits, Radix::Decimal),
     };
-    let base = if radix == Radix::Hexadecimal { 16 } else { 10 };
+    let base = if radix == Radix::Decimal { 10 } else { 16 };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
         return fail(SyntaxErrorKind::BadNumber { word: word.to_owned() }, span);
     }

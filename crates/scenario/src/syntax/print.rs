@@ -241,7 +241,9 @@ impl Display for Atom {
             Atom::Int { value, radix, unit } => {
                 match radix {
                     Radix::Decimal => write!(f, "{value}")?,
-                    Radix::Hexadecimal => write!(f, "{value:#x}")?,
+                    Radix::Hexadecimal(digits) => {
+                        write!(f, "0x{value:0digits$x}", digits = usize::from(*digits))?;
+                    }
                 }
                 f.write_str(match unit {
                     Unit::One => "",

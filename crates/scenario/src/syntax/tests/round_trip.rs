@@ -41,7 +41,7 @@ fn count() -> impl Strategy<Value = Spanned<u64>> {
 }
 
 fn integer() -> impl Strategy<Value = Atom> {
-    let radix = prop_oneof![Just(Radix::Decimal), Just(Radix::Hexadecimal)];
+    let radix = prop_oneof![Just(None), (0..20u8).prop_map(Some)];
     let unit = prop_oneof![
         Just(Unit::One),
         Just(Unit::Kibi),
@@ -50,7 +50,11 @@ fn integer() -> impl Strategy<Value = Atom> {
         Just(Unit::Pages)
     ];
     let value = prop_oneof![0..100u64, any::<u64>()];
-    (value, radix, unit).prop_map(|(value, radix, unit)| Atom::Int { value, radix, unit })
+    (value, radix, unit).prop_map(|(value, zeros, unit)| {
+        let digits = format!("{value:x}").len() as u8;
+        let radix = zeros.map_or(Radix::Decimal, |n| Radix::Hexadecimal(digits.max(n)));
+        Atom::Int { value, radix, unit }
+    })
 }
 
 fn expr() -> impl Strategy<Value = Expr> {
