@@ -85,6 +85,7 @@ fn every_step_of_a_break_is_needed() {
             }
             if left_out != 2 {
                 if power {
+                    s.barrier(0, Barrier::Eieio);
                     s.barrier(0, Barrier::Tlbsync);
                 }
                 s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbFull });
@@ -159,6 +160,7 @@ fn an_invalidation_before_the_store_is_visible_is_no_invalidation() {
                         order(s);
                     }
                     s.tlbi(0, Reach::Broadcast, AREA, PAGE);
+                    s.barrier(0, Barrier::Eieio);
                     s.barrier(0, Barrier::Tlbsync);
                     let power = arch != Arch::Arm64;
                     s.barrier(0, if power { Barrier::Ptesync } else { Barrier::DsbFull });

@@ -150,6 +150,7 @@ fn each_step_of_the_flush_is_needed() {
     let ppc: &[Step] = &[
         |s| s.barrier(0, Barrier::Ptesync),
         |s| s.tlbi(0, Reach::Broadcast, AREA, 0x4000),
+        |s| s.barrier(0, Barrier::Eieio),
         |s| s.barrier(0, Barrier::Tlbsync),
         |s| s.barrier(0, Barrier::Ptesync),
     ];

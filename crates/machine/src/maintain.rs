@@ -17,7 +17,7 @@ use crate::Machine;
 use crate::choice::Choice;
 use crate::iside::Performed;
 use crate::state::{Part, Take};
-use crate::tlb::{PendingTlbi, Second, TlbTarget};
+use crate::tlb::{PendingTlbi, Second, TlbTarget, Told};
 
 /// A clean that no barrier has completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +81,11 @@ impl Pending {
         }
     }
 
+    /// What a barrier says of invalidations that came as far as `was`.
+    fn tell(&mut self, was: Told, is: Told) {
+        self.tlbis.iter_mut().filter(|t| t.told == was).for_each(|t| t.told = is);
+    }
+
     /// An invalidation that an erratum left half done; the oldest is given up for it, if need be.
     fn keep_half(&mut self, tlbi: PendingTlbi) {
         let halves = self.tlbis.iter().filter(|t| t.half).count();
@@ -123,7 +128,7 @@ impl Pending {
                 take(Part::Value(value));
             }
             let errata = (t.second as u64) << 16 | u64::from(t.half) << 24;
-            take(Part::Value(t.reach as u64 | u64::from(t.synced) << 8 | errata));
+            take(Part::Value(t.reach as u64 | (t.told as u64) << 8 | errata));
             take(Part::Known(t.own));
             take(Part::Known(t.base));
         }
@@ -237,7 +242,15 @@ impl Machine {
                 p.second_tlbi();
             }
             let (second, half) = (Second::Wanted, false);
-            p.tlbis.push(PendingTlbi { target, reach, own, base, synced: false, second, half });
+            p.tlbis.push(PendingTlbi {
+                target,
+                reach,
+                own,
+                base,
+                told: Told::Issued,
+                second,
+                half,
+            });
         }
         let TlbTarget { scope, virt, len, asid, .. } = target;
         let space = self.space_tagged(cpu, asid);
@@ -289,17 +302,18 @@ impl Machine {
                 if tables {
                     p.tables = now;
                 }
+                p.tell(Told::Issued, Told::Ordered);
                 self.complete_cleans(cpu);
                 self.complete_invalidates(cpu);
                 if tables {
-                    self.complete_tlbis(cpu, |t| t.synced || t.reach == Reach::Local);
+                    self.complete_tlbis(cpu, |t| {
+                        t.told == Told::Announced || t.reach == Reach::Local
+                    });
                     self.fence_tlbis(cpu);
                 }
             }
             Barrier::Tlbsync => {
-                for t in &mut p.tlbis {
-                    t.synced = true;
-                }
+                p.tell(Told::Ordered, Told::Announced);
                 if self.arch() == Arch::X86_64 {
                     self.complete_tlbis(cpu, |_| true);
                 }
@@ -310,8 +324,8 @@ impl Machine {
             | Barrier::Mfence
             | Barrier::Lfence
             | Barrier::Sfence
-            | Barrier::Lwsync
-            | Barrier::Eieio => {}
+            | Barrier::Lwsync => {}
+            Barrier::Eieio => p.tell(Told::Issued, Told::Ordered),
         }
     }
 
@@ -431,7 +445,7 @@ impl Machine {
                 && tlbi.second != Second::Issued
                 && let Some(c) = self.cpus.get_mut(by.index())
             {
-                c.pending.keep_half(PendingTlbi { half: true, synced: false, ..tlbi });
+                c.pending.keep_half(PendingTlbi { half: true, told: Told::Issued, ..tlbi });
             }
         }
     }

@@ -59,6 +59,10 @@ fn a_downgrade_needs_the_whole_sequence() {
         (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "eieio", "tlbsync", "ptesync"], [false, false]),
         (Arch::Ppc64le, PPC, &["tlbie", "eieio", "tlbsync", "ptesync"], [true, true]),
         (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "ptesync"], [true, true]),
+        (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "tlbsync", "ptesync"], [true, true]),
+        (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "tlbsync", "eieio", "ptesync"], [true, true]),
+        (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "lwsync", "tlbsync", "ptesync"], [true, true]),
+        (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "sync", "tlbsync", "ptesync"], [false, false]),
         (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "eieio", "tlbsync"], [true, true]),
         (Arch::Ppc64le, PPC, &["ptesync", "tlbie", "eieio", "tlbsync", "sync"], [true, true]),
         (Arch::Ppc64le, PPC, &["ptesync", "tlbiel", "ptesync"], [false, true]),
@@ -103,7 +107,7 @@ fn one_invalidation_takes_one_page_or_one_whole_large_leaf() {
                     m.op_named(P0, "dsb ish", 0).unwrap();
                 }
                 _ => {
-                    for name in ["ptesync", "tlbie", "tlbsync", "ptesync"] {
+                    for name in ["ptesync", "tlbie", "eieio", "tlbsync", "ptesync"] {
                         m.op_named(P0, name, if name == "tlbie" { at.0 } else { 0 }).unwrap();
                     }
                 }

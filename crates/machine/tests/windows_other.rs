@@ -256,7 +256,7 @@ fn flush_all(r: &mut Rig) {
             _ => {
                 r.op(cpu, "ptesync", 0);
                 r.m.op_with(cpu, row(arch, "tlbie"), &[3 << 10]).unwrap();
-                r.ops(cpu, &["tlbsync", "ptesync"], 0);
+                r.ops(cpu, &["eieio", "tlbsync", "ptesync"], 0);
             }
         }
         r.op(cpu, context_sync(arch), 0);

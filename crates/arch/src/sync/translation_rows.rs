@@ -31,6 +31,10 @@ const ARM_GROUP: Cite = Cite::read(
 );
 const ARM_PERM: Cite = Cite::deduced("Arm ARM DDI 0487 D8.17.1: permissions are not in RWHZWS");
 const PPC_SEQ: Cite = Cite::read("Linux 6.19 radix.h, radix_tlb.c, tlbflush.h (ISA 3.1B 6.10.1.2)");
+const PPC_EIEIO: Cite = Cite::read(
+    "Linux 6.19 radix_tlb.c; the sequences of Power ISA Book III as OpenBSD's powerpc64 pmap.c has \
+     them, with what each step orders",
+);
 const PPC_TLBIEL: Cite =
     Cite::read("Power ISA 'tlbiel' (paraphrase), 2.03 p. 456; Linux 6.19 synch.h");
 const PPC_UPGRADE: Cite = Cite::read("Power ISA 3.1B 6.10.1.2 as quoted by Linux 6.19 tlbflush.h");
@@ -434,8 +438,9 @@ pub const TRANSLATION_ROWS: &[TranslationRow] = &[
             "powerpc.tlb.complete",
             Complete,
             "eieio; tlbsync; ptesync: the tlbies are complete on every CPU, and accesses and R and \
-             C updates through the old translation are performed.",
-            PPC_SEQ,
+             C updates through the old translation are performed. The eieio orders them before the \
+             tlbsync.",
+            PPC_EIEIO,
         )
     },
     TranslationRow {

@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | x86-64 | at once (the instruction waits) | INVLPGB: at the issuer's TLBSYNC |
 //! | arm64 | the issuer's full DSB | the issuer's full DSB, not NSH |
-//! | powerpc | the issuer's ptesync | tlbsync, then ptesync of the issuer |
+//! | powerpc | the issuer's ptesync | eieio, tlbsync, then ptesync of the issuer |
 //!
+//! The eieio orders the tlbie before the tlbsync (the sequences of Power ISA Book III, as OpenBSD's
+//! powerpc64 pmap.c comments them line by line; Linux 6.12 radix_tlb.c); a sync or ptesync is more.
 //! Until then it closes nothing. On arm64 and powerpc the changed entry must besides be visible to
 //! walks before the invalidation is issued: a DSB (full or ST), or a ptesync, of the CPU that
 //! stored it. An invalidation behind which no instruction stands (a log that shows a flush as a
@@ -48,11 +50,20 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug)]
 struct Pending {
     asked: Asked,
-    /// powerpc: a tlbsync followed.
-    announced: bool,
+    told: Told,
     second: Second,
     /// Complete but for what an erratum leaves.
     half: bool,
+}
+
+/// How far powerpc's other CPUs are asked to answer for a tlbie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Issued,
+    /// An eieio or more stands behind it, so that the next tlbsync is about it.
+    Ordered,
+    /// And a tlbsync behind that.
+    Announced,
 }
 
 /// The second invalidation that errata want.
@@ -194,7 +205,7 @@ impl Issued {
             self.pending.drain(..2);
         }
         let (second, half) = (Second::Wanted, false);
-        self.pending.push(Pending { asked, announced: false, second, half });
+        self.pending.push(Pending { asked, told: Told::Issued, second, half });
     }
 
     /// This CPU changed an entry.
@@ -231,8 +242,15 @@ impl Issued {
         if self.pending.is_empty() {
             return completed;
         }
-        if barrier == Barrier::Tlbsync {
-            self.pending.iter_mut().for_each(|p| p.announced = true);
+        let next = match barrier {
+            Barrier::Tlbsync => Some((Told::Ordered, Told::Announced)),
+            Barrier::Eieio | Barrier::Sync | Barrier::Ptesync => {
+                Some((Told::Issued, Told::Ordered))
+            }
+            _ => None,
+        };
+        if let Some((was, is)) = next {
+            self.pending.iter_mut().filter(|p| p.told == was).for_each(|p| p.told = is);
         }
         let completes = |p: &Pending| match (barrier, p.asked.reach) {
             (Barrier::Tlbsync, Reach::Broadcast) => arch == Arch::X86_64,
@@ -241,7 +259,7 @@ impl Issued {
                 arch == Arch::Arm64 && domain != Domain::NonShareable
             }
             (barrier, Reach::Local) => barrier.orders_tables(arch),
-            (barrier, Reach::Broadcast) => barrier.orders_tables(arch) && p.announced,
+            (barrier, Reach::Broadcast) => barrier.orders_tables(arch) && p.told == Told::Announced,
         };
         let first = leaves_at_first(arch, features);
         let seconds = match barrier {
@@ -256,7 +274,7 @@ impl Issued {
             if done {
                 completed.done.push((p.asked.clone(), leaves));
                 p.half = true;
-                p.announced = false;
+                p.told = Told::Issued;
             }
             if seconds && p.second == Second::Wanted {
                 p.second = Second::Fenced;

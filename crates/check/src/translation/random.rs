@@ -72,9 +72,12 @@ fn each_barrier_completes_what_it_may_and_no_more() {
         (Arch::Arm64, &[ish], false),
         (Arch::Arm64, &[nsh], true),
         (Arch::Arm64, &[ishst, isb], true),
-        (Arch::Ppc64le, &[tlbsync, ptesync], false),
+        (Arch::Ppc64le, &[eieio, tlbsync, ptesync], false),
+        (Arch::Ppc64le, &[sync, tlbsync, ptesync], false),
+        (Arch::Ppc64le, &[tlbsync, ptesync], true),
+        (Arch::Ppc64le, &[tlbsync, eieio, ptesync], true),
         (Arch::Ppc64le, &[ptesync], true),
-        (Arch::Ppc64le, &[tlbsync, sync], true),
+        (Arch::Ppc64le, &[eieio, tlbsync, sync], true),
         (Arch::Ppc64le, &[ptesync, eieio, tlbsync], true),
     ];
     for (arch, barriers, left) in rows {
@@ -106,6 +109,7 @@ fn who_was_told_flushes_for_a_change_without_a_barrier_and_who_made_it_does_not(
             bench.step(CpuId(0), Step::Tell);
             bench.step(by, Step::Flush { page: Some(0), local: false, last: false });
             if arch == Arch::Ppc64le {
+                bench.step(by, Step::Barrier(3));
                 bench.step(by, Step::Barrier(1));
             }
             bench.step(by, full(arch));
