@@ -468,8 +468,8 @@ pub(crate) fn check_args(
 }
 
 /// One instruction written as a number: on x86 its bytes in the order in which they are read, the
-/// first of them not 0 (but for 0 itself, which is one byte), elsewhere a word, with a prefix in the
-/// upper half.
+/// first of them not 0 (but for 0 itself, which is one byte), elsewhere a word, with a prefix in
+/// the upper half.
 fn instruction_bytes(arch: Arch, number: u64) -> Vec<u8> {
     if arch == Arch::X86_64 {
         let zeros = (number.leading_zeros() as usize / 8).min(7);

@@ -320,6 +320,8 @@ impl Bench {
     pub(super) fn closed(&mut self, cpu: CpuId) {
         let arch = self.machine.config().arch;
         if arch == Arch::Ppc64le {
+            // eieio; tlbsync
+            self.step(cpu, Step::Barrier(3));
             self.step(cpu, Step::Barrier(1));
         }
         self.step(cpu, full(arch));
