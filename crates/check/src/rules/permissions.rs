@@ -186,7 +186,7 @@ pub(crate) fn direct_map_leak(live: &mut Live, frames: Span, freed: &Mark) {
         );
         let site = live.site(&freed.about(first), "the frames go back here");
         let mut draft = Draft::new(RuleId::DirectMapLeak, Operation::Restore, message, site);
-        let because = why.unwrap_or(taken);
+        let because = why.unwrap_or_else(|| taken.about(first));
         let label = if why.is_some() { "the alias was changed here" } else { "handed out here" };
         draft.because = Some(live.site(&because, label));
         draft.sure = freed.sure && because.sure && taken.sure;
