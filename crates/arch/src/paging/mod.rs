@@ -44,7 +44,7 @@ pub use fault::{Refusal, Refused, SYNDROME_ROWS, Syndrome, SyndromeRow, VECTOR_R
 pub use field::{Field, Kinds, Role};
 pub use hash::{HASH_TREE_4K, HASH_TREE_64K};
 pub use indirection::Indirection;
-pub use power32::{BOOK3S32_TREE, BOOK3S32_TREE_6_6, MPC8XX_TREE};
+pub use power32::{BOOK3S32_TREE, BOOK3S32_TREE_6_6, MPC8XX_TREE, MPC8XX_TREE_6_10};
 pub use radix::{RADIX_4K, RADIX_64K};
 pub use scan::{DEFAULT_ENTRY_LIMIT, Half, MappedLeaf, Scan, ScanEnd};
 pub use walk::{Step, Translation, Walk, WalkFault};
@@ -54,7 +54,7 @@ pub use x86::{X86_64_4LEVEL, X86_64_5LEVEL};
 pub const MAX_LEVELS: usize = 5;
 
 /// Every format.
-pub static FORMATS: [&Format; 19] = [
+pub static FORMATS: [&Format; 20] = [
     &X86_64_4LEVEL,
     &X86_64_5LEVEL,
     &ARM64_4K,
@@ -74,6 +74,7 @@ pub static FORMATS: [&Format; 19] = [
     &BOOK3S32_TREE,
     &BOOK3S32_TREE_6_6,
     &MPC8XX_TREE,
+    &MPC8XX_TREE_6_10,
 ];
 
 /// One level of a tree of tables. Level 0 is the root.
