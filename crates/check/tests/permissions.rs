@@ -178,6 +178,30 @@ fn each_step_of_the_flush_is_needed() {
     }
 }
 
+/// A CPU unmaps pages without a barrier, and they go back; where another CPU is given them, it
+/// knows of that, and its barrier and flush end what is left of the old mapping.
+#[test]
+fn who_is_given_a_frame_flushes_for_who_unmapped_it() {
+    for arch in [Arch::Arm64, Arch::Ppc64le] {
+        for given_to in [0, 1] {
+            let mut s = Story::new(arch);
+            s.leaf(1, AREA, P, 4, NONE, RW);
+            s.barrier(1, if arch == Arch::Arm64 { Barrier::DsbStore } else { Barrier::Ptesync });
+            s.call(1, "free", |s, _| {
+                s.leaf(1, AREA, P, 4, RW, NONE);
+            });
+            s.free(1, P, 4);
+            s.alloc(given_to, P, 4, false);
+            s.call(0, "protect", |s, _| {
+                s.leaf(0, AREA + 0x10_0000, P, 4, NONE, ROX);
+                flush_everywhere(s);
+            });
+            let stale = rules(&s.run()).contains(&RuleId::WxStaleTranslation);
+            assert_eq!(stale, given_to == 1, "{arch}");
+        }
+    }
+}
+
 #[test]
 fn an_invalidation_anywhere_in_a_large_leaf_drops_all_of_it() {
     let mut s = Story::new(Arch::X86_64);

@@ -98,7 +98,6 @@ impl Kernel {
         steps.push(step(move |k, cpu| {
             k.stopping = None;
             k.machine.set_irqs(cpu, irqs);
-            k.emit(cpu, textbed_event::Flags::default(), View::StopMachine { begin: false });
             Ok(())
         }));
         steps
@@ -119,7 +118,6 @@ impl Kernel {
             self.goes_on(other, &slot, None)?;
         }
         self.machine.set_irqs(cpu, irqs);
-        self.emit(cpu, textbed_event::Flags::default(), View::StopMachine { begin: false });
         Ok(())
     }
 
@@ -139,9 +137,10 @@ impl Kernel {
         self.emit(cpu, textbed_event::Flags::default(), View::StopMachine { begin: true });
     }
 
-    /// The function is done; where the others see it.
+    /// The function is done, and from here on others run; where they see it.
     fn stop_is_over(&mut self, cpu: CpuId) -> String {
         let slot = format!("stop_machine round {}", self.patch_rounds);
+        self.emit(cpu, textbed_event::Flags::default(), View::StopMachine { begin: false });
         self.machine.publish(cpu, &slot, 1);
         slot
     }

@@ -16,6 +16,8 @@ use crate::MachineError;
 struct Block {
     start: u64,
     count: u64,
+    /// Who gave it back; several did, or nobody had it yet.
+    by: Option<CpuId>,
 }
 
 impl Block {
@@ -60,26 +62,30 @@ impl Frames {
         }
     }
 
-    /// A block of `count` frames aligned to `1 << align_shift` bytes.
-    pub(crate) fn alloc(&mut self, count: u64, align_shift: u32) -> Result<Pfn, MachineError> {
+    /// A block of `count` frames aligned to `1 << align_shift` bytes, and who had it before.
+    pub(crate) fn alloc(
+        &mut self,
+        count: u64,
+        align_shift: u32,
+    ) -> Result<(Pfn, Option<CpuId>), MachineError> {
         let bad = MachineError::BadBlock { frames: count, align_shift };
         if count == 0 || align_shift >= 63 {
             return Err(bad);
         }
         let align = 1u64 << align_shift.saturating_sub(FRAME_SHIFT);
         let found = match take(&mut self.freed, count, align) {
-            Some(start) => Some(start),
+            Some(taken) => Some(taken),
             None => match self.fresh(count, align) {
-                Some(start) => Some(start),
+                Some(start) => Some((start, None)),
                 None => {
                     merge(&mut self.freed);
                     take(&mut self.freed, count, align)
                 }
             },
         };
-        let start = found.ok_or(MachineError::OutOfMemory { frames: count, align_shift })?;
+        let (start, by) = found.ok_or(MachineError::OutOfMemory { frames: count, align_shift })?;
         self.own(start, count);
-        Ok(Pfn(start))
+        Ok((Pfn(start), by))
     }
 
     /// Takes exactly these frames, which must be free.
@@ -91,7 +97,8 @@ impl Frames {
         };
         if end > self.bottom {
             // What lies between stays free, to be handed out later.
-            self.freed.insert(0, Block { start: self.bottom, count: end - self.bottom });
+            let (start, count) = (self.bottom, end - self.bottom);
+            self.freed.insert(0, Block { start, count, by: None });
             self.bottom = end;
         }
         merge(&mut self.freed);
@@ -103,8 +110,8 @@ impl Frames {
         Ok(())
     }
 
-    /// Takes back frames, all of which must be allocated.
-    pub(crate) fn free(&mut self, pfn: Pfn, count: u64) -> Result<(), MachineError> {
+    /// Takes back frames from a CPU, all of which must be allocated.
+    pub(crate) fn free(&mut self, by: CpuId, pfn: Pfn, count: u64) -> Result<(), MachineError> {
         let error = MachineError::FrameState { pfn, frames: count, expected: "allocated" };
         let Some(end) = pfn.0.checked_add(count).filter(|_| count > 0) else { return Err(error) };
         match self.allocated.range(..=pfn.0).next_back().map(|(s, n)| (*s, *n)) {
@@ -119,7 +126,7 @@ impl Frames {
             }
             _ => return Err(error),
         }
-        self.freed.push(Block { start: pfn.0, count });
+        self.freed.push(Block { start: pfn.0, count, by: Some(by) });
         Ok(())
     }
 
@@ -136,7 +143,7 @@ impl Frames {
     /// Frames for a table, aligned to its size.
     pub(crate) fn alloc_table(&mut self, count: u64) -> Option<Pfn> {
         let align = count.checked_next_power_of_two()?;
-        if let Some(start) = take(&mut self.freed_tables, count, align) {
+        if let Some((start, _)) = take(&mut self.freed_tables, count, align) {
             return Some(Pfn(start));
         }
         let start = self.top.checked_sub(count)? / align * align;
@@ -145,7 +152,7 @@ impl Frames {
         }
         let spare = self.top - start - count;
         if spare > 0 {
-            self.freed_tables.push(Block { start: start + count, count: spare });
+            self.freed_tables.push(Block { start: start + count, count: spare, by: None });
         }
         self.top = start;
         Some(Pfn(start))
@@ -169,14 +176,14 @@ impl Frames {
 
     /// Takes back a table's frames.
     pub(crate) fn free_table(&mut self, pfn: Pfn, count: u64) {
-        self.freed_tables.push(Block { start: pfn.0, count });
+        self.freed_tables.push(Block { start: pfn.0, count, by: None });
     }
 
     fn fresh(&mut self, count: u64, align: u64) -> Option<u64> {
-        let all = Block { start: self.bottom, count: self.top - self.bottom };
+        let all = Block { start: self.bottom, count: self.top - self.bottom, by: None };
         let start = all.place(count, align)?;
         if start > self.bottom {
-            let skipped = Block { start: self.bottom, count: start - self.bottom };
+            let skipped = Block { start: self.bottom, count: start - self.bottom, by: None };
             self.freed.insert(0, skipped);
         }
         self.bottom = start + count;
@@ -202,12 +209,13 @@ impl Frames {
     }
 }
 
-/// Takes the last freed block that has room.
-fn take(blocks: &mut Vec<Block>, count: u64, align: u64) -> Option<u64> {
+/// Takes the last freed block that has room; who gave it back.
+fn take(blocks: &mut Vec<Block>, count: u64, align: u64) -> Option<(u64, Option<CpuId>)> {
     let at = blocks.iter().rposition(|b| b.place(count, align).is_some())?;
-    let start = blocks.get(at)?.place(count, align)?;
+    let block = blocks.get(at)?;
+    let (start, by) = (block.place(count, align)?, block.by);
     cut(blocks, at, start, count);
-    Some(start)
+    Some((start, by))
 }
 
 /// Removes a range from the block at `at`, whose rest keeps its place in the order.
@@ -215,10 +223,10 @@ fn cut(blocks: &mut Vec<Block>, at: usize, start: u64, count: u64) {
     let block = blocks.remove(at);
     let end = start + count;
     if end < block.end() {
-        blocks.insert(at, Block { start: end, count: block.end() - end });
+        blocks.insert(at, Block { start: end, count: block.end() - end, ..block });
     }
     if block.start < start {
-        blocks.insert(at, Block { start: block.start, count: start - block.start });
+        blocks.insert(at, Block { count: start - block.start, ..block });
     }
 }
 
@@ -229,7 +237,8 @@ fn merge(blocks: &mut Vec<Block>) {
     for block in blocks.drain(..) {
         match out.last_mut() {
             Some(last) if block.end() == last.start => {
-                *last = Block { start: block.start, count: block.count + last.count };
+                let by = block.by.filter(|by| last.by == Some(*by));
+                *last = Block { start: block.start, count: block.count + last.count, by };
             }
             _ => out.push(block),
         }
@@ -243,19 +252,41 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    const P0: CpuId = CpuId(0);
+
+    fn alloc(f: &mut Frames, count: u64, align_shift: u32) -> Result<Pfn, MachineError> {
+        f.alloc(count, align_shift).map(|(pfn, _)| pfn)
+    }
+
     #[test]
     fn freed_frames_come_back_last_in_first_out() {
         let mut f = Frames::new(100);
-        let a = f.alloc(1, 12).unwrap();
-        let b = f.alloc(1, 12).unwrap();
-        let c = f.alloc(1, 12).unwrap();
-        f.free(a, 1).unwrap();
-        f.free(c, 1).unwrap();
-        f.free(b, 1).unwrap();
-        assert_eq!([f.alloc(1, 12), f.alloc(1, 12), f.alloc(1, 12)], [Ok(b), Ok(c), Ok(a)]);
-        assert!(f.free(Pfn(50), 1).is_err());
-        f.free(a, 3).unwrap();
-        assert!(f.free(b, 1).is_err(), "double free");
+        let a = alloc(&mut f, 1, 12).unwrap();
+        let b = alloc(&mut f, 1, 12).unwrap();
+        let c = alloc(&mut f, 1, 12).unwrap();
+        f.free(P0, a, 1).unwrap();
+        f.free(P0, c, 1).unwrap();
+        f.free(P0, b, 1).unwrap();
+        assert_eq!(
+            [alloc(&mut f, 1, 12), alloc(&mut f, 1, 12), alloc(&mut f, 1, 12)],
+            [Ok(b), Ok(c), Ok(a)]
+        );
+        assert!(f.free(P0, Pfn(50), 1).is_err());
+        f.free(P0, a, 3).unwrap();
+        assert!(f.free(P0, b, 1).is_err(), "double free");
+    }
+
+    #[test]
+    fn who_had_frames_before_is_known_until_several_had() {
+        let mut f = Frames::new(4);
+        let [(a, fresh), (b, _)] = [f.alloc(2, 12).unwrap(), f.alloc(2, 12).unwrap()];
+        assert_eq!(fresh, None);
+        f.free(P0, a, 2).unwrap();
+        assert_eq!(f.alloc(1, 12), Ok((a, Some(P0))));
+        assert_eq!(f.alloc(1, 12), Ok((Pfn(a.0 + 1), Some(P0))));
+        f.free(P0, a, 2).unwrap();
+        f.free(CpuId(1), b, 2).unwrap();
+        assert_eq!(f.alloc(4, 12), Ok((a, None)));
     }
 
     #[test]
@@ -266,11 +297,11 @@ mod tests {
         let t = f.alloc_table(16).unwrap();
         assert_eq!(t, Pfn(48));
         assert_eq!(f.alloc_table(1), Some(Pfn(47)));
-        assert_eq!(f.alloc(16, 12), Ok(Pfn(0)));
-        assert_eq!(f.alloc(15, 12), Ok(Pfn(32)));
-        assert!(f.alloc(1, 12).is_err());
+        assert_eq!(alloc(&mut f, 16, 12), Ok(Pfn(0)));
+        assert_eq!(alloc(&mut f, 15, 12), Ok(Pfn(32)));
+        assert!(alloc(&mut f, 1, 12).is_err());
         f.free_table(t, 16);
-        assert!(f.alloc(1, 12).is_err(), "a table's frames stay with the tables");
+        assert!(alloc(&mut f, 1, 12).is_err(), "a table's frames stay with the tables");
         assert_eq!(f.alloc_table(1), Some(Pfn(48)));
         assert!(f.is_table(Pfn(47)) && !f.is_table(Pfn(46)));
     }
@@ -278,23 +309,23 @@ mod tests {
     #[test]
     fn pages_and_tables_do_not_meet() {
         let mut f = Frames::new(8);
-        f.alloc(6, 12).unwrap();
+        alloc(&mut f, 6, 12).unwrap();
         assert_eq!((f.alloc_table(1), f.alloc_table(2)), (Some(Pfn(7)), None));
         assert_eq!((f.alloc_table(1), f.alloc_table(1)), (Some(Pfn(6)), None));
-        assert!(f.alloc(1, 12).is_err());
+        assert!(alloc(&mut f, 1, 12).is_err());
     }
 
     #[test]
     fn fragments_are_merged_before_giving_up() {
         let mut f = Frames::new(16);
         for _ in 0..16 {
-            f.alloc(1, 12).unwrap();
+            alloc(&mut f, 1, 12).unwrap();
         }
         for n in [3, 1, 0, 2, 7, 5, 6, 4] {
-            f.free(Pfn(n), 1).unwrap();
+            f.free(P0, Pfn(n), 1).unwrap();
         }
-        assert_eq!(f.alloc(4, 14), Ok(Pfn(0)));
-        assert_eq!(f.alloc(4, 14), Ok(Pfn(4)));
+        assert_eq!(alloc(&mut f, 4, 14), Ok(Pfn(0)));
+        assert_eq!(alloc(&mut f, 4, 14), Ok(Pfn(4)));
     }
 
     proptest! {
@@ -307,7 +338,7 @@ mod tests {
             let mut blocks = Vec::new();
             for (what, count, align) in steps {
                 if what < 2 {
-                    if let Ok(pfn) = f.alloc(count, align) {
+                    if let Ok(pfn) = alloc(&mut f, count, align) {
                         prop_assert_eq!(pfn.addr().0 % (1 << align), 0);
                         for n in pfn.0..pfn.0 + count {
                             prop_assert!(n < 256 && owned.insert(n));
@@ -315,8 +346,8 @@ mod tests {
                         blocks.push((pfn, count));
                     }
                 } else if let Some((pfn, count)) = blocks.pop() {
-                    prop_assert_eq!(f.free(pfn, count), Ok(()));
-                    prop_assert!(f.free(pfn, 1).is_err());
+                    prop_assert_eq!(f.free(P0, pfn, count), Ok(()));
+                    prop_assert!(f.free(P0, pfn, 1).is_err());
                     for n in pfn.0..pfn.0 + count {
                         owned.remove(&n);
                     }

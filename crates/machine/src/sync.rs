@@ -77,7 +77,8 @@ impl Machine {
     }
 
     /// Takes `count` contiguous 4 KiB frames from the page allocator, aligned to
-    /// `1 << align_shift` bytes. Their contents are what they were, or zero.
+    /// `1 << align_shift` bytes. Their contents are what they were, or zero. An allocator has
+    /// locks: who gets what another CPU gave back knows what that one did before.
     ///
     /// # Errors
     /// Memory is used up, or the request makes no block.
@@ -89,7 +90,10 @@ impl Machine {
         zeroed: bool,
     ) -> Result<Pfn, MachineError> {
         self.cpu(cpu)?;
-        let pfn = self.frames.alloc(count, align_shift)?;
+        let (pfn, from) = self.frames.alloc(count, align_shift)?;
+        if from.is_some_and(|by| by != cpu) {
+            self.learned(cpu);
+        }
         self.emit(cpu, View::FrameAlloc { pfn, count, zeroed });
         if zeroed {
             self.write_filled(cpu, pfn.addr(), count.saturating_mul(FRAME_BYTES), &[0], None)?;
@@ -103,7 +107,7 @@ impl Machine {
     /// Not all of them are allocated.
     pub fn free_frames(&mut self, cpu: CpuId, pfn: Pfn, count: u64) -> Result<(), MachineError> {
         self.cpu(cpu)?;
-        self.frames.free(pfn, count)?;
+        self.frames.free(cpu, pfn, count)?;
         self.users.forget(pfn, count);
         self.emit(cpu, View::FrameFree { pfn, count });
         Ok(())

@@ -13,6 +13,9 @@
 //! `wco`, and a walk that misses the store is ordered before the TLBI (`obtlbi_translate`). For
 //! powerpc: Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2, from memory.
 //!
+//! An allocator of pages hands on under locks of its own, which no stream shows: who is given a
+//! frame has learned what the one did who gave it back.
+//!
 //! Not modelled: ordinary memory as a way to learn (loads of what another CPU stored), and what the
 //! sender of a cross-call learns from its receivers.
 
@@ -21,6 +24,7 @@ use textbed_event::{Kind, KindSet, View};
 
 use crate::fetch::clock::Clock;
 use crate::fetch::edges::Edges;
+use crate::mark::Mark;
 use crate::per_cpu::PerCpu;
 
 /// By which events CPUs learn of each other.
@@ -76,6 +80,11 @@ impl Told {
             }
             _ => {}
         }
+    }
+
+    /// `cpu` is given a frame that went back at `freed`.
+    pub(crate) fn given(&mut self, cpu: CpuId, freed: &Mark) {
+        self.known.of(cpu).set(freed.cpu, freed.seq);
     }
 
     /// Up to which event of `other` something tells `cpu` of it, whether or not a barrier followed.
