@@ -8,6 +8,7 @@ use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, Wind
 use crate::ahead::{AHEAD, Ahead};
 use crate::calls::Refusal;
 use crate::coverage::Occasions;
+use crate::fetch::edges::MEETINGS;
 use crate::finding::Report;
 use crate::live::{Live, Now};
 use crate::options::Options;
@@ -15,7 +16,6 @@ use crate::rules::{RuleId, calls, translations};
 use crate::shortcuts::{Shortcut, open};
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
-use crate::translation::told;
 
 /// Reads one stream and reports what is wrong in it.
 #[derive(Debug)]
@@ -177,9 +177,8 @@ impl Live {
         if self.in_act() && !ACT.contains(now.event.kind) {
             self.act_ends(now.cpu());
         }
-        if told::EDGES.contains(now.event.kind) && self.made_visible_by_hand() {
-            let shared = now.event.flags.has(Flags::SHARED);
-            self.told.hear(&now.event.view(), (now.cpu(), now.seq()), shared, self.header.cpus);
+        if MEETINGS.contains(now.event.kind) {
+            self.meeting(now);
         }
         match now.event.view() {
             View::Fetch { virt, phys, len } => {
@@ -327,19 +326,8 @@ impl Live {
                 self.watch.context_sync(now.cpu());
                 self.context_sync(now, cause);
             }
-            View::IpiSent { ipi, .. } => self.ipi_sent(now, ipi),
-            View::IpiTaken { ipi, .. } => self.ipi_taken(now, ipi),
-            View::IpiDone { ipi, waited } => self.ipi_done(now, ipi, waited),
-            View::LockAcquired { lock } => {
-                self.lock_held(now, lock, true);
-                self.lock_acquired(now, lock);
-            }
-            View::LockReleased { lock } => {
-                self.lock_held(now, lock, false);
-                self.lock_released(now, lock);
-            }
-            View::Publish { slot, value } => self.publish(now, slot, value),
-            View::Observe { slot, value } => self.observe(now, slot, value),
+            View::LockAcquired { lock } => self.lock_held(now, lock, true),
+            View::LockReleased { lock } => self.lock_held(now, lock, false),
             View::StopMachine { begin } => {
                 self.watch.stopped = begin;
                 self.everybody_meets(now);
@@ -374,6 +362,12 @@ impl Live {
             }
 
             View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
+            // Meetings and no more.
+            View::IpiSent { .. }
+            | View::IpiTaken { .. }
+            | View::IpiDone { .. }
+            | View::Publish { .. }
+            | View::Observe { .. } => {}
             // Not looked at: for people (Marker, Warned), for rules not built (ReadSide), and what
             // only tests may read (Observed).
             View::Marker { .. }

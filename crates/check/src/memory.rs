@@ -35,11 +35,6 @@ pub(crate) fn frames_span(pfn: Pfn, count: u64) -> Option<Span> {
 impl Live {
     pub(crate) fn frame_alloc(&mut self, now: Now<'_>, pfn: Pfn, count: u64, zeroed: bool) {
         let Some(span) = frames_span(pfn, count) else { return };
-        for (_, frame) in self.frames.state.whole(span) {
-            if let Frame::Free { since } = frame {
-                self.told.given(now.cpu(), since);
-            }
-        }
         let since = self.mark(now);
         let mut parts: Vec<(Span, Vec<Home>)> = vec![];
         let mut next = span.first;

@@ -28,6 +28,7 @@ use textbed_arch::{
 use textbed_event::MemOrder;
 
 use super::caches::Caches;
+use super::edges::Knows;
 use super::index::Fetched;
 use super::knowledge::{CLEAN, FETCH, INVALIDATE, Knowledge, LOAD, STORE};
 use super::stores::Stores;
@@ -102,6 +103,38 @@ pub(crate) struct Weak {
     /// By CPU, its newest store that every CPU knew, as of some time; see
     /// [`Settling::Known`](super::Settling::Known).
     floors: Vec<u64>,
+}
+
+impl Knows<View> for Weak {
+    /// What a store-release carries, and with `full` what a DMB would.
+    fn release(&mut self, p: CpuId, _seq: u64, full: bool) -> View {
+        let mut public = None;
+        for known in self.cpu(p).both() {
+            known.gather_stores();
+            let mut k = known.base[STORE].clone();
+            let gathered = [&known.gathered[LOAD], &known.gathered[STORE]];
+            for view in [&known.branch, &known.address].into_iter().chain(gathered) {
+                k.join(view);
+            }
+            if full {
+                k.join(&known.gathered[CLEAN]);
+            }
+            known.gathered[STORE].join(&k);
+            public.get_or_insert(k);
+        }
+        public.unwrap_or_default()
+    }
+
+    /// An acquire that fed a branch: a waiting loop, a lock, the entry of an interrupt.
+    fn acquire(&mut self, p: CpuId, from: &View) {
+        for known in self.cpu(p).both() {
+            let k = known.base[LOAD].clone().with(from);
+            known.base[LOAD].join(&k);
+            known.base[STORE].join(&k);
+            known.branch.join(&k);
+            known.gathered[LOAD].join(&k);
+        }
+    }
 }
 
 impl Weak {
@@ -461,37 +494,6 @@ impl Weak {
         self.floors.get(usize::from(key as u16)).is_some_and(|floor| key >> 16 <= *floor)
     }
 
-    /// A release: what a published value, an unlock or an interrupt to others carries. `full` adds
-    /// what a DMB would carry.
-    pub(crate) fn release(&mut self, p: CpuId, full: bool) -> View {
-        let mut public = None;
-        for known in self.cpu(p).both() {
-            known.gather_stores();
-            let mut k = known.base[STORE].clone();
-            let gathered = [&known.gathered[LOAD], &known.gathered[STORE]];
-            for view in [&known.branch, &known.address].into_iter().chain(gathered) {
-                k.join(view);
-            }
-            if full {
-                k.join(&known.gathered[CLEAN]);
-            }
-            known.gathered[STORE].join(&k);
-            public.get_or_insert(k);
-        }
-        public.unwrap_or_default()
-    }
-
-    /// An acquire that fed a branch: a waiting loop, a lock, the entry of an interrupt.
-    pub(crate) fn acquire(&mut self, p: CpuId, from: &View) {
-        for known in self.cpu(p).both() {
-            let k = known.base[LOAD].clone().with(from);
-            known.base[LOAD].join(&k);
-            known.base[STORE].join(&k);
-            known.branch.join(&k);
-            known.gathered[LOAD].join(&k);
-        }
-    }
-
     /// Everybody knows what everybody knew: the CPUs named, and those that did anything yet.
     pub(crate) fn meet(&mut self, everybody: impl Iterator<Item = CpuId>) {
         let mut names: Vec<CpuId> = self.cpus.iter().map(|(p, _)| p).chain(everybody).collect();
@@ -499,7 +501,7 @@ impl Weak {
         names.dedup();
         let mut all = View::default();
         for p in &names {
-            let known = self.release(*p, true);
+            let known = self.release(*p, 0, true);
             all.join(&known);
         }
         for p in &names {

@@ -7,11 +7,11 @@ use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, VirtAddr,
     effect::{Barrier, CacheScope, Domain, Reach, SyncCause},
 };
-use textbed_event::{Bytes, Flags, MemOrder, NameId};
+use textbed_event::{Bytes, Flags, MemOrder};
 
-use super::Model;
 use super::versions::{Forgotten, Knew, Made, Unit, Version, Versions};
 use super::views::View;
+use super::{Model, edges};
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::span::Span;
@@ -333,129 +333,24 @@ impl Live {
         }
     }
 
-    pub(crate) fn ipi_sent(&mut self, now: Now<'_>, ipi: u32) {
-        let (p, seq) = (now.cpu(), now.seq());
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                edges.ipi_sent(ipi, machine.release(p, seq))
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                edges.ipi_sent(ipi, weak.release(p, true));
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn ipi_taken(&mut self, now: Now<'_>, ipi: u32) {
-        let p = now.cpu();
-        self.fetches.looks.learnt(p);
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                if let Some(sent) = edges.ipi_taken(ipi) {
-                    machine.acquire(p, sent);
-                }
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                if let Some(sent) = edges.ipi_taken(ipi) {
-                    weak.acquire(p, sent);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn ipi_done(&mut self, now: Now<'_>, ipi: u32, waited: bool) {
-        let (p, seq) = (now.cpu(), now.seq());
-        if waited {
-            self.fetches.looks.learnt(p);
-        }
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                if !waited {
-                    let done = machine.release(p, seq);
-                    edges.ipi_served(ipi, &done);
-                } else if let Some(done) = edges.ipi_waited(ipi) {
-                    machine.acquire(p, &done);
-                }
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                if !waited {
-                    let done = weak.release(p, true);
-                    edges.ipi_served(ipi, &done);
-                } else if let Some(done) = edges.ipi_waited(ipi) {
-                    weak.acquire(p, &done);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn lock_acquired(&mut self, now: Now<'_>, lock: NameId) {
-        let p = now.cpu();
+    /// CPUs meet, or one leaves something for another: an interrupt, a lock, a published value,
+    /// frames.
+    pub(crate) fn meeting(&mut self, now: Now<'_>) {
+        let (view, at) = (now.event.view(), (now.cpu(), now.seq()));
         let shared = now.event.flags.has(Flags::SHARED);
-        self.fetches.looks.learnt(p);
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                for from in edges.lock_acquired(lock, shared) {
-                    machine.acquire(p, from);
-                }
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                for from in edges.lock_acquired(lock, shared) {
-                    weak.acquire(p, from);
-                }
-            }
-            _ => {}
+        if self.made_visible_by_hand() {
+            self.told.hear(&view, at, shared);
         }
-    }
-
-    pub(crate) fn lock_released(&mut self, now: Now<'_>, lock: NameId) {
-        let (p, seq) = (now.cpu(), now.seq());
-        let shared = now.event.flags.has(Flags::SHARED);
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                edges.lock_released(lock, shared, machine.release(p, seq));
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                edges.lock_released(lock, shared, weak.release(p, false));
-            }
-            _ => {}
+        if edges::learns(&view) {
+            self.fetches.looks.learnt(at.0);
         }
-    }
-
-    pub(crate) fn publish(&mut self, now: Now<'_>, slot: NameId, value: u64) {
-        let (p, seq) = (now.cpu(), now.seq());
         self.fetches.versions.end_run();
         match &mut self.fetches.model {
             Model::X86 { machine, edges } if machine.by_edges => {
-                edges.published(slot, value, machine.release(p, seq))
+                edges.hear(&view, at, shared, machine);
             }
             Model::Weak { predicted: Some(weak), edges, .. } => {
-                edges.published(slot, value, weak.release(p, false));
-            }
-            _ => {}
-        }
-    }
-
-    pub(crate) fn observe(&mut self, now: Now<'_>, slot: NameId, value: u64) {
-        let p = now.cpu();
-        self.fetches.looks.learnt(p);
-        self.fetches.versions.end_run();
-        match &mut self.fetches.model {
-            Model::X86 { machine, edges } if machine.by_edges => {
-                if let Some(from) = edges.observed(slot, value) {
-                    machine.acquire(p, from);
-                }
-            }
-            Model::Weak { predicted: Some(weak), edges, .. } => {
-                if let Some(from) = edges.observed(slot, value) {
-                    weak.acquire(p, from);
-                }
+                edges.hear(&view, at, shared, &mut **weak);
             }
             _ => {}
         }
@@ -463,6 +358,9 @@ impl Live {
 
     /// A stopped machine, or a grace period: everybody knows what everybody knew.
     pub(crate) fn everybody_meets(&mut self, now: Now<'_>) {
+        if self.made_visible_by_hand() {
+            self.told.all_meet(now.seq(), self.header.cpus);
+        }
         self.fetches.versions.end_run();
         (0..self.header.cpus.min(64)).for_each(|p| self.fetches.looks.learnt(CpuId(p)));
         self.fetches.meet(now.seq());

@@ -24,6 +24,7 @@ use std::rc::Rc;
 use textbed_arch::{CpuId, effect::Barrier};
 
 use super::clock::Clock;
+use super::edges::Knows;
 use super::versions::{History, Newest, Version};
 use crate::mistakes::{Mistake, made};
 use crate::per_cpu::PerCpu;
@@ -76,6 +77,19 @@ pub(crate) struct X86 {
     /// judged at the fetch, so only tests follow them.
     #[cfg(test)]
     open: Vec<(CpuId, u64, Span)>,
+}
+
+impl Knows<Clock> for X86 {
+    /// What `p` knows, itself included.
+    fn release(&mut self, p: CpuId, seq: u64, _full: bool) -> Clock {
+        let mut known = self.store(p, seq, None);
+        known.set(p, seq);
+        known
+    }
+
+    fn acquire(&mut self, p: CpuId, from: &Clock) {
+        self.clocks.of(p).others.join(from);
+    }
 }
 
 impl X86 {
@@ -195,21 +209,10 @@ impl X86 {
         }
     }
 
-    /// What `p` knows, itself included.
-    pub(crate) fn release(&mut self, p: CpuId, now: u64) -> Clock {
-        let mut known = self.store(p, now, None);
-        known.set(p, now);
-        known
-    }
-
-    pub(crate) fn acquire(&mut self, p: CpuId, from: &Clock) {
-        self.clocks.of(p).others.join(from);
-    }
-
     /// `p` read `version`, which another CPU stored.
     pub(crate) fn saw(&mut self, p: CpuId, version: &Version) {
         if let Some(clock) = &version.clock {
-            self.acquire(p, clock);
+            self.clocks.of(p).others.join(clock);
             self.clocks.of(p).others.set(version.cpu, version.stamp);
         }
     }
@@ -221,7 +224,7 @@ impl X86 {
         names.dedup();
         let mut all = Clock::default();
         for p in &names {
-            all.join(&self.release(*p, now));
+            all.join(&self.release(*p, now, true));
         }
         for p in &names {
             self.acquire(*p, &all);
@@ -305,7 +308,7 @@ mod tests {
         let (p, q) = (CpuId(0), CpuId(1));
         let mut machine = X86::new(false, true);
         machine.store(p, 1, None);
-        let released = machine.release(p, 2);
+        let released = machine.release(p, 2, false);
         machine.sync(p, 3);
         machine.sync(q, 4);
         machine.settle([p, q].into_iter());

@@ -13,88 +13,62 @@
 //! `wco`, and a walk that misses the store is ordered before the TLBI (`obtlbi_translate`). For
 //! powerpc: Power ISA 3.1B Book II 1.7.1 and Book III 6.9.2, from memory.
 //!
-//! An allocator of pages hands on under locks of its own, which no stream shows: who is given a
-//! frame has learned what the one did who gave it back.
-//!
 //! Not modelled: ordinary memory as a way to learn (loads of what another CPU stored), and what the
 //! sender of a cross-call learns from its receivers.
 
 use textbed_arch::CpuId;
-use textbed_event::{Kind, KindSet, View};
+use textbed_event::View;
 
 use crate::fetch::clock::Clock;
-use crate::fetch::edges::Edges;
-use crate::mark::Mark;
+use crate::fetch::edges::{Edges, Knows};
 use crate::per_cpu::PerCpu;
 
-/// By which events CPUs learn of each other.
-pub(crate) const EDGES: KindSet = KindSet::of(&[
-    Kind::IpiSent,
-    Kind::IpiTaken,
-    Kind::IpiDone,
-    Kind::LockAcquired,
-    Kind::LockReleased,
-    Kind::Publish,
-    Kind::Observe,
-    Kind::StopMachine,
-    Kind::GracePeriod,
-]);
+/// Up to which event of each CPU every one knows of.
+#[derive(Default, Debug)]
+struct Known(PerCpu<Clock>);
+
+impl Knows<Clock> for Known {
+    fn release(&mut self, p: CpuId, seq: u64, _full: bool) -> Clock {
+        let mut knows = self.0.of(p).clone();
+        knows.set(p, seq);
+        knows
+    }
+
+    fn acquire(&mut self, p: CpuId, from: &Clock) {
+        self.0.of(p).join(from);
+    }
+}
 
 /// Who knows of what others did, up to which event of each.
 #[derive(Default, Debug)]
 pub(crate) struct Told {
-    known: PerCpu<Clock>,
+    known: Known,
     /// What a CPU knew at its last barrier that walks of all go by.
     shown: PerCpu<Clock>,
     edges: Edges<Clock>,
 }
 
 impl Told {
-    /// Event `seq` of `p`, one of `cpus`; `shared`: the lock is held with others.
-    pub(crate) fn hear(&mut self, view: &View, (p, seq): (CpuId, u64), shared: bool, cpus: u16) {
-        let Told { known, edges, .. } = self;
-        let mine = known.of(p);
-        let mut knows = mine.clone();
-        knows.set(p, seq);
-        match *view {
-            View::IpiSent { ipi, .. } => edges.ipi_sent(ipi, knows),
-            View::IpiTaken { ipi, .. } => {
-                edges.ipi_taken(ipi).into_iter().for_each(|c| mine.join(c))
-            }
-            View::IpiDone { ipi, waited: false } => edges.ipi_served(ipi, &knows),
-            View::IpiDone { ipi, waited: true } => {
-                edges.ipi_waited(ipi).iter().for_each(|c| mine.join(c));
-            }
-            View::LockReleased { lock } => edges.lock_released(lock, shared, knows),
-            View::LockAcquired { lock } => {
-                edges.lock_acquired(lock, shared).for_each(|c| mine.join(c));
-            }
-            View::Publish { slot, value } => edges.published(slot, value, knows),
-            View::Observe { slot, value } => {
-                edges.observed(slot, value).into_iter().for_each(|c| mine.join(c));
-            }
-            View::StopMachine { .. } | View::GracePeriod { .. } => {
-                let mut all = Clock::default();
-                (0..cpus).for_each(|cpu| all.set(CpuId(cpu), seq));
-                (0..cpus).for_each(|cpu| known.set(CpuId(cpu), all.clone()));
-            }
-            _ => {}
-        }
+    /// An event, by its CPU and number; `shared`: the lock is held with others.
+    pub(crate) fn hear(&mut self, view: &View, at: (CpuId, u64), shared: bool) {
+        self.edges.hear(view, at, shared, &mut self.known);
     }
 
-    /// `cpu` is given a frame that went back at `freed`.
-    pub(crate) fn given(&mut self, cpu: CpuId, freed: &Mark) {
-        self.known.of(cpu).set(freed.cpu, freed.seq);
+    /// Everybody knows what everybody did up to event `seq`.
+    pub(crate) fn all_meet(&mut self, seq: u64, cpus: u16) {
+        let mut all = Clock::default();
+        (0..cpus).for_each(|cpu| all.set(CpuId(cpu), seq));
+        (0..cpus).for_each(|cpu| self.known.0.set(CpuId(cpu), all.clone()));
     }
 
     /// Up to which event of `other` something tells `cpu` of it, whether or not a barrier followed.
     pub(crate) fn knows(&self, cpu: CpuId, other: CpuId) -> u64 {
-        self.known.get(cpu).map_or(0, |known| known.of(other))
+        self.known.0.get(cpu).map_or(0, |known| known.of(other))
     }
 
     /// A barrier of `cpu` that walks go by.
     pub(crate) fn barrier(&mut self, cpu: CpuId) {
-        if let Some(known) = self.known.get(cpu) {
+        if let Some(known) = self.known.0.get(cpu) {
             self.shown.set(cpu, known.clone());
         }
     }
@@ -107,6 +81,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use textbed_arch::Pfn;
     use textbed_event::NameId;
 
     use super::*;
@@ -119,7 +94,7 @@ mod tests {
         let mut seq = 0;
         let mut hear = |told: &mut Told, cpu, view: View| {
             seq += 10;
-            told.hear(&view, (cpu, seq), false, 3);
+            told.hear(&view, (cpu, seq), false);
         };
         let shown = |told: &Told, on, by| told.shown(on).of(by);
         hear(&mut told, p, View::LockReleased { lock });
@@ -133,8 +108,18 @@ mod tests {
         hear(&mut told, r, View::IpiTaken { ipi, by_interrupt: true });
         told.barrier(r);
         assert_eq!([shown(&told, q, p), shown(&told, r, p), shown(&told, r, q)], [10, 10, 40]);
-        hear(&mut told, q, View::StopMachine { begin: false });
+        let part = |pfn, count| View::FrameAlloc { pfn: Pfn(pfn), count, zeroed: false };
+        hear(&mut told, r, View::FrameFree { pfn: Pfn(4), count: 4 });
+        for pfn in [3, 6] {
+            hear(&mut told, p, part(pfn, 1));
+            told.barrier(p);
+            assert_eq!(shown(&told, p, r), if pfn == 3 { 0 } else { 60 });
+        }
+        hear(&mut told, q, part(6, 1));
+        told.barrier(q);
+        assert_eq!(shown(&told, q, r), 0, "that was another one's");
+        told.all_meet(110, 3);
         told.barrier(p);
-        assert_eq!([shown(&told, p, r), shown(&told, q, r)], [60, 0]);
+        assert_eq!([shown(&told, p, r), shown(&told, q, r)], [110, 0]);
     }
 }
