@@ -283,6 +283,7 @@ impl Live {
                 self.write_fault(now, virt, access, reason);
                 self.run_fault(now, virt, access);
                 self.faulted(now, virt);
+                self.refused(now, virt, access, reason);
                 self.fault(now, virt);
             }
             View::Cpu { state } => self.cpu_state(now, state),

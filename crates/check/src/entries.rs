@@ -1,12 +1,13 @@
 //! Events that concern entries in the making: told to [`crate::translation::watch`], judged by
 //! [`crate::rules::breaks`].
 
+use textbed_arch::sync::translation::{HeldRefusal, held_refusal};
 use textbed_arch::{CpuId, Features, Perm, SpaceId, VirtAddr};
-use textbed_event::{CallRef, LeafChange};
+use textbed_event::{Access, CallRef, FaultReason, LeafChange};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
-use crate::rules::{RuleId, breaks};
+use crate::rules::{RuleId, breaks, translations};
 use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::Old;
@@ -158,6 +159,32 @@ impl Live {
         if self.watch.concerns(space, virt.0) {
             let mark = self.mark(now);
             self.watch.used(space, virt.0, &mark);
+        }
+    }
+
+    /// An access was refused for want of a right: by what its CPU held, if the tables grant it.
+    pub(crate) fn refused(
+        &mut self,
+        now: Now<'_>,
+        virt: VirtAddr,
+        access: Access,
+        reason: FaultReason,
+    ) {
+        let faults = held_refusal(self.arch(), self.header.features) == HeldRefusal::Fault;
+        if reason != FaultReason::Permission || !faults {
+            return;
+        }
+        let space = self.space_at(now, virt);
+        let Some((space, mapping)) = self.tables.lookup(space, virt.0) else { return };
+        let granted = match access {
+            Access::Read => mapping.perm.contains(Perm::PRESENT | Perm::READ),
+            Access::Write => mapping.perm.writable(),
+            Access::Exec => mapping.perm.executable(),
+        };
+        self.occasions.looked(RuleId::StaleTranslation);
+        if granted && self.checkable(RuleId::StaleTranslation) {
+            let mark = self.mark(now);
+            translations::stale_refusal(self, space, virt.0, &mapping, &mark);
         }
     }
 

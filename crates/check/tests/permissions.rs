@@ -4,11 +4,11 @@ mod common;
 
 use common::*;
 use textbed_arch::{
-    Arch,
+    Arch, VirtAddr,
     effect::{Barrier, Reach},
 };
 use textbed_check::{Coverage, Level, Options, WindowStatus, rules::RuleId};
-use textbed_event::{Facts, Flags, WindowPurpose};
+use textbed_event::{Access, Facts, FaultReason, Flags, View, WindowPurpose};
 
 #[test]
 fn a_writable_mapping_that_becomes_executable_is_reported_when_its_call_returns() {
@@ -174,6 +174,28 @@ fn each_step_of_the_flush_is_needed() {
                 _ => &[],
             };
             assert_eq!(found, want, "{arch} without step {dropped}");
+        }
+    }
+}
+
+#[test]
+fn a_right_that_a_cpu_is_refused_though_the_tables_grant_it_lacks_a_flush_on_arm64() {
+    for arch in Arch::ALL {
+        for (access, granted) in [(Access::Exec, true), (Access::Write, false)] {
+            let mut s = Story::new(arch);
+            s.leaf(0, AREA, P, 4, NONE, RO);
+            s.call(0, "protect", |s, _| {
+                s.leaf(0, AREA, P, 4, RO, ROX);
+            });
+            let (virt, reason) = (VirtAddr(AREA + 8), FaultReason::Permission);
+            s.emit(1, View::Fault { virt, access, reason });
+            let report = s.run();
+            let wanted = arch == Arch::Arm64 && granted;
+            let stale = report.findings.iter().find(|f| f.rule == RuleId::StaleTranslation);
+            assert_eq!(stale.is_some(), wanted, "{arch}");
+            if let Some(stale) = stale {
+                assert!(certain(stale) && stale.missing[0].contains("cpu 1"), "{stale:#?}");
+            }
         }
     }
 }

@@ -1,22 +1,31 @@
 //! Programs that use the kernel's calls as they are meant, put together by chance: several CPUs
 //! that allocate, protect, alias, load, patch and free, each inside of the calls of the others, and
 //! others that run what they are given. Nothing is anybody's mistake, so nothing that is certain
-//! may be found, every CPU comes to its end, and code does what it should.
+//! may be found, every CPU comes to its end, and code does what it should. With a part of the
+//! synchronisations left out code goes wrong here and there, and where it does something is found.
 //!
 //! Not generated: probes, static keys, ftrace, trampolines (on some architectures and versions
 //! these have faults of their own: `BUGS-FOUND.md`), large leaves that are split, hotplug. What is
 //! only possible is not looked at.
 #![allow(clippy::unwrap_used)] // tests may
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestRunner};
 use textbed_arch::Arch;
-use textbed_check::{Checker, Confidence, Options};
+use textbed_check::{Checker, Confidence, Finding, Options};
 use textbed_event::{Collect, Sink};
-use textbed_scenario::{Outcome, PolicyChoice, RunOptions, Version, load, run};
+use textbed_scenario::{
+    Loaded, Outcome, PolicyChoice, RunEnd, RunNote, RunOptions, SyncSite, Version, load, run,
+};
 
 /// Routines that units install, with an argument and what they return.
 const CODE: [(&str, &str, u64); 2] = [("ret42", "", 42), ("fib", ", 10", 55)];
 const PRODUCERS: usize = 3;
+
+/// Whether something was seen in a case.
+type TestResult = Result<bool, TestCaseError>;
 
 /// Something that a CPU takes, uses, and gives back.
 #[derive(Clone, Debug)]
@@ -173,8 +182,8 @@ fn program(units: &[(usize, Unit, bool)], readers: usize) -> String {
         if let Some((entry, code)) = code {
             take.push(format!("publish {v}p = {entry}"));
             let (_, argument, result) = CODE[code];
-            for reader in PRODUCERS..PRODUCERS + readers {
-                cpus[reader] += &format!(
+            for (reader, lines) in cpus.iter_mut().enumerate().skip(PRODUCERS) {
+                *lines += &format!(
                     "await {v}p\nr{v} = call({v}p{argument})\nassert r{v} == {result}\n\
                      publish {v}d{reader} = 1\n"
                 );
@@ -196,36 +205,93 @@ fn program(units: &[(usize, Unit, bool)], readers: usize) -> String {
     text
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+/// What a run gave: the end, and what is found in it.
+fn checked(loaded: &Loaded, options: &RunOptions) -> (RunEnd, Vec<Finding>) {
+    let mut seen = Collect::default();
+    let end = run(loaded, options, &mut seen).unwrap();
+    let mut checker = Checker::new(Options::default());
+    let _ = checker.begin(seen.header.as_ref().unwrap());
+    seen.batches.iter().for_each(|batch| {
+        let _ = checker.batch(batch);
+    });
+    (end, checker.finish().findings)
+}
 
-    #[test]
-    fn nothing_certain_is_found_in_what_is_right(
-        units in prop::collection::vec((0..PRODUCERS, unit(), any::<bool>()), 1..14),
-        readers in 1..=2usize,
-        arch in prop::sample::select(vec![Arch::X86_64, Arch::Arm64, Arch::Ppc64le]),
-        version in prop::sample::select(vec!["6.12", "6.18", "7.0"]),
-        policy in prop_oneof![
-            1 => Just(PolicyChoice::Newest),
-            1 => Just(PolicyChoice::Stalest),
-            6 => any::<u64>().prop_map(PolicyChoice::Random),
-        ],
-    ) {
-        let text = program(&units, readers);
+/// A program and how it is run.
+fn programs() -> impl Strategy<Value = (Arch, String, RunOptions)> {
+    let units = prop::collection::vec((0..PRODUCERS, unit(), prop::bool::weighted(0.7)), 1..14);
+    let policy = prop_oneof![
+        1 => Just(PolicyChoice::Newest),
+        4 => Just(PolicyChoice::Stalest),
+        4 => any::<u64>().prop_map(PolicyChoice::Random),
+    ];
+    let arch = prop::sample::select(vec![Arch::X86_64, Arch::Arm64, Arch::Ppc64le]);
+    let version = prop::sample::select(vec!["6.12", "6.18", "7.0"]);
+    (units, 1..=2usize, arch, version, policy).prop_map(
+        |(units, readers, arch, version, policy)| {
+            let usual = RunOptions::new(arch, Version::parse(version).unwrap());
+            (arch, program(&units, readers), RunOptions { policy, ..usual })
+        },
+    )
+}
+
+/// Tries as many cases of a strategy, and says in how many the answer was yes.
+fn count<S: Strategy>(cases: u32, of: S, is: impl Fn(S::Value) -> TestResult) -> u32 {
+    let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
+    let yes = Cell::new(0);
+    let tried = TestRunner::new(config).run(&of, |value| {
+        yes.set(yes.get() + u32::from(is(value)?));
+        Ok(())
+    });
+    tried.unwrap_or_else(|e| panic!("{e}"));
+    yes.get()
+}
+
+#[test]
+fn nothing_certain_is_found_in_what_is_right() {
+    let ran = count(48, programs(), |(arch, text, options)| {
         let (loaded, _) = load("s.tb", text.clone(), &[]).unwrap();
-        let options =
-            RunOptions { policy, ..RunOptions::new(arch, Version::parse(version).unwrap()) };
-        let mut seen = Collect::default();
-        let end = run(&loaded, &options, &mut seen).unwrap();
+        let (end, mut findings) = checked(&loaded, &options);
         prop_assert_eq!(&end.outcome, &Outcome::Ended, "{}\n{:?}", text, end.notes);
         prop_assert_eq!(end.asserts_failed, 0, "{}\n{:?}", text, end.notes);
-        let mut checker = Checker::new(Options::default());
-        let _ = checker.begin(seen.header.as_ref().unwrap());
-        seen.batches.iter().for_each(|batch| {
-            let _ = checker.batch(batch);
-        });
-        let mut findings = checker.finish().findings;
         findings.retain(|finding| finding.confidence == Confidence::Certain);
-        prop_assert!(findings.is_empty(), "{arch} {version}\n{text}\n{findings:#?}");
-    }
+        prop_assert!(findings.is_empty(), "{arch}\n{text}\n{findings:#?}");
+        Ok(end.notes.iter().any(|note| note.text.contains("returned")))
+    });
+    assert!(ran >= 24, "{ran} of 48 programs ran code");
+}
+
+/// A part of the synchronisations is left out, of the program and inside of calls: where code goes
+/// wrong by that, something is found.
+#[test]
+fn what_goes_wrong_is_found() {
+    let part = prop::collection::vec(any::<bool>(), 1..12);
+    let wrong = count(96, (programs(), part), |((arch, text, options), part)| {
+        let (loaded, _) = load("s.tb", text.clone(), &[]).unwrap();
+        let all = RunOptions { left_out: Some(Vec::new()), ..options.clone() };
+        let (end, _) = checked(&loaded, &all);
+        let mut sites: Vec<SyncSite> = Vec::new();
+        for seen in end.syncs {
+            let every = SyncSite { nth: SyncSite::ALL, ..seen.site };
+            if !sites.contains(&every) {
+                sites.push(every);
+            }
+        }
+        let mut out = part.iter().cycle();
+        sites.retain(|_| *out.next().unwrap());
+        let without = RunOptions { left_out: Some(sites.clone()), ..options };
+        let (end, findings) = checked(&loaded, &without);
+        let told = |note: &RunNote| {
+            let says = ["fault", "unpredictable"].iter().any(|word| note.text.contains(word));
+            note.failed_assert || says
+        };
+        let wrong = end.notes.iter().any(told);
+        prop_assert!(
+            !wrong || !findings.is_empty(),
+            "{arch} without {sites:#?}\n{text}\n{:#?}",
+            end.notes
+        );
+        Ok(wrong)
+    });
+    assert!(wrong >= 8, "code goes wrong in {wrong} of 96 programs");
 }

@@ -7,7 +7,7 @@
 //! privilege; amalgamated entries.
 
 use textbed_arch::paging::{Attributes, Controls, WalkFault};
-use textbed_arch::sync::translation::{Change, wants_break};
+use textbed_arch::sync::translation::{Change, HeldRefusal, held_refusal, wants_break};
 use textbed_arch::{Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr};
 use textbed_event::{Access, FaultReason, View};
 
@@ -247,11 +247,13 @@ impl Machine {
         let reason = match way {
             Ok(e) if grants(e.perm, access, wp) => return Ok(e),
             Ok(_) => match walked {
-                Some(Ok(now)) if grants(now.perm, access, wp) => match self.arch() {
-                    Arch::X86_64 if !self.has(Features::X86_AMD) => FaultReason::Spurious,
-                    Arch::Arm64 => FaultReason::Permission,
-                    _ => return Ok(now),
-                },
+                Some(Ok(now)) if grants(now.perm, access, wp) => {
+                    match held_refusal(self.arch(), self.config.features) {
+                        HeldRefusal::Spurious => FaultReason::Spurious,
+                        HeldRefusal::Fault => FaultReason::Permission,
+                        HeldRefusal::ReadAgain => return Ok(now),
+                    }
+                }
                 _ => FaultReason::Permission,
             },
             Err(reason) => reason,

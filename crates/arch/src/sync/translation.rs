@@ -111,6 +111,28 @@ pub fn walks_in_order(arch: Arch, features: Features) -> bool {
     arch == Arch::X86_64 || arch == Arch::Ppc32 && features.contains(Features::PPC_8XX)
 }
 
+/// What comes of an access that a held translation refuses and the tables grant: the rows of
+/// [`Change::GrantWrite`] and [`Change::GrantExec`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeldRefusal {
+    /// A fault behind which the translation is gone: tried again the access succeeds.
+    Spurious,
+    /// The tables are read again first.
+    ReadAgain,
+    /// A fault as any other, until the translation is invalidated.
+    Fault,
+}
+
+/// How CPUs of an architecture refuse by what they hold.
+#[must_use]
+pub fn held_refusal(arch: Arch, features: Features) -> HeldRefusal {
+    match arch {
+        Arch::X86_64 if !features.contains(Features::X86_AMD) => HeldRefusal::Spurious,
+        Arch::Arm64 => HeldRefusal::Fault,
+        _ => HeldRefusal::ReadAgain,
+    }
+}
+
 /// The arrows of an unmap or tightening on `arch` with `features`, in order.
 #[must_use]
 pub fn translation_chain(arch: Arch, features: Features) -> Vec<&'static TranslationRow> {

@@ -29,7 +29,10 @@ const ARM_GROUP: Cite = Cite::read(
     "Arm ARM DDI 0487 D8.7.1 RCBXXM, D8.7.1.1 RJQQTC; Linux 6.10 on arch/arm64/mm/contpte.c \
      contpte_wrprotect_ptes()",
 );
-const ARM_PERM: Cite = Cite::deduced("Arm ARM DDI 0487 D8.17.1: permissions are not in RWHZWS");
+const ARM_PERM: Cite = Cite::deduced(
+    "Arm ARM DDI 0487 D8.17.1: permissions are not in RWHZWS; Linux 6.12 arch/arm64/mm/fault.c \
+     invalidates a stale read-only entry",
+);
 const PPC_SEQ: Cite = Cite::read("Linux 6.19 radix.h, radix_tlb.c, tlbflush.h (ISA 3.1B 6.10.1.2)");
 const PPC_EIEIO: Cite = Cite::read(
     "Linux 6.19 radix_tlb.c; the sequences of Power ISA Book III as OpenBSD's powerpc64 pmap.c has \

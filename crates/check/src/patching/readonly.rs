@@ -73,7 +73,7 @@ impl Live {
         self.occasions.looked(RuleId::WriteThroughReadOnly);
         let space = self.cpus.space_of(now.cpu());
         let Some((_, mapping)) = self.tables.lookup(space, virt.0) else { return };
-        if self.leads_to_code(mapping.phys, mapping.perm) {
+        if !mapping.perm.writable() && self.leads_to_code(mapping.phys, mapping.perm) {
             let how = "which faults: the mapping is read-only";
             self.write_through(now, virt, mapping.perm, how, Some(mapping.since), "faults here");
         }

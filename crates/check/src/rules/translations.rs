@@ -10,7 +10,7 @@ use crate::mark::Mark;
 use crate::operation::Operation;
 use crate::rules::{RuleId, breaks, calls};
 use crate::span::Span;
-use crate::tables::Alias;
+use crate::tables::{Alias, Mapping};
 use crate::translation::Old;
 use crate::translation::ways::HeldWay;
 use crate::words;
@@ -130,6 +130,36 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
         live.cpus_text(this)
     ));
     by_erratum(&mut draft, old);
+    live.report(draft);
+}
+
+/// An access was refused by a translation that this CPU holds, though the tables grant it.
+pub(crate) fn stale_refusal(
+    live: &mut Live,
+    space: SpaceId,
+    virt: u64,
+    mapping: &Mapping,
+    mark: &Mark,
+) {
+    let p = mark.cpu;
+    let granted = mapping.perm.letters();
+    let message = format!(
+        "{p} is refused an access to {} that the tables grant ({granted}): it goes by an old \
+         translation",
+        live.address(virt),
+    );
+    let lack = Operation::flush(space == SpaceId::KERNEL, None);
+    let site = live.site(&mark.about(virt), "refused here");
+    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, site);
+    draft.because = Some(live.site(&mapping.since, "the tables grant it from here on"));
+    draft.sure = mark.sure && mapping.since.sure;
+    draft.blame = Blame::Caller;
+    let this = textbed_event::View::cpu_bit(p);
+    draft.missing.push(flush_for(live, this));
+    draft.help = Some(format!(
+        "flush the old translation on {} before anybody relies on the new right",
+        live.cpus_text(this)
+    ));
     live.report(draft);
 }
 

@@ -246,6 +246,17 @@ fn a_large_leaf_does_not_come_back_by_a_table_of_small_ones() {
 }
 
 #[test]
+fn what_two_held_entries_lead_to_goes_with_the_older_of_them() {
+    let arch = Arch::Arm64;
+    let mut bench = Start::Limited(2).bench(arch, Features::default_for(arch));
+    bench.step(CpuId(2), Step::Flush { page: None, local: false, last: false });
+    bench.step(CpuId(0), Step::Limit { level: 1, page: 0, writable: false });
+    bench.step(CpuId(0), Step::Protect { page: LARGE, writable: true });
+    bench.closed(CpuId(2));
+    bench.step(CpuId(0), Step::Store { page: LARGE });
+}
+
+#[test]
 fn a_page_fault_drops_the_way_to_a_table() {
     // A read-only answer of the table itself: the store faults, and drops the way there.
     let mut bench = Bench::new(Arch::X86_64, Features::default_for(Arch::X86_64));
