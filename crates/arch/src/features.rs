@@ -33,6 +33,8 @@ bitflags! {
         const ARM_REPEAT_TLBI = 1 << 8;
         /// arm64: FEAT_TLBIRANGE: one TLBI takes a range of addresses.
         const ARM_TLBIRANGE = 1 << 9;
+        /// arm64: FEAT_TTL: a TLBI by address may name the level of the leaf that it is about.
+        const ARM_TTL = 1 << 10;
         /// x86: the vendor is AMD (else Intel).
         const X86_AMD = 1 << 16;
         /// x86: 2 MiB pages.
@@ -98,6 +100,7 @@ pub const FEATURES: &[FeatureName] = &[
     f(Arch::Arm64, "vipt", Features::ARM_VIPT, false, "icache indexed by virtual address"),
     f(Arch::Arm64, "repeat_tlbi", Features::ARM_REPEAT_TLBI, false, "erratum: TLBI needs a second"),
     f(Arch::Arm64, "tlbirange", Features::ARM_TLBIRANGE, false, "FEAT_TLBIRANGE: TLBI of a range"),
+    f(Arch::Arm64, "ttl", Features::ARM_TTL, false, "FEAT_TTL: TLBI by address names a level"),
     f(Arch::X86_64, "amd", Features::X86_AMD, false, "AMD rules (else Intel)"),
     f(Arch::X86_64, "pse", Features::X86_PSE, true, "2 MiB pages"),
     f(Arch::X86_64, "gbpages", Features::X86_GBPAGES, true, "1 GiB pages"),

@@ -272,12 +272,12 @@ impl Live {
                 self.landing_control(now, register, value);
                 self.control(now, register, value);
             }
-            View::TlbInvalidate { scope, reach, virt, len, asid } => {
+            View::TlbInvalidate { scope, reach, virt, len, asid, leaf } => {
                 let by_address = matches!(scope, TlbScope::Address | TlbScope::AddressLastLevel);
                 if let Some(span) = Span::of(virt.0, len.max(1)).filter(|_| by_address) {
                     self.range_flushed(now, span.rounded(self.page_bytes()));
                 }
-                self.tlb_invalidate(now, scope, reach, (virt, len), asid);
+                self.tlb_invalidate(now, scope, reach, (virt, len), (asid, leaf));
             }
             View::Fault { virt, access, reason } => {
                 self.write_fault(now, virt, access, reason);

@@ -315,7 +315,7 @@ impl Live {
         scope: TlbScope,
         reach: Reach,
         range: (VirtAddr, u64),
-        asid: u16,
+        (asid, leaf): (u16, Option<u8>),
     ) {
         self.occasions.looked(RuleId::WxStaleTranslation);
         if self.stale.is_empty() {
@@ -328,7 +328,8 @@ impl Live {
             SpaceId::KERNEL => self.space_tagged(now.cpu(), asid),
             space => space,
         };
-        let target = Target { scope, span: if addressed { span } else { None }, space };
+        let leaf = leaf.filter(|_| addressed);
+        let target = Target { scope, span: if addressed { span } else { None }, space, leaf };
         let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
         let reach = if widened { Reach::Broadcast } else { reach };
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
@@ -453,7 +454,7 @@ impl Live {
         if self.arch() == Arch::X86_64 && register == ControlRegister::Cr4 {
             let before = self.fetches.cr4.insert(now.cpu(), value).unwrap_or(value);
             if (before ^ value) & CR4_PGE != 0 {
-                let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
+                let target = Target::of(TlbScope::All, None, SpaceId::KERNEL);
                 self.close_all(now, &target);
             }
         }
@@ -466,7 +467,7 @@ impl Live {
         }
         let span = Span::of(virt.0, 1).map(|s| s.rounded(4096));
         let space = self.cpus.space_of(now.cpu());
-        let target = Target { scope: TlbScope::Address, span, space };
+        let target = Target::of(TlbScope::Address, span, space);
         self.close_all(now, &target);
     }
 
@@ -479,7 +480,7 @@ impl Live {
             }
             CpuState::Offline if now.cpu().0 < 63 => {
                 self.cpus.online &= !bit;
-                let target = Target { scope: TlbScope::All, span: None, space: SpaceId::KERNEL };
+                let target = Target::of(TlbScope::All, None, SpaceId::KERNEL);
                 self.close_all(now, &target);
             }
             _ => {}

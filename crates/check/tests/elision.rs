@@ -100,6 +100,7 @@ fn stream(arch: Arch, amd: bool, steps: &[Step]) -> (Header, Vec<Batch>) {
                 virt: VirtAddr(CODE + page),
                 len: 4096,
                 asid: 0,
+                leaf: None,
             },
             36 => View::FrameFree { pfn: Pfn((PHYS + page) >> 12), count: 1 },
             37 => View::PatchSite { virt, old_len: 4, new_len: 4, handler: false },

@@ -245,6 +245,31 @@ fn an_invalidation_anywhere_in_a_large_leaf_drops_all_of_it() {
 }
 
 #[test]
+fn an_invalidation_that_names_another_leaf_size_leaves_the_old_answer() {
+    for (shift, other) in [(12, 21), (21, 12)] {
+        for leaf in [None, Some(shift), Some(other), Some(39)] {
+            let mut s = Story::new(Arch::Arm64);
+            s.huge_leaf(0, AREA, 0x4000_0000, shift, 1, RW);
+            s.call(0, "protect", |s, _| {
+                for (old, new) in [(RW, RO), (RO, ROX)] {
+                    let change = textbed_event::LeafChange::usual(1, shift, old, new);
+                    let virt = textbed_arch::VirtAddr(AREA);
+                    let phys = textbed_arch::PhysAddr(0x4000_0000);
+                    s.emit(0, textbed_event::View::Leaf { virt, phys, change });
+                    s.barrier(0, Barrier::DsbStore);
+                    s.tlbi_of(0, AREA, leaf);
+                    s.dsb(0);
+                }
+            });
+            let report = s.run();
+            let fits = leaf.is_none_or(|leaf| leaf == shift);
+            let stale = report.findings.iter().filter(|f| f.rule == RuleId::WxStaleTranslation);
+            assert_eq!(stale.count(), usize::from(!fits), "{shift} {leaf:?}: {report:#?}");
+        }
+    }
+}
+
+#[test]
 fn a_writable_direct_map_alias_of_code_is_an_alias_window() {
     let mut s = Story::new(Arch::Arm64);
     s.huge_leaf(0, DM, 0, 30, 1024, RW); // a tebibyte

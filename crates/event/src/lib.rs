@@ -156,7 +156,7 @@ impl Event {
             }
             Kind::ContextSync => self.a <= SyncCause::Reset as u64 && self.b | self.c == 0,
             Kind::TlbInvalidate => {
-                self.c as u8 <= TlbScope::All as u8 && only(self.c >> 8, 0xff_ff01)
+                self.c as u8 <= TlbScope::All as u8 && only(self.c >> 8, 0x3fff_ff01)
             }
             Kind::CacheClean => only(self.c, 1),
             Kind::IcacheInvalidate => only(self.c, 0x101),

@@ -125,10 +125,11 @@ pub(crate) fn pack(view: View) -> (Kind, [u64; 3]) {
         V::IcacheInvalidate { scope, reach, virt, phys } => {
             (Kind::IcacheInvalidate, [virt.0, phys.0, scope as u64 | (reach as u64) << 8])
         }
-        V::TlbInvalidate { scope, reach, virt, len, asid } => (
-            Kind::TlbInvalidate,
-            [virt.0, len, scope as u64 | (reach as u64) << 8 | u64::from(asid) << 16],
-        ),
+        V::TlbInvalidate { scope, reach, virt, len, asid, leaf } => {
+            let how = scope as u64 | (reach as u64) << 8 | u64::from(asid) << 16;
+            let leaf = u64::from(leaf.unwrap_or(0) & SHIFT);
+            (Kind::TlbInvalidate, [virt.0, len, how | leaf << 32])
+        }
         V::Barrier { barrier, domain } => {
             (Kind::Barrier, [barrier as u64 | (domain as u64) << 8, 0, 0])
         }
@@ -284,6 +285,7 @@ pub(crate) fn unpack(kind: Kind, [a, b, c]: [u64; 3]) -> View {
             virt: VirtAddr(a),
             len: b,
             asid: (c >> 16) as u16,
+            leaf: Some(byte(c, 4) as u8 & SHIFT).filter(|shift| *shift != 0),
         },
         Kind::Barrier => V::Barrier { barrier: barrier(byte(a, 0)), domain: domain(byte(a, 1)) },
         Kind::ContextSync => V::ContextSync { cause: sync_cause(a) },

@@ -226,6 +226,8 @@ pub enum View {
         len: u64,
         /// ASID, PCID or PID concerned.
         asid: u16,
+        /// `log2` of the leaves that it says it is about (below 64; 0 is none): others may stay.
+        leaf: Option<u8>,
     },
     /// A barrier.
     Barrier {

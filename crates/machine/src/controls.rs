@@ -87,7 +87,7 @@ impl Machine {
         }
         if let Some(scope) = drop {
             let asid = self.asid_of(cpu);
-            let target = TlbTarget { scope, virt: 0, len: 0, asid, any: false };
+            let target = TlbTarget { scope, virt: 0, len: 0, asid, any: false, leaf: None };
             self.drop_translations(cpu, &target, now, false);
         }
     }

@@ -123,11 +123,12 @@ impl Pending {
         }
         take(Part::Value(self.tlbis.len() as u64));
         for t in &self.tlbis {
-            let TlbTarget { scope, virt, len, asid, any } = t.target;
+            let TlbTarget { scope, virt, len, asid, any, leaf } = t.target;
             for value in [scope as u64, virt, len, u64::from(asid), u64::from(any)] {
                 take(Part::Value(value));
             }
-            let errata = (t.second as u64) << 16 | u64::from(t.half) << 24;
+            let leaf = u64::from(leaf.unwrap_or(0)) << 32;
+            let errata = (t.second as u64) << 16 | u64::from(t.half) << 24 | leaf;
             take(Part::Value(t.reach as u64 | (t.told as u64) << 8 | errata));
             take(Part::Known(t.own));
             take(Part::Known(t.base));
@@ -252,9 +253,9 @@ impl Machine {
                 half,
             });
         }
-        let TlbTarget { scope, virt, len, asid, .. } = target;
+        let TlbTarget { scope, virt, len, asid, leaf, .. } = target;
         let space = self.space_tagged(cpu, asid);
-        let view = View::TlbInvalidate { scope, reach, virt: VirtAddr(virt), len, asid };
+        let view = View::TlbInvalidate { scope, reach, virt: VirtAddr(virt), len, asid, leaf };
         self.emit_in(cpu, space, Flags::default(), op, view);
     }
 

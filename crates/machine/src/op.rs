@@ -174,7 +174,7 @@ impl Machine {
         }
         let any = any_asid(row.name);
         let op = OpId(row.id.0);
-        let target = TlbTarget { scope, virt: virt.0, len: len.max(1), asid, any };
+        let target = TlbTarget { scope, virt: virt.0, len: len.max(1), asid, any, leaf: None };
         self.invalidate_tlb(cpu, target, self.forced(reach), op);
         if row.serialises(self.features()) {
             self.context_sync(cpu, SyncCause::Serialising, op);
@@ -250,7 +250,8 @@ impl Machine {
         let current = self.asid_of(cpu);
         let page = 1u64 << self.format.page_shift;
         let any = any_asid(row.name);
-        let target = |scope, virt, len, asid| Some(TlbTarget { scope, virt, len, asid, any });
+        let target =
+            |scope, virt, len, asid| Some(TlbTarget { scope, virt, len, asid, any, leaf: None });
         match self.arch() {
             Arch::X86_64 => match row.name {
                 "invpcid" => {
@@ -292,11 +293,15 @@ impl Machine {
                     let unit = if self.format.va_bits == 52 { 16 } else { shift };
                     let base = ((x << 27) as i64 >> 27 << unit) as u64;
                     let (num, scale) = ((x >> 39) & 31, (x >> 44) & 3);
-                    return target(scope, base, ((num + 1) << (5 * scale + 1)) << shift, asid);
+                    let len = ((num + 1) << (5 * scale + 1)) << shift;
+                    let leaf = self.hinted(x >> 46 & 3, x >> 37 & 3).filter(|_| x >> 37 & 3 != 0);
+                    return target(scope, base, len, asid).map(|t| TlbTarget { leaf, ..t });
                 }
                 // Bits of an address below the granule are not looked at.
                 let virt = ((x << 20) as i64 >> 20 << 12) as u64;
-                target(scope, virt & !(page - 1), page, asid)
+                let hinted = self.has(Features::ARM_TTL);
+                let leaf = self.hinted(x >> 46 & 3, x >> 44 & 3).filter(|_| hinted);
+                target(scope, virt & !(page - 1), page, asid).map(|t| TlbTarget { leaf, ..t })
             }
             // 32-bit: an effective address, and nothing else.
             Arch::Ppc32 if scope == TlbScope::Address => {
@@ -326,6 +331,20 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// `log2` of the leaves of a level of tables of a granule, as arm64's TTL names them; `None` if
+    /// it says nothing (Arm ARM DDI 0487, TLBI VAE1IS and RVAE1IS). One of another granule than the
+    /// tables' fits no leaf of theirs.
+    fn hinted(&self, granule: u64, level: u64) -> Option<u8> {
+        let lpa2 = self.format.va_bits == 52 && self.format.page_shift < 16;
+        let (shift, first) = match granule {
+            1 => (12, u64::from(!lpa2)),
+            2 => (14, 2 - u64::from(lpa2)),
+            3 => (16, 1),
+            _ => return None,
+        };
+        (level >= first).then(|| shift + (shift - 3) * (3 - level as u8))
     }
 
     /// A write to the register that names the address space.

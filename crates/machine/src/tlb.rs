@@ -75,6 +75,9 @@ pub(crate) struct TlbTarget {
     pub(crate) asid: u16,
     /// In every space, for scopes with an address.
     pub(crate) any: bool,
+    /// `log2` of the leaves that it says it is about, if it does: others stay for every access that
+    /// wants them, which is no other choice than that of whom the invalidation does not reach.
+    pub(crate) leaf: Option<u8>,
 }
 
 impl TlbTarget {
@@ -86,7 +89,8 @@ impl TlbTarget {
             TlbScope::AllButGlobal => whole.filter(|_| e.tag.is_some()),
             TlbScope::Space => whole.filter(|_| e.tag == Some(self.asid)),
             TlbScope::Address | TlbScope::AddressLastLevel => {
-                if !(self.any || e.serves(self.asid)) || self.len == 0 {
+                let other = self.leaf.is_some_and(|shift| shift != e.shift);
+                if !(self.any || e.serves(self.asid)) || self.len == 0 || other {
                     return None;
                 }
                 // Whole leaves go.
@@ -187,7 +191,8 @@ impl Tlb {
 
     /// Drops entries for one address (what a page fault does on x86).
     pub(crate) fn drop_address(&mut self, virt: u64, asid: u16) {
-        let target = TlbTarget { scope: TlbScope::Address, virt, len: 1, asid, any: false };
+        let scope = TlbScope::Address;
+        let target = TlbTarget { scope, virt, len: 1, asid, any: false, leaf: None };
         self.rewrite(|e| target.hits(e), |_| None);
     }
 

@@ -84,6 +84,47 @@ fn a_downgrade_needs_the_whole_sequence() {
     }
 }
 
+/// Arm ARM DDI 0487, TLBI VAE1IS: with a wrong TTL no entries need go.
+#[test]
+fn an_invalidation_that_names_another_level_leaves_the_leaf_to_who_wants_it() {
+    // Leaf size, TTL, and whether the old leaf may still be used. Levels 3 and 2 of 4 KiB are 7
+    // and 6; 15 and 11 are of other granules.
+    for (shift, ttl, stale) in [
+        (12, 0, false),
+        (12, 7, false),
+        (12, 6, true),
+        (12, 15, true),
+        (21, 0, false),
+        (21, 6, false),
+        (21, 7, true),
+        (21, 11, true),
+    ] {
+        for heeded in [false, true] {
+            let more = if heeded { Features::ARM_TTL } else { Features::empty() };
+            let (len, full) = (2 << 20, Perm::KERNEL_RW);
+            let seen = runs(
+                |policy| {
+                    let mut r = Rig::new(Arch::Arm64, ARM | more, policy);
+                    r.alias = r.alias.offset(len);
+                    r.m.map(P0, KERNEL, r.alias, PhysAddr(len), len, shift, full).unwrap();
+                    r
+                },
+                |r| {
+                    let v = r.alias;
+                    r.m.protect(P0, KERNEL, v, len, Perm::empty(), Perm::WRITE).unwrap();
+                    r.op(P0, "dsb ishst", 0);
+                    let operand = v.0 >> 12 & ((1 << 44) - 1) | ttl << 44;
+                    r.m.op_named(P0, "tlbi vaae1is", operand).unwrap();
+                    r.op(P0, "dsb ish", 0);
+                    r.m.store(P1, v, &[7], MemOrder::Plain).is_ok()
+                },
+            );
+            assert!(!seen.newest, "newest uses the tables");
+            assert_eq!(seen.all.contains(&true), stale && heeded, "{shift} {ttl} {heeded}");
+        }
+    }
+}
+
 #[test]
 fn one_invalidation_takes_one_page_or_one_whole_large_leaf() {
     for arch in [Arch::X86_64, Arch::Arm64, Arch::Ppc64le] {

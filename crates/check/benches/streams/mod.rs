@@ -126,7 +126,7 @@ impl Stream {
     fn flush(&mut self, cpu: u16, virt: u64) {
         let (scope, virt) = (TlbScope::Address, VirtAddr(virt));
         let reach = Reach::Broadcast;
-        self.emit(cpu, View::TlbInvalidate { scope, reach, virt, len: 4096, asid: 0 });
+        self.emit(cpu, View::TlbInvalidate { scope, reach, virt, len: 4096, asid: 0, leaf: None });
     }
 
     /// Data made read-only and writable again; two events each.

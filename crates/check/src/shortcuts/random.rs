@@ -82,7 +82,7 @@ fn anything(mix: &mut Mix, rec: &mut Recorder, arch: Arch, page: u64, slot: Name
         64 => leaf(ALIAS + page, PHYS + page, Perm::KERNEL_RO, Perm::KERNEL_RW),
         65..67 => {
             let (scope, virt) = (TlbScope::Address, VirtAddr(CODE + page));
-            View::TlbInvalidate { scope, reach, virt, len: 4096, asid: 0 }
+            View::TlbInvalidate { scope, reach, virt, len: 4096, asid: 0, leaf: None }
         }
         67 => View::FrameFree { pfn: Pfn((PHYS + page) >> 12), count: 1 },
         68 => View::FrameAlloc { pfn: Pfn((PHYS + page) >> 12), count: 1, zeroed: false },

@@ -138,6 +138,9 @@ pub(crate) struct Target {
     /// The range, for scopes with an address.
     pub(crate) span: Option<Span>,
     pub(crate) space: SpaceId,
+    /// `log2` of the leaves that it says it is about: those of other sizes may stay (Arm ARM
+    /// DDI 0487, TLBI VAE1IS, TTL).
+    pub(crate) leaf: Option<u8>,
 }
 
 /// An invalidation that is complete, as far as it goes.
@@ -162,8 +165,16 @@ impl Flush {
 }
 
 impl Target {
-    /// Whether it drops an answer of `space` with this permission.
-    fn hits(&self, space: SpaceId, perm: Perm) -> bool {
+    /// About leaves of every size.
+    pub(crate) fn of(scope: TlbScope, span: Option<Span>, space: SpaceId) -> Self {
+        Target { scope, span, space, leaf: None }
+    }
+
+    /// Whether it is sure to drop an answer of `space` with this permission and leaf size.
+    fn hits(&self, space: SpaceId, perm: Perm, shift: u8) -> bool {
+        if self.leaf.is_some_and(|leaf| leaf != shift) {
+            return false;
+        }
         let global = perm.contains(Perm::GLOBAL);
         match self.scope {
             TlbScope::Address | TlbScope::AddressLastLevel => {
@@ -269,7 +280,7 @@ impl Stale {
                 map.change(span, |part, olds| {
                     for old in &mut olds.0 {
                         let whole = shift.is_none_or(|s| s == old.shift);
-                        if !whole || !target.hits(*space, old.perm) {
+                        if !whole || !target.hits(*space, old.perm, old.shift) {
                             continue;
                         }
                         let heard = heard(&old.since);
@@ -393,14 +404,14 @@ impl Stale {
 
     /// Takes `cpus` off everything of one space: they forgot it (a load that flushes, offline).
     pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Vec<Span> {
-        let target = Target { scope: TlbScope::Space, span: None, space };
+        let target = Target::of(TlbScope::Space, None, space);
         self.ways.forgotten(space, cpus);
         let mut frames = Vec::new();
         if let Some(map) = self.spaces.get_mut(&space) {
             let all = Span { first: 0, last: u64::MAX };
             map.change(all, |part, olds| {
                 for old in &mut olds.0 {
-                    if target.hits(space, old.perm) {
+                    if target.hits(space, old.perm, old.shift) {
                         old.cpus &= !cpus;
                         if old.cpus == 0 {
                             frames.extend(Span::of(old.phys, part.len()));

@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn flush(scope: TlbScope, cpus: u64, at: u64) -> Flush {
-        let target = Target { scope, span: Some(RANGE), space: SpaceId::KERNEL };
+        let target = Target::of(scope, Some(RANGE), SpaceId::KERNEL);
         let (own, leaves, every_upper) = (cpus, Leaves::Nothing, false);
         let asked = Asked { target, reach: Reach::Broadcast, at, shown: Clock::NONE, moved: 0 };
         Flush { asked, cpus, own, leaves, every_upper }

@@ -143,12 +143,27 @@ impl Story {
     pub fn tlbi(&mut self, cpu: u16, reach: Reach, virt: u64, len: u64) {
         let scope = TlbScope::Address;
         let virt = VirtAddr(virt);
-        self.emit_op(cpu, OpId(1), View::TlbInvalidate { scope, reach, virt, len, asid: 0 });
+        self.emit_op(
+            cpu,
+            OpId(1),
+            View::TlbInvalidate { scope, reach, virt, len, asid: 0, leaf: None },
+        );
+    }
+
+    /// One of one page that says which size of leaves it is about.
+    pub fn tlbi_of(&mut self, cpu: u16, virt: u64, leaf: Option<u8>) {
+        let (scope, reach, virt) = (TlbScope::Address, Reach::Broadcast, VirtAddr(virt));
+        let view = View::TlbInvalidate { scope, reach, virt, len: 0x1000, asid: 0, leaf };
+        self.emit_op(cpu, OpId(1), view);
     }
 
     pub fn tlb_all(&mut self, cpu: u16, reach: Reach) {
         let (scope, virt) = (TlbScope::All, VirtAddr(0));
-        self.emit_op(cpu, OpId(1), View::TlbInvalidate { scope, reach, virt, len: 0, asid: 0 });
+        self.emit_op(
+            cpu,
+            OpId(1),
+            View::TlbInvalidate { scope, reach, virt, len: 0, asid: 0, leaf: None },
+        );
     }
 
     pub fn barrier(&mut self, cpu: u16, barrier: Barrier) {

@@ -1,8 +1,9 @@
 //! arm64 kernel TLB flushes: broadcast by hardware, no interrupts.
 //!
 //! Modelled: which ranges are invalidated page by page, by ranges (FEAT_TLBIRANGE) or with all
-//! else, and what is done on CPUs that want each TLBI twice. From: Linux 5.19, 6.1, 6.6, 6.12,
-//! 6.18.2 and 7.0 arch/arm64/include/asm/tlbflush.h. Not modelled: workarounds of other errata.
+//! else, and what is done on CPUs that want each TLBI twice. None of these names a level
+//! (`TLBI_TTL_UNKNOWN` where they are by ranges). From: Linux 5.19, 6.1, 6.6, 6.12, 6.18.2 and 7.0
+//! arch/arm64/include/asm/tlbflush.h. Not modelled: workarounds of other errata.
 
 use textbed_arch::{CpuId, FRAME_BYTES, Features, VirtAddr};
 

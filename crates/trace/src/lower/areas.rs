@@ -252,6 +252,7 @@ impl Lower<'_> {
             virt: VirtAddr(if all { 0 } else { start }),
             len,
             asid: 0,
+            leaf: None,
         };
         self.emit(view, Provenance::Modelled);
     }

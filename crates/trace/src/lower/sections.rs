@@ -63,6 +63,7 @@ impl Lower<'_> {
             virt: VirtAddr(0),
             len: 0,
             asid: 0,
+            leaf: None,
         };
         self.emit(view, Provenance::Modelled);
         self.change = super::change::State::at(self.documented);

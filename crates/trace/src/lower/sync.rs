@@ -88,7 +88,7 @@ impl Lower<'_> {
 
     fn flush(&mut self, scope: TlbScope, reach: Reach, virt: u64, len: u64, known_by: Provenance) {
         let virt = VirtAddr(virt);
-        self.emit(View::TlbInvalidate { scope, reach, virt, len, asid: 0 }, known_by);
+        self.emit(View::TlbInvalidate { scope, reach, virt, len, asid: 0, leaf: None }, known_by);
     }
 
     fn cross_call(&mut self, f: &'static Function, inner: bool, e: &Fields<'_>) -> Class {
@@ -232,7 +232,10 @@ impl Lower<'_> {
                 }
             };
             let (reach, virt) = (Reach::Local, VirtAddr(virt));
-            self.unseen_on(cpu, View::TlbInvalidate { scope, reach, virt, len, asid: 0 });
+            self.unseen_on(
+                cpu,
+                View::TlbInvalidate { scope, reach, virt, len, asid: 0, leaf: None },
+            );
         }
     }
 
