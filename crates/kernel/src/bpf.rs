@@ -22,9 +22,10 @@ use crate::errno::{EINVAL, ENOTSUPP, is_err_pointer};
 use crate::error::Stop;
 use crate::insns::{ARM64_BREAK_FAULT, POWER_TRAP};
 use crate::kernel::Kernel;
+use crate::module_memory::protect_step;
 use crate::powerpc::patching::Run;
 use crate::steps::{
-    Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
+    Fate, Step, Then, call_step, call_then, calls_step, lock_step, once, pause, step, unlock_step,
 };
 
 /// The lock of the packs.
@@ -106,14 +107,10 @@ pub(crate) fn binary_pack_alloc(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Res
     let got = call_then("bpf_prog_pack_alloc", Args::of(&[size]), move |k, _, ptr| {
         // The writable twin.
         if ptr != 0 && k.allocation_fails() {
-            // The size is read from the header up to 6.9: it is written there for that.
-            if !k.caps.yes(Fact::PackChecked) {
-                let word = k.word_bytes(size);
-                let written = Args::with_code(&[ptr as u64], &word);
-                k.later([calls_then(
-                    vec![("bpf_arch_text_copy", written, Fate::Dropped)],
-                    Box::new(|_, _, _| Ok(())),
-                )]);
+            // Where the size is read from the header it is written there for that.
+            if k.caps.yes(Fact::PackFreeReads) {
+                let written = Args::with_code(&[ptr as u64], &k.word_bytes(size));
+                k.later([calls_step(vec![("bpf_arch_text_copy", written, Fate::Dropped)])]);
             }
             k.later([call_step("bpf_prog_pack_free", Args::of(&[ptr as u64, size]))]);
         } else if ptr != 0 {
@@ -349,11 +346,10 @@ impl Kernel {
             self.later([call_step(name, args)]);
             return Ok(());
         }
-        // Up to 5.19 the pack is looked for where the room's large page begins: of a pack for
-        // several nodes, only the first is found.
+        // Of a pack for several nodes, only rooms in the first large page are found so.
         let block = if pack_size > self.pages.bytes() { self.pages.pmd_bytes() } else { pack_size };
-        let by_block = self.caps.word(Fact::PackSize) == "probe";
-        let found = |pack: &Pack| !by_block || pack.ptr == ptr & !(block - 1);
+        let by_mask = self.caps.yes(Fact::PackFreeByMask);
+        let found = |pack: &Pack| !by_mask || pack.ptr == ptr & !(block - 1);
         let held = self.packs.holding(ptr).and_then(|n| self.packs.packs.get(n));
         if !held.is_some_and(found) {
             self.warn_once(cpu, "bpf_prog_pack bug", WarnReason::NoArea, VirtAddr(ptr));
@@ -447,15 +443,7 @@ fn new_memory_step(size: u64, zeros: bool, then: Then<u64>) -> Step {
             let fate = if checked { Fate::Checked } else { Fate::Dropped };
             let mut calls = vec![("set_vm_flush_reset_perms", Args::of(&[ptr]), Fate::Void)];
             calls.extend(names.iter().map(|name| (*name, range.clone(), fate)));
-            let protected = move |k: &mut Kernel, cpu, error| {
-                if error == 0 {
-                    return then(k, cpu, ptr);
-                }
-                let (name, args) = k.text_memory_free(ptr);
-                k.later([call_step(name, args), once(move |k, cpu| then(k, cpu, 0))]);
-                Ok(())
-            };
-            k.later([pause(), calls_then(calls, Box::new(protected))]);
+            k.later([pause(), protect_step(ptr, calls, then)]);
             Ok(())
         }));
         Ok(())

@@ -113,6 +113,10 @@ facts! {
     PackInvalidated = "bpf-pack-invalidated",
     /// How BPF chooses the size of a pack.
     PackSize = "bpf-pack-size",
+    /// A room of a pack is freed with the pack that begins where its large page does.
+    PackFreeByMask = "bpf-pack-free-by-mask",
+    /// What frees a room reads its size from the header in it.
+    PackFreeReads = "bpf-pack-free-reads-size",
     /// BPF looks at the results of permission changes.
     PackChecked = "bpf-permissions-checked",
     /// The JIT of this architecture uses packs.

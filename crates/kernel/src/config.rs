@@ -382,12 +382,10 @@ impl Config {
     /// The page tables of the kernel, with hashed ones or not.
     pub(crate) fn paging(&self, hashed: bool) -> Paging {
         let shift = self.page_shift();
-        match hashed {
-            true => Paging::hashed(self.arch, shift),
-            false => {
-                Paging { va_bits: self.count(VA_BITS) as u32, ..Paging::new(self.arch, shift) }
-            }
+        if hashed {
+            return Paging::hashed(self.arch, shift);
         }
+        Paging { va_bits: self.count(VA_BITS) as u32, ..Paging::new(self.arch, shift) }
     }
 
     /// The value of an option in its canonical spelling.

@@ -14,6 +14,7 @@ use crate::caps::Fact;
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
+use crate::steps::{Made, Step, Then, call_step, calls_then, once};
 use crate::vmalloc::Request;
 
 /// `module_alloc(size)`.
@@ -79,6 +80,22 @@ fn module_range(
     };
     let request = Request { size, align: 1, range, perm, flags };
     k.with_steps(vec![request.steps(Box::new(made))])
+}
+
+/// A step that gives memory for code its permissions by `calls`; where a checked one fails it is
+/// freed. `then` gets its address, or 0.
+pub(crate) fn protect_step(at: u64, calls: Vec<Made>, then: Then<u64>) -> Step {
+    calls_then(
+        calls,
+        Box::new(move |k, cpu, error| {
+            if error == 0 {
+                return then(k, cpu, at);
+            }
+            let (name, args) = k.text_memory_free(at);
+            k.later([call_step(name, args), once(move |k, cpu| then(k, cpu, 0))]);
+            Ok(())
+        }),
+    )
 }
 
 impl Kernel {

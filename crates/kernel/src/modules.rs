@@ -15,6 +15,8 @@
 
 mod writes;
 
+pub(crate) use writes::{module_alternative, module_relocation};
+
 use std::collections::{BTreeMap, VecDeque};
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
@@ -26,8 +28,8 @@ use crate::error::Stop;
 use crate::insns::ftrace_caller;
 use crate::kernel::Kernel;
 use crate::steps::{
-    Fate, Made, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step,
-    step_then_others, unlock_step,
+    Fate, Made, Step, Then, call_step, call_then, calls_step, calls_then, lock_step, once, pause,
+    step, step_then_others, unlock_step,
 };
 
 /// The parts of a module, with their numbers, in the order in which Linux goes through them.
@@ -74,8 +76,6 @@ struct Module {
     init_areas: Vec<u64>,
     live: bool,
 }
-
-pub(crate) use writes::{module_alternative, module_relocation};
 
 /// Every module.
 #[derive(Clone, Default, Debug)]
@@ -148,7 +148,7 @@ pub(crate) fn load_module(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
             let mut steps = vec![stubs];
             steps.extend(writes::alternatives_steps(k.arch, alternatives));
             let flush = k.flush_module_icache(&module);
-            steps.push(calls_then(flush, Box::new(|_, _, _| Ok(()))));
+            steps.push(calls_step(flush));
             steps.extend([lock_step(MUTEX), formation_step(module)]);
             steps
         })]);

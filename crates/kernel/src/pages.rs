@@ -124,8 +124,8 @@ const fn arm64_bits(
 ) -> AddressRow {
     let switch = Some(switch);
     let cite = Cite::deduced(
-        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*), asm/memory.h; that LPA2 came with 6.9 is \
-         from memory",
+        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*), asm/memory.h; that LPA2 came \
+         with 6.9 is from memory",
     );
     let fallback = arm64_fallback(page_shift, bits);
     AddressRow { arch: Arch::Arm64, page_shift, word, bits, fallback, switch, since, cite }

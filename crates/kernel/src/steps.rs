@@ -168,6 +168,11 @@ pub(crate) fn calls_then(calls: Vec<Made>, then: Then<i64>) -> Step {
     })
 }
 
+/// The same with nothing behind them.
+pub(crate) fn calls_step(calls: Vec<Made>) -> Step {
+    calls_then(calls, Box::new(|_, _, _| Ok(())))
+}
+
 /// A step that begins when all other CPUs take interrupts, and behind which others may run.
 pub(crate) fn cross_step(
     mut run: impl FnMut(&mut Kernel, CpuId) -> Result<(), Stop> + 'static,

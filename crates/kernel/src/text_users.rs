@@ -22,7 +22,7 @@ use crate::error::Stop;
 use crate::insns::{X86_NOP5, branch, word_of};
 use crate::kernel::Kernel;
 use crate::steps::{
-    Fate, Step, call_then, calls_then, cross_step, lock_step, once, pause, step, unlock_step,
+    Fate, Step, call_then, calls_step, cross_step, lock_step, once, pause, step, unlock_step,
 };
 
 /// A site of a static key.
@@ -89,7 +89,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, key: u64, enable: bool) -> Result<i64, St
             k.listed_site(cpu, site, false);
             Ok(())
         });
-        steps.extend([listed, calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()]);
+        steps.extend([listed, calls_step(patch), pause()]);
     }
     let kicks = k.arch == Arch::Arm64 && k.caps.yes(Fact::JumpLabelKicks) && !entries.is_empty();
     if kicks {

@@ -290,7 +290,7 @@ impl Machine {
                         return None;
                     }
                     // BaseADDR alone is in units of 64 KiB with 52 bits (TCR_EL1.DS).
-                    let unit = if self.format.va_bits == 52 { 16 } else { shift };
+                    let unit = if self.format.has_lpa2() { 16 } else { shift };
                     let base = ((x << 27) as i64 >> 27 << unit) as u64;
                     let (num, scale) = ((x >> 39) & 31, (x >> 44) & 3);
                     let len = ((num + 1) << (5 * scale + 1)) << shift;
@@ -337,7 +337,7 @@ impl Machine {
     /// it says nothing (Arm ARM DDI 0487, TLBI VAE1IS and RVAE1IS). One of another granule than the
     /// tables' fits no leaf of theirs.
     fn hinted(&self, granule: u64, level: u64) -> Option<u8> {
-        let lpa2 = self.format.va_bits == 52 && self.format.page_shift < 16;
+        let lpa2 = self.format.has_lpa2();
         let (shift, first) = match granule {
             1 => (12, u64::from(!lpa2)),
             2 => (14, 2 - u64::from(lpa2)),

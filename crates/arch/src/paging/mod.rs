@@ -181,6 +181,12 @@ pub enum Canonical {
 }
 
 impl Format {
+    /// Whether it is one of arm64's with FEAT_LPA2: 52 bits with granules of 4 and 16 KiB.
+    #[must_use]
+    pub fn has_lpa2(&self) -> bool {
+        self.arch == Arch::Arm64 && self.va_bits == 52 && self.page_shift < 16
+    }
+
     /// The format that Linux uses on `arch` with base pages of `1 << page_shift` bytes; `None`
     /// where there is none. Of those with other numbers of address bits
     /// ([`Format::with_va_bits`]) it is the one of 48.

@@ -58,8 +58,7 @@ impl Kernel {
     /// up to where BaseADDR can begin.
     fn arm64_tlbi_ranges(&mut self, cpu: CpuId, mut at: u64, mut left: u64) -> Result<(), Stop> {
         let shift = self.pages.shift();
-        let lpa2 = shift < 16 && self.machine.format().va_bits == 52;
-        let unit = if lpa2 { 16 } else { shift };
+        let unit = if self.machine.format().has_lpa2() { 16 } else { shift };
         let granule = u64::from(shift / 2 - 5);
         let mut scale = 3;
         while left > 0 {

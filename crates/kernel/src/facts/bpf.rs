@@ -2,7 +2,7 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL, ARM64, POWER, V5_19, V6_0, V6_7, V6_9, V6_10, V6_13, X86, row};
+use super::{ALL, ARM64, POWER, V5_19, V6_0, V6_7, V6_8, V6_9, V6_10, V6_13, X86, row};
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
 use crate::version::Version;
@@ -17,6 +17,14 @@ const ARM64_POKE: Cite = Cite::read(
 );
 const POWER_POKE: Cite = Cite::read(
     "d243b62b7bd3 powerpc64/bpf: Add support for bpf trampolines; its fixes go to 6.13 and later",
+);
+const FREE_BY_MASK: Cite = Cite::deduced(
+    "Linux 5.19 (bpf_prog_pack_mask), 6.1 (none) kernel/bpf/core.c bpf_prog_pack_free(); it went \
+     with what chose the size",
+);
+const FREE_READS: Cite = Cite::read(
+    "f08a1c658257 bpf: Let bpf_prog_pack_free handle any pointer (bpf-next of December 2023, for \
+     6.8); Linux 6.1, 6.12 kernel/bpf/core.c",
 );
 const CORE: Cite = Cite::read("Linux 5.19, 6.4, 6.12 kernel/bpf/core.c");
 
@@ -36,6 +44,10 @@ pub(super) const ROWS: &[FactRow] = &[
     ),
     row(Fact::PackSize, ALL, Some(V6_0), Some(V6_10), Word("pmd-by-node"), CORE),
     row(Fact::PackSize, ALL, Some(V6_10), None, Word("2m-by-node"), CORE),
+    row(Fact::PackFreeByMask, ALL, None, Some(V6_0), Yes, FREE_BY_MASK),
+    row(Fact::PackFreeByMask, ALL, Some(V6_0), None, No, FREE_BY_MASK),
+    row(Fact::PackFreeReads, ALL, None, Some(V6_8), Yes, FREE_READS),
+    row(Fact::PackFreeReads, ALL, Some(V6_8), None, No, FREE_READS),
     row(Fact::PackChecked, ALL, None, Some(V6_10), No, CORE),
     row(Fact::PackChecked, ALL, Some(V6_10), None, Yes, CORE),
     row(

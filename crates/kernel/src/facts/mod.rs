@@ -35,6 +35,7 @@ pub(crate) const V6_2: Version = Version::candidate(6, 2, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);
 const V6_4: Version = Version::candidate(6, 4, 1);
 pub(crate) const V6_7: Version = Version::candidate(6, 7, 1);
+pub(crate) const V6_8: Version = Version::candidate(6, 8, 1);
 pub(crate) const V6_9: Version = Version::candidate(6, 9, 1);
 pub(crate) const V6_10: Version = Version::candidate(6, 10, 1);
 const V6_6: Version = Version::candidate(6, 6, 1);

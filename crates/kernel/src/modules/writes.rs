@@ -22,7 +22,9 @@ use crate::errno::EFAULT;
 use crate::error::Stop;
 use crate::insns::word_of;
 use crate::kernel::Kernel;
-use crate::steps::{Fate, Made, Step, call_step, calls_then, once, pause, step_then_others};
+use crate::steps::{
+    Fate, Made, Step, call_step, calls_step, calls_then, once, pause, step_then_others,
+};
 
 /// Primary opcode of powerpc's relative branches.
 const POWER_BRANCH: u32 = 18;
@@ -119,7 +121,7 @@ pub(super) fn alternatives_steps(arch: Arch, places: Vec<Place>) -> Vec<Step> {
         }
         _ => {
             let calls = words(arch, at, &code, "raw_patch_instruction", Fate::Dropped);
-            vec![calls_then(calls, Box::new(|_, _, _| Ok(()))), pause()]
+            vec![calls_step(calls), pause()]
         }
     };
     places.into_iter().flat_map(one).collect()

@@ -17,8 +17,8 @@ use crate::hotplug::{share_step, unshare_step};
 use crate::insns::{ARM64_KPROBE_STEP, INT3, KPROBE, word_of};
 use crate::kernel::Kernel;
 use crate::steps::{
-    Fate, Step, Then, call_step, call_then, calls_then, cross_step, lock_step, pause, step,
-    step_then_others, unlock_step,
+    Fate, Step, Then, call_step, call_then, calls_step, calls_then, cross_step, lock_step, pause,
+    step, step_then_others, unlock_step,
 };
 
 impl Kernel {
@@ -140,7 +140,7 @@ impl Kernel {
             Arch::Arm64 => {
                 let args = Args::with_code(&[addr.0], &bytes);
                 let patch = vec![("aarch64_insn_patch_text", args, Fate::Dropped)];
-                vec![calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()]
+                vec![calls_step(patch), pause()]
             }
             arch => power_patch_warned(Args::of(&[addr.0, power_insn(arch, &bytes)])).into(),
         }

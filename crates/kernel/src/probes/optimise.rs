@@ -21,9 +21,7 @@ use crate::error::Stop;
 use crate::hotplug::shareable_step;
 use crate::insns::{POWER_NOP, try_branch, word_of};
 use crate::kernel::Kernel;
-use crate::steps::{
-    Fate, Made, Step, Then, call_step, calls_then, lock_step, once, pause, step, unlock_step,
-};
+use crate::steps::{Fate, Made, Step, Then, calls_step, lock_step, once, pause, step, unlock_step};
 
 /// Longest run of instructions that a jump replaces, with one more to look at.
 const MAX_REPLACED_BYTES: usize = 24;
@@ -162,24 +160,11 @@ impl Kernel {
         if reserved || self.users.probes.any_in(inside, end) {
             return then(self, cpu, None);
         }
-        self.later([get_slot_step(
-            Cache::Optinsn,
-            Box::new(move |k, cpu, slot| {
-                if slot == 0 {
-                    return then(k, cpu, None);
-                }
-                let Some(code) = x86_detour(addr, &bytes, replaced, slot) else {
-                    k.later(free_slot_steps(Cache::Optinsn, slot, false));
-                    k.later([once(move |k, cpu| then(k, cpu, None))]);
-                    return Ok(());
-                };
-                k.later([call_step("text_poke", Args::with_code(&[slot], &code)), pause()]);
-                let copied = Vec::new();
-                let detour = Detour { slot, replaced, copied, state: Optimised::No };
-                k.later([once(move |k, cpu| then(k, cpu, Some(detour)))]);
-                Ok(())
-            }),
-        )]);
+        let written = move |_: &Kernel, slot| {
+            let code = x86_detour(addr, &bytes, replaced, slot)?;
+            Some(vec![("text_poke", Args::with_code(&[slot], &code), Fate::Void)])
+        };
+        self.later([detour_step(replaced, written, then)]);
         Ok(())
     }
 
@@ -193,39 +178,26 @@ impl Kernel {
         let insn = self.users.probes.by_addr.get(&addr.0).map(|probe| probe.insn.clone());
         let fits = |insn: &Probed| insn.bytes.len() == 4 && insn.how != How::Elsewhere;
         let Some(insn) = insn.filter(fits) else { return then(self, cpu, None) };
-        self.later([get_slot_step(
-            Cache::Optinsn,
-            Box::new(move |k, cpu, slot| {
-                if slot == 0 {
-                    return then(k, cpu, None);
-                }
-                let ret = slot + TEMPLATE_WORDS * 4;
-                let out = try_branch(k.arch, addr, VirtAddr(slot), false);
-                let back = try_branch(k.arch, VirtAddr(ret), addr.offset(4), false);
-                let (Some(_), Some(back)) = (out, back) else {
-                    k.later(free_slot_steps(Cache::Optinsn, slot, false));
-                    k.later([once(move |k, cpu| then(k, cpu, None))]);
-                    return Ok(());
-                };
-                let emulated = u64::from(word_of(k.arch, &insn.bytes));
-                let word = |n: u64| match n {
-                    TEMPLATE_WORDS => power_insn(k.arch, &back),
-                    // Linux calls emulate_step() there.
-                    n if n + 1 == TEMPLATE_WORDS => emulated,
-                    _ => u64::from(POWER_NOP),
-                };
-                let patch = |n: u64| {
-                    let args = Args::of(&[slot + n * 4, word(n)]);
-                    ("patch_instruction", args, Fate::Dropped)
-                };
-                let mut calls: Vec<Made> = (0..=TEMPLATE_WORDS).map(patch).collect();
-                calls.push(("flush_icache_range", Args::of(&[slot, ret + 4]), Fate::Void));
-                let detour = Detour { slot, replaced: 4, copied: Vec::new(), state: Optimised::No };
-                let written = Box::new(move |k: &mut Kernel, cpu, _| then(k, cpu, Some(detour)));
-                k.later([calls_then(calls, written)]);
-                Ok(())
-            }),
-        )]);
+        let written = move |k: &Kernel, slot: u64| {
+            let ret = slot + TEMPLATE_WORDS * 4;
+            try_branch(k.arch, addr, VirtAddr(slot), false)?;
+            let back = try_branch(k.arch, VirtAddr(ret), addr.offset(4), false)?;
+            let emulated = u64::from(word_of(k.arch, &insn.bytes));
+            let word = |n: u64| match n {
+                TEMPLATE_WORDS => power_insn(k.arch, &back),
+                // Linux calls emulate_step() there.
+                n if n + 1 == TEMPLATE_WORDS => emulated,
+                _ => u64::from(POWER_NOP),
+            };
+            let patch = |n: u64| {
+                let args = Args::of(&[slot + n * 4, word(n)]);
+                ("patch_instruction", args, Fate::Dropped)
+            };
+            let mut calls: Vec<Made> = (0..=TEMPLATE_WORDS).map(patch).collect();
+            calls.push(("flush_icache_range", Args::of(&[slot, ret + 4]), Fate::Void));
+            Some(calls)
+        };
+        self.later([detour_step(4, written, then)]);
         Ok(())
     }
 
@@ -267,7 +239,7 @@ impl Kernel {
         }
         let args = Args::of(&[addr.0, power_insn(arch, &jump)]);
         let patch = vec![("patch_instruction", args, Fate::Dropped)];
-        Ok(vec![calls_then(patch, Box::new(|_, _, _| Ok(()))), pause()])
+        Ok(vec![calls_step(patch), pause()])
     }
 
     /// `do_unoptimize_kprobes`, a probe that was taken back by force: its breakpoint goes, if it is
@@ -301,6 +273,33 @@ impl Kernel {
         }
         steps
     }
+}
+
+/// A step that takes a slot for a detour and makes the calls that write it, as `written` says of
+/// the slot: `None` where the code cannot be there. `then` gets the detour, if there is one.
+fn detour_step(
+    replaced: usize,
+    written: impl FnOnce(&Kernel, u64) -> Option<Vec<Made>> + 'static,
+    then: Then<Option<Detour>>,
+) -> Step {
+    let filled: Then<u64> = Box::new(move |k, cpu, slot| {
+        if slot == 0 {
+            return then(k, cpu, None);
+        }
+        let detour = match written(k, slot) {
+            Some(calls) => {
+                k.later([calls_step(calls), pause()]);
+                Some(Detour { slot, replaced, copied: Vec::new(), state: Optimised::No })
+            }
+            None => {
+                k.later(free_slot_steps(Cache::Optinsn, slot, false));
+                None
+            }
+        };
+        k.later([once(move |k, cpu| then(k, cpu, detour))]);
+        Ok(())
+    });
+    get_slot_step(Cache::Optinsn, filled)
 }
 
 /// The code of a detour in its slot: what saves registers and calls back, the instructions that the

@@ -13,9 +13,9 @@ use crate::call::Args;
 use crate::call_table::EXECMEM_TYPES;
 use crate::caps::Fact;
 use crate::kernel::Kernel;
+use crate::module_memory::protect_step;
 use crate::steps::{
-    Fate, Made, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step,
-    unlock_step,
+    Fate, Made, Step, Then, call_step, call_then, lock_step, once, pause, step, unlock_step,
 };
 
 /// Which cache.
@@ -144,15 +144,7 @@ impl Kernel {
             }
             k.zone(cpu, VirtAddr(at), page, "kprobes", "slots");
             let calls = k.insn_page_permissions(how, at);
-            let protected = move |k: &mut Kernel, cpu, error| {
-                if error == 0 {
-                    return then(k, cpu, at);
-                }
-                let (name, args) = k.text_memory_free(at);
-                k.later([call_step(name, args), once(move |k, cpu| then(k, cpu, 0))]);
-                Ok(())
-            };
-            k.later([pause(), calls_then(calls, Box::new(protected))]);
+            k.later([pause(), protect_step(at, calls, then)]);
             Ok(())
         }));
     }
