@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, FRAME_SHIFT, Pfn, PhysAddr};
 
-use crate::MachineError;
+use crate::{CpuMask, MachineError};
 
 /// A block of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Block {
     start: u64,
     count: u64,
-    /// Who gave it back; several did, or nobody had it yet.
-    by: Option<CpuId>,
+    /// Who gave parts of it back.
+    by: CpuMask,
 }
 
 impl Block {
@@ -67,7 +67,7 @@ impl Frames {
         &mut self,
         count: u64,
         align_shift: u32,
-    ) -> Result<(Pfn, Option<CpuId>), MachineError> {
+    ) -> Result<(Pfn, CpuMask), MachineError> {
         let bad = MachineError::BadBlock { frames: count, align_shift };
         if count == 0 || align_shift >= 63 {
             return Err(bad);
@@ -76,7 +76,7 @@ impl Frames {
         let found = match take(&mut self.freed, count, align) {
             Some(taken) => Some(taken),
             None => match self.fresh(count, align) {
-                Some(start) => Some((start, None)),
+                Some(start) => Some((start, CpuMask::EMPTY)),
                 None => {
                     merge(&mut self.freed);
                     take(&mut self.freed, count, align)
@@ -98,7 +98,7 @@ impl Frames {
         if end > self.bottom {
             // What lies between stays free, to be handed out later.
             let (start, count) = (self.bottom, end - self.bottom);
-            self.freed.insert(0, Block { start, count, by: None });
+            self.freed.insert(0, Block { start, count, by: CpuMask::EMPTY });
             self.bottom = end;
         }
         merge(&mut self.freed);
@@ -126,7 +126,7 @@ impl Frames {
             }
             _ => return Err(error),
         }
-        self.freed.push(Block { start: pfn.0, count, by: Some(by) });
+        self.freed.push(Block { start: pfn.0, count, by: CpuMask::one(by) });
         Ok(())
     }
 
@@ -152,7 +152,11 @@ impl Frames {
         }
         let spare = self.top - start - count;
         if spare > 0 {
-            self.freed_tables.push(Block { start: start + count, count: spare, by: None });
+            self.freed_tables.push(Block {
+                start: start + count,
+                count: spare,
+                by: CpuMask::EMPTY,
+            });
         }
         self.top = start;
         Some(Pfn(start))
@@ -176,14 +180,15 @@ impl Frames {
 
     /// Takes back a table's frames.
     pub(crate) fn free_table(&mut self, pfn: Pfn, count: u64) {
-        self.freed_tables.push(Block { start: pfn.0, count, by: None });
+        self.freed_tables.push(Block { start: pfn.0, count, by: CpuMask::EMPTY });
     }
 
     fn fresh(&mut self, count: u64, align: u64) -> Option<u64> {
-        let all = Block { start: self.bottom, count: self.top - self.bottom, by: None };
+        let all = Block { start: self.bottom, count: self.top - self.bottom, by: CpuMask::EMPTY };
         let start = all.place(count, align)?;
         if start > self.bottom {
-            let skipped = Block { start: self.bottom, count: start - self.bottom, by: None };
+            let skipped =
+                Block { start: self.bottom, count: start - self.bottom, by: CpuMask::EMPTY };
             self.freed.insert(0, skipped);
         }
         self.bottom = start + count;
@@ -210,7 +215,7 @@ impl Frames {
 }
 
 /// Takes the last freed block that has room; who gave it back.
-fn take(blocks: &mut Vec<Block>, count: u64, align: u64) -> Option<(u64, Option<CpuId>)> {
+fn take(blocks: &mut Vec<Block>, count: u64, align: u64) -> Option<(u64, CpuMask)> {
     let at = blocks.iter().rposition(|b| b.place(count, align).is_some())?;
     let block = blocks.get(at)?;
     let (start, by) = (block.place(count, align)?, block.by);
@@ -237,7 +242,7 @@ fn merge(blocks: &mut Vec<Block>) {
     for block in blocks.drain(..) {
         match out.last_mut() {
             Some(last) if block.end() == last.start => {
-                let by = block.by.filter(|by| last.by == Some(*by));
+                let by = last.by.iter().fold(block.by, CpuMask::with);
                 *last = Block { start: block.start, count: block.count + last.count, by };
             }
             _ => out.push(block),
@@ -277,16 +282,16 @@ mod tests {
     }
 
     #[test]
-    fn who_had_frames_before_is_known_until_several_had() {
+    fn who_had_frames_before_is_known() {
         let mut f = Frames::new(4);
         let [(a, fresh), (b, _)] = [f.alloc(2, 12).unwrap(), f.alloc(2, 12).unwrap()];
-        assert_eq!(fresh, None);
+        assert_eq!(fresh, CpuMask::EMPTY);
         f.free(P0, a, 2).unwrap();
-        assert_eq!(f.alloc(1, 12), Ok((a, Some(P0))));
-        assert_eq!(f.alloc(1, 12), Ok((Pfn(a.0 + 1), Some(P0))));
+        assert_eq!(f.alloc(1, 12), Ok((a, CpuMask::one(P0))));
+        assert_eq!(f.alloc(1, 12), Ok((Pfn(a.0 + 1), CpuMask::one(P0))));
         f.free(P0, a, 2).unwrap();
         f.free(CpuId(1), b, 2).unwrap();
-        assert_eq!(f.alloc(4, 12), Ok((a, None)));
+        assert_eq!(f.alloc(4, 12), Ok((a, CpuMask::first(2))));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! takes old bytes away that a fetch need not get. Not modelled: nXS domains.
 
 use textbed_arch::effect::{Barrier, CacheScope, Domain, Reach, TlbScope};
-use textbed_arch::sync::translation::walks_in_order;
+use textbed_arch::sync::translation::{TlbieStage, walks_in_order};
 use textbed_arch::{Arch, CpuId, Features, PhysAddr, VirtAddr};
 use textbed_event::{Flags, OpId, View};
 
@@ -17,7 +17,7 @@ use crate::Machine;
 use crate::choice::Choice;
 use crate::iside::Performed;
 use crate::state::{Part, Take};
-use crate::tlb::{PendingTlbi, Second, TlbTarget, Told};
+use crate::tlb::{PendingTlbi, Second, TlbTarget};
 
 /// A clean that no barrier has completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,11 +81,6 @@ impl Pending {
         }
     }
 
-    /// What a barrier says of invalidations that came as far as `was`.
-    fn tell(&mut self, was: Told, is: Told) {
-        self.tlbis.iter_mut().filter(|t| t.told == was).for_each(|t| t.told = is);
-    }
-
     /// An invalidation that an erratum left half done; the oldest is given up for it, if need be.
     fn keep_half(&mut self, tlbi: PendingTlbi) {
         let halves = self.tlbis.iter().filter(|t| t.half).count();
@@ -129,7 +124,7 @@ impl Pending {
             }
             let leaf = u64::from(leaf.unwrap_or(0)) << 32;
             let errata = (t.second as u64) << 16 | u64::from(t.half) << 24 | leaf;
-            take(Part::Value(t.reach as u64 | (t.told as u64) << 8 | errata));
+            take(Part::Value(t.reach as u64 | (t.stage as u64) << 8 | errata));
             take(Part::Known(t.own));
             take(Part::Known(t.base));
         }
@@ -248,7 +243,7 @@ impl Machine {
                 reach,
                 own,
                 base,
-                told: Told::Issued,
+                stage: TlbieStage::Issued,
                 second,
                 half,
             });
@@ -275,6 +270,7 @@ impl Machine {
         let Some(c) = self.cpus.get_mut(cpu.index()) else { return };
         let stored = c.data.stored;
         let p = &mut c.pending;
+        p.tlbis.iter_mut().for_each(|t| t.stage = t.stage.behind(barrier));
         match barrier {
             Barrier::DsbFull => {
                 (p.full, p.memory, p.stores, p.tables) = (now, now, now, now);
@@ -303,18 +299,16 @@ impl Machine {
                 if tables {
                     p.tables = now;
                 }
-                p.tell(Told::Issued, Told::Ordered);
                 self.complete_cleans(cpu);
                 self.complete_invalidates(cpu);
                 if tables {
                     self.complete_tlbis(cpu, |t| {
-                        t.told == Told::Announced || t.reach == Reach::Local
+                        t.stage == TlbieStage::Announced || t.reach == Reach::Local
                     });
                     self.fence_tlbis(cpu);
                 }
             }
             Barrier::Tlbsync => {
-                p.tell(Told::Ordered, Told::Announced);
                 if self.arch() == Arch::X86_64 {
                     self.complete_tlbis(cpu, |_| true);
                 }
@@ -325,8 +319,8 @@ impl Machine {
             | Barrier::Mfence
             | Barrier::Lfence
             | Barrier::Sfence
-            | Barrier::Lwsync => {}
-            Barrier::Eieio => p.tell(Told::Issued, Told::Ordered),
+            | Barrier::Lwsync
+            | Barrier::Eieio => {}
         }
     }
 
@@ -446,7 +440,7 @@ impl Machine {
                 && tlbi.second != Second::Issued
                 && let Some(c) = self.cpus.get_mut(by.index())
             {
-                c.pending.keep_half(PendingTlbi { half: true, told: Told::Issued, ..tlbi });
+                c.pending.keep_half(PendingTlbi { half: true, stage: TlbieStage::Issued, ..tlbi });
             }
         }
     }

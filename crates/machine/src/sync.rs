@@ -9,7 +9,7 @@ use textbed_arch::{Arch, CpuId, FRAME_BYTES, Pfn, VirtAddr};
 use textbed_event::{CpuState, NameId, Need, View};
 
 use crate::leave_out::SyncKind;
-use crate::{Machine, MachineError};
+use crate::{CpuMask, Machine, MachineError};
 
 impl Machine {
     /// Publishes a value by a release store.
@@ -91,7 +91,7 @@ impl Machine {
     ) -> Result<Pfn, MachineError> {
         self.cpu(cpu)?;
         let (pfn, from) = self.frames.alloc(count, align_shift)?;
-        if from.is_some_and(|by| by != cpu) {
+        if from.without(cpu) != CpuMask::EMPTY {
             self.learned(cpu);
         }
         self.emit(cpu, View::FrameAlloc { pfn, count, zeroed });

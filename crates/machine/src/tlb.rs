@@ -8,6 +8,7 @@
 
 use textbed_arch::effect::{Reach, TlbScope};
 use textbed_arch::paging::Attributes;
+use textbed_arch::sync::translation::TlbieStage;
 use textbed_arch::{Arch, CpuId, Features, Perm, SpaceId, VirtAddr};
 
 use crate::choice::Choice;
@@ -264,23 +265,11 @@ pub(crate) struct PendingTlbi {
     /// And what others had changed: that barrier, or how the CPU learned of it.
     pub(crate) base: u64,
     /// powerpc: what came after it.
-    pub(crate) told: Told,
+    pub(crate) stage: TlbieStage,
     /// What errata ask for behind it.
     pub(crate) second: Second,
     /// A barrier completed it as far as the erratum lets it: for its own CPU, or but for stores.
     pub(crate) half: bool,
-}
-
-/// How far powerpc's other CPUs are asked to answer for a `tlbie`: `eieio`, or more, orders it
-/// before the `tlbsync` that asks them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Told {
-    /// Nothing that counts came behind it.
-    Issued,
-    /// A barrier did, so that the next `tlbsync` is about it.
-    Ordered,
-    /// And a `tlbsync`.
-    Announced,
 }
 
 /// How far the second invalidation is that errata want behind a barrier behind the first. Any one

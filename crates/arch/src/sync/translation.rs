@@ -6,6 +6,7 @@
 
 use super::Rule;
 pub use super::translation_rows::TRANSLATION_ROWS;
+use crate::effect::Barrier;
 use crate::features::Features;
 use crate::isa::Arch;
 
@@ -130,6 +131,31 @@ pub fn held_refusal(arch: Arch, features: Features) -> HeldRefusal {
         Arch::X86_64 if !features.contains(Features::X86_AMD) => HeldRefusal::Spurious,
         Arch::Arm64 => HeldRefusal::Fault,
         _ => HeldRefusal::ReadAgain,
+    }
+}
+
+/// How far powerpc's other CPUs are asked to answer for a `tlbie` (row `powerpc.tlb.complete`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbieStage {
+    /// Nothing that counts came behind it.
+    Issued,
+    /// An `eieio` or more did, so that the next `tlbsync` is about it.
+    Ordered,
+    /// And a `tlbsync`: the next `ptesync` completes it.
+    Announced,
+}
+
+impl TlbieStage {
+    /// Where it is behind a barrier of the CPU that issued it.
+    #[must_use]
+    pub fn behind(self, barrier: Barrier) -> Self {
+        match (self, barrier) {
+            (TlbieStage::Issued, Barrier::Eieio | Barrier::Sync | Barrier::Ptesync) => {
+                TlbieStage::Ordered
+            }
+            (TlbieStage::Ordered, Barrier::Tlbsync) => TlbieStage::Announced,
+            _ => self,
+        }
     }
 }
 

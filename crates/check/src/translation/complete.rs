@@ -23,7 +23,7 @@
 //! Not modelled: instructions fetched through the old translation that still wait in the pipeline
 //! of another CPU; nXS variants; FEAT_ETS.
 
-use textbed_arch::sync::translation::walks_in_order;
+use textbed_arch::sync::translation::{TlbieStage, walks_in_order};
 use textbed_arch::{
     Arch, Features, SpaceId,
     effect::{Barrier, Domain, Reach, TlbScope},
@@ -50,20 +50,10 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug)]
 struct Pending {
     asked: Asked,
-    told: Told,
+    stage: TlbieStage,
     second: Second,
     /// Complete but for what an erratum leaves.
     half: bool,
-}
-
-/// How far powerpc's other CPUs are asked to answer for a tlbie.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
-    Issued,
-    /// An eieio or more stands behind it, so that the next tlbsync is about it.
-    Ordered,
-    /// And a tlbsync behind that.
-    Announced,
 }
 
 /// The second invalidation that errata want.
@@ -205,7 +195,7 @@ impl Issued {
             self.pending.drain(..2);
         }
         let (second, half) = (Second::Wanted, false);
-        self.pending.push(Pending { asked, told: Told::Issued, second, half });
+        self.pending.push(Pending { asked, stage: TlbieStage::Issued, second, half });
     }
 
     /// This CPU changed an entry.
@@ -242,16 +232,7 @@ impl Issued {
         if self.pending.is_empty() {
             return completed;
         }
-        let next = match barrier {
-            Barrier::Tlbsync => Some((Told::Ordered, Told::Announced)),
-            Barrier::Eieio | Barrier::Sync | Barrier::Ptesync => {
-                Some((Told::Issued, Told::Ordered))
-            }
-            _ => None,
-        };
-        if let Some((was, is)) = next {
-            self.pending.iter_mut().filter(|p| p.told == was).for_each(|p| p.told = is);
-        }
+        self.pending.iter_mut().for_each(|p| p.stage = p.stage.behind(barrier));
         let completes = |p: &Pending| match (barrier, p.asked.reach) {
             (Barrier::Tlbsync, Reach::Broadcast) => arch == Arch::X86_64,
             (Barrier::DsbFull, Reach::Local) => arch == Arch::Arm64,
@@ -259,7 +240,9 @@ impl Issued {
                 arch == Arch::Arm64 && domain != Domain::NonShareable
             }
             (barrier, Reach::Local) => barrier.orders_tables(arch),
-            (barrier, Reach::Broadcast) => barrier.orders_tables(arch) && p.told == Told::Announced,
+            (barrier, Reach::Broadcast) => {
+                barrier.orders_tables(arch) && p.stage == TlbieStage::Announced
+            }
         };
         let first = leaves_at_first(arch, features);
         let seconds = match barrier {
@@ -274,7 +257,7 @@ impl Issued {
             if done {
                 completed.done.push((p.asked.clone(), leaves));
                 p.half = true;
-                p.told = Told::Issued;
+                p.stage = TlbieStage::Issued;
             }
             if seconds && p.second == Second::Wanted {
                 p.second = Second::Fenced;
