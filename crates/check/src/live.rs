@@ -117,7 +117,7 @@ pub(crate) struct Live {
     pub(crate) cpus: Cpus,
     pub(crate) tables: Tables,
     pub(crate) stale: Stale,
-    /// powerpc: changes that CPUs were told of by interrupts.
+    /// arm64 and powerpc: what CPUs learned of each other's changes.
     pub(crate) told: Told,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
     /// The last event by which walks may have come to find something else: a change of the tables

@@ -6,6 +6,8 @@
 //!
 //! Not modelled: addresses under KASLR are taken from page tables or not at all.
 
+mod paging;
+
 use crate::foreign::{Decoder, Foreign};
 use crate::ftrace::{self, Parsed};
 use crate::functions::{self, Function, Hit, On, Recent, Symbols};
@@ -409,6 +411,5 @@ fn read_version(what: &'static str, text: &str) -> Result<(Version, String), Det
     Ok((version, text.trim_start_matches('v').to_string()))
 }
 
-mod paging;
 #[cfg(test)]
 mod tests;

@@ -161,7 +161,7 @@ pub static RULES: &[RuleRow] = &[
         id: RuleId::StaleTranslation,
         name: "stale-translation",
         family: Family::Translations,
-        summary: "a permission was promised to be gone, and a CPU may still use it",
+        summary: "a CPU may still go by a translation that was to be gone",
         certain: Level::Deny,
         possible: Level::Warn,
         needs: KindSet::of(&[Kind::Leaf, Kind::TlbInvalidate, Kind::Promised]),

@@ -109,15 +109,9 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
         live.address(virt),
         old.perm.letters(),
     );
-    let mark = mark.about(virt);
-    let lack = Operation::flush(space == SpaceId::KERNEL, None);
-    let site = live.site(&mark, "executed here");
-    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, site);
-    draft.because = Some(live.site(&old.since, "the tables were changed here"));
-    draft.sure = mark.sure && old.since.sure;
-    draft.blame = Blame::Caller;
-    let this = textbed_event::View::cpu_bit(p);
-    draft.missing.push(flush_for(live, this));
+    let at = (&mark.about(virt), "executed here");
+    let mut draft =
+        own_stale(live, space, message, at, (&old.since, "the tables were changed here"));
     let tables = live.tables.lookup(space, virt).map_or(Perm::empty(), |(_, m)| m.perm);
     draft.window = Window::Translation {
         cpu: p,
@@ -125,10 +119,8 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
         granted: old.perm.letters(),
         tables: tables.letters(),
     };
-    draft.help = Some(format!(
-        "flush the old translation on {} before the address leads elsewhere",
-        live.cpus_text(this)
-    ));
+    draft.help =
+        Some(format!("flush the old translation on {p} before the address leads elsewhere"));
     by_erratum(&mut draft, old);
     live.report(draft);
 }
@@ -148,19 +140,29 @@ pub(crate) fn stale_refusal(
          translation",
         live.address(virt),
     );
-    let lack = Operation::flush(space == SpaceId::KERNEL, None);
-    let site = live.site(&mark.about(virt), "refused here");
-    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, site);
-    draft.because = Some(live.site(&mapping.since, "the tables grant it from here on"));
-    draft.sure = mark.sure && mapping.since.sure;
-    draft.blame = Blame::Caller;
-    let this = textbed_event::View::cpu_bit(p);
-    draft.missing.push(flush_for(live, this));
-    draft.help = Some(format!(
-        "flush the old translation on {} before anybody relies on the new right",
-        live.cpus_text(this)
-    ));
+    let at = (&mark.about(virt), "refused here");
+    let since = (&mapping.since, "the tables grant it from here on");
+    let mut draft = own_stale(live, space, message, at, since);
+    draft.help =
+        Some(format!("flush the old translation on {p} before anybody relies on the new right"));
     live.report(draft);
+}
+
+/// A finding about what a CPU did by an old translation of its own: where, and what changed before.
+fn own_stale(
+    live: &Live,
+    space: SpaceId,
+    message: String,
+    (at, what): (&Mark, &str),
+    (since, changed): (&Mark, &str),
+) -> Draft {
+    let lack = Operation::flush(space == SpaceId::KERNEL, None);
+    let mut draft = Draft::new(RuleId::StaleTranslation, lack, message, live.site(at, what));
+    draft.because = Some(live.site(since, changed));
+    draft.sure = at.sure && since.sure;
+    draft.blame = Blame::Caller;
+    draft.missing.push(flush_for(live, textbed_event::View::cpu_bit(at.cpu)));
+    draft
 }
 
 /// The flush that would take `cpus` off an old answer.
