@@ -152,6 +152,9 @@ facts! {
     PcidOffByErratum = "pcid-off-where-invlpg-leaves-globals",
     /// arm64: where CPUs want each TLBI twice: every one is repeated, or one more ends each flush.
     RepeatTlbi = "repeated-tlbi",
+    /// arm64: entries that change one after the other have the barriers of set_pte() behind the
+    /// last, not behind each.
+    LazyBarriers = "set-pte-barriers-put-off",
     /// arm64: a flush of kernel addresses rounds its ends to pages, and flushes all from as many
     /// pages on as a table has (before: above these).
     FlushRounds = "kernel-flush-rounds",

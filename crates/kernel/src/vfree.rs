@@ -72,16 +72,12 @@ pub(crate) fn purge_steps(extra: Option<(u64, u64)>, everything: bool) -> Vec<St
 
 /// `set_direct_map_{invalid,default}_noflush` of one frame: `then` gets 0, or what went wrong.
 pub(crate) fn direct_map_change(pfn: Pfn, present: bool, then: Then<i64>) -> Step {
-    once(move |k, cpu| {
-        let error = match k.arch {
-            Arch::X86_64 => {
-                k.x86_set_direct_map(pfn, present, then);
-                return Ok(());
-            }
-            Arch::Arm64 => k.arm64_set_direct_map(cpu, pfn, present)?,
-            _ => 0,
-        };
-        k.later([pause(), once(move |k, cpu| then(k, cpu, error))]);
+    once(move |k, _| {
+        match k.arch {
+            Arch::X86_64 => k.x86_set_direct_map(pfn, present, then),
+            Arch::Arm64 => k.arm64_set_direct_map(pfn, present, then),
+            _ => k.later([pause(), once(move |k, cpu| then(k, cpu, 0))]),
+        }
         Ok(())
     })
 }

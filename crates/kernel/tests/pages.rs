@@ -56,7 +56,10 @@ fn arm64_permissions_change_page_by_page() {
         {alias}
         0 lock vmap_purge_lock
         0 unlock vmap_purge_lock
-        0 leaf a+0x0 2x{size} rw->r--
+        0 leaf a+0x0 1x{size} rw->r--
+        0 dsb ishst
+        0 sync Instruction isb
+        0 leaf a+{page:#x} 1x{size} rw->r--
         0 dsb ishst
         0 sync Instruction isb
         0 dsb ishst

@@ -43,6 +43,10 @@ const FLUSH_RANGE: Cite = Cite::read(
      flush_tlb_kernel_range(); a923705c69f7 arm64: optimize flush tlb kernel range (arm64 for \
      6.13)",
 );
+const SET_PTE: Cite = Cite::deduced(
+    "Linux 5.19, 6.12 (behind each), 6.18.2, 7.0 (queue_pte_barriers(), put off in lazy MMU mode) \
+     arch/arm64/include/asm/pgtable.h; that 6.16 brought it is from memory",
+);
 const PPC_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.8, 6.12 arch/powerpc/mm/pageattr.c");
 
 /// The rows.
@@ -332,6 +336,9 @@ pub(super) const ROWS: &[FactRow] = &[
              from the lists that it stands in",
         ),
     ),
+    row(Fact::LazyBarriers, NOT_ARM64, None, None, No, Cite::deduced("barriers of arm64's")),
+    row(Fact::LazyBarriers, ARM64, None, Some(V6_16), No, SET_PTE),
+    row(Fact::LazyBarriers, ARM64, Some(V6_16), None, Yes, SET_PTE),
     row(Fact::FlushRounds, NOT_ARM64, None, None, No, Cite::deduced("a flush of arm64's")),
     row(Fact::FlushRounds, ARM64, None, Some(V6_13), No, FLUSH_RANGE),
     row(Fact::FlushRounds, ARM64, Some(V6_13), None, Yes, FLUSH_RANGE),
