@@ -30,6 +30,7 @@ use crate::users::Users;
 use crate::version::{Version, simulated};
 use crate::vmalloc::Request;
 use crate::x86::batch::Batch;
+use crate::x86::memtype::Memtypes;
 
 /// What to boot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +51,9 @@ pub struct BootArgs {
 const fn stack_bytes(arch: Arch) -> u64 {
     if matches!(arch, Arch::Ppc32) { 8 << 10 } else { 16 << 10 }
 }
+
+/// x86: memory that nobody gets (Linux 6.12, 7.0 arch/x86/kernel/setup.c reserves the first MiB).
+const LOW_BYTES: u64 = 1 << 20;
 
 impl Kernel {
     /// Boots. CPU 0 does it; afterwards every CPU has the kernel's address space loaded.
@@ -188,6 +192,7 @@ impl Kernel {
             ool_stubs: BTreeMap::new(),
             keys_on: BTreeSet::new(),
             rox_cache: RoxCache::default(),
+            memtypes: Memtypes::default(),
             users: Users::default(),
         };
         kernel.set_up().map_err(|stop| KernelError::Boot(stop.of("boot").to_string()))?;
@@ -198,6 +203,9 @@ impl Kernel {
     fn set_up(&mut self) -> Result<(), Stop> {
         let boot = CpuId(0);
         self.machine.claim_frames(self.image.pfn, self.image.count)?;
+        if self.arch == Arch::X86_64 {
+            self.machine.claim_frames(Pfn(0), LOW_BYTES / FRAME_BYTES)?;
+        }
         self.map_direct(boot)?;
         self.map_text(boot)?;
         self.after_new_mapping(boot)?;

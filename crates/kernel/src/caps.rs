@@ -148,6 +148,9 @@ facts! {
     LooksAtUpperLevels = "warning-looks-at-upper-levels",
     /// x86: kernel translations are flushed by INVLPGB, without interrupts.
     Invlpgb = "kernel-flush-by-invlpgb",
+    /// x86: a change of page attributes flushes one range as long as its pages are many, from the
+    /// first one on, also where they lie apart.
+    CpaFlushesRange = "page-arrays-flushed-as-a-range",
     /// x86: PCIDs are off on CPUs whose INVLPG leaves global entries.
     PcidOffByErratum = "pcid-off-where-invlpg-leaves-globals",
     /// arm64: where CPUs want each TLBI twice: every one is repeated, or one more ends each flush.

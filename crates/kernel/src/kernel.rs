@@ -28,6 +28,7 @@ use crate::users::Users;
 use crate::version::Version;
 use crate::vfree::direct_map_step;
 use crate::x86::batch::Batch;
+use crate::x86::memtype::Memtypes;
 
 /// What a call gave back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +110,8 @@ pub struct Kernel {
     pub(crate) keys_on: BTreeSet<u64>,
     /// x86: the cache of executable memory.
     pub(crate) rox_cache: RoxCache,
+    /// x86: which memory is not write-back.
+    pub(crate) memtypes: Memtypes,
     /// Modules, probes, tracers and others who patch.
     pub(crate) users: Users,
 }

@@ -41,6 +41,14 @@ const SET_MEMORY: &[&str] = &[
     "set_memory_global",
     "set_memory_nonglobal",
     "set_memory_4k",
+    "set_memory_uc",
+    "set_memory_wc",
+    "set_memory_wb",
+    "set_pages_uc",
+    "set_pages_wb",
+    "set_pages_array_uc",
+    "set_pages_array_wc",
+    "set_pages_array_wb",
 ];
 
 /// What allocates kernel addresses.

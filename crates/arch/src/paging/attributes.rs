@@ -1,12 +1,14 @@
 //! What a leaf says besides its frame, its size and its rights: memory type and contiguous bit.
 //!
-//! Modelled: the types that Linux programs (arm64's MAIR_EL1 by index; 64-bit Power's ATT field, in
-//! radix trees and in those beside hashed tables), and how many entries stand behind arm64's
-//! contiguous bit at each level. Shareability counts as part of the type, as in what Arm wants a
-//! break for (D8.17.1 RWHZWS). Not modelled: types of other formats, which read as write-back, and
-//! of another MAIR_EL1.
+//! Modelled: the types that Linux programs (x86-64's PAT and arm64's MAIR_EL1 by index; 64-bit
+//! Power's ATT field, in radix trees and in those beside hashed tables), and how many entries stand
+//! behind arm64's contiguous bit at each level. Shareability counts as part of the type, as in what
+//! Arm wants a break for (D8.17.1 RWHZWS). x86's write-combining counts as non-cacheable, its two
+//! uncached types as a device's. Not modelled: types of other formats, which read as write-back, of
+//! another MAIR_EL1 or PAT, and MTRRs.
 
 use super::Format;
+use super::field::Field;
 use crate::cite::Cite;
 use crate::isa::Arch;
 
@@ -90,15 +92,16 @@ pub const GROUPS: Cite = Cite::read(
      pgtable-hwdef.h (CONT_PTE_SHIFT, CONT_PMD_SHIFT)",
 );
 
-/// A field of memory types, with what its values are.
+/// Fields of a memory type, from the low bits up (those that a level has), with what their values
+/// are.
 struct Types {
-    field: &'static str,
+    fields: &'static [&'static str],
     of: &'static [MemoryType],
     cite: Cite,
 }
 
 const MAIR: Types = Types {
-    field: "ATTR",
+    fields: &["ATTR"],
     // Normal, Normal-Tagged (ordinary memory to all that do not look at tags), Normal-NC,
     // Device-nGnRnE, Device-nGnRE.
     of: &[
@@ -115,10 +118,26 @@ const MAIR: Types = Types {
 };
 
 const POWER: Types = Types {
-    field: "ATT",
+    fields: &["ATT"],
     // Normal, SAO, non-idempotent I/O, tolerant I/O.
     of: &[MemoryType::WriteBack, MemoryType::Other, MemoryType::Device, MemoryType::NonCacheable],
     cite: Cite::read("Linux 7.0 arch/powerpc/include/asm/book3s/64/pgtable.h (_PAGE_TOLERANT)"),
+};
+
+const PAT: Types = Types {
+    fields: &["PWT", "PCD", "PAT", "PAT_LARGE"],
+    // WB, WC, UC-, UC, WB, WP, UC-, WT.
+    of: &[
+        MemoryType::WriteBack,
+        MemoryType::NonCacheable,
+        MemoryType::Device,
+        MemoryType::Device,
+        MemoryType::WriteBack,
+        MemoryType::Other,
+        MemoryType::Device,
+        MemoryType::Other,
+    ],
+    cite: Cite::read("Linux 6.12 arch/x86/mm/pat/memtype.c pat_bp_init(): full PAT support"),
 };
 
 /// `log2` of the bytes that leaves translate together if their contiguous bit is set, by granule
@@ -137,7 +156,47 @@ pub fn group_shift(arch: Arch, page_shift: u32, leaf_shift: u32) -> Option<u32> 
 
 impl Format {
     fn types(&self) -> Option<&'static Types> {
-        [&MAIR, &POWER].into_iter().find(|types| self.field(types.field).is_some())
+        let has = |types: &&Types| types.fields.iter().all(|name| self.field(name).is_some());
+        [&MAIR, &POWER, &PAT].into_iter().find(has)
+    }
+
+    /// The number that the fields of a type hold in a leaf of `level`.
+    fn type_index(&self, types: &Types, level: usize, raw: u64) -> u64 {
+        let mut bit = 0;
+        let mut index = 0;
+        for field in self.type_fields(types, level) {
+            index |= field.get(raw) << bit;
+            bit += field.bits;
+        }
+        index
+    }
+
+    /// `raw` with another number there.
+    fn with_type_index(&self, types: &Types, level: usize, mut raw: u64, mut index: u64) -> u64 {
+        for field in self.type_fields(types, level) {
+            raw = field.put(raw, index);
+            index >>= field.bits;
+        }
+        raw
+    }
+
+    fn type_fields(&self, types: &Types, level: usize) -> impl Iterator<Item = &'static Field> {
+        let fields = self.fields;
+        let names = types.fields;
+        names
+            .iter()
+            .filter_map(move |name| fields.iter().find(|f| f.name == *name && f.is_in(level, true)))
+    }
+
+    /// `raw`, a leaf of `level`, with bits of its index into x86's PAT cleared, and then others
+    /// set; the same where there is no PAT.
+    #[must_use]
+    pub fn with_pat_bits(&self, level: usize, raw: u64, set: u8, clear: u8) -> u64 {
+        let Some(types) = self.types().filter(|types| types.fields == PAT.fields) else {
+            return raw;
+        };
+        let index = self.type_index(types, level, raw) & !u64::from(clear) | u64::from(set);
+        self.with_type_index(types, level, raw, index)
     }
 
     /// Where this format's memory types are from; `None` if they are not interpreted.
@@ -169,15 +228,15 @@ impl Format {
         let Some(shape) = self.shape(level, true) else { return Attributes::default() };
         let contiguous = raw & shape.contiguous != 0 && self.group_shift(level).is_some();
         let usual = (raw ^ self.style.leaf_bits) & shape.memory == 0;
-        let memory = if usual { MemoryType::WriteBack } else { self.unusual(raw) };
+        let memory = if usual { MemoryType::WriteBack } else { self.unusual(level, raw) };
         Attributes { contiguous, memory }
     }
 
     /// The memory type of an entry that is not as the kernel's are.
-    fn unusual(&self, raw: u64) -> MemoryType {
+    fn unusual(&self, level: usize, raw: u64) -> MemoryType {
         let Some(types) = self.types() else { return MemoryType::WriteBack };
-        let Some(field) = self.field(types.field) else { return MemoryType::WriteBack };
-        let memory = types.of.get(field.get(raw) as usize).copied().unwrap_or(MemoryType::Other);
+        let index = self.type_index(types, level, raw) as usize;
+        let memory = types.of.get(index).copied().unwrap_or(MemoryType::Other);
         // Other than inner shareable. Of what is not write-back it is ignored (D8.6.2).
         let shared = self.field("SH").is_none_or(|sh| sh.get(raw ^ self.style.leaf_bits) == 0);
         if memory == MemoryType::WriteBack && !shared { MemoryType::Other } else { memory }
@@ -196,7 +255,8 @@ impl Format {
             let types = self.types()?;
             let value = types.of.iter().position(|memory| *memory == to.memory)?;
             let usual = self.style.leaf_bits & shape.memory;
-            new = self.field(types.field)?.put(new & !shape.memory | usual, value as u64);
+            let usual = new & !shape.memory | usual;
+            new = self.with_type_index(types, level, usual, value as u64);
         }
         Some(new)
     }
@@ -204,7 +264,9 @@ impl Format {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_64K, ARM64_64K_LPA, FORMATS};
+    use super::super::{
+        ARM64_4K, ARM64_4K_LPA2, ARM64_16K, ARM64_64K, ARM64_64K_LPA, FORMATS, X86_64_4LEVEL,
+    };
     use super::*;
     use crate::addr::PhysAddr;
     use crate::perm::Perm;
@@ -250,22 +312,41 @@ mod tests {
                 assert_eq!(back, Some(plain), "{} {to:?}", format.name);
             }
         }
-        // Ten of arm64 with three types each with and without the bit, four of 64-bit Power with
-        // four types; the other formats' one.
-        assert_eq!(said, 10 * 6 + 4 * 4 + FORMATS.len() as u32 - 14);
+        // Ten of arm64 with three types each with and without the bit, four of 64-bit Power and two
+        // of x86-64 with four types; the other formats' one.
+        assert_eq!(said, 10 * 6 + 6 * 4 + FORMATS.len() as u32 - 16);
     }
 
     #[test]
     fn types_that_are_interpreted_were_read() {
         use crate::cite::Evidence;
         for format in FORMATS {
-            let interpreted = format.arch == Arch::Arm64
+            let interpreted = matches!(format.arch, Arch::Arm64 | Arch::X86_64)
                 || format.arch == Arch::Ppc64le && format.levels.len() > 2;
             let cite = format.types_cite();
             assert_eq!(cite.is_some(), interpreted, "{}", format.name);
             assert!(cite.is_none_or(|cite| cite.evidence == Evidence::Read), "{}", format.name);
         }
         assert_eq!(GROUPS.evidence, Evidence::Read);
+    }
+
+    /// Linux 6.12 arch/x86/include/asm/pgtable_types.h: _PAGE_BIT_PAT is 7, _PAGE_BIT_PAT_LARGE 12.
+    #[test]
+    fn pats_index_is_three_bits_of_which_one_moves() {
+        let (large, small) = (X86_64_4LEVEL.last_level() - 1, X86_64_4LEVEL.last_level());
+        let types =
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|n| MemoryType::from_bits([0, 1, 2, 2, 0, 3, 2, 3][n]));
+        for (level, pat) in [(small, 7), (large, 12)] {
+            for (index, memory) in (0..8u64).zip(types) {
+                let raw = 1 | (index & 3) << 3 | (index >> 2) << pat;
+                assert_eq!(X86_64_4LEVEL.attributes(level, raw).memory, memory, "{level} {index}");
+                assert_eq!(X86_64_4LEVEL.with_pat_bits(level, 1, index as u8, 0), raw);
+                assert_eq!(X86_64_4LEVEL.with_pat_bits(level, raw, 0, 7), 1);
+            }
+        }
+        // Uncached over write-combining is the other uncached.
+        assert_eq!(X86_64_4LEVEL.with_pat_bits(small, 1 | 1 << 3, 2, 0), 1 | 3 << 3);
+        assert_eq!(ARM64_4K.with_pat_bits(3, 3, 7, 0), 3);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod allocation;
 mod arm64;
 mod bpf;
+mod caching;
 mod flushes;
 mod hotplug;
 mod keys;
@@ -36,6 +37,7 @@ joined! {
     pub CALLS: CallSpec =
         allocation::ROWS,
         permissions::ROWS,
+        caching::ROWS,
         flushes::ROWS,
         x86::ROWS,
         arm64::ROWS,

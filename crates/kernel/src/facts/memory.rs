@@ -33,6 +33,10 @@ const VMALLOC: Cite = Cite::read("Linux 5.19 and 6.12 mm/vmalloc.c");
 const VUNMAP: Cite =
     Cite::deduced("Linux 5.19, 6.1 mm/vmalloc.c vm_remove_mappings(), 6.6, 6.12, 7.0 vunmap()");
 const CPA: Cite = Cite::read("Linux 5.19, 6.1, 6.4, 6.12 arch/x86/mm/pat/set_memory.c");
+const CPA_FLUSH: Cite = Cite::deduced(
+    "Linux 6.12 (__cpa_flush_tlb(), page by page), 6.18.2, 7.0 (flush_tlb_kernel_range()) \
+     arch/x86/mm/pat/set_memory.c cpa_flush(); that 6.15 brought it is from memory",
+);
 const ARM_PAGEATTR: Cite = Cite::read("Linux 5.19, 6.12, 6.18 arch/arm64/mm/pageattr.c");
 const HASH_PAGE: Cite = Cite::read(
     "Linux 6.6, 6.12 arch/powerpc/mm/book3s32/hash_low.S hash_page; linuxppc-dev 2023-09-25, \
@@ -266,6 +270,9 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::CpaCollapse, NOT_X86, None, None, No, Cite::deduced("an x86 function")),
     row(Fact::CpaCollapse, X86, None, Some(V6_15), No, Cite::read("Linux 6.14 set_memory.c")),
     row(Fact::CpaCollapse, X86, Some(V6_15), None, Yes, COLLAPSE),
+    row(Fact::CpaFlushesRange, NOT_X86, None, None, No, Cite::deduced("an x86 function")),
+    row(Fact::CpaFlushesRange, X86, None, Some(V6_15), No, CPA_FLUSH),
+    row(Fact::CpaFlushesRange, X86, Some(V6_15), None, Yes, CPA_FLUSH),
     row(Fact::RoxCache, NOT_X86, None, None, No, Cite::deduced("only x86 selects it")),
     row(Fact::RoxCache, X86, None, Some(V6_15), No, ROX_OFF),
     row(Fact::RoxCache, X86, Some(V6_15), None, Yes, ROX_ON),

@@ -2,10 +2,11 @@
 //!
 //! Modelled: the walk leaf by leaf (in `walk`), others let in after each, splitting with its global
 //! flush, changes of whole large leaves in place, the alias in the direct map and (for frames of
-//! the image) in the image, the flush at the end and when it is left out, errors without rollback,
-//! WARNs. From: Linux 5.19, 6.1, 6.4, 6.6, 6.12, 6.18 and 7.0 arch/x86/mm/pat/set_memory.c. Not
-//! modelled: cache attributes, EFI page tables, the dirty bit (cleared with RW from 6.6 on),
-//! protections of the PCI BIOS and of .rodata apart from text.
+//! the image) in the image, the flush at the end and when it is left out, that of caches behind it
+//! where a memory type comes, errors without rollback, WARNs. From: Linux 5.19, 6.1, 6.4, 6.6,
+//! 6.12, 6.18 and 7.0 arch/x86/mm/pat/set_memory.c. Not modelled: EFI page tables, CPUs without
+//! CLFLUSHOPT, the dirty bit (cleared with RW from 6.6 on), protections of the PCI BIOS and of
+//! .rodata apart from text.
 
 use std::collections::VecDeque;
 
@@ -21,9 +22,9 @@ use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::layout::Range;
 use crate::set_memory::Change;
-use crate::steps::{self, cross_step, flush_step, once, pause, step};
+use crate::steps::{self, Step, Then, cross_step, flush_step, once, pause, step, step_then_others};
 use crate::vfree::purge_steps;
-use crate::x86::walk::{Alias, AtLeaf, Cpa, Outcome, Walk};
+use crate::x86::walk::{Alias, AtLeaf, Cpa, Outcome, Pages, Walk};
 
 /// The lock of those who change attributes.
 pub(super) const CPA_LOCK: &str = "cpa_lock";
@@ -45,34 +46,26 @@ impl Kernel {
         pages: u64,
         change: Change,
     ) -> Result<i64, Stop> {
-        let start = addr.align_down(FRAME_SHIFT);
-        if start != addr {
-            self.warn_once(cpu, "cpa: unaligned", WarnReason::Unaligned, addr);
-        }
+        let start = self.whole_pages(cpu, addr);
+        self.canonical_pages(start, pages)?;
         let bytes = pages.saturating_mul(FRAME_BYTES);
-        let last = VirtAddr(start.0.saturating_add(bytes.saturating_sub(1)));
-        let format = self.machine.format();
-        if !format.is_canonical(start) || !format.is_canonical(last) {
-            return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
-        }
         let (set, clear) = change.set_clear();
         let nx_only = (set | clear) == Perm::EXEC;
         let skips = nx_only && self.caps.yes(Fact::AliasSkipsNx);
         let check_alias = change != Change::NpNoalias && !skips;
-        let mut steps = purge_steps(None, false);
-        let walk = Walk::new(start, pages, Cpa { set, clear, check_alias, split: false });
-        steps.push(walk.steps(move |outcome| {
-            let mut steps = cpa_flush(start, pages, outcome);
+        let cpa = Cpa { check_alias, ..Cpa::rights(set, clear) };
+        let done = move |k: &mut Kernel, _, outcome: Outcome| {
             if change == Change::Rox && outcome.changed && outcome.error == 0 {
-                steps.push(step(move |k, cpu| k.cpa_collapse(cpu, start, pages)));
+                k.later([step(move |k, cpu| k.cpa_collapse(cpu, start, pages))]);
             }
-            steps.push(step(move |k, cpu| {
+            k.later([step(move |k, cpu| {
                 k.cpa_returns(cpu, start, bytes, change, outcome);
                 Ok(())
-            }));
-            steps
-        }));
-        self.with_steps(steps)
+            })]);
+            Ok(())
+        };
+        let change = cpa.steps(Pages::Range(start, pages), Box::new(done));
+        self.with_steps(vec![change])
     }
 
     /// What the call returns, and refuses.
@@ -106,20 +99,13 @@ impl Kernel {
         addr: VirtAddr,
         pages: u64,
     ) -> Result<i64, Stop> {
-        let start = addr.align_down(FRAME_SHIFT);
-        if start != addr {
-            self.warn_once(cpu, "cpa: unaligned", WarnReason::Unaligned, addr);
-        }
-        let len = pages.saturating_mul(FRAME_BYTES);
-        let format = self.machine.format();
-        let last = VirtAddr(start.0.saturating_add(len.saturating_sub(1)));
-        if !format.is_canonical(start) || !format.is_canonical(last) {
-            return Err(Stop::not_modelled("page attributes of non-canonical addresses"));
-        }
+        let start = self.whole_pages(cpu, addr);
+        self.canonical_pages(start, pages)?;
         let marks = self.caps.yes(Fact::CpaCollapse);
-        let cpa = Cpa { set: Perm::empty(), clear: Perm::empty(), check_alias: true, split: true };
+        let cpa = Cpa { split: true, ..Cpa::rights(Perm::empty(), Perm::empty()) };
         let mut steps = purge_steps(None, false);
-        steps.push(Walk::new(start, pages, cpa).steps(move |mut outcome| {
+        let range = Pages::Range(start, pages);
+        steps.push(Walk::new(range.clone(), cpa).steps(move |mut outcome| {
             // The bit is a change of entries, as far as it got.
             let done = outcome.done;
             outcome.changed = marks && done > 0;
@@ -130,10 +116,19 @@ impl Kernel {
                 k.returns(outcome.error);
                 Ok(())
             })];
-            steps.extend(cpa_flush(start, pages, outcome));
+            steps.extend(cpa_flush(range, outcome, false));
             steps
         }));
         self.with_steps(steps)
+    }
+
+    /// The page of an address, which should be its beginning.
+    pub(super) fn whole_pages(&mut self, cpu: CpuId, addr: VirtAddr) -> VirtAddr {
+        let start = addr.align_down(FRAME_SHIFT);
+        if start != addr {
+            self.warn_once(cpu, "cpa: unaligned", WarnReason::Unaligned, addr);
+        }
+        start
     }
 
     /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own. `then` gets
@@ -148,7 +143,8 @@ impl Kernel {
             // Without PRESENT the global bit would read as PROTNONE: it goes too, and stays away.
             (Perm::empty(), Perm::PRESENT | Perm::WRITE | Perm::GLOBAL)
         };
-        let walk = Walk::new(start, 1, Cpa { set, clear, check_alias: false, split: false });
+        let cpa = Cpa { check_alias: false, ..Cpa::rights(set, clear) };
+        let walk = Walk::new(Pages::Range(start, 1), cpa);
         self.later([walk.steps(|outcome| vec![once(move |k, cpu| then(k, cpu, outcome.error))])]);
     }
 
@@ -189,7 +185,8 @@ impl Kernel {
             if cpa.split {
                 return Ok(AtLeaf::Split);
             }
-            if format.with_perm(level, leaf.raw, set, clear) == leaf.raw {
+            let new = format.with_perm(level, leaf.raw, set, clear);
+            if format.with_pat_bits(level, new, cpa.pat_set, cpa.pat_clear) == leaf.raw {
                 return Ok(AtLeaf::Done(take));
             }
             if take < pages {
@@ -204,14 +201,15 @@ impl Kernel {
             self.warn_once(cpu, "cpa: W^X", WarnReason::WriteExec, at);
         }
         let len = run * FRAME_BYTES;
-        let changed = self.machine.protect(cpu, SpaceId::KERNEL, at, len, set, clear)?;
+        let (rights, pat) = ((set, clear), (cpa.pat_set, cpa.pat_clear));
+        let changed = self.machine.protect_as(cpu, SpaceId::KERNEL, (at, len), rights, pat)?;
         if primary && changed > 0 {
             outcome.changed = true;
         }
         Ok(AtLeaf::Done(run))
     }
 
-    /// Number of small pages from `at` on whose entries have the same permission, at most to the
+    /// Number of small pages from `at` on whose entries have the same attributes, at most to the
     /// end of their table.
     fn run_of_pages(&self, at: VirtAddr, left: u64, first: Mapping) -> u64 {
         let to_end = 512 - (at.page_number() & 511);
@@ -219,7 +217,10 @@ impl Kernel {
         let mut run = 0;
         for span in self.machine.leaves(SpaceId::KERNEL, at, len) {
             match span {
-                Span::Mapped(m) if m.shift == FRAME_SHIFT && m.perm == first.perm => {
+                Span::Mapped(m)
+                    if m.shift == FRAME_SHIFT
+                        && (m.perm, m.attributes) == (first.perm, first.attributes) =>
+                {
                     let follows = m.phys.0 == first.phys.0.wrapping_add(run * FRAME_BYTES);
                     if !follows {
                         break;
@@ -331,24 +332,72 @@ impl Kernel {
     }
 }
 
-/// The flush at the end. Nothing is flushed if no entry of the range itself changed, even if an
-/// alias did.
-fn cpa_flush(start: VirtAddr, pages: u64, outcome: Outcome) -> Vec<steps::Step> {
+impl Cpa {
+    /// `change_page_attr_set_clr`: the purge, the walk, the flush. `then` gets what came of it.
+    pub(super) fn steps(self, pages: Pages, then: Then<Outcome>) -> Step {
+        once(move |k, _| {
+            k.later(purge_steps(None, false));
+            k.later([Walk::new(pages.clone(), self).steps(move |outcome| {
+                let mut steps = cpa_flush(pages, outcome, self.pat_set != 0);
+                steps.push(once(move |k, cpu| then(k, cpu, outcome)));
+                steps
+            })]);
+            Ok(())
+        })
+    }
+}
+
+/// The flush at the end, that of caches behind it where a memory type comes. Nothing is flushed if
+/// no entry of the range itself changed, even if an alias did.
+fn cpa_flush(pages: Pages, outcome: Outcome, cache: bool) -> Vec<Step> {
     if !outcome.changed {
         return Vec::new();
     }
+    let start = pages.at(0);
     let check = step(move |k, cpu| match k.machine.irqs_on(cpu) {
         true => Ok(()),
         false => Err(Stop::died("BUG_ON(irqs_disabled()) in cpa_flush", start)),
     });
     if outcome.error != 0 {
         // cpa_flush_all: by interrupts whatever the CPU can do.
-        return vec![check, cross_step(|k, cpu| k.cpa_flush_all(cpu))];
+        return vec![check, cross_step(move |k, cpu| k.cpa_flush_all(cpu, cache))];
     }
-    let all = outcome.alias || pages > FLUSH_CEILING_PAGES;
-    let flush = flush_step(move |k, cpu| match all {
-        true => k.flush_tlb_all(cpu),
-        false => k.flush_tlb_pages(cpu, start, pages),
-    });
-    vec![check, flush]
+    let fence =
+        || step_then_others(|k: &mut Kernel, cpu| Ok(k.machine.op_named(cpu, "mfence", 0)?));
+    let lines = (0..if cache { pages.count() } else { 0 }).map(|page| pages.at(page));
+    let lines: Vec<Step> =
+        lines.map(|at| step_then_others(move |k, cpu| k.clflush(cpu, at))).collect();
+    let flush = flush_step(move |k, cpu| k.cpa_flush_tlb(cpu, &pages, outcome.alias));
+    let mut steps = vec![check, flush];
+    if cache {
+        steps.push(fence());
+        steps.extend(lines);
+        steps.push(fence());
+    }
+    steps
+}
+
+impl Kernel {
+    /// Translations of pages, on all CPUs. From 6.15 on that is one range whatever pages they are.
+    fn cpa_flush_tlb(&mut self, cpu: CpuId, pages: &Pages, all: bool) -> Result<(), Stop> {
+        let count = pages.count();
+        if all || count > FLUSH_CEILING_PAGES {
+            return self.flush_tlb_all(cpu);
+        }
+        match pages {
+            Pages::Array(pages) if !self.caps.yes(Fact::CpaFlushesRange) => {
+                self.flush_tlb_each(cpu, pages)
+            }
+            _ => self.flush_tlb_pages(cpu, pages.at(0), count),
+        }
+    }
+
+    /// `clflush_cache_range_opt` of a page, if it is mapped.
+    fn clflush(&mut self, cpu: CpuId, at: VirtAddr) -> Result<(), Stop> {
+        if self.machine.lookup(SpaceId::KERNEL, at).is_none() {
+            return Ok(());
+        }
+        let line = self.machine.header().dline_bytes;
+        self.by_line(cpu, "clflushopt", at, FRAME_BYTES, line)
+    }
 }

@@ -32,10 +32,17 @@ impl Kernel {
         self.on_each_cpu(cpu, "do_flush_tlb_all", &mut local)
     }
 
-    /// `cpa_flush_all`: the same, always by interrupts.
-    pub(crate) fn cpa_flush_all(&mut self, cpu: CpuId) -> Result<(), Stop> {
+    /// `cpa_flush_all`: the same, always by interrupts, and all that is cached with it if asked
+    /// for.
+    pub(crate) fn cpa_flush_all(&mut self, cpu: CpuId, cache: bool) -> Result<(), Stop> {
         let pcid = self.features.contains(Features::X86_PCID);
-        let mut local = move |m: &mut Machine, on: CpuId| flush_everything(m, on, pcid);
+        let mut local = move |m: &mut Machine, on: CpuId| {
+            flush_everything(m, on, pcid)?;
+            if cache {
+                m.op_named(on, "wbinvd", 0)?;
+            }
+            Ok(())
+        };
         self.on_each_cpu(cpu, "__cpa_flush_all", &mut local)
     }
 
@@ -71,13 +78,28 @@ impl Kernel {
         if self.uses_invlpgb() {
             return self.invlpgb(cpu, pages.div_ceil(INVLPGB_MAX_PAGES).max(1));
         }
+        self.invlpg_each(
+            cpu,
+            "do_kernel_range_flush",
+            (0..pages).map(|n| start.offset(n * FRAME_BYTES)),
+        )
+    }
+
+    /// `__cpa_flush_tlb`: pages that need not follow each other, on all CPUs.
+    pub(crate) fn flush_tlb_each(&mut self, cpu: CpuId, pages: &[VirtAddr]) -> Result<(), Stop> {
+        self.invlpg_each(cpu, "__cpa_flush_tlb", pages.iter().copied())
+    }
+
+    fn invlpg_each(
+        &mut self,
+        cpu: CpuId,
+        function: &str,
+        pages: impl Iterator<Item = VirtAddr> + Clone,
+    ) -> Result<(), Stop> {
         let mut local = move |m: &mut Machine, on: CpuId| -> Result<(), MachineError> {
-            for page in 0..pages {
-                m.op_named(on, "invlpg", start.offset(page * FRAME_BYTES).0)?;
-            }
-            Ok(())
+            pages.clone().try_for_each(|page| Ok(m.op_named(on, "invlpg", page.0)?))
         };
-        self.on_each_cpu(cpu, "do_kernel_range_flush", &mut local)
+        self.on_each_cpu(cpu, function, &mut local)
     }
 
     /// `flush_tlb_kernel_range` on x86.

@@ -24,10 +24,67 @@ use crate::x86::cpa::CPA_LOCK;
 pub(super) struct Cpa {
     pub(super) set: Perm,
     pub(super) clear: Perm,
+    /// Bits of the index into the PAT.
+    pub(super) pat_set: u8,
+    pub(super) pat_clear: u8,
     /// Whether other mappings of the same frames follow.
     pub(super) check_alias: bool,
     /// Large leaves are split whether they have to change or not.
     pub(super) split: bool,
+}
+
+impl Cpa {
+    /// Permissions that come and go, in aliases too.
+    pub(super) fn rights(set: Perm, clear: Perm) -> Self {
+        Self { set, clear, pat_set: 0, pat_clear: 0, check_alias: true, split: false }
+    }
+
+    /// Bits of the memory type that come and go.
+    pub(super) fn caching(pat_set: u8, pat_clear: u8) -> Self {
+        Self { pat_set, pat_clear, ..Self::rights(Perm::empty(), Perm::empty()) }
+    }
+
+    /// Whether an entry has anything to change at all.
+    fn changes(self) -> bool {
+        self.split || !(self.set | self.clear).is_empty() || self.pat_set | self.pat_clear != 0
+    }
+}
+
+/// Pages that are changed.
+#[derive(Clone, Debug)]
+pub(super) enum Pages {
+    /// So many from an address on.
+    Range(VirtAddr, u64),
+    /// Single ones (`CPA_PAGES_ARRAY`), of which none makes up a large leaf with others.
+    Array(Vec<VirtAddr>),
+}
+
+impl Pages {
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Pages::Range(_, pages) => *pages,
+            Pages::Array(pages) => pages.len() as u64,
+        }
+    }
+
+    /// The page of a number.
+    pub(super) fn at(&self, page: u64) -> VirtAddr {
+        match self {
+            Pages::Range(start, _) => start.offset(page * FRAME_BYTES),
+            Pages::Array(pages) => {
+                let page = usize::try_from(page).ok().and_then(|page| pages.get(page));
+                page.copied().unwrap_or(VirtAddr(0))
+            }
+        }
+    }
+
+    /// How many from there on may change together.
+    fn together(&self, page: u64) -> u64 {
+        match self {
+            Pages::Range(_, pages) => pages - page,
+            Pages::Array(_) => 1,
+        }
+    }
 }
 
 /// What came of it.
@@ -63,8 +120,7 @@ pub(super) struct Alias {
 /// A change under way over a range, leaf by leaf, aliases after each.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
-    start: VirtAddr,
-    pub(super) pages: u64,
+    pages: Pages,
     cpa: Cpa,
     pub(super) outcome: Outcome,
     aliases: VecDeque<Alias>,
@@ -83,9 +139,9 @@ pub(super) enum Turned {
 
 impl Walk {
     /// A change that has not begun.
-    pub(super) fn new(start: VirtAddr, pages: u64, cpa: Cpa) -> Self {
+    pub(super) fn new(pages: Pages, cpa: Cpa) -> Self {
         let (outcome, aliases) = (Outcome::default(), VecDeque::new());
-        Self { start, pages, cpa, outcome, aliases, pending: 0 }
+        Self { pages, cpa, outcome, aliases, pending: 0 }
     }
 
     /// What is changed in aliases. NX is no alias's business: the direct map never executes.
@@ -96,13 +152,13 @@ impl Walk {
 
     /// Whether nothing is left to change.
     pub(super) fn is_over(&mut self) -> bool {
-        let cpa = self.of_alias();
-        let changes = cpa.split || !(cpa.set | cpa.clear).is_empty();
+        let changes = self.of_alias().changes();
         self.aliases.retain(|alias| changes && alias.pages > 0);
         if self.aliases.is_empty() {
             self.outcome.done += std::mem::take(&mut self.pending);
         }
-        self.outcome.error != 0 || self.aliases.is_empty() && self.outcome.done >= self.pages
+        self.outcome.error != 0
+            || self.aliases.is_empty() && self.outcome.done >= self.pages.count()
     }
 
     /// Goes one leaf further, where it is not over.
@@ -121,9 +177,9 @@ impl Walk {
             }
             return Ok(Turned::Changed);
         }
-        let at = self.start.offset(self.outcome.done * FRAME_BYTES);
+        let at = self.pages.at(self.outcome.done);
         let phys = k.entry_at(at).map(|m| m.phys.offset(at.0.wrapping_sub(m.virt.0)));
-        let left = self.pages - self.outcome.done;
+        let left = self.pages.together(self.outcome.done);
         match k.cpa_step(cpu, at, left, self.cpa, true, &mut self.outcome)? {
             AtLeaf::Split => Ok(Turned::Split(at)),
             AtLeaf::Error(error) => Ok(self.fails(error)),

@@ -280,10 +280,27 @@ impl Machine {
         set: Perm,
         clear: Perm,
     ) -> Result<u64, MapError> {
+        self.protect_as(cpu, space, (virt, len), (set, clear), (0, 0))
+    }
+
+    /// The same with bits of the index into x86's PAT, which is the memory type: those of the first
+    /// come, those of the second go before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect_as(
+        &mut self,
+        cpu: CpuId,
+        space: SpaceId,
+        (virt, len): (VirtAddr, u64),
+        (set, clear): (Perm, Perm),
+        (pat_set, pat_clear): (u8, u8),
+    ) -> Result<u64, MapError> {
         let (owner, found) = self.whole_leaves(cpu, space, virt, len)?;
         let format = self.format;
         let changed = |f: &Found| {
             let raw = format.with_perm(f.level, f.raw, set, clear);
+            let raw = format.with_pat_bits(f.level, raw, pat_set, pat_clear);
             (raw != f.raw).then_some(raw)
         };
         let leaves = found.iter().filter(|f| changed(f).is_some());
