@@ -1,137 +1,178 @@
-//! Reading ahead: what events concern is read for many of them at once.
+//! Reading ahead: what events concern is fetched into the processor's caches before their turn.
 //!
-//! Memory that the processor does not have at hand it fetches for many at a time only where nothing
-//! that it waits for says what comes next, and only within the few hundred instructions that it
-//! looks ahead. So this goes by stages, and each of them either computes places, of what is at
-//! hand by then, or does nothing but read there: blocks, and where words are noted; then what the
-//! CPU did with a block, and the words themselves. Which events are fetches and which are stores is
-//! sorted out before. Where the first places that are looked at are not the right ones, what the
-//! event concerns is not read.
+//! Memory that the processor does not have at hand it waits for, one read after the other, where
+//! the one says where the next is; and which event comes next it cannot foretell. So events are
+//! looked at twice before their turn, some dozens of them together: at first the places that their
+//! addresses give are prefetched (of blocks, and where words and pages are noted), and a step
+//! later, when these have come, what stands there says where the rest is. Which events are fetches
+//! and which are stores is sorted out before.
 //!
-//! What was read says nothing: each event is looked up when its turn comes. Only the place of a
-//! store's word is handed on, and asked there whether it is that.
+//! What is found so says nothing: each event is looked up when its turn comes. Only places are
+//! handed on, and asked there whether they are what the event concerns.
 
-use textbed_arch::{CpuId, SpaceId};
+use prefetch_index::prefetch_index;
 use textbed_event::{Event, Kind};
 
 use crate::live::Live;
 use crate::span::NOWHERE;
 
-/// Events that are read ahead together.
-pub(crate) const AHEAD: usize = 128;
+/// Events of a step.
+pub(crate) const STEP: usize = 64;
+const _: () = assert!(STEP.is_power_of_two() && STEP <= 256, "numbers in a step are bytes");
 
-/// What of an event says where to look.
+/// Sorts of events that are looked at, and [`OTHERS`].
+const FETCHES: usize = 0;
+const STORES: usize = 1;
+const LEAVES: usize = 2;
+const OTHERS: usize = 3;
+
+/// The sort of each kind: a table, for which kind comes next is anybody's guess.
+const SORTS: [u8; 256] = {
+    let mut sorts = [OTHERS as u8; 256];
+    sorts[Kind::Fetch as usize] = FETCHES as u8;
+    sorts[Kind::Store as usize] = STORES as u8;
+    sorts[Kind::Leaf as usize] = LEAVES as u8;
+    sorts
+};
+
+/// Where what is known of an event's block or word may be; [`NOWHERE`] where nobody looked.
 #[derive(Clone, Copy, Debug)]
-struct Item {
-    virt: u64,
-    phys: u64,
-    space: SpaceId,
-    cpu: CpuId,
-    number: u16,
+pub(crate) struct Hint {
+    /// Of a fetch the block, of a store the word.
+    pub(crate) at: u32,
+    /// Of a fetch what its CPU did with the block.
+    pub(crate) ran: u32,
 }
 
-/// Events of one kind, and a place for each.
-#[derive(Clone, Debug)]
+impl Hint {
+    pub(crate) const NOWHERE: Self = Self { at: NOWHERE, ran: NOWHERE };
+}
+
+/// Numbers of the events of one sort.
+#[derive(Clone, Copy, Debug)]
 struct Picked {
-    items: [Item; AHEAD],
-    places: [u32; AHEAD],
+    numbers: [u8; STEP],
     count: usize,
 }
 
 impl Picked {
-    fn new() -> Self {
-        let (space, cpu) = (SpaceId::KERNEL, CpuId(0));
-        let nothing = Item { virt: 0, phys: 0, space, cpu, number: 0 };
-        Self { items: [nothing; AHEAD], places: [NOWHERE; AHEAD], count: 0 }
-    }
+    const NONE: Self = Self { numbers: [0; STEP], count: 0 };
 
+    /// These events, with their numbers.
     #[inline]
-    fn take(&mut self, item: Item) {
-        self.items[self.count % AHEAD] = item;
-        self.count += 1;
-    }
-
-    #[inline]
-    fn items(&self) -> &[Item] {
-        &self.items[..self.count.min(AHEAD)]
-    }
-
-    #[inline]
-    fn places(&self) -> &[u32] {
-        &self.places[..self.count.min(AHEAD)]
-    }
-
-    /// Computes each place anew.
-    #[inline]
-    fn compute(&mut self, f: impl Fn(&Item, u32) -> u32) {
-        let count = self.count.min(AHEAD);
-        for (place, item) in self.places[..count].iter_mut().zip(&self.items[..count]) {
-            *place = f(item, *place);
-        }
+    fn of<'a>(&'a self, events: &'a [Event]) -> impl Iterator<Item = (usize, &'a Event)> {
+        let numbers = self.numbers[..self.count.min(STEP)].iter();
+        numbers.filter_map(|n| Some((usize::from(*n) % STEP, events.get(usize::from(*n))?)))
     }
 }
 
-/// Events that are read ahead, sorted by kind: fetches, stores, leaves, others. What stands there
-/// is of the events before, too, for it need not be anything.
+/// Events of a step, sorted, and what was found of each.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    sorts: [Picked; 4],
+    hints: [Hint; STEP],
+}
+
+/// Steps that are under way: one whose turn it is, one that is looked at for the second time, and
+/// one for the first.
+const UNDER_WAY: usize = 3;
+
+/// What was found of the events that come next.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    kinds: Box<[Picked; 4]>,
-    places: Box<[u32; AHEAD]>,
+    steps: Box<[Step; UNDER_WAY]>,
+    /// How often blocks had been forgotten.
+    forgotten: u32,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        let kinds = Box::new([(); 4].map(|()| Picked::new()));
-        Self { kinds, places: Box::new([NOWHERE; AHEAD]) }
+        let step = Step { sorts: [Picked::NONE; 4], hints: [Hint::NOWHERE; STEP] };
+        Self { steps: Box::new([step; UNDER_WAY]), forgotten: 0 }
     }
 }
 
 impl Ahead {
-    /// Where what is known of the word of this event may be, if it is a store.
-    #[inline]
-    pub(crate) fn place(&self, number: usize) -> u32 {
-        self.places[number % AHEAD]
+    /// A batch of events begins.
+    pub(crate) fn begin(&mut self, live: &Live, events: &[Event]) {
+        self.first(live, events, 0);
+        self.first(live, events, 1);
+        self.second(live, events, 0);
     }
 
-    /// Which kind comes next is anybody's guess, so there is no branch by that.
+    /// It is the turn of step `number` of these events.
     #[inline]
-    fn sort(&mut self, events: &[Event]) {
-        self.kinds.iter_mut().for_each(|picked| picked.count = 0);
-        for (number, event) in events.iter().take(AHEAD).enumerate() {
-            let is = |kind| usize::from(event.kind == kind);
-            let kind = 3 - 3 * is(Kind::Fetch) - 2 * is(Kind::Store) - is(Kind::Leaf);
-            let Event { a: virt, b: phys, space, cpu, .. } = *event;
-            self.kinds[kind & 3].take(Item { virt, phys, space, cpu, number: number as u16 });
+    pub(crate) fn turn(&mut self, live: &Live, events: &[Event], number: usize) {
+        self.first(live, events, number + 2);
+        self.second(live, events, number + 1);
+        let Step { sorts, hints } = &self.steps[number % UNDER_WAY];
+        for (n, _) in sorts[STORES].of(events.get(number * STEP..).unwrap_or(&[])) {
+            live.fetches.versions.prefetch_there(hints[n].at);
         }
     }
 
-    /// Reads what these events, at most [`AHEAD`] of them, will have looked up in `live`. What
-    /// comes back is there so that it is read.
-    pub(crate) fn read(&mut self, live: &Live, events: &[Event]) -> u64 {
-        self.sort(events);
-        let Self { kinds, places } = self;
-        let [fetches, stores, leaves, _] = &mut **kinds;
-        let (looks, versions) = (&live.fetches.looks, &live.fetches.versions);
+    /// What was found of event `at` of step `number`.
+    #[inline]
+    pub(crate) fn hint(&self, number: usize, at: usize) -> Hint {
+        self.steps[number % UNDER_WAY].hints[at % STEP]
+    }
 
-        fetches.compute(|item, _| looks.home(item.phys));
-        stores.compute(|item, _| versions.home(item.phys));
-        let mut read = looks.touch(fetches.places()) ^ versions.touch_index(stores.places());
+    /// Where blocks were forgotten places of theirs say nothing any more.
+    #[inline]
+    pub(crate) fn check(&mut self, live: &Live) {
+        let forgotten = live.fetches.looks.forgotten();
+        if forgotten != self.forgotten {
+            self.forgotten = forgotten;
+            self.steps.iter_mut().for_each(|step| step.hints = [Hint::NOWHERE; STEP]);
+        }
+    }
 
-        fetches.compute(|item, home| looks.ran_near(home, item.cpu, item.phys));
-        stores.compute(|item, home| versions.noted(home, item.phys));
-        read ^= looks.touch_ran(fetches.places()) ^ versions.touch(stores.places());
-        for (item, place) in stores.items().iter().zip(stores.places()) {
-            places[usize::from(item.number) % AHEAD] = *place;
-            read ^= live.fetches.touch_known(item.phys) ^ live.tables.touch_stored(item.virt);
+    /// A step is sorted, and the places that addresses give are prefetched.
+    #[inline]
+    fn first(&mut self, live: &Live, events: &[Event], number: usize) {
+        let Some(events) = events.get(number * STEP..) else { return };
+        let Step { sorts, .. } = &mut self.steps[number % UNDER_WAY];
+        sorts.iter_mut().for_each(|picked| picked.count = 0);
+        for (n, event) in events.iter().take(STEP).enumerate() {
+            prefetch_index(events, n + STEP);
+            let picked = &mut sorts[usize::from(SORTS[event.kind as usize & 255]) % 4];
+            picked.numbers[picked.count % STEP] = n as u8;
+            picked.count += 1;
         }
-        for item in leaves.items() {
-            read ^= live.tables.touch(item.space, item.virt, item.phys);
+        for (_, event) in sorts[FETCHES].of(events) {
+            live.fetches.looks.prefetch(event.b);
         }
-        for (item, slot) in fetches.items().iter().zip(fetches.places()) {
-            if *slot == NOWHERE {
-                read ^= looks.places_ahead(item.virt, item.phys);
+        for (_, event) in sorts[STORES].of(events) {
+            live.fetches.versions.prefetch(event.b);
+            live.fetches.prefetch_known(event.b);
+            live.tables.prefetch_stored(event.a);
+        }
+        for (_, event) in sorts[LEAVES].of(events) {
+            live.tables.prefetch(event.space, event.a, event.b);
+        }
+    }
+
+    /// What stands there is looked at, and what it leads to is prefetched.
+    #[inline]
+    fn second(&mut self, live: &Live, events: &[Event], number: usize) {
+        let Some(events) = events.get(number * STEP..) else { return };
+        let Step { sorts, hints } = &mut self.steps[number % UNDER_WAY];
+        let mut read = 0;
+        for (n, event) in sorts[FETCHES].of(events) {
+            let looks = &live.fetches.looks;
+            hints[n] = looks.near(event.cpu, event.b);
+            if hints[n].at == NOWHERE {
+                read ^= looks.places_ahead(event.a, event.b);
             }
         }
-        read
+        for (n, event) in sorts[STORES].of(events) {
+            hints[n].at = live.fetches.versions.near(event.b);
+            live.fetches.prefetch_known_there(event.b);
+            live.tables.prefetch_stored_there(event.a);
+        }
+        for (_, event) in sorts[LEAVES].of(events) {
+            live.tables.prefetch_there(event.space, event.a, event.b);
+        }
+        std::hint::black_box(read);
     }
 }

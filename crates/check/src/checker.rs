@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use textbed_arch::effect::TlbScope;
-use textbed_event::{Batch, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
+use textbed_event::{Batch, Event, Facts, Flags, Header, Kind, KindSet, Sink, View, WindowPurpose};
 
-use crate::ahead::{AHEAD, Ahead};
+use crate::ahead::{Ahead, STEP};
 use crate::calls::Refusal;
 use crate::coverage::Occasions;
 use crate::fetch::edges::MEETINGS;
@@ -129,23 +129,19 @@ impl Sink for Checker {
         };
         live.names.absorb(batch);
         let mut steady = live.steady();
-        for events in batch.events.chunks(AHEAD) {
-            std::hint::black_box(self.ahead.read(live, events));
+        self.ahead.begin(live, &batch.events);
+        for (step, events) in batch.events.chunks(STEP).enumerate() {
+            self.ahead.turn(live, &batch.events, step);
             for (number, event) in events.iter().enumerate() {
-                // Stamps of versions need numbers that ascend, and that leave room for a CPU. What
-                // is told late makes no version, and has the number of what it tells.
-                let in_order = self.next <= event.seq;
-                if event.seq >= 1 << 48 || !in_order && event.kind != Kind::FetchLate {
-                    self.invalid = self.invalid.saturating_add(1);
-                    continue;
-                }
                 let now = Now { event, batch };
-                if in_order && steady.goes_on(live, now, self.ahead.place(number)) {
+                let in_order = self.next <= event.seq && event.seq < END;
+                if in_order && steady.goes_on(live, now, self.ahead.hint(step, number)) {
                     self.next = event.seq + 1;
-                } else if event.is_valid() {
+                } else if event.is_valid() && (in_order || is_told_late(event)) {
                     self.next = self.next.max(event.seq + 1);
                     live.event(now);
                     steady = live.steady();
+                    self.ahead.check(live);
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }
@@ -153,6 +149,15 @@ impl Sink for Checker {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Numbers of events end here: stamps of versions leave room for a CPU.
+const END: u64 = 1 << 48;
+
+/// Whether it may stand behind events that came later. Stamps of versions need numbers that ascend;
+/// what is told late makes no version, and has the number of what it tells.
+fn is_told_late(event: &Event) -> bool {
+    event.kind == Kind::FetchLate && event.seq < END
 }
 
 /// Kinds of which a change of translations and its flush are made.

@@ -10,6 +10,7 @@
 use textbed_arch::SpaceId;
 use textbed_event::{Event, Flags, Kind, MemOrder, Provenance};
 
+use crate::ahead::Hint;
 use crate::fetch::versions::{Forgotten, Knew, Unit};
 use crate::fetch::views::View;
 use crate::fetch::{Fetches, Model};
@@ -30,13 +31,13 @@ pub(crate) struct Steady {
 }
 
 impl Steady {
-    /// Whether the event is such a fetch or store; then it is noted. `place` is where what is known
-    /// of a store's word may be.
+    /// Whether the event is such a fetch or store; then it is noted. `hint` is where what is known
+    /// of its block or word may be.
     #[inline]
-    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32) -> bool {
+    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, hint: Hint) -> bool {
         match now.event.kind {
-            Kind::Fetch if self.quiet => live.runs_plain(now.event),
-            Kind::Store if self.notes => live.stores_again(now, place),
+            Kind::Fetch if self.quiet => live.runs_plain(now.event, hint),
+            Kind::Store if self.notes => live.stores_again(now, hint.at),
             _ => false,
         }
     }
@@ -60,7 +61,7 @@ impl Live {
 
     /// A fetch of a block that may be plain.
     #[inline]
-    fn runs_plain(&mut self, event: &Event) -> bool {
+    fn runs_plain(&mut self, event: &Event, hint: Hint) -> bool {
         let Some((virt, phys, len)) = event.as_fetch().filter(|_| event.is_valid()) else {
             return false;
         };
@@ -70,7 +71,7 @@ impl Live {
         }
         let (cpu, seq, at) = (event.cpu, event.seq, (virt.0, phys.0));
         let Fetches { looks, model, .. } = &mut self.fetches;
-        let plain = looks.plain(cpu, at, len, || model.moment(cpu), seq);
+        let plain = looks.plain(cpu, hint, at, len, || model.moment(cpu), seq);
         if plain {
             self.watch.runs(cpu, seq, self.space_of(cpu, virt), virt.0);
         }

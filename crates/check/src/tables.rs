@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashMap;
 use textbed_arch::paging::Attributes;
 use textbed_arch::{Perm, SpaceId};
 
@@ -110,36 +109,52 @@ pub(crate) struct Tables {
     writable: Writable,
 }
 
-/// Pages of the kernel's space that were found writable, a bit each, by the number of the first of
-/// 64: most stores go where others went, and the tables are large.
+/// Pages of the kernel's space that were found writable, 64 of them in each place, with the number
+/// of the first over 64: most stores go where others went, and the tables are large. Where two
+/// would have the same place the later one has it, so what is not found need not be otherwise.
 #[derive(Default, Debug)]
-struct Writable(FxHashMap<u64, u64>);
+struct Writable(Vec<(u64, u64)>);
+
+/// Places there: with one for each 64 pages they are enough for a gibibyte.
+const WRITABLE: usize = 4096;
 
 impl Writable {
+    #[inline]
+    fn place(virt: u64) -> usize {
+        ((virt >> 18).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % WRITABLE
+    }
+
+    #[inline]
     fn has(&self, virt: u64) -> bool {
-        self.0.get(&(virt >> 18)).is_some_and(|pages| pages >> (virt >> 12 & 63) & 1 != 0)
+        let there = self.0.get(Self::place(virt));
+        there.is_some_and(|(at, pages)| *at == virt >> 18 && pages >> (virt >> 12 & 63) & 1 != 0)
     }
 
     fn add(&mut self, virt: u64) {
-        *self.0.entry(virt >> 18).or_default() |= 1 << (virt >> 12 & 63);
+        if self.0.is_empty() {
+            self.0 = vec![(0, 0); WRITABLE];
+        }
+        let there = &mut self.0[Self::place(virt)];
+        if there.0 != virt >> 18 {
+            *there = (virt >> 18, 0);
+        }
+        there.1 |= 1 << (virt >> 12 & 63);
     }
 
     fn forget(&mut self, span: Span) {
         let (first, last) = (span.first >> 18, span.last >> 18);
-        if last - first >= self.0.len() as u64 {
-            self.0.retain(|at, _| *at < first || *at > last);
-            return;
-        }
-        if first == last {
-            let pages =
-                (u64::MAX << (span.first >> 12 & 63)) & (u64::MAX >> (63 - (span.last >> 12 & 63)));
-            if let Some(there) = self.0.get_mut(&first) {
-                *there &= !pages;
-            }
+        if last - first >= WRITABLE as u64 {
+            self.0.clear();
             return;
         }
         for at in first..=last {
-            self.0.remove(&at);
+            let place = Self::place(at << 18);
+            let Some((_, pages)) = self.0.get_mut(place).filter(|(there, _)| *there == at) else {
+                continue;
+            };
+            let from = if at == first { span.first >> 12 & 63 } else { 0 };
+            let to = if at == last { span.last >> 12 & 63 } else { 63 };
+            *pages &= !((u64::MAX << from) & (u64::MAX >> (63 - to)));
         }
     }
 }
@@ -174,21 +189,43 @@ impl Tables {
         Some(writable)
     }
 
-    /// Has the processor read what a store to a page of the kernel's space will read that is not
-    /// known to be writable; what that is says nothing.
+    /// Prefetches where a store to a page of the kernel's space looks, if that is not known to be
+    /// writable.
     #[inline]
-    pub(crate) fn touch_stored(&self, virt: u64) -> u64 {
-        if self.writable.has(virt) {
-            return 0;
+    pub(crate) fn prefetch_stored(&self, virt: u64) {
+        if !self.writable.has(virt)
+            && let Some(map) = self.now.get(&SpaceId::KERNEL)
+        {
+            map.prefetch(virt);
         }
-        self.now.get(&SpaceId::KERNEL).map_or(0, |map| map.touch_at(virt))
     }
 
-    /// Has the processor read what a change of a mapping will read; what that is says nothing.
+    /// And what that leads to.
     #[inline]
-    pub(crate) fn touch(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {
-        let leaf = self.now.get(&space).map_or(0, |map| map.touch_at(virt));
-        leaf ^ self.aliases.touch_at(phys)
+    pub(crate) fn prefetch_stored_there(&self, virt: u64) {
+        if !self.writable.has(virt)
+            && let Some(map) = self.now.get(&SpaceId::KERNEL)
+        {
+            map.near(virt);
+        }
+    }
+
+    /// Prefetches where a change of a mapping looks.
+    #[inline]
+    pub(crate) fn prefetch(&self, space: SpaceId, virt: u64, phys: u64) {
+        if let Some(map) = self.now.get(&space) {
+            map.prefetch(virt);
+        }
+        self.aliases.prefetch(phys);
+    }
+
+    /// And what that leads to.
+    #[inline]
+    pub(crate) fn prefetch_there(&self, space: SpaceId, virt: u64, phys: u64) {
+        if let Some(map) = self.now.get(&space) {
+            map.near(virt);
+        }
+        self.aliases.near(phys);
     }
 
     fn leaf(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Span, &Mapping)> {

@@ -151,10 +151,10 @@ impl Weak {
         }
     }
 
-    /// Has the processor read what a store to `at` will look up; what that is says nothing.
+    /// What each CPU knew when it last touched a range.
     #[inline]
-    pub(crate) fn touch(&self, at: u64) -> u64 {
-        self.touched.touch(at)
+    pub(super) fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     fn cpu(&mut self, cpu: CpuId) -> &mut Cpu {

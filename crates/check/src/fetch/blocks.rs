@@ -4,6 +4,7 @@
 //! number, by which everything else about it is found: the lists in which it is, and for each CPU
 //! its last execution. So it is looked up once, and what a CPU never ran costs it nothing.
 
+use prefetch_index::prefetch_index;
 use textbed_arch::CpuId;
 
 /// Number of a block, or of a place in [`super::looks`].
@@ -153,11 +154,12 @@ impl Blocks {
         self.blocks.len().wrapping_sub(1)
     }
 
-    /// Where a block that begins at `phys` is looked for first.
+    /// Where a block that begins at `phys` is looked for first: the first of two places that are in
+    /// one cache line.
     #[inline]
     pub(super) fn home(&self, phys: u64) -> u32 {
         let hash = phys.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (hash >> (self.shift & 63)) as u32
+        (hash >> (self.shift & 63)) as u32 & !1
     }
 
     /// The block that begins at `phys`.
@@ -176,27 +178,32 @@ impl Blocks {
         }
     }
 
-    /// The block that begins at `phys`, if it is in the first place from `home` on, or the second.
+    /// The block in this place, if it begins at `phys`.
     #[inline]
-    pub(super) fn near(&self, home: u32, phys: u64) -> Option<&Block> {
+    pub(super) fn at(&self, place: u32, phys: u64) -> Option<&Block> {
+        self.blocks.get(place as usize).filter(|block| block.phys == phys && block.id != NONE)
+    }
+
+    /// The block that begins at `phys` with its place, if that is one of the two that are looked at
+    /// first.
+    #[inline]
+    pub(super) fn near(&self, phys: u64) -> Option<(u32, &Block)> {
+        let home = self.home(phys);
         let first = self.blocks.get(home as usize)?;
-        let second = self.blocks.get(home as usize + 1).unwrap_or(first);
-        let near = if first.phys == phys { first } else { second };
-        (near.phys == phys && near.id != NONE).then_some(near)
+        let at = if first.phys == phys { home } else { home | 1 };
+        Some((at, self.at(at, phys)?))
     }
 
-    /// Has the processor read these places; what stands there says nothing.
+    /// Prefetches the two places that are looked at first for `phys`.
     #[inline]
-    pub(super) fn touch(&self, homes: &[u32]) -> u64 {
-        let there = |at: &u32| self.blocks.get(*at as usize).map_or(0, |block| block.phys);
-        homes.iter().fold(0, |read, at| read ^ there(at))
+    pub(super) fn prefetch(&self, phys: u64) {
+        prefetch_index(&self.blocks, self.home(phys) as usize);
     }
 
-    /// Has the processor read what was done in these places; what that is says nothing.
+    /// Prefetches what was done in that place.
     #[inline]
-    pub(super) fn touch_ran(&self, slots: &[u32]) -> u64 {
-        let there = |slot: &u32| self.ran.get(*slot as usize).map_or(0, |ran| ran.0);
-        slots.iter().fold(0, |read, slot| read ^ there(slot))
+    pub(super) fn prefetch_ran(&self, slot: usize) {
+        prefetch_index(&self.ran, slot);
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Block> {

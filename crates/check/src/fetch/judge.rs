@@ -9,6 +9,7 @@ use super::looks::Verdict;
 use super::verdict::Place;
 use super::versions::History;
 use super::{Fetches, Model};
+use crate::ahead::Hint;
 use crate::live::{Live, Now};
 use crate::mark::Mark;
 use crate::options::Reading;
@@ -30,7 +31,7 @@ impl Live {
         let counts = self.fetches.counts(p);
         let Fetches { looks, model, .. } = &mut self.fetches;
         let moment = || model.moment(p);
-        if counts && looks.plain(p, at, len, moment, seq) {
+        if counts && looks.plain(p, Hint::NOWHERE, at, len, moment, seq) {
             return;
         }
         let Some(judged) = looks.known(p, phys, len, moment, seq) else {

@@ -36,6 +36,9 @@ pub(super) struct Knowledge {
     /// Of stores without what waits in `stores`.
     pub(super) gathered: [View; 4],
     stores: Option<OwnStores>,
+    /// Of stores before these, not gathered yet: each view has more than half again of what the
+    /// next one has, so that many that differ are joined in few passes over all that they know.
+    aside: Vec<View>,
     /// What the next context synchronisation hands to fetches.
     pub(super) to_sync: View,
     /// Join of what fed an executed branch, and of what fed an address.
@@ -73,17 +76,26 @@ impl Knowledge {
                 stores.stamp = stamp;
             }
             _ => {
-                self.gather_stores();
+                self.put_aside();
                 self.stores = Some(OwnStores { cpu, stamp, knew: k.clone() });
             }
         }
     }
 
+    fn put_aside(&mut self) {
+        let Some(OwnStores { cpu, stamp, mut knew }) = self.stores.take() else { return };
+        knew.stored_up_to(cpu, stamp);
+        while let Some(before) = self.aside.pop_if(|v| v.entries() <= knew.entries() * 3 / 2) {
+            knew.join(&before);
+        }
+        self.aside.push(knew);
+    }
+
     /// All stores of its CPU are gathered.
     pub(super) fn gather_stores(&mut self) {
-        if let Some(OwnStores { cpu, stamp, knew }) = self.stores.take() {
-            self.gathered[STORE].join(&knew);
-            self.gathered[STORE].stored_up_to(cpu, stamp);
+        self.put_aside();
+        for view in self.aside.drain(..).rev() {
+            self.gathered[STORE].join(&view);
         }
     }
 
@@ -147,5 +159,32 @@ impl Knowledge {
             handed.join(&self.gathered[LOAD]);
         }
         View::join_each(self.base.iter_mut(), handed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::versions::key_of;
+    use super::*;
+
+    /// Each store knows a word that no other knows: all are gathered, and what waits to be is never
+    /// a long list, nor is one view joined with all of the others for each store.
+    #[test]
+    fn stores_that_know_different_words_are_gathered_together() {
+        let (p, q, count) = (CpuId(0), CpuId(1), 3000);
+        let word = |n: u64| Span { first: 64 * n, last: 64 * n + 7 };
+        let mut known = Knowledge::default();
+        for n in 1..=count {
+            let mut k = View::default();
+            // Many words of neighbours in no order, as others stored them.
+            k.stored(word(n * 1_000_003 % count), key_of(n, q));
+            known.stored(&k, p, count + n);
+            assert!(known.aside.len() <= 20, "{} views wait", known.aside.len());
+        }
+        known.gather_stores();
+        let gathered = &known.gathered[STORE];
+        assert!(known.aside.is_empty() && known.stores.is_none());
+        assert_eq!(gathered.stored_by(p), 2 * count, "its own");
+        assert_eq!(gathered.entries(), count as usize, "and those of the other");
     }
 }

@@ -280,13 +280,20 @@ impl Fetches {
         }
     }
 
-    /// Has the processor read what CPUs knew that touched the word at `phys`, where somebody asks;
-    /// what that is says nothing.
+    /// Prefetches where it is noted what CPUs knew that touched the word at `phys`, where somebody
+    /// asks.
     #[inline]
-    pub(crate) fn touch_known(&self, phys: u64) -> u64 {
-        match &self.model {
-            Model::Weak { predicted: Some(weak), .. } => weak.touch(phys),
-            _ => 0,
+    pub(crate) fn prefetch_known(&self, phys: u64) {
+        if let Model::Weak { predicted: Some(weak), .. } = &self.model {
+            weak.touched().prefetch(phys);
+        }
+    }
+
+    /// And what that leads to.
+    #[inline]
+    pub(crate) fn prefetch_known_there(&self, phys: u64) {
+        if let Model::Weak { predicted: Some(weak), .. } = &self.model {
+            weak.touched().near(phys);
         }
     }
 

@@ -285,6 +285,16 @@ impl Entry {
 }
 
 impl Entry {
+    /// A note takes the place of the only one that there is, if that may be forgotten; whether it
+    /// did.
+    #[inline]
+    pub(super) fn take_place(&mut self, note: &Note, arch: Arch) -> bool {
+        let Entry::Noted(past, only) = self else { return false };
+        let Some(older) = past.and(arch, only) else { return false };
+        (*past, *only) = (older, *note);
+        true
+    }
+
     /// Only the newest of some notes is kept, if what there was before it may be forgotten.
     fn forget_older(&mut self, arch: Arch) {
         let Entry::Several(past, notes) = self else { return };

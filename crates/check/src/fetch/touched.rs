@@ -82,10 +82,16 @@ impl Piece for Touches {
 pub(super) struct Touched(WordMap<Touches>);
 
 impl Touched {
-    /// Has the processor read what a look-up of `at` will read; what that is says nothing.
+    /// Prefetches where it is noted who touched the word at `at`.
     #[inline]
-    pub(super) fn touch(&self, at: u64) -> u64 {
-        self.0.touch_at(at)
+    pub(super) fn prefetch(&self, at: u64) {
+        self.0.prefetch(at);
+    }
+
+    /// And what that leads to.
+    #[inline]
+    pub(super) fn near(&self, at: u64) {
+        self.0.near(at);
     }
 
     /// A store of `cpu` to `span`: `knows` is given what it comes after, its own accesses there and

@@ -13,6 +13,7 @@
 
 use std::rc::Rc;
 
+use prefetch_index::prefetch_index;
 use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event};
@@ -69,29 +70,24 @@ impl Versions {
         self.run = None;
     }
 
-    /// Where the word at `phys` is looked for first: see [`WordMap::first`].
+    /// Prefetches where the word at `phys` is noted.
     #[inline]
-    pub(crate) fn home(&self, phys: u64) -> u32 {
-        self.map.first(phys)
+    pub(crate) fn prefetch(&self, phys: u64) {
+        self.map.prefetch(phys);
     }
 
-    /// Has the processor read what stands there; what that is says nothing.
+    /// The place where the versions of the word may be, which is prefetched.
     #[inline]
-    pub(crate) fn touch_index(&self, homes: &[u32]) -> u64 {
-        self.map.touch_index(homes)
+    pub(crate) fn near(&self, phys: u64) -> u32 {
+        self.map.near(phys)
     }
 
-    /// The place where the versions of the word may be: see [`WordMap::noted`].
+    /// Prefetches what the versions in that place keep elsewhere.
     #[inline]
-    pub(crate) fn noted(&self, home: u32, phys: u64) -> u32 {
-        self.map.noted(home, phys)
-    }
-
-    /// Has the processor read what is in these places; what that is says nothing.
-    #[inline]
-    pub(crate) fn touch(&self, places: &[u32]) -> u64 {
-        // An entry is no more than a cache line, and may lie in two.
-        self.map.touch(places, Entry::newest_key)
+    pub(crate) fn prefetch_there(&self, place: u32) {
+        if let Some(Entry::Several(_, notes)) = self.map.at_place(place) {
+            prefetch_index(notes, notes.len().wrapping_sub(1));
+        }
     }
 
     /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is
@@ -129,6 +125,12 @@ impl Versions {
                 let older = if another { entry.newest_known() } else { None };
                 let (knew, forgotten) = ask(Some(newest), older);
                 let settled = open(Shortcut::Settled);
+                if settled
+                    && matches!((&knew, forgotten), (Knew::Nothing, Forgotten::All))
+                    && entry.take_place(&note, arch)
+                {
+                    return None;
+                }
                 entry.push(&Fresh::Note(note, knew), contexts, arch, |_| match settled {
                     true => forgotten,
                     false => Forgotten::None,

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use prefetch_index::prefetch_index;
 use rustc_hash::FxHashMap;
 
 /// Cells of a region, as a power of two.
@@ -180,37 +181,33 @@ impl<V> Cells<V> {
         self.values.get_mut(place).map(|(_, value)| value)
     }
 
-    /// Where in the index the cell is looked for first.
+    /// Prefetches where in the index the cell is looked for first.
     #[inline]
-    pub(super) fn first(&self, cell: u64) -> u32 {
-        (self.home(cell).0 & self.index.len().wrapping_sub(1)) as u32
+    pub(super) fn prefetch(&self, cell: u64) {
+        prefetch_index(&self.index, self.home(cell).0);
     }
 
-    /// Has the processor read these places of the index; what stands there says nothing.
+    /// The value in that place, whatever cell it is of.
     #[inline]
-    pub(super) fn touch_index(&self, firsts: &[u32]) -> u64 {
-        let there = |at: &u32| self.index.get(*at as usize).map_or(0, |(tag, _)| *tag);
-        firsts.iter().fold(0, |read, at| read ^ there(at)).into()
+    pub(super) fn at_place(&self, place: u32) -> Option<&V> {
+        self.values.get(place as usize).map(|(_, value)| value)
     }
 
     /// The place where the value of the cell may be, [`NONE`] where none is noted of it in the
-    /// first two places that it is looked for in.
+    /// first two places that it is looked for in; the value there is prefetched.
     #[inline]
-    pub(super) fn noted(&self, first: u32, cell: u64) -> u32 {
-        let (_, tag) = self.home(cell);
+    pub(super) fn near(&self, cell: u64) -> u32 {
+        let (home, tag) = self.home(cell);
         let at = |at: usize| self.index.get(at).copied().unwrap_or((0, NONE));
-        let (first, second) = (at(first as usize), at(first as usize + 1));
+        let (first, second) = (at(home), at(home + 1));
         let place = if second.0 == tag { second.1 } else { NONE };
-        if first.0 == tag { first.1 } else { place }
-    }
-
-    /// Has the processor read the values in these places, and of each what `f` does; what these
-    /// are says nothing.
-    #[inline]
-    pub(super) fn touch(&self, places: &[u32], f: impl Fn(&V) -> u64) -> u64 {
-        let read = |(cell, value): &(u64, V)| *cell ^ f(value);
-        let there = |place: &u32| self.values.get(*place as usize).map_or(0, read);
-        places.iter().fold(0, |read, place| read ^ there(place))
+        let place = if first.0 == tag { first.1 } else { place };
+        if place != NONE {
+            // A value may lie in two cache lines: the second is that in which the next one begins.
+            prefetch_index(&self.values, place as usize);
+            prefetch_index(&self.values, place as usize + 1);
+        }
+        place
     }
 
     /// Every value, in no order.

@@ -135,35 +135,23 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
     }
 
-    /// Where the cell that holds `at` is looked for first.
+    /// Prefetches where the cell that holds `at` is noted.
     #[inline]
-    pub(crate) fn first(&self, at: u64) -> u32 {
-        self.cells.first(at >> SHIFT)
+    pub(crate) fn prefetch(&self, at: u64) {
+        self.cells.prefetch(at >> SHIFT);
     }
 
-    /// Has the processor read what stands there; what that is says nothing.
+    /// The place where the value of that cell may be, which is prefetched; [`NOWHERE`] where none
+    /// is noted of it in the first two places.
     #[inline]
-    pub(crate) fn touch_index(&self, firsts: &[u32]) -> u64 {
-        self.cells.touch_index(firsts)
+    pub(crate) fn near(&self, at: u64) -> u32 {
+        self.cells.near(at >> SHIFT)
     }
 
-    /// The place where the value of that cell may be, [`NOWHERE`] where none is noted of it there.
+    /// The value in that place, whatever cell it is of.
     #[inline]
-    pub(crate) fn noted(&self, first: u32, at: u64) -> u32 {
-        self.cells.noted(first, at >> SHIFT)
-    }
-
-    /// Has the processor read the values in these places, and of each what `f` does; what they are
-    /// says nothing.
-    #[inline]
-    pub(crate) fn touch(&self, places: &[u32], f: impl Fn(&V) -> u64) -> u64 {
-        self.cells.touch(places, f)
-    }
-
-    /// Has the processor read what is looked up of `at`; what that is says nothing.
-    #[inline]
-    pub(crate) fn touch_at(&self, at: u64) -> u64 {
-        self.touch(&[self.noted(self.first(at), at)], |_| 0)
+    pub(crate) fn at_place(&self, place: u32) -> Option<&V> {
+        self.cells.at_place(place)
     }
 
     /// Whether any entry meets `span`.
