@@ -404,3 +404,22 @@ fn calls_leave_the_same_behind_in_whatever_order_their_steps_come() {
         }
     }
 }
+
+/// x86: each page with its alias behind it, before the next one; whoever changes another page of
+/// the range meanwhile gets in between.
+#[test]
+fn pages_of_an_area_change_one_by_one_each_before_its_alias() {
+    for version in ["5.18", "6.1", "6.6", "6.12", "6.18", "7.0"] {
+        let mut bed = boot_under(version, Arch::X86_64, &[], on_two(), Box::new(Newest));
+        let a = bed.area("a", "vmalloc", 2 * FRAME_BYTES);
+        let dm = bed.marks.iter().find(|m| m.0 == "dm(a)").unwrap().1;
+        let writable = |bed: &Bed, at| perm(bed, at).is_some_and(Perm::writable);
+        let mut seen = Vec::new();
+        run(&mut bed, ME, ("set_memory_ro", &values(&[a, 2])), |bed| {
+            seen.push([a, dm, a + FRAME_BYTES, dm + FRAME_BYTES].map(|at| writable(bed, at)));
+        });
+        seen.dedup();
+        let states = (1..5).map(|changed| [0, 1, 2, 3].map(|n| n >= changed));
+        assert_eq!(seen, states.collect::<Vec<_>>(), "{version}");
+    }
+}

@@ -28,28 +28,72 @@ fn set_memory_ro_of_small_pages_takes_the_direct_map_along_and_flushes_everythin
     let a = bed.area("a", "vmalloc", 3 << 12);
     bed.trace();
     assert_eq!(bed.call("set_memory_ro", &[a, 3]), 0);
-    // The direct map's 2 MiB leaf is split first: its own global flush.
+    // One page after the other, the direct map's behind it. There a 2 MiB leaf is split first: its
+    // own global flush.
+    let page = |at: u64| {
+        format!(
+            "
+        0 lock cpa_lock
+        0 leaf a+{at:#x} 1x4K rw->r--
+        0 unlock cpa_lock
+        0 lock cpa_lock
+        0 leaf dm(a)+{at:#x} 1x4K rw->r--
+        0 unlock cpa_lock"
+        )
+    };
     let golden = format!(
         "
         0 call set_memory_ro
         0 lock vmap_purge_lock
         0 unlock vmap_purge_lock
         0 lock cpa_lock
-        0 leaf a+0x0 3x4K rw->r--
+        0 leaf a+0x0 1x4K rw->r--
         0 unlock cpa_lock
         0 lock cpa_lock
         0 unlock cpa_lock
         0 lock cpa_lock
         0 leaf dm+0x0 512x2M>4K rw->rw-
         {FLUSH}
-        0 leaf dm(a)+0x0 3x4K rw->r--
+        0 leaf dm(a)+0x0 1x4K rw->r--
         0 unlock cpa_lock
+        {}
+        {}
         {FLUSH}
         0 promised NoWrite a+0x0 0x3000
         0 return 0
-        "
+        ",
+        page(0x1000),
+        page(0x2000)
     );
     expect(&bed.trace(), &golden);
+}
+
+/// The direct map's pages change one by one with those of an area: a large leaf of it never changes
+/// whole for small pages, however they lie.
+#[test]
+fn pages_of_an_area_split_the_large_leaf_that_they_fill() {
+    for version in ["5.18", "6.1", "6.6", "6.12", "6.18", "7.0"] {
+        let mut bed = boot(version, X86, &[]);
+        let large = bed.area("a", "vmalloc_huge", 2 << 20);
+        let dm = bed.marks.iter().find(|m| m.0 == "dm(a)").map_or(0, |m| m.1);
+        let leaf = |bed: &common::Bed, at| {
+            let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at));
+            leaf.map(|leaf| (leaf.shift, leaf.perm.letters()))
+        };
+        assert_eq!((leaf(&bed, large), leaf(&bed, dm)), (Some((21, "rw-")), Some((21, "rw-"))));
+        // Small pages over the frames of the large one, which fill a table.
+        let mut last = 0;
+        while last < large {
+            last = bed.call("vmalloc", &[4096]) as u64;
+        }
+        bed.call("vmalloc", &[(2 << 20) - ((last + 0x2000) & 0x1f_ffff) - 4096]);
+        let small = bed.call("vmap", &[large, 512]) as u64;
+        assert_eq!(small & 0x1f_ffff, 0, "{version}");
+        assert_eq!(leaf(&bed, small), Some((12, "rw-")), "{version}");
+        assert_eq!(bed.call("set_memory_ro", &[small, 512]), 0);
+        assert_eq!((leaf(&bed, small), leaf(&bed, dm)), (Some((12, "r--")), Some((12, "r--"))));
+        assert_eq!(leaf(&bed, large), Some((21, "rw-")), "{version}");
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Kernel {
         }
     }
 
-    /// `__change_page_attr`: one leaf, or a run of small pages that look the same.
+    /// `__change_page_attr`: one leaf.
     pub(super) fn cpa_step(
         &mut self,
         cpu: CpuId,
@@ -193,44 +193,19 @@ impl Kernel {
                 return Ok(AtLeaf::Split);
             }
         }
-        let run = if leaf.shift > FRAME_SHIFT { take } else { self.run_of_pages(at, left, leaf) };
         let new = (leaf.perm - clear) | set;
         let touched = (leaf.perm ^ new) & (Perm::WRITE | Perm::EXEC);
         let insecure = new.writable() && new.executable() && !touched.is_empty();
         if insecure && self.caps.yes(Fact::WarnsWriteExec) {
             self.warn_once(cpu, "cpa: W^X", WarnReason::WriteExec, at);
         }
-        let len = run * FRAME_BYTES;
+        let len = take * FRAME_BYTES;
         let (rights, pat) = ((set, clear), (cpa.pat_set, cpa.pat_clear));
         let changed = self.machine.protect_as(cpu, SpaceId::KERNEL, (at, len), rights, pat)?;
         if primary && changed > 0 {
             outcome.changed = true;
         }
-        Ok(AtLeaf::Done(run))
-    }
-
-    /// Number of small pages from `at` on whose entries have the same attributes, at most to the
-    /// end of their table.
-    fn run_of_pages(&self, at: VirtAddr, left: u64, first: Mapping) -> u64 {
-        let to_end = 512 - (at.page_number() & 511);
-        let len = left.min(to_end) * FRAME_BYTES;
-        let mut run = 0;
-        for span in self.machine.leaves(SpaceId::KERNEL, at, len) {
-            match span {
-                Span::Mapped(m)
-                    if m.shift == FRAME_SHIFT
-                        && (m.perm, m.attributes) == (first.perm, first.attributes) =>
-                {
-                    let follows = m.phys.0 == first.phys.0.wrapping_add(run * FRAME_BYTES);
-                    if !follows {
-                        break;
-                    }
-                    run += 1;
-                }
-                _ => break,
-            }
-        }
-        run.max(1)
+        Ok(AtLeaf::Done(take))
     }
 
     /// `__cpa_process_fault`: nothing is mapped there.

@@ -1,14 +1,13 @@
 //! x86: a change of page attributes on its way over a range, and over the aliases of what it
 //! changed.
 //!
-//! Modelled: one leaf, or one run of small pages that look the same, at a time; its aliases before
-//! the next; a split and its flush before the leaf that it makes room for. cpa_lock is held for one
-//! leaf and given up before its aliases and the next one, and in the middle of a leaf while the
-//! page for a table is allocated, behind which the entry is looked at once more; the flush of a
-//! split is inside of it. With debug_pagealloc nobody takes it. From: Linux 5.19, 6.1 and 6.12
-//! arch/x86/mm/pat/set_memory.c __change_page_attr_set_clr(), split_large_page(). Not modelled: the
-//! lock of the top table (pgd_lock), which whoever splits or joins tables has as well; that each
-//! small page has cpa_lock for itself.
+//! Modelled: one leaf at a time; its aliases before the next; a split and its flush before the leaf
+//! that it makes room for. cpa_lock is held for one leaf and given up before its aliases and the
+//! next one, and in the middle of a leaf while the page for a table is allocated, behind which the
+//! entry is looked at once more; the flush of a split is inside of it. With debug_pagealloc nobody
+//! takes it. From: Linux 5.19, 6.1 and 6.12 arch/x86/mm/pat/set_memory.c
+//! __change_page_attr_set_clr(), split_large_page(). Not modelled: the lock of the top table
+//! (pgd_lock), which whoever splits or joins tables has as well.
 
 use std::collections::VecDeque;
 
@@ -100,7 +99,7 @@ pub(super) struct Outcome {
     pub(super) alias: bool,
 }
 
-/// What came of a look at one leaf, or at a run of small pages.
+/// What came of a look at one leaf.
 pub(super) enum AtLeaf {
     Done(u64),
     Error(i64),
@@ -130,7 +129,7 @@ pub(super) struct Walk {
 
 /// What one turn of a walk did.
 pub(super) enum Turned {
-    /// One leaf, or a run of small pages.
+    /// One leaf.
     Changed,
     /// Nothing yet: the large leaf there has to be split first, and everybody told of that.
     Split(VirtAddr),
