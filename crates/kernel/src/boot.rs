@@ -378,7 +378,7 @@ impl Kernel {
     /// but the kernel's text.
     fn platform_windows(&mut self, cpu: CpuId) {
         let follows = match self.caps.word(Fact::AliasFollows) {
-            "if-rodata-full" => self.config.rodata_full(),
+            "if-rodata-full" => self.rodata_full(),
             _ => self.caps.yes(Fact::AliasFollows),
         };
         if follows {

@@ -89,6 +89,8 @@ facts! {
     WarnsWriteExec = "warns-of-w-and-x",
     /// A permission change by set_memory_* also changes the direct map's alias.
     AliasFollows = "direct-map-follows",
+    /// arm64: rodata=on has the direct map follow, as rodata=full does (rodata=noalias has not).
+    RodataOnFull = "rodata-on-is-full",
     /// Alias processing is skipped for NX-only changes (else it runs, with NX masked out).
     AliasSkipsNx = "direct-map-skips-nx",
     /// A change of part of an area changes the direct map of the whole area.
@@ -196,10 +198,15 @@ facts! {
     FtraceTrampoline = "ftrace-trampoline",
     /// arm64: ftrace keeps its ops in a literal before the function.
     FtraceCallOps = "ftrace-call-ops",
+    /// A site of ftrace can call an address directly (HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
+    FtraceDirect = "ftrace-direct-calls",
     /// How a static call reaches its function.
     StaticCall = "static-call",
     /// Where a BPF trampoline's image lives.
     TrampolineImage = "bpf-trampoline-image",
+    /// The image of a BPF trampoline goes where the site could not be made to call it (else it
+    /// stays for ever).
+    ImageFreedOnError = "bpf-trampoline-freed-on-error",
     /// How a return probe gets hold of the return.
     ReturnProbe = "return-probe",
     /// CPU 0 can be taken offline.

@@ -75,13 +75,17 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "rodata",
-        kind: OptionKind::Word(&["off", "on", "full"]),
+        kind: OptionKind::Word(&["off", "on", "full", "noalias"]),
         archs: ANY,
         default: "on",
         defaults: &[(Arch::Arm64, "full")],
         doc: "boot parameter; full (arm64 only) also protects the direct map of read-only areas \
-              and maps it by pages",
-        cite: Cite::read("Linux 6.12 arch/arm64/mm/pageattr.c can_set_direct_map()"),
+              and maps it by pages, noalias (arm64 only) doesn't (up to 6.17 that is \
+              CONFIG_RODATA_FULL_DEFAULT_ENABLED=n), and on is one of the two, by version",
+        cite: Cite::read(
+            "Linux 6.12, 6.18.2 arch/arm64/mm/pageattr.c can_set_direct_map(), \
+             arch/arm64/include/asm/setup.h arch_parse_debug_rodata()",
+        ),
     },
     OptionSpec {
         name: "debug_pagealloc",
@@ -282,7 +286,7 @@ impl OptionSpec {
     /// Whether the architecture knows the word.
     fn word_fits(&self, word: &str, arch: Arch) -> bool {
         match self.name {
-            "rodata" => word != "full" || arch == Arch::Arm64,
+            "rodata" => !["full", "noalias"].contains(&word) || arch == Arch::Arm64,
             PAGE_SIZE => PAGE_SIZES.iter().any(|r| r.word == word && r.archs.contains(&arch)),
             VA_BITS => match ADDRESS_SIZES.iter().any(|r| r.arch == arch) {
                 true => ADDRESS_SIZES.iter().any(|r| r.word == word && r.arch == arch),
@@ -413,11 +417,6 @@ impl Config {
     pub(crate) fn rodata_enabled(&self) -> bool {
         self.get("rodata") != Some("off")
     }
-
-    /// arm64: whether the direct map follows (`rodata_full`).
-    pub(crate) fn rodata_full(&self) -> bool {
-        self.get("rodata") == Some("full")
-    }
 }
 
 #[cfg(test)]
@@ -449,7 +448,7 @@ mod tests {
         assert!(config.set("nr_nodes", "0").is_err() && config.set("nr_nodes", "x").is_err());
         config.set("CONFIG_STRICT_MODULE_RWX", "off").unwrap();
         assert_eq!(config.get("STRICT_MODULE_RWX"), Some("n"));
-        assert!(Config::new(Arch::Arm64).rodata_full());
+        assert_eq!(Config::new(Arch::Arm64).get("rodata"), Some("full"));
     }
 
     #[test]

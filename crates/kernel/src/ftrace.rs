@@ -124,6 +124,9 @@ pub(crate) fn unregister_ftrace_function(
 /// `register_ftrace_direct(ops, ip, addr)`: the site calls an address directly.
 pub(crate) fn register_ftrace_direct(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (ops, site, target) = (args.get(0), args.addr(1), args.addr(2));
+    if !k.caps.yes(Fact::FtraceDirect) {
+        return Ok(-ENODEV);
+    }
     k.lock(cpu, "direct_mutex")?;
     k.lock(cpu, "ftrace_lock")?;
     if let Some(error) = k.ftrace_refused(ops, site) {
@@ -154,7 +157,7 @@ const TMP_OPS: u64 = 1 << 49;
 /// then the new one. Nobody waits for those who are in the old one: that is its owner's business.
 pub(crate) fn modify_ftrace_direct(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (ops, target) = (args.get(0), args.addr(1));
-    if k.users.ftrace.disabled {
+    if k.users.ftrace.disabled || !k.caps.yes(Fact::FtraceDirect) {
         return Ok(-ENODEV);
     }
     let known = k.users.ftrace.ops.get(&ops).filter(|o| o.direct).map(|o| o.site);
@@ -207,7 +210,7 @@ impl Kernel {
     }
 
     fn unregister_ops(&mut self, cpu: CpuId, ops: u64, direct: bool) -> Result<i64, Stop> {
-        if self.users.ftrace.disabled {
+        if self.users.ftrace.disabled || direct && !self.caps.yes(Fact::FtraceDirect) {
             return Ok(-ENODEV);
         }
         let known = self.users.ftrace.ops.get(&ops).filter(|o| o.direct == direct).cloned();

@@ -203,8 +203,18 @@ impl Kernel {
                 let pool = self.config.get("kfence").unwrap_or("n");
                 let kfence = self.caps.yes(Fact::KfenceByPages) && pool != "n"
                     || self.caps.word(Fact::KfenceByPages) == "if-late" && pool == "late";
-                self.config.rodata_full() || self.config.on("debug_pagealloc") || kfence
+                self.rodata_full() || self.config.on("debug_pagealloc") || kfence
             }
+            _ => false,
+        }
+    }
+
+    /// arm64: whether the direct map follows the permissions of areas (`rodata_enabled &&
+    /// rodata_full`), by what the version makes of the boot parameter.
+    pub(crate) fn rodata_full(&self) -> bool {
+        match self.config.get("rodata") {
+            Some("full") => true,
+            Some("on") => self.caps.yes(Fact::RodataOnFull),
             _ => false,
         }
     }

@@ -86,7 +86,7 @@ pub const BEHIND_MEMORY: u64 = 0;
 /// That hole on 32-bit powerpc, which ends at a multiple of it.
 const VMALLOC_OFFSET: u64 = 16 << 20;
 /// 32-bit powerpc's option for the size of its module area.
-const MODULES_SIZE: Version = Version::candidate(6, 9, 1);
+const MODULES_SIZE: Version = Version::candidate(6, 12, 1);
 /// Where 32-bit powerpc's vmalloc area ends: IOREMAP_TOP, with the fixed maps' size chosen here.
 const PPC32_TOP: u64 = 0xff00_0000;
 const PPC32: &[Arch] = &[Arch::Ppc32];
@@ -136,15 +136,15 @@ const fn ppc64(vmalloc: (u64, u64), cite: Cite) -> MapRow {
     }
 }
 
-const BOOK3S_32: Cite = Cite::deduced(
-    "Linux 5.19, 6.6 (MODULES_VADDR: 256 MiB), 6.12, 6.18 arch/powerpc/include/asm/book3s/32/\
-     pgtable.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig (MODULES_SIZE); which version between \
-     6.6 and 6.12 from memory",
+const BOOK3S_32: Cite = Cite::read(
+    "Linux 5.19, 6.6, 6.11.11 (MODULES_VADDR: 256 MiB), 6.12, 6.18 \
+     arch/powerpc/include/asm/book3s/32/pgtable.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig \
+     (MODULES_SIZE)",
 );
-const MPC8XX: Cite = Cite::deduced(
-    "Linux 6.1, 6.6 (MODULES_VADDR: 256 MiB), 6.12, 6.18 arch/powerpc/include/asm/nohash/32/\
-     mmu-8xx.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig (MODULES_SIZE); which version between \
-     6.6 and 6.12 from memory",
+const MPC8XX: Cite = Cite::read(
+    "Linux 6.1, 6.6, 6.11.11 (MODULES_VADDR: 256 MiB), 6.12, 6.18 \
+     arch/powerpc/include/asm/nohash/32/mmu-8xx.h, 7.0 asm/task_size_32.h, arch/powerpc/Kconfig \
+     (MODULES_SIZE)",
 );
 
 /// arm64 enlarged its module area and moved what lies behind it.
@@ -200,9 +200,9 @@ const fn arm64_map(
         modules: (modules, image),
         image: Some(image),
         patch: top - slot,
-        cite: Cite::deduced(
-            "Linux 5.19, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/memory.h, pgtable.h, \
-             fixmap.h; which version between 6.6 and 6.12 brought the last map is from memory (6.9)",
+        cite: Cite::read(
+            "Linux 5.19, 6.1, 6.4, 6.6, 6.8, 6.9, 6.12, 6.18.2, 7.0 arch/arm64/include/asm/memory.h, \
+             pgtable.h, fixmap.h; arm64: module: rework module VA range selection (6.5)",
         ),
     }
 }

@@ -123,9 +123,9 @@ const fn arm64_bits(
     switch: &'static str,
 ) -> AddressRow {
     let switch = Some(switch);
-    let cite = Cite::deduced(
-        "Linux 5.19, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*), asm/memory.h; that LPA2 came \
-         with 6.9 is from memory",
+    let cite = Cite::read(
+        "Linux 5.19, 6.8, 6.9, 6.12, 7.0 arch/arm64/Kconfig (ARM64_VA_BITS_*, with 52 by LPA2 from \
+         6.9 on), asm/memory.h",
     );
     let fallback = arm64_fallback(page_shift, bits);
     AddressRow { arch: Arch::Arm64, page_shift, word, bits, fallback, switch, since, cite }

@@ -136,7 +136,9 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
     if k.arch == Arch::Arm64 && old == new {
         return Ok(0);
     }
-    let detaches = k.arch != Arch::Arm64 && args.get(2) != 0;
+    // In the middle of code others are told whatever was there.
+    let inside = k.users.trampolines.is_after_call(ip);
+    let detaches = k.arch != Arch::Arm64 && (args.get(2) != 0 || inside);
     let mut parts = vec![(ip, old.clone(), new.clone())];
     if let Some(stub) = k.ool_stubs.get(&ip).copied().filter(|_| k.arch != Arch::Arm64) {
         // The branch to the target is in the stub, behind its first instruction; that to the stub

@@ -15,7 +15,8 @@ use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::WarnReason;
 
 use crate::call::Args;
-use crate::errno::{E2BIG, EBUSY, EINVAL};
+use crate::caps::Fact;
+use crate::errno::{E2BIG, EBUSY, EINVAL, ENOTSUPP};
 use crate::error::Stop;
 use crate::kernel::Kernel;
 use crate::steps::{Step, call_step, call_then, lock_step, once, pause, unlock_step};
@@ -48,6 +49,13 @@ pub(crate) struct Trampolines {
     put: Vec<Image>,
 }
 
+impl Trampolines {
+    /// Whether an address is the jump in an image that waits, behind the function that it called.
+    pub(crate) fn is_after_call(&self, at: VirtAddr) -> bool {
+        self.put.iter().any(|image| image.after_call.is_some_and(|(jump, _)| jump == at.0))
+    }
+}
+
 /// Attach types of programs, as calls name them.
 pub(crate) const ATTACH_TYPES: &[(&str, u64)] =
     &[("BPF_TRACE_FENTRY", 1), ("BPF_TRACE_FEXIT", 2), ("BPF_MODIFY_RETURN", 4)];
@@ -74,7 +82,7 @@ pub(crate) fn link_prog(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64,
         } else if progs.len() >= MAX_LINKS {
             k.returns(-E2BIG);
         } else {
-            k.update_trampoline(cpu, site, [&progs[..], &[prog]].concat())?;
+            k.update_trampoline(cpu, site, [&progs[..], &[prog]].concat(), None)?;
         }
         Ok(())
     });
@@ -90,8 +98,9 @@ pub(crate) fn unlink_prog(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
             k.returns(-EINVAL);
             return Ok(());
         };
-        let left = progs.into_iter().filter(|p| *p != prog).collect();
-        k.update_trampoline(cpu, site, left)
+        // The program is off the list whatever comes of the site.
+        let left: Vec<u64> = progs.into_iter().filter(|p| *p != prog).collect();
+        k.update_trampoline(cpu, site, left.clone(), Some(left))
     });
     k.with_steps(vec![lock_step(MUTEX), unlink, unlock_step(MUTEX)])
 }
@@ -121,40 +130,59 @@ pub(crate) fn put_deferred(k: &mut Kernel, _cpu: CpuId, _args: &Args) -> Result<
 }
 
 impl Kernel {
-    /// `bpf_trampoline_update`: the image for a new set of programs, and then the site.
-    fn update_trampoline(&mut self, cpu: CpuId, site: u64, progs: Vec<u64>) -> Result<(), Stop> {
+    /// `bpf_trampoline_update`: the image for a new set of programs, and then the site; if that
+    /// fails, `anyway` are those on the list, or the old ones.
+    fn update_trampoline(
+        &mut self,
+        cpu: CpuId,
+        site: u64,
+        progs: Vec<u64>,
+        anyway: Option<Vec<u64>>,
+    ) -> Result<(), Stop> {
         let at = VirtAddr(site);
         let old = self.users.trampolines.by_site.get(&site).map(|t| t.image).unwrap_or_default();
         let ftrace = self.users.ftrace.is_site(at);
         let by_when = self.by_when(&progs);
         let mut next = Trampoline { progs, ftrace, image: Image::default() };
         if next.progs.is_empty() {
-            return self.change_site(site, old, next);
+            return self.change_site(site, old, next, anyway);
         }
         let built = move |k: &mut Kernel, _, built| match built {
             Ok(image) => {
                 next.image = image;
                 k.later([pause()]);
-                k.change_site(site, old, next)
+                k.change_site(site, old, next, anyway)
             }
             Err(error) => {
-                k.returns(error);
+                k.not_attached(site, anyway, error);
                 Ok(())
             }
         };
         self.build_image(cpu, (at, by_when), Box::new(built))
     }
 
-    /// The site changes from one image to another.
-    fn change_site(&mut self, site: u64, old: Image, next: Trampoline) -> Result<(), Stop> {
+    /// The site changes from one image to another. Behind the last program the image goes even
+    /// where the site still calls it.
+    fn change_site(
+        &mut self,
+        site: u64,
+        old: Image,
+        next: Trampoline,
+        anyway: Option<Vec<u64>>,
+    ) -> Result<(), Stop> {
         let new = next.image;
-        let steps = self.attach_steps(site, old.at, new.at, next.ftrace)?;
-        self.later(steps);
+        // Without direct calls there are no ops to register (tr->fops).
+        let lacking = next.ftrace && !self.caps.yes(Fact::FtraceDirect);
+        if !lacking {
+            let steps = self.attach_steps(site, old.at, new.at, next.ftrace)?;
+            self.later(steps);
+        }
         self.later([once(move |k, cpu| {
-            let error = k.nested_result(cpu).unwrap_or(0);
-            if error < 0 {
-                k.returns(error);
-                if new.at != 0 {
+            let result = k.nested_result(cpu).unwrap_or(0);
+            let error = if lacking { -ENOTSUPP } else { result.min(0) };
+            if error < 0 && new.at != 0 {
+                k.not_attached(site, anyway, error);
+                if k.caps.yes(Fact::ImageFreedOnError) {
                     let free = k.free_image_steps(new);
                     k.later(free);
                 }
@@ -164,10 +192,19 @@ impl Kernel {
                 k.put_image(old);
             }
             k.users.trampolines.by_site.insert(site, next);
-            k.returns(0);
+            k.returns(error);
             Ok(())
         })]);
         Ok(())
+    }
+
+    /// The site stays as it was, with those programs on the list that are there anyway.
+    fn not_attached(&mut self, site: u64, anyway: Option<Vec<u64>>, error: i64) {
+        if let (Some(progs), Some(there)) = (anyway, self.users.trampolines.by_site.get_mut(&site))
+        {
+            there.progs = progs;
+        }
+        self.returns(error);
     }
 
     /// Programs by when they run.
@@ -185,6 +222,7 @@ impl Kernel {
 
     /// `bpf_tramp_image_put`: whoever comes back from the function jumps over the programs.
     fn put_image(&mut self, image: Image) {
+        self.users.trampolines.put.push(image);
         if let Some((after_call, epilogue)) = image.after_call {
             let jump = Args::of(&[after_call, 0, 0, epilogue]);
             self.later(call_then("bpf_arch_text_poke", jump, move |k, cpu, error| {
@@ -194,7 +232,6 @@ impl Kernel {
                 Ok(())
             }));
         }
-        self.users.trampolines.put.push(image);
     }
 
     /// What changes the site from one image to another (0 = none).

@@ -154,23 +154,23 @@ pub const KERNELS: &[KnownKernel] = &[
         "huge vmalloc is opt-out, the BPF pack asks for it and does not fill its unused part",
         Cite::deduced(
             "push log of master 2022-04-20: 559089e0a93d is the first head after 5.18-rc3; \
-             neighbouring tree 5.19",
+             neighbouring trees 5.17-rc5, 5.18.12",
         ),
     ),
     known(
         Version::release(5, 18),
         true,
         "huge vmalloc is opt-in; packs are small pages, still without trap fill",
-        Cite::deduced(
-            "push log of bpf-next 2022-05-23: d88bb5eed04c and fe736565efb7 come after 5.18; \
-             neighbouring tree 5.19",
+        Cite::read(
+            "Linux 5.18.12; push log of bpf-next 2022-05-23: d88bb5eed04c and fe736565efb7 come \
+             after 5.18",
         ),
     ),
     known(Version::release(5, 19), false, "trap fill in packs", Cite::read("Linux 5.19")),
     known(Version::release(6, 1), true, "x86 warns of W^X violations", Cite::read("Linux 6.1.20")),
-    known(Version::release(6, 4), false, "set_memory_rox", Cite::read("Linux 6.4")),
+    known(Version::release(6, 4), false, "modules by types of memory", Cite::read("Linux 6.4")),
     known(Version::release(6, 6), true, "BPF packs on riscv", Cite::read("Linux 6.6")),
-    known(Version::release(6, 8), false, "BPF packs on powerpc", Cite::read("Linux 6.8")),
+    known(Version::release(6, 8), false, "BPF trampolines in packs", Cite::read("Linux 6.8.1")),
     known(Version::candidate(6, 10, 1), false, "execmem", Cite::read("Linux 6.10-rc1")),
     known(
         Version::release(6, 12),

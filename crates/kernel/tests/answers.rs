@@ -144,14 +144,11 @@ const ROWS: &[Row] = &[
     (&["disable_kprobe", "enable_kprobe"], &[User], [Value(-22); 3]),
     (&["unregister_kprobe"], &[User], [Value(0); 3]),
     (&["ftrace_site"], &[Wild], [Value(-22); 3]),
-    (
-        &["register_ftrace_function", "register_ftrace_direct"],
-        &[Num(9), User, Area],
-        [Value(-22); 3],
-    ),
+    (&["register_ftrace_function"], &[Num(9), User, Area], [Value(-22); 3]),
+    (&["register_ftrace_direct"], &[Num(9), User, Area], [Value(-22), Value(-22), Value(-19)]),
     (&["unregister_ftrace_function"], &[Num(9)], [Warns(-16); 3]),
-    (&["unregister_ftrace_direct"], &[Num(9)], [Value(-22); 3]),
-    (&["modify_ftrace_direct"], &[Num(9), Area], [Value(-22); 3]),
+    (&["unregister_ftrace_direct"], &[Num(9)], [Value(-22), Value(-22), Value(-19)]),
+    (&["modify_ftrace_direct"], &[Num(9), Area], [Value(-22), Value(-22), Value(-19)]),
     (&["kgdb_arch_set_breakpoint"], &[User], [Value(-14); 3]),
     (&["static_key_enable", "static_key_disable"], &[Num(77)], [Value(0); 3]),
 ];

@@ -96,7 +96,7 @@ fn kfence_has_the_linear_map_made_of_pages_for_a_late_pool_alone_from_6_4_on() {
         ("7.0", "y", false),
         ("7.0", "late", true),
     ] {
-        let options = [("rodata", "on"), ("kfence", pool)];
+        let options = [("rodata", "noalias"), ("kfence", pool)];
         let bed = boot_with(version, ARM64, &options, Features::default_for(ARM64), 1);
         let at = bed.kernel.layout().direct_map.start.offset(64 << 20);
         let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, at).unwrap();

@@ -255,6 +255,41 @@ fn trampolines_come_and_go_with_their_programs() {
     }
 }
 
+/// Linux 6.1, 6.12, 7.0 bpf_trampoline_update(): behind the last program the image goes even where
+/// the site could not be changed, so that the site still calls it; behind another the old image
+/// stays, and the program is off the list all the same.
+#[test]
+fn a_site_that_cannot_be_changed_back_does_not_keep_its_image() {
+    for (version, arch) in [
+        ("6.1", Arch::X86_64),
+        ("6.12", Arch::X86_64),
+        ("6.12", Arch::Arm64),
+        ("7.0", Arch::Ppc64le),
+    ] {
+        let mut bed = boot(version, arch, &[]);
+        let (site, nop) = traced_function(&mut bed, arch);
+        let (first, second) = (site + nop.len() as u64, site + 2 * nop.len() as u64);
+        assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, first]), 0, "{version} {arch}");
+        assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, second]), 0, "{version} {arch}");
+        bed.call("__bpf_tramp_image_put_deferred", &[]);
+        // Somebody else's bytes at the site.
+        bed.call_code("memcpy", &[site], &nop);
+        bed.trace();
+        for prog in [first, second] {
+            let error = bed.call("bpf_trampoline_unlink_prog", &[site, prog]);
+            assert!(error < 0, "{version} {arch}");
+            let again = bed.call("bpf_trampoline_unlink_prog", &[site, prog]);
+            assert_eq!(again, -22, "{version} {arch}: it is off the list");
+        }
+        let trace = bed.trace();
+        let freed = |l: &&String| l.contains("call bpf_prog_pack_free") || l.contains("area gone");
+        let freed_at_once = trace.iter().any(|l| freed(&l));
+        assert_eq!(freed_at_once, version != "6.1", "{version} {arch}: what was not attached");
+        bed.call("__bpf_tramp_image_put_deferred", &[]);
+        assert!(bed.trace().iter().any(|l| freed(&l)), "{version} {arch}");
+    }
+}
+
 /// Linux 6.12 bpf_tramp_image_put(): whoever comes back from the function jumps over the programs,
 /// which may be gone; what did not call the function is left as it is.
 #[test]
@@ -283,6 +318,10 @@ fn a_trampoline_that_calls_the_function_is_patched_when_it_goes() {
             let at_site = |l: &&String| l.contains("compared site");
             let inside = trace.iter().filter(compares).filter(|l| !at_site(l)).count();
             assert_eq!(inside > 0, patched, "{version} {arch} {kind}: {trace:#?}");
+            // powerpc: once for the site, and once for the jump, though nothing was there.
+            let told = trace.iter().filter(|l| l.contains("ipi do_isync")).count();
+            let power = arch == Arch::Ppc64le;
+            assert_eq!(told, if power { 1 + usize::from(patched) } else { 0 }, "{kind}");
             assert!(!trace.iter().any(|l| l.contains("WARN")), "{version} {arch} {kind}");
             bed.call("__bpf_tramp_image_put_deferred", &[]);
             let trace = bed.trace();

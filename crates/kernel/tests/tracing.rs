@@ -122,7 +122,7 @@ fn arm64_writes_the_ops_before_the_function_from_6_3_on() {
 #[test]
 fn direct_calls_and_refusals() {
     for arch in ARCHS {
-        let (mut bed, site) = bed("6.12", arch);
+        let (mut bed, site) = bed("7.0", arch);
         let func = site & !0xfff;
         assert_eq!(bed.call("register_ftrace_direct", &[1, site + 4096, func]), -22, "{arch}");
         assert_eq!(bed.call("register_ftrace_direct", &[1, site, func]), 0, "{arch}");
@@ -131,6 +131,38 @@ fn direct_calls_and_refusals() {
         assert_eq!(bed.call("unregister_ftrace_direct", &[1]), 0, "{arch}");
         assert_eq!(bed.call("register_kprobe", &[site]), -22, "{arch}: ftrace's site");
     }
+}
+
+/// HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS: arm64 has it from 6.4 on, powerpc from 6.13 on; without
+/// it the calls are stubs, and a trampoline has no ops for a site of ftrace (-ENOTSUPP): its image
+/// stays where the version does not free it.
+#[test]
+fn direct_calls_that_an_architecture_has_not_are_refused() {
+    for (version, arch, there) in [
+        ("5.18", Arch::X86_64, true),
+        ("5.18", Arch::Arm64, false),
+        ("6.1", Arch::Arm64, false),
+        ("6.6", Arch::Arm64, true),
+        ("6.12", Arch::Ppc64le, false),
+        ("6.18", Arch::Ppc64le, true),
+    ] {
+        let (mut bed, site) = bed(version, arch);
+        let nop = bytes(&mut bed, site, 4);
+        let func = site & !0xfff;
+        let got = bed.call("register_ftrace_direct", &[1, site, func]);
+        assert_eq!(got, if there { 0 } else { -19 }, "{version} {arch}");
+        assert_eq!(bytes(&mut bed, site, 4) == nop, !there, "{version} {arch}");
+        let got = bed.call("modify_ftrace_direct", &[1, func + 64]);
+        assert_eq!(got, if there { 0 } else { -19 }, "{version} {arch}");
+        let got = bed.call("unregister_ftrace_direct", &[1]);
+        assert_eq!(got, if there { 0 } else { -19 }, "{version} {arch}");
+    }
+    let (mut bed, site) = bed("6.1", Arch::Arm64);
+    let nop = bytes(&mut bed, site, 4);
+    assert_eq!(bed.call("bpf_trampoline_link_prog", &[site, site & !0xfff]), -524);
+    let trace = bed.trace();
+    assert_eq!((count(&trace, "0 area vm"), count(&trace, "area gone")), (1, 0), "{trace:#?}");
+    assert_eq!(bytes(&mut bed, site, 4), nop);
 }
 
 #[test]
@@ -165,7 +197,7 @@ fn static_calls_are_patched_on_x86_alone() {
 #[test]
 fn a_direct_call_changes_by_way_of_ftrace_caller() {
     for arch in ARCHS {
-        let (mut bed, site) = bed("6.12", arch);
+        let (mut bed, site) = bed("7.0", arch);
         let (first, second) = (site & !0xfff, (site & !0xfff) + 64);
         assert_eq!(bed.call("register_ftrace_direct", &[1, site, first]), 0, "{arch}");
         let before = bytes(&mut bed, site, 5);

@@ -16,7 +16,7 @@ use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use textbed_arch::Arch;
 use textbed_arch::paging::Format;
-use textbed_kernel::{Layout, MapRow, Paging, Version, VersionError};
+use textbed_kernel::{Caps, Fact, Layout, MapRow, Paging, Version, VersionError};
 
 /// What the user said.
 #[derive(Debug, Clone, Default)]
@@ -309,7 +309,11 @@ pub fn kernel(
     let rodata = side.cmdline.as_deref().and_then(|c| {
         c.split_whitespace().filter_map(|word| word.strip_prefix("rodata=")).next_back()
     });
-    let rodata_less = rodata.is_some_and(|value| value != "full");
+    let rodata_less = rodata.is_some_and(|value| match value {
+        "full" => false,
+        "on" => !Caps::new(version, arch).yes(Fact::RodataOnFull),
+        _ => true,
+    });
     if let Some(value) = rodata {
         because.push(format!("rodata={value} (cmdline)"));
     }

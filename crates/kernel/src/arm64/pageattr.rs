@@ -75,7 +75,7 @@ impl Kernel {
         let (set, clear) = change.set_clear();
         let writes = !((set | clear) & Perm::WRITE).is_empty();
         let mut alias = Vec::new();
-        if self.config.rodata_full() && writes {
+        if self.rodata_full() && writes {
             alias = if self.caps.yes(Fact::AliasWholeArea) {
                 area.frames
             } else if start.0 + bytes > area.start.0 + area.len {

@@ -58,11 +58,12 @@ const X86: &[Arch] = &[Arch::X86_64];
 const ARM64: &[Arch] = &[Arch::Arm64];
 const POWER: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+const NOT_POWER: &[Arch] = &[Arch::X86_64, Arch::Arm64];
+const NOT_X86: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 const POWER_64: &[Arch] = &[Arch::Ppc64le, Arch::Ppc64];
 const NOT_ARM64_OF_64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64];
 const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_3: Version = Version::candidate(6, 3, 1);
-const V6_11: Version = Version::candidate(6, 11, 1);
 const V5_19: Option<Version> = Some(Version::candidate(5, 19, 1));
 const SMP_NAMES: Option<Version> = Some(Version::candidate(6, 16, 1));
 

@@ -3,11 +3,12 @@
 use textbed_arch::Cite;
 
 use super::{
-    ADDR, ADDR_PAGES, ALL, ARM64, FLUSHES, NOT_ARM64, POWER, PROTS, V6_13, X86, call, p, since,
+    ADDR, ADDR_PAGES, ALL, ARM64, FLUSHES, NOT_ARM64, NOT_POWER, NOT_X86, POWER, PROTS, V6_13, X86,
+    call, p, since, until,
 };
 use crate::calls::ParamKind::{Addr, Bytes, Flag, Flags, Pages};
 use crate::calls::{CallSpec, Param, Returns};
-use crate::facts::{V6_2, V6_9, V6_10};
+use crate::facts::{V6_2, V6_8, V6_9, V6_10};
 use crate::{page_table, ptdump, set_memory};
 
 const SET_MEMORY: Cite = Cite::read(
@@ -22,7 +23,7 @@ const PGTABLE: Cite = Cite::read(
      arch/x86/include/asm/pgtable_64.h native_set_pte()",
 );
 const PTDUMP: Cite = Cite::read(
-    "Linux 6.12 mm/ptdump.c, include/linux/ptdump.h, arch/x86/mm/dump_pagetables.c, \
+    "Linux 6.8, 6.12 mm/ptdump.c, 6.12 include/linux/ptdump.h, arch/x86/mm/dump_pagetables.c, \
      arch/arm64/mm/ptdump.c, arch/powerpc/mm/ptdump/ptdump.c",
 );
 const ENTRY: &[Param] = &[p("addr", Addr), p("page", Addr), p("prot", Flags(PROTS))];
@@ -127,12 +128,12 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Errno,
             X86,
             "makes pages present again",
-            Cite::deduced("Linux 6.6 (static there) and 6.12 arch/x86/mm/pat/set_memory.c"),
+            Cite::read("Linux 6.7.3 (static there), 6.8, 6.12 arch/x86/mm/pat/set_memory.c"),
             set_memory::p,
         )
         .steps(ALL)
         .sends(FLUSHES),
-        Some(V6_9),
+        Some(V6_8),
     ),
     call(
         "set_memory_global",
@@ -184,7 +185,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Errno,
             ALL,
             "the direct map's pages of frames that follow each other: away, or back",
-            Cite::deduced("Linux 6.13.2 arch/*/mm; not in 6.12"),
+            Cite::read("Linux 6.13.2, 6.18.2 arch/*/mm, include/linux/set_memory.h; not in 6.12"),
             set_memory::direct_map_valid,
         )
         .steps(ALL)
@@ -229,10 +230,34 @@ pub(super) const ROWS: &[CallSpec] = &[
         "debug_checkwx",
         &[],
         Returns::Void,
-        ALL,
+        NOT_POWER,
         "looks for mappings that are writable and executable; complains once a boot",
         PTDUMP,
         ptdump::debug_checkwx,
+    ),
+    since(
+        call(
+            "debug_checkwx",
+            &[],
+            Returns::Void,
+            POWER,
+            "looks for mappings that are writable and executable; complains once a boot",
+            PTDUMP,
+            ptdump::debug_checkwx,
+        ),
+        Some(V6_9),
+    ),
+    until(
+        call(
+            "ptdump_check_wx",
+            &[],
+            Returns::Void,
+            NOT_X86,
+            "looks for mappings that are writable and executable; complains once a boot",
+            PTDUMP,
+            ptdump::debug_checkwx,
+        ),
+        Some(V6_9),
     ),
     since(
         call(

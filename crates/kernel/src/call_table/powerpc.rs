@@ -2,13 +2,15 @@
 
 use textbed_arch::Cite;
 
-use super::{ADDR_INSN, POWER, POWER_64, POWER_FLUSHES, V6_11, call, p, since};
+use super::{ADDR_INSN, POWER, POWER_64, POWER_FLUSHES, call, p, since};
 use crate::calls::ParamKind::{Addr, Bytes, Code, Flag, Insn};
 use crate::calls::{CallSpec, Returns};
-use crate::facts::V6_7;
+use crate::facts::{V6_7, V6_12};
 use crate::powerpc;
 
-const CODE_PATCHING: Cite = Cite::read("Linux 6.1, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
+const CODE_PATCHING: Cite = Cite::read(
+    "Linux 5.18.12, 6.1, 6.2, 6.6, 6.7.3, 6.10, 6.12, 6.13.2, 7.0 arch/powerpc/lib/code-patching.c",
+);
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -77,12 +79,12 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Errno,
             POWER,
             "writes four bytes of data in text",
-            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            Cite::read("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.11.11"),
             powerpc::patching::patch_uint,
         )
         .steps(POWER)
         .sends(POWER_FLUSHES),
-        Some(V6_11),
+        Some(V6_12),
     ),
     since(
         call(
@@ -91,11 +93,11 @@ pub(super) const ROWS: &[CallSpec] = &[
             Returns::Errno,
             POWER,
             "writes eight bytes of data in text",
-            Cite::deduced("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.8"),
+            Cite::read("Linux 6.12 arch/powerpc/lib/code-patching.c; not in 6.11.11"),
             powerpc::patching::patch_ulong,
         )
         .steps(POWER)
         .sends(POWER_FLUSHES),
-        Some(V6_11),
+        Some(V6_12),
     ),
 ];

@@ -1,9 +1,11 @@
 //! The facts by version and architecture, with their sources.
 //!
 //! A row holds from `since` (first version) to before `until`. Evidence: *read* where a tree on
-//! both sides of the bound, or the commit's mail or push log, was read; *deduced* where only the
-//! neighbouring trees were; *memory* otherwise. Topics are files: memory and permissions, BPF,
-//! patching, and those who patch.
+//! both sides of the bound, or the commit's mail or push log, was read; *deduced* where trees on
+//! both sides were, but not those next to it; *memory* otherwise. Trees of stable series
+//! (5.18.12, 6.1.20, 6.3.8, 6.7.3, 6.8.1, 6.11.11, 6.13.2, 6.18.2) may have later fixes; where one
+//! does, the row says so. Topics are files: memory and permissions, BPF, patching, and
+//! those who patch.
 
 mod bpf;
 mod memory;
@@ -40,14 +42,28 @@ pub(crate) const V6_9: Version = Version::candidate(6, 9, 1);
 pub(crate) const V6_10: Version = Version::candidate(6, 10, 1);
 const V6_6: Version = Version::candidate(6, 6, 1);
 pub(crate) const V6_11: Version = Version::candidate(6, 11, 1);
+pub(crate) const V6_12: Version = Version::candidate(6, 12, 1);
 pub(crate) const V6_13: Version = Version::candidate(6, 13, 1);
 const V6_16: Version = Version::candidate(6, 16, 1);
 pub(crate) const V6_15: Version = Version::candidate(6, 15, 1);
 pub(crate) const V6_18: Version = Version::candidate(6, 18, 1);
+/// The stable release that has fixes of 6.19.
+const V6_18_2: Version = Version::point(6, 18, 2);
 const V6_19: Version = Version::candidate(6, 19, 1);
 const V7_0: Version = Version::candidate(7, 0, 1);
 
 const NOT_ARM64: &[Arch] = &[Arch::X86_64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
+
+/// What one architecture alone has, where the others are asked.
+const X86_ALONE: Cite = Cite::read(
+    "Linux 5.18.12, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/arm64, arch/powerpc: neither has it or its name",
+);
+const ARM64_ALONE: Cite = Cite::read(
+    "Linux 5.18.12, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/x86, arch/powerpc: neither has it or its name",
+);
+const POWER_ALONE: Cite = Cite::read(
+    "Linux 5.18.12, 6.1, 6.6, 6.12, 6.18.2, 7.0 arch/x86, arch/arm64: neither has it or its name",
+);
 
 const fn row(
     fact: Fact,

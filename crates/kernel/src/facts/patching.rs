@@ -3,7 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ARM64, NOT_ARM64, NOT_POWER, NOT_X86, POWER, V6_2, V6_3, V6_10, V6_11, V6_19, X86, row,
+    ARM64, ARM64_ALONE, NOT_ARM64, NOT_POWER, NOT_X86, POWER, POWER_ALONE, V6_2, V6_3, V6_10,
+    V6_11, V6_19, X86, X86_ALONE, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -16,7 +17,8 @@ const LASS: Cite = Cite::read(
     "b3a7e973abe6 x86/alternatives: Disable LASS when patching kernel code; Linux 6.19.10 \
      arch/x86/kernel/alternative.c",
 );
-const PPC_PATCH: Cite = Cite::read("Linux 6.1, 6.4, 6.8, 6.12 arch/powerpc/lib/code-patching.c");
+const PPC_PATCH: Cite =
+    Cite::read("Linux 6.1, 6.2, 6.4, 6.8, 6.9, 6.10, 6.12 arch/powerpc/lib/code-patching.c");
 
 const POLLS: Cite = Cite::read(
     "Linux 5.19, 6.1, 6.12, 6.18.2, 7.0 arch/*/include/asm/thread_info.h (TIF_POLLING_NRFLAG); 5.19 \
@@ -44,10 +46,10 @@ pub(super) const ROWS: &[FactRow] = &[
     ),
     row(Fact::PatchAlias, POWER, None, Some(V6_2), Word("vm-area"), PPC_PATCH),
     row(Fact::PatchAlias, POWER, Some(V6_2), None, Word("mm-if-radix-smp"), PPC_PATCH),
-    row(Fact::PatchNofault, NOT_POWER, None, None, No, Cite::deduced("a powerpc function")),
+    row(Fact::PatchNofault, NOT_POWER, None, None, No, POWER_ALONE),
     row(Fact::PatchNofault, POWER, None, Some(V6_10), No, PPC_PATCH),
     row(Fact::PatchNofault, POWER, Some(V6_10), None, Yes, PPC_PATCH),
-    row(Fact::PokesConditional, NOT_X86, None, None, No, Cite::deduced("an x86 protocol")),
+    row(Fact::PokesConditional, NOT_X86, None, None, No, X86_ALONE),
     row(
         Fact::PokesConditional,
         X86,
@@ -69,10 +71,10 @@ pub(super) const ROWS: &[FactRow] = &[
     ),
     row(Fact::PokesLiftLass, X86, None, Some(V6_19), No, LASS),
     row(Fact::PokesLiftLass, X86, Some(V6_19), None, Yes, LASS),
-    row(Fact::PokesLiftLass, NOT_X86, None, None, No, Cite::deduced("an x86 feature")),
+    row(Fact::PokesLiftLass, NOT_X86, None, None, No, X86_ALONE),
     row(Fact::JumpLabelKicks, ARM64, None, Some(V6_11), No, KICKS),
     row(Fact::JumpLabelKicks, ARM64, Some(V6_11), None, Yes, KICKS),
-    row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, Cite::deduced("an arm64 function")),
+    row(Fact::JumpLabelKicks, NOT_ARM64, None, None, No, ARM64_ALONE),
     row(
         Fact::BootCpuRemovable,
         X86,
