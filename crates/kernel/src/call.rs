@@ -50,6 +50,12 @@ impl Args {
         Self { values, code: code.to_vec() }
     }
 
+    /// More numbers behind the code.
+    pub(crate) fn and(mut self, values: &[u64]) -> Self {
+        self.values.extend(values);
+        self
+    }
+
     /// The argument of this number; the table guarantees that it is there.
     pub(crate) fn get(&self, index: usize) -> u64 {
         self.values.get(index).copied().unwrap_or(0)

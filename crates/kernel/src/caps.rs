@@ -129,6 +129,10 @@ facts! {
     TextInvalidate = "bpf-arch-text-invalidate",
     /// Where the patcher's writable alias lives.
     PatchAlias = "patch-alias",
+    /// powerpc: the error of a store to text that faults.
+    PatchFault = "patch-fault",
+    /// powerpc: after such a fault there is a sync (with an address space of its own from 6.2 on).
+    PatchFaultSyncs = "patch-fault-syncs",
     /// patch_instructions stores with fault handling.
     PatchNofault = "patch-instructions-nofault",
     /// x86: set_memory_rox joins pages to large leaves again.

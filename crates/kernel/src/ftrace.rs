@@ -1,18 +1,19 @@
 //! ftrace: the call sites of functions, and the trampolines of tracers.
 //!
 //! Modelled: sites that hold a no-operation or a call, checked before they are changed; tracers
-//! (ops) with one site each; on x86 a trampoline of its own for each tracer, all sites of an
-//! update in one vector of the INT3 protocol; on arm64 and powerpc one word a site, others in
-//! between, and nobody told; arm64's literal of the ops before the function; direct calls; the
-//! grace periods before a trampoline goes; the change of a direct call; what fails disables
-//! ftrace. From: Linux 6.1, 6.12 and 6.18.2 kernel/trace/ftrace.c, arch/*/kernel/ftrace.c,
-//! arch/powerpc/kernel/trace/ftrace.c. Not modelled: filters and hashes, several tracers' list
-//! function, updates of ftrace_caller's own calls, PLTs, the graph tracer, saved registers; the
-//! trampoline's code but for its call. Elsewhere than on x86 the site calls ftrace_caller, which
-//! returns at once (it lies where the kernel's text begins; a powerpc module has a stub of the
-//! same code).
+//! (ops) with one site each; on x86 a trampoline of its own for each tracer, all sites of an update
+//! in one vector of the INT3 protocol; on arm64 and powerpc one word a site, others in between, and
+//! nobody told; arm64's literal of the ops before the function; powerpc's out-of-line stub, where a
+//! site has one (6.13 on): the ops before it, the call in it, the branch to it; direct calls, which
+//! powerpc has by such stubs; the grace periods before a trampoline goes; the change of a direct
+//! call; what fails disables ftrace. From: Linux 6.1, 6.12, 6.13.2 and 6.18.2
+//! kernel/trace/ftrace.c, arch/*/kernel/ftrace.c, arch/powerpc/kernel/trace/ftrace.c. Not modelled:
+//! filters and hashes, several tracers' list function, updates of ftrace_caller's own calls, PLTs,
+//! the graph tracer, saved registers; the trampoline's code but for its call. Elsewhere than on x86
+//! the site calls ftrace_caller, which returns at once (it lies where the kernel's text begins; a
+//! powerpc module has a stub of the same code).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use textbed_arch::{Arch, CpuId, VirtAddr};
 use textbed_event::WarnReason;
@@ -22,11 +23,12 @@ use crate::call_table::EXECMEM_TYPES;
 use crate::caps::Fact;
 use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
-use crate::insns::{branch, ftrace_caller, word_of};
+use crate::insns::{branch, ftrace_caller, nop, try_branch, word_bytes, word_of};
 use crate::kernel::Kernel;
 use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
 };
+use crate::text_users::attach_step;
 
 /// One tracer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +85,38 @@ pub(crate) fn ftrace_site(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i6
     Ok(0)
 }
 
+/// `ftrace_ool_stub(ip, stub)`: stands for what powerpc sets up for a call site when it finds it
+/// (`ftrace_init_ool_stub`): `mflr r0`, a call of ftrace_caller, `mtlr r0`, a branch back behind
+/// the site; eight bytes before it the ops.
+pub(crate) fn ftrace_ool_stub(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Result<i64, Stop> {
+    let (site, stub) = (args.addr(0), args.addr(1));
+    let (begin, end) = (VirtAddr(stub.0.wrapping_sub(8)), VirtAddr(stub.0.wrapping_add(15)));
+    let there = k.is_probed_text(begin) && k.is_probed_text(end) && stub.is_aligned(3);
+    if !there || !k.users.ftrace.is_site(site) {
+        return Ok(-EINVAL);
+    }
+    let branches = [
+        try_branch(k.arch, stub.offset(4), k.ftrace_caller_for(site), true),
+        try_branch(k.arch, stub.offset(12), site.offset(4), false),
+        try_branch(k.arch, site, stub, false),
+    ];
+    let [Some(call), Some(back), Some(_)] = branches else { return Ok(-EINVAL) };
+    let [save, restore] = [0x7c08_02a6, 0x7c08_03a6].map(|word| word_bytes(k.arch, word));
+    let code = [save, call, restore, back].concat();
+    let calls = vec![
+        ("patch_instructions", Args::with_code(&[stub.0], &code).and(&[0, 16]), Fate::Checked),
+        ("patch_ulong", Args::of(&[begin.0, 0]), Fate::Checked),
+    ];
+    k.ool_stubs.insert(site, stub);
+    k.with_steps(vec![calls_then(
+        calls,
+        Box::new(|k, _, error| {
+            k.returns(error);
+            Ok(())
+        }),
+    )])
+}
+
 /// `register_ftrace_function(ops, ip, func)`, the ops by a number, with one site in its filter.
 pub(crate) fn register_ftrace_function(
     k: &mut Kernel,
@@ -124,7 +158,7 @@ pub(crate) fn unregister_ftrace_function(
 /// `register_ftrace_direct(ops, ip, addr)`: the site calls an address directly.
 pub(crate) fn register_ftrace_direct(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let (ops, site, target) = (args.get(0), args.addr(1), args.addr(2));
-    if !k.caps.yes(Fact::FtraceDirect) {
+    if !k.has_direct_calls(site) {
         return Ok(-ENODEV);
     }
     k.lock(cpu, "direct_mutex")?;
@@ -195,6 +229,12 @@ impl Kernel {
         self.users.modules.stub_of(site, len).unwrap_or(text)
     }
 
+    /// Whether a site can call an address directly: on powerpc by its out-of-line stub alone.
+    pub(crate) fn has_direct_calls(&self, site: VirtAddr) -> bool {
+        let by_stub = !self.arch.is_powerpc() || self.ool_stubs.contains_key(&site);
+        self.caps.yes(Fact::FtraceDirect) && (by_stub || !self.users.ftrace.is_site(site))
+    }
+
     fn ftrace_refused(&self, ops: u64, site: VirtAddr) -> Option<i64> {
         let ftrace = &self.users.ftrace;
         if ftrace.disabled {
@@ -258,6 +298,10 @@ impl Kernel {
         ops: u64,
     ) -> Result<Vec<Step>, Stop> {
         let old = self.users.ftrace.sites.get(&site.0).copied().flatten();
+        let stub = self.ool_stubs.get(&site).copied().filter(|_| self.arch.is_powerpc());
+        if let Some(stub) = stub {
+            return self.stub_steps((site, stub), (old, new), ops);
+        }
         let before = branch(self.arch, site, old, true)?;
         let after = branch(self.arch, site, new, true)?;
         if self.arch != Arch::X86_64 {
@@ -290,6 +334,44 @@ impl Kernel {
             // Once more in ftrace_arch_code_modify_post_process(): nothing is pending then.
             unlock_step("text_mutex"),
         ])
+    }
+
+    /// powerpc's `ftrace_replace_code` where the site has its stub: the ops, the call in the stub,
+    /// and the branch to the stub where that comes or goes. What the stub does not reach is left to
+    /// ftrace_caller, which finds it by the ops.
+    fn stub_steps(
+        &mut self,
+        (site, stub): (VirtAddr, VirtAddr),
+        (old, new): (Option<VirtAddr>, Option<VirtAddr>),
+        ops: u64,
+    ) -> Result<Vec<Step>, Stop> {
+        let (arch, at, caller) = (self.arch, stub.offset(4), self.ftrace_caller_for(site));
+        let call = |to: Option<VirtAddr>| match to.and_then(|to| try_branch(arch, at, to, true)) {
+            Some(call) => Ok(call),
+            None => branch(arch, at, Some(caller), true),
+        };
+        let mut parts = VecDeque::from([(at, call(old)?, call(new)?)]);
+        let to_stub = branch(arch, site, Some(stub), false)?;
+        match (old, new) {
+            (None, Some(_)) => parts.push_back((site, nop(arch), to_stub)),
+            (Some(_), None) => parts.push_back((site, to_stub, nop(arch))),
+            _ => {}
+        }
+        let ops = Args::of(&[stub.0 - 8, new.map_or(0, |_| ops)]);
+        let patched = Box::new(move |k: &mut Kernel, cpu, error| {
+            if error != 0 {
+                k.site_done(cpu, site, new, error);
+                return Ok(());
+            }
+            let done = once(move |k, cpu| {
+                let error = k.value.take().unwrap_or(0);
+                k.site_done(cpu, site, new, error);
+                Ok(())
+            });
+            k.later([pause(), attach_step(parts), done]);
+            Ok(())
+        });
+        Ok(vec![calls_then(vec![("patch_ulong", ops, Fate::Checked)], patched), pause()])
     }
 
     /// Remembers what a site calls, or that ftrace is at its end (`ftrace_bug`).

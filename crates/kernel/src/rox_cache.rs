@@ -3,11 +3,11 @@
 //! Modelled: free and busy ranges, first fit, filling up by 2 MiB (by exactly what is asked if that
 //! cannot be had), breakpoints in what nobody uses, the way to temporarily writable memory and
 //! back, freeing with merging, and giving whole blocks back. The cache's mutex is held while a
-//! range is taken, while new memory is added and the first range of it is taken, and while one is
-//! freed; others run wherever memory is filled or changes its permissions. From: Linux 6.18.2 and
-//! 7.0 mm/execmem.c. Not modelled: the work item that retries a failed free (the range stays
-//! pending), areas outside the range of who asks (one module range serves all),
-//! STRICT_MODULE_RWX=n and machines without PSE (there the cache is not used).
+//! range is taken, while new memory is added, and while one is freed; others run wherever memory is
+//! filled or changes its permissions, and may take what was added. From: Linux 6.18.2 and 7.0
+//! mm/execmem.c. Not modelled: the work item that retries a failed free (the range stays pending),
+//! areas outside the range of who asks (one module range serves all), STRICT_MODULE_RWX=n and
+//! machines without PSE (there the cache is not used).
 //!
 //! As in Linux, a block of free addresses is given back as the whole area that it lies in, even if
 //! other parts of that area are in use.
@@ -61,6 +61,17 @@ impl RoxCache {
         self.busy.insert(start, size);
         Some(start)
     }
+
+    /// The range in use that an address lies in, its first or not.
+    fn busy_at(&self, at: u64) -> Option<(u64, u64)> {
+        holding(&self.busy, at)
+    }
+}
+
+/// The range that an address lies in.
+fn holding(ranges: &BTreeMap<u64, u64>, at: u64) -> Option<(u64, u64)> {
+    let (start, len) = ranges.range(..=at).next_back()?;
+    (at - start < *len).then_some((*start, *len))
 }
 
 /// `execmem_alloc_rw(type, size)`.
@@ -143,19 +154,13 @@ impl Kernel {
         if size > self.layout.modules.len {
             return Ok(0);
         }
-        let take = once(move |k, cpu| {
-            let got = k.rox_take(size);
-            k.unlock(cpu, MUTEX)?;
-            match got {
-                Some(start) => k.returns(start as i64),
-                None => k.later([pause(), populate_step(size)]),
-            }
-            Ok(())
-        });
-        self.with_steps(vec![lock_step(MUTEX), take])
+        self.with_steps(vec![take_step(size, move |k, got| match got {
+            Some(start) => k.returns(start as i64),
+            None => k.later([pause(), populate_step(size)]),
+        })])
     }
 
-    /// `execmem_cache_alloc_locked`.
+    /// `__execmem_cache_alloc`, the mutex held.
     fn rox_take(&mut self, size: u64) -> Option<u64> {
         let mut cache = std::mem::take(&mut self.rox_cache);
         let got = cache.take(size, || self.allocation_fails());
@@ -169,9 +174,11 @@ impl Kernel {
         self.pages_of(&frames.unwrap_or_default()).map(|pfn| direct_map_step(pfn, true)).collect()
     }
 
-    /// Steps that give a range back to the cache; `None` if it is none of its.
+    /// Steps that give the range that an address lies in back to the cache; `None` if it is none of
+    /// its.
     pub(crate) fn rox_free_steps(&mut self, ptr: u64) -> Option<Vec<Step>> {
-        self.rox_cache.busy.contains_key(&ptr).then(|| vec![lock_step(MUTEX), free_step(ptr)])
+        let known = self.rox_cache.busy_at(ptr).or_else(|| holding(&self.rox_cache.pending, ptr));
+        known.map(|_| vec![lock_step(MUTEX), free_step(ptr)])
     }
 
     /// Free ranges of the cache that are whole blocks.
@@ -183,7 +190,21 @@ impl Kernel {
     }
 }
 
-/// `execmem_cache_populate_alloc`: new memory, of which the first `size` bytes are taken.
+/// `__execmem_cache_alloc`; `then` gets what it found.
+fn take_step(size: u64, then: impl FnOnce(&mut Kernel, Option<u64>) + 'static) -> Step {
+    once(move |k, _| {
+        let take = once(move |k, cpu| {
+            let got = k.rox_take(size);
+            k.unlock(cpu, MUTEX)?;
+            then(k, got);
+            Ok(())
+        });
+        k.later([lock_step(MUTEX), take]);
+        Ok(())
+    })
+}
+
+/// `execmem_cache_populate`: new memory, and then what was asked for, unless somebody took it.
 fn populate_step(size: u64) -> Step {
     once(move |k, _| {
         let whole = size.next_multiple_of(k.pages.pmd_bytes());
@@ -207,8 +228,7 @@ fn populate_step(size: u64) -> Step {
     })
 }
 
-/// Fills new memory with breakpoints, makes it read-only and executable, and adds it. Nobody gets
-/// in between that and the allocation of its first `size` bytes.
+/// Fills new memory with breakpoints, makes it read-only and executable, and adds it.
 fn add_step(start: u64, len: u64, size: u64) -> Step {
     once(move |k, cpu| {
         k.zone(cpu, VirtAddr(start), len, "execmem", "cache");
@@ -217,14 +237,15 @@ fn add_step(start: u64, len: u64, size: u64) -> Step {
             let refused = k.allocation_fails();
             if !refused {
                 k.rox_cache.free.add(start, len);
-                let got = k.rox_take(size);
-                k.returns(got.map_or(0, |start| start as i64));
             }
             k.unlock(cpu, MUTEX)?;
             if refused {
                 let back = k.direct_map_back(start);
                 k.later(back);
                 k.later([call_step("vfree", Args::of(&[start]))]);
+            } else {
+                let taken = take_step(size, |k, got| k.returns(got.map_or(0, |at| at as i64)));
+                k.later([pause(), taken]);
             }
             Ok(())
         });
@@ -241,17 +262,21 @@ fn add_step(start: u64, len: u64, size: u64) -> Step {
     })
 }
 
-/// `execmem_cache_free`, its mutex held.
-fn free_step(ptr: u64) -> Step {
+/// `execmem_cache_free`, its mutex held: the whole range that an address lies in.
+fn free_step(at: u64) -> Step {
     once(move |k, cpu| {
-        let Some(size) = k.rox_cache.busy.remove(&ptr) else {
+        if holding(&k.rox_cache.pending, at).is_some() {
+            return Err(Stop::not_modelled("freeing text again of which a first freeing failed"));
+        }
+        let Some((ptr, size)) = k.rox_cache.busy_at(at) else {
             // Somebody else freed it while this one waited.
             k.unlock(cpu, MUTEX)?;
-            return match k.vfree(cpu, VirtAddr(ptr)) {
+            return match k.vfree(cpu, VirtAddr(at)) {
                 Ok(_) | Err(Stop::Later) => Ok(()),
                 Err(stop) => Err(stop),
             };
         };
+        k.rox_cache.busy.remove(&ptr);
         let freed = move |k: &mut Kernel, cpu, error| {
             if error != 0 || k.allocation_fails() {
                 k.rox_cache.pending.insert(ptr, size);

@@ -172,10 +172,10 @@ pub(crate) fn arch_text_poke(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<
 }
 
 /// One word at an attach point: where it lies, what has to be there, and what comes.
-type Part = (VirtAddr, Vec<u8>, Vec<u8>);
+pub(crate) type Part = (VirtAddr, Vec<u8>, Vec<u8>);
 
 /// arm64 and powerpc: one word after the other, each compared first, to the first error.
-fn attach_step(mut parts: VecDeque<Part>) -> Step {
+pub(crate) fn attach_step(mut parts: VecDeque<Part>) -> Step {
     once(move |k, cpu| {
         let Some((at, old, new)) = parts.pop_front() else { return Ok(()) };
         let arm = k.arch == Arch::Arm64;

@@ -172,7 +172,7 @@ impl Kernel {
     ) -> Result<(), Stop> {
         let new = next.image;
         // Without direct calls there are no ops to register (tr->fops).
-        let lacking = next.ftrace && !self.caps.yes(Fact::FtraceDirect);
+        let lacking = next.ftrace && !self.has_direct_calls(VirtAddr(site));
         if !lacking {
             let steps = self.attach_steps(site, old.at, new.at, next.ftrace)?;
             self.later(steps);

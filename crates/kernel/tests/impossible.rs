@@ -1,5 +1,6 @@
 //! Impossible arguments for every call: what Linux gives, "not modelled" by name, or a message.
-//! Never a panic, a stream that is torn, or a lock that stays held behind a returned call.
+//! Never a panic, a stream that is torn, or a lock that stays held behind a returned call; and what
+//! was refused before anything was done has left no entry of the page tables changed.
 
 #![allow(clippy::unwrap_used)] // test code outside test functions
 
@@ -10,7 +11,10 @@ use textbed_arch::{Arch, CpuId, Features};
 use textbed_kernel::{Arg, CALLS, CallError, CallSpec, PAGE_SIZES, ParamKind, find_call};
 
 const ARCHS: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le];
-const VERSIONS: [&str; 4] = ["5.18", "6.1", "6.12", "7.0"];
+const VERSIONS: [&str; 7] = ["5.18-rc3", "5.18", "6.1", "6.6", "6.12", "6.18", "7.0"];
+/// Calls that give an error behind a part of their work: one of several steps fails, or there is
+/// something to undo.
+const IN_PARTS: &[&str] = &["load_module", "do_init_module", "register_kprobe"];
 
 /// Addresses that no caller has a right to, by what is wrong with them.
 fn addresses(bed: &mut Bed) -> Vec<(&'static str, u64)> {

@@ -241,3 +241,47 @@ fn calls_of_other_architectures_are_absent() {
     let error = bed.try_call("text_poke_copy", &[]).unwrap_err();
     assert!(matches!(error, CallError::Absent { .. }), "{error}");
 }
+
+/// Linux 5.18.12, 6.1, 6.12 arch/powerpc/lib/code-patching.c: a store in place that faults is
+/// -EFAULT in 5.18 and -EPERM later, from 6.7 on behind a sync; patch_instructions takes the alias
+/// whether text is protected or not.
+#[test]
+fn a_store_in_place_that_faults_and_a_run_without_protected_text() {
+    for (version, error, syncs) in
+        [("5.18", -14, 0), ("6.1", -1, 0), ("6.6", -1, 0), ("6.12", -1, 1), ("7.0", -1, 1)]
+    {
+        let mut bed = boot(version, Arch::Ppc64le, &[("STRICT_KERNEL_RWX", "n")]);
+        let a = bed.area("a", "vmalloc", 4096);
+        assert_eq!(bed.call("patch_instruction", &[a, 0x6000_0000]), 0, "{version}");
+        bed.call("set_memory_ro", &[a, 1]);
+        bed.trace();
+        assert_eq!(bed.call("patch_instruction", &[a, 0x6000_0000]), error, "{version}");
+        let trace = bed.trace();
+        let found = trace.iter().filter(|l| l.contains("sync") && !l.contains("isync")).count();
+        assert_eq!(found, syncs, "{version}: {trace:#?}");
+        if syncs == 1 {
+            let code = [0x60, 0, 0, 0].repeat(2);
+            let args = [Arg::Value(a), Arg::Code(code), Arg::Value(0), Arg::Value(8)];
+            assert_eq!(bed.try_call("patch_instructions", &args).unwrap().value, 0, "{version}");
+            assert!(bed.trace().iter().any(|l| l.contains("window")), "{version}: by an alias");
+        }
+    }
+}
+
+/// Linux 5.18.12 to 7.0 arch_disarm_kprobe(): the first word comes back, of a prefixed instruction
+/// too.
+#[test]
+fn a_probe_on_a_prefixed_instruction_gives_its_prefix_back() {
+    let mut bed = boot("6.12", Arch::Ppc64le, &[]);
+    let words = [0x6000_0000u32, 0x6000_0000, 0x0600_0000, 0x3860_002a, 0x4e80_0020];
+    let code: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let module = bed.call_code("load_module", &[], &code) as u64;
+    bed.trace();
+    assert_eq!(bed.call("register_kprobe", &[module + 8]), 0);
+    bed.trace();
+    bed.call("unregister_kprobe", &[module + 8]);
+    let trace = bed.trace();
+    let widths: Vec<&str> =
+        trace.iter().filter(|l| l.contains("store")).filter_map(|l| l.rsplit(' ').next()).collect();
+    assert_eq!(widths, ["4"], "{trace:#?}");
+}

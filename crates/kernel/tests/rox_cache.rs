@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bed, boot, expect, values};
+use common::{Bed, boot, expect, run, values};
 use textbed_arch::{Arch, CpuId, SpaceId, VirtAddr};
 use textbed_kernel::Arg;
 
@@ -176,5 +176,51 @@ fn elsewhere_memory_stays_as_it_was_allocated() {
         assert!(!bed.trace().iter().any(|l| l.contains("call set_memory")), "{arch}");
         let leaf = bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(a)).unwrap();
         assert_eq!(leaf.perm.letters(), "rw-", "{arch}");
+    }
+}
+
+/// Linux 6.18.2, 7.0 execmem_cache_alloc(): what was added to the cache is looked for again, under
+/// another hold of the mutex; who takes it meanwhile leaves nothing.
+#[test]
+fn what_was_added_to_the_cache_may_be_taken_by_another_cpu() {
+    for version in ["6.18", "7.0"] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let args = [Arg::Flags(vec![TEXT.to_owned()]), Arg::Value(4096)];
+        let whole = [Arg::Flags(vec![TEXT.to_owned()]), Arg::Value(2 << 20)];
+        let (mut seen, mut taken) = (Vec::new(), None);
+        let got = run(&mut bed, CpuId(0), ("execmem_alloc", &args), |bed| {
+            seen.extend(bed.trace());
+            let ended = seen.iter().filter(|l| *l == "0 unlock execmem_cache.mutex").count();
+            if ended == 2 && taken.is_none() {
+                let other = bed.kernel.call(CpuId(1), "execmem_alloc", &whole).unwrap();
+                taken = Some(other.value);
+            }
+        });
+        assert_ne!(taken, Some(0), "{version}: the block that was added");
+        assert!(taken.is_some() && got == 0, "{version}: {got:#x}");
+    }
+}
+
+/// Linux 6.18.2, 7.0 execmem_cache_free(): the tree is asked for what an address lies in, so the
+/// whole range goes by any of its addresses. The second time it is nobody's, and the cache's area
+/// goes with what others have there.
+#[test]
+fn any_address_of_a_range_frees_all_of_it() {
+    for version in ["6.18", "7.0"] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let keep = alloc(&mut bed, "execmem_alloc", TEXT, 4096);
+        let a = alloc(&mut bed, "execmem_alloc", TEXT, 3 * 4096);
+        bed.mark("a", a, 3 * 4096);
+        bed.trace();
+        bed.call("execmem_free", &[a + 0x2000]);
+        let filled = bed.trace().iter().any(|l| l.starts_with("0 fill a+0x0 0x3000"));
+        assert!(filled, "{version}: from its first byte on");
+        assert_eq!(alloc(&mut bed, "execmem_alloc", TEXT, 3 * 4096), a, "{version}");
+        // Once more than it was handed out: vfree() of an address in the cache's own area.
+        bed.call("execmem_free", &[a]);
+        bed.trace();
+        bed.call("execmem_free", &[a]);
+        assert!(bed.trace().iter().any(|l| l.contains("area gone")), "{version}");
+        assert!(bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(keep)).is_none());
     }
 }

@@ -43,13 +43,20 @@ fn plain(arch: Arch, kind: ParamKind, area: u64) -> Arg {
 fn prepared(bed: &mut Bed, spec: &CallSpec) -> Vec<Arg> {
     let arch = bed.kernel.arch();
     let area = bed.call("vmalloc", &[3 * bed.kernel.pages().bytes()]) as u64;
-    let module = bed.call_code("load_module", &[], &nop(arch).repeat(16)) as u64;
+    let module = bed.call_code("load_module", &[], &nop(arch).repeat(32)) as u64;
     bed.call_code("memcpy", &[area], &nop(arch).repeat(16));
     let text = bed.kernel.layout().text.start.0 + 0x2000;
     let site = module + 20;
     // On arm64 a module is too far from where BPF's memory lies: that needs a PLT.
     let traced = if arch == Arch::X86_64 { site } else { area + 8 };
     let prog = traced + 8;
+    let stub = module + 0x60;
+    let call_site = |bed: &mut Bed| {
+        bed.call("ftrace_site", &[site]);
+        if find_call("ftrace_ool_stub", bed.kernel.version(), arch).is_ok() {
+            bed.call("ftrace_ool_stub", &[site, stub]);
+        }
+    };
     let enabled = |bed: &mut Bed| {
         bed.call("jump_entry", &[7, site, site + 32]);
     };
@@ -114,8 +121,12 @@ fn prepared(bed: &mut Bed, spec: &CallSpec) -> Vec<Arg> {
             bed.call("static_call_site", &[7, site]);
             values(&[7, site + 32])
         }
-        "register_ftrace_function" | "register_ftrace_direct" => {
+        "ftrace_ool_stub" => {
             bed.call("ftrace_site", &[site]);
+            values(&[site, stub])
+        }
+        "register_ftrace_function" | "register_ftrace_direct" => {
+            call_site(bed);
             values(&[1, site, site + 32])
         }
         "unregister_ftrace_function" => {
@@ -124,7 +135,7 @@ fn prepared(bed: &mut Bed, spec: &CallSpec) -> Vec<Arg> {
             values(&[1])
         }
         "unregister_ftrace_direct" | "modify_ftrace_direct" => {
-            bed.call("ftrace_site", &[site]);
+            call_site(bed);
             bed.call("register_ftrace_direct", &[1, site, site + 32]);
             let args = [1, site + 36];
             values(if spec.name == "modify_ftrace_direct" { &args } else { &args[..1] })

@@ -14,12 +14,25 @@ fn nops(arch: Arch) -> Vec<u8> {
     match arch {
         Arch::X86_64 => [0x0f, 0x1f, 0x44, 0, 0].repeat(16),
         Arch::Arm64 => 0xd503_201fu32.to_le_bytes().repeat(16),
-        _ => 0x6000_0000u32.to_le_bytes().repeat(16),
+        _ => 0x6000_0000u32.to_le_bytes().repeat(64),
     }
 }
 
-/// A module full of no-operations with a call site at its twentieth byte.
+/// Where powerpc's stub lies behind a module's start.
+const STUB: u64 = 0x80;
+
+/// A module full of no-operations with a call site at its twentieth byte, and on powerpc from 6.13
+/// on its out-of-line stub.
 fn bed(version: &str, arch: Arch) -> (Bed, u64) {
+    let (mut bed, site) = plain_bed(version, arch);
+    if arch == Arch::Ppc64le && ["6.18", "7.0"].contains(&version) {
+        assert_eq!(bed.call("ftrace_ool_stub", &[site, site - 20 + STUB]), 0);
+        bed.trace();
+    }
+    (bed, site)
+}
+
+fn plain_bed(version: &str, arch: Arch) -> (Bed, u64) {
     let mut bed = boot(version, arch, &[]);
     let module = bed.call_code("load_module", &[], &nops(arch)) as u64;
     let site = module + 20;
@@ -92,7 +105,8 @@ fn a_site_that_holds_something_else_is_the_end_of_ftrace() {
     for arch in ARCHS {
         let (mut bed, site) = bed("6.12", arch);
         // A second site over the middle of the first no-operation.
-        let odd = if arch == Arch::X86_64 { site + 1 } else { site - 20 + 64 };
+        let len = nops(arch).len() as u64;
+        let odd = if arch == Arch::X86_64 { site + 1 } else { site - 20 + len };
         assert_eq!(bed.call("ftrace_site", &[odd]), 0);
         let func = site & !0xfff;
         assert_eq!(bed.call("register_ftrace_function", &[1, odd, func]), -19, "{arch}");
@@ -165,6 +179,61 @@ fn direct_calls_that_an_architecture_has_not_are_refused() {
     assert_eq!(bytes(&mut bed, site, 4), nop);
 }
 
+/// Linux 6.13.2, 7.0 arch/powerpc/kernel/trace/ftrace.c: the ops are written, then the call in the
+/// stub, then the branch to the stub; a change of the target leaves the site alone; the way back is
+/// in the same order. Without a stub there are no direct calls.
+#[test]
+fn powerpc_calls_by_an_out_of_line_stub_from_6_13_on() {
+    let (mut bed, site) = bed("7.0", Arch::Ppc64le);
+    let (module, stub) = (site - 20, site - 20 + STUB);
+    bed.mark("m", module, 4096);
+    let nop = bytes(&mut bed, site, 4);
+    let words = |bed: &mut Bed| -> Vec<u32> {
+        let bytes = bytes(bed, stub, 16);
+        bytes.chunks(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect()
+    };
+    let waiting = words(&mut bed);
+    assert_eq!((waiting[0], waiting[2]), (0x7c08_02a6, 0x7c08_03a6));
+    assert_eq!(waiting[1] & 0xfc00_0003, 0x4800_0001, "a call");
+    let back = 0x4800_0000 | (site + 4).wrapping_sub(stub + 12) as u32 & 0x03ff_fffc;
+    assert_eq!(waiting[3], back);
+    let patched = |bed: &mut Bed| -> Vec<String> {
+        let patches = ["call patch_ulong", "call patch_instruction", "patch site "];
+        let line = |l: &String| patches.iter().any(|p| l.contains(p));
+        bed.trace().into_iter().filter(line).map(|l| l.replace("0 ", "")).collect()
+    };
+    let func = module + 0x40;
+    assert_eq!(bed.call("register_ftrace_direct", &[5, site, func]), 0);
+    let order = patched(&mut bed);
+    let at = |what: &str| order.iter().position(|l| l.contains(what));
+    let (ops, stub_word, word) = (at("patch_ulong"), at("m+0x84"), at("m+0x14"));
+    assert!(ops < stub_word && stub_word < word && ops.is_some(), "{order:#?}");
+    assert_eq!(bytes(&mut bed, stub - 8, 8), 5u64.to_le_bytes());
+    let call = 0x4800_0001 | func.wrapping_sub(stub + 4) as u32 & 0x03ff_fffc;
+    assert_eq!(words(&mut bed)[1], call);
+    let to_stub = 0x4800_0000 | stub.wrapping_sub(site) as u32 & 0x03ff_fffc;
+    assert_eq!(bytes(&mut bed, site, 4), to_stub.to_le_bytes());
+    assert_eq!(bed.call("modify_ftrace_direct", &[5, func + 8]), 0);
+    assert_eq!(patched(&mut bed).iter().filter(|l| l.contains("m+0x14")).count(), 0);
+    assert_eq!(bed.call("unregister_ftrace_direct", &[5]), 0);
+    let order = patched(&mut bed);
+    let at = |what: &str| order.iter().position(|l| l.contains(what));
+    assert!(at("m+0x84") < at("m+0x14"), "{order:#?}");
+    assert_eq!(words(&mut bed), waiting);
+    assert_eq!(bytes(&mut bed, site, 4), nop);
+    // A tracer has the stub call ftrace_caller, as it did: one word less.
+    assert_eq!(bed.call("register_ftrace_function", &[6, site, func]), 0);
+    let order = patched(&mut bed);
+    assert_eq!(order.iter().filter(|l| l.contains("call patch_instruction")).count(), 1);
+    assert_eq!(words(&mut bed), waiting);
+    // Without one.
+    let (mut bed, site) = plain_bed("7.0", Arch::Ppc64le);
+    assert_eq!(bed.call("register_ftrace_direct", &[1, site, site & !0xfff]), -19);
+    assert_eq!(bed.call("ftrace_ool_stub", &[site, site]), -22, "not aligned");
+    assert_eq!(bed.call("ftrace_ool_stub", &[site + 4, site - 20 + STUB]), -22, "no site");
+    assert_eq!(bed.call("ftrace_ool_stub", &[site, 0x1000]), -22, "no text");
+}
+
 #[test]
 fn static_calls_are_patched_on_x86_alone() {
     for arch in ARCHS {
@@ -200,19 +269,20 @@ fn a_direct_call_changes_by_way_of_ftrace_caller() {
         let (mut bed, site) = bed("7.0", arch);
         let (first, second) = (site & !0xfff, (site & !0xfff) + 64);
         assert_eq!(bed.call("register_ftrace_direct", &[1, site, first]), 0, "{arch}");
-        let before = bytes(&mut bed, site, 5);
+        let at = if arch == Arch::Ppc64le { site - 20 + STUB + 4 } else { site };
+        let before = bytes(&mut bed, at, 5);
         assert_eq!(bed.call("modify_ftrace_direct", &[2, second]), -22, "{arch}");
         bed.trace();
         assert_eq!(bed.call("modify_ftrace_direct", &[1, second]), 0, "{arch}");
         let trace = bed.trace();
-        assert_ne!(bytes(&mut bed, site, 5), before, "{arch}");
+        assert_ne!(bytes(&mut bed, at, 5), before, "{arch}");
         let x86 = arch == Arch::X86_64;
         assert_eq!(count(&trace, "ipi do_sync_core"), if x86 { 6 } else { 0 }, "{arch}");
         assert_eq!(count(&trace, "patch site"), 2, "{arch}");
         assert_eq!(count(&trace, "GracePeriod"), 0, "{arch}");
         // Back to the first address: the same instruction as at the beginning.
         assert_eq!(bed.call("modify_ftrace_direct", &[1, first]), 0, "{arch}");
-        assert_eq!(bytes(&mut bed, site, 5), before, "{arch}");
+        assert_eq!(bytes(&mut bed, at, 5), before, "{arch}");
         assert_eq!(bed.call("unregister_ftrace_direct", &[1]), 0, "{arch}");
     }
 }

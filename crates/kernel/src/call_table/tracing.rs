@@ -2,7 +2,9 @@
 
 use textbed_arch::Cite;
 
-use super::{ALL_64 as ALL, FLUSHES, X86, call, never, p, takes};
+use super::{
+    ALL_64 as ALL, FLUSHES, POWER_64, POWER_FLUSHES, V6_13, X86, call, never, p, since, takes,
+};
 use crate::calls::ParamKind::{Addr, Bytes};
 use crate::calls::{CallSpec, Param, Returns};
 use crate::{ftrace, static_calls};
@@ -31,6 +33,25 @@ pub(super) const ROWS: &[CallSpec] = &[
             ftrace::ftrace_site,
         ),
         "a row of the table of call sites (__mcount_loc) of a module",
+    ),
+    since(
+        never(
+            call(
+                "ftrace_ool_stub",
+                &[p("ip", Addr), p("stub", Addr)],
+                Returns::Errno,
+                POWER_64,
+                "sets up the out-of-line stub of a call site, by which it reaches what it calls",
+                Cite::read(
+                    "Linux 6.13.2, 7.0 arch/powerpc/kernel/trace/ftrace.c ftrace_init_ool_stub()",
+                ),
+                ftrace::ftrace_ool_stub,
+            )
+            .steps(POWER_64)
+            .sends(POWER_FLUSHES),
+            "done for each call site of the kernel or a module when it is found",
+        ),
+        Some(V6_13),
     ),
     takes(
         call(

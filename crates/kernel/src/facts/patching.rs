@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ARM64, ARM64_ALONE, NOT_ARM64, NOT_POWER, NOT_X86, POWER, POWER_ALONE, V6_2, V6_3, V6_10,
-    V6_11, V6_19, X86, X86_ALONE, row,
+    ARM64, ARM64_ALONE, NOT_ARM64, NOT_POWER, NOT_X86, POWER, POWER_ALONE, V5_19, V6_2, V6_3, V6_7,
+    V6_10, V6_11, V6_19, X86, X86_ALONE, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -19,6 +19,11 @@ const LASS: Cite = Cite::read(
 );
 const PPC_PATCH: Cite =
     Cite::read("Linux 6.1, 6.2, 6.4, 6.8, 6.9, 6.10, 6.12 arch/powerpc/lib/code-patching.c");
+
+const PPC_FAULT: Cite = Cite::read(
+    "Linux 5.18.12 (-EFAULT), 5.19, 6.1, 6.2, 6.6 (-EPERM), 6.7.3, 6.12 (and mb()) \
+     arch/powerpc/lib/code-patching.c __patch_instruction(), __do_patch_instruction_mm()",
+);
 
 const POLLS: Cite = Cite::read(
     "Linux 5.19, 6.1, 6.12, 6.18.2, 7.0 arch/*/include/asm/thread_info.h (TIF_POLLING_NRFLAG); 5.19 \
@@ -46,6 +51,12 @@ pub(super) const ROWS: &[FactRow] = &[
     ),
     row(Fact::PatchAlias, POWER, None, Some(V6_2), Word("vm-area"), PPC_PATCH),
     row(Fact::PatchAlias, POWER, Some(V6_2), None, Word("mm-if-radix-smp"), PPC_PATCH),
+    row(Fact::PatchFault, NOT_POWER, None, None, No, POWER_ALONE),
+    row(Fact::PatchFault, POWER, None, Some(V5_19), Word("EFAULT"), PPC_FAULT),
+    row(Fact::PatchFault, POWER, Some(V5_19), None, Word("EPERM"), PPC_FAULT),
+    row(Fact::PatchFaultSyncs, NOT_POWER, None, None, No, POWER_ALONE),
+    row(Fact::PatchFaultSyncs, POWER, None, Some(V6_7), No, PPC_FAULT),
+    row(Fact::PatchFaultSyncs, POWER, Some(V6_7), None, Yes, PPC_FAULT),
     row(Fact::PatchNofault, NOT_POWER, None, None, No, POWER_ALONE),
     row(Fact::PatchNofault, POWER, None, Some(V6_10), No, PPC_PATCH),
     row(Fact::PatchNofault, POWER, Some(V6_10), None, Yes, PPC_PATCH),

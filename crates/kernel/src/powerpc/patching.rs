@@ -3,10 +3,11 @@
 //! Modelled: writing in place without STRICT_KERNEL_RWX, the per-CPU vmalloc page (before 6.2, and
 //! on hashed tables), the per-CPU address space (radix, 6.2 on), the store with its cache
 //! maintenance through both addresses, -EPERM where the store faults, the flush of a patched run
-//! through the alias; others may run before the store, before the maintenance and behind. From:
-//! Linux 6.1, 6.4, 6.8 and 6.12 arch/powerpc/lib/code-patching.c. Not modelled: machines with one
-//! CPU (which keep the vmalloc page after 6.2), patching while booting, freed init text, hardware
-//! breakpoints, patch_instructions of an older kernel that oopses on a fault.
+//! through the alias (whether text is protected or not); others may run before the store, before
+//! the maintenance and behind. From: Linux 5.18.12, 5.19, 6.1, 6.2, 6.4, 6.7, 6.8, 6.10, 6.12, 6.14
+//! and 7.0 arch/powerpc/lib/code-patching.c. Not modelled: machines with one CPU (which keep the
+//! vmalloc page after 6.2), patching while booting, freed init text, hardware breakpoints,
+//! patch_instructions of an older kernel that oopses on a fault.
 //!
 //! None of these functions tells another CPU anything.
 
@@ -15,7 +16,7 @@ use textbed_event::{Flags, View, WindowPurpose};
 
 use crate::call::Args;
 use crate::caps::Fact;
-use crate::errno::{EINVAL, EPERM, ERANGE};
+use crate::errno::{EFAULT, EINVAL, EPERM, ERANGE};
 use crate::error::Stop;
 use crate::generic::instruction;
 use crate::kernel::Kernel;
@@ -152,7 +153,7 @@ impl Part {
         }
     }
 
-    /// What follows the store: 0, or -EPERM.
+    /// What follows the store: 0, or the error of a fault.
     fn maintain(
         &self,
         k: &mut Kernel,
@@ -168,12 +169,18 @@ impl Part {
                 k.machine.op_named(cpu, "sync", 0)?;
                 k.machine.op_named(cpu, "isync", 0)?;
             }
-            Part::Instruction(_) => k.machine.op_named(cpu, "sync", 0)?,
+            Part::Instruction(_) => {
+                let by_space = at != exec && k.patch_alias() == "mm-if-radix-smp";
+                if by_space || k.caps.yes(Fact::PatchFaultSyncs) {
+                    k.machine.op_named(cpu, "sync", 0)?;
+                }
+            }
             Part::Bytes(bytes) if stored => k.run_maintained(cpu, at, bytes.len() as u64)?,
             Part::Fill(_, len) if stored => k.run_maintained(cpu, at, *len)?,
             _ => {}
         }
-        Ok(if stored { 0 } else { -EPERM })
+        let fault = if k.caps.word(Fact::PatchFault) == "EFAULT" { EFAULT } else { EPERM };
+        Ok(if stored { 0 } else { -fault })
     }
 
     /// Writes to a text address through an alias of its page, or in place: others may run before
@@ -251,7 +258,7 @@ struct Alias {
 }
 
 impl Kernel {
-    /// One store of an instruction: 0, or -EPERM where it faults.
+    /// One store of an instruction: 0, or an error where it faults.
     fn patch_memory(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<i64, Stop> {
         if bytes.len() as u64 > self.pages.room_at(addr) {
             return Err(Stop::not_modelled("an instruction across two pages"));
@@ -303,7 +310,7 @@ impl Kernel {
             done += room;
             (room > 0).then_some((at, part))
         });
-        Ok(Ok(vec![parts_step(parts, !self.config.on("STRICT_KERNEL_RWX"))]))
+        Ok(Ok(vec![parts_step(parts, false)]))
     }
 
     /// Where the alias lives: without radix in the vmalloc page.

@@ -113,9 +113,8 @@ impl Kernel {
     pub(super) fn restore_steps(&mut self, addr: VirtAddr) -> Vec<Step> {
         let probe = self.users.probes.by_addr.get(&addr.0);
         let mut original = probe.map(|p| p.insn.bytes.clone()).unwrap_or_default();
-        if self.arch == Arch::X86_64 {
-            original.truncate(1);
-        }
+        // Of a prefixed instruction the prefix alone: the breakpoint was no longer.
+        original.truncate(if self.arch == Arch::X86_64 { 1 } else { 4 });
         let mut steps = self.replace_steps(addr, original);
         steps.push(step(move |k, _| {
             if let Some(probe) = k.users.probes.by_addr.get_mut(&addr.0) {

@@ -2,7 +2,7 @@
 //!
 //! Modelled: the return address that the handler replaces (whoever runs the code asks here), how
 //! many of a probe's may be under way (the others are missed, in silence), and the trampoline in
-//! the kernel's text: code that puts the address back and returns, on arm64 from 6.12 on a
+//! the kernel's text: code that puts the address back and returns, on arm64 from 6.9 on a
 //! breakpoint whose handler goes on there. Who comes back after the probe is gone still does so by
 //! the trampoline. From: Linux 5.19, 6.1, 6.6, 6.12 and 7.0 kernel/kprobes.c, kernel/trace/
 //! rethook.c, arch/x86/kernel/rethook.c, arch/arm64/kernel/probes/kprobes.c and
