@@ -202,6 +202,9 @@ facts! {
     FtraceTrampoline = "ftrace-trampoline",
     /// arm64: ftrace keeps its ops in a literal before the function.
     FtraceCallOps = "ftrace-call-ops",
+    /// powerpc: a probed instruction has to be one that can be stepped (before: no mtmsrd, no
+    /// rfid).
+    KprobeSteppable = "kprobe-looks-whether-steppable",
     /// A site of ftrace can call an address directly (HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS).
     FtraceDirect = "ftrace-direct-calls",
     /// How a static call reaches its function.

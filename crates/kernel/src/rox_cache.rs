@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use textbed_arch::{CpuId, Features, Perm, VirtAddr};
+use textbed_arch::{CpuId, Features, Perm, Pfn, VirtAddr};
 
 use crate::area::vm_flags;
 use crate::call::Args;
@@ -25,7 +25,6 @@ use crate::kernel::Kernel;
 use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
 };
-use crate::vfree::direct_map_step;
 use crate::vmalloc::Request;
 
 /// The cache's lock.
@@ -168,10 +167,20 @@ impl Kernel {
         got
     }
 
-    /// `execmem_set_direct_map_valid(vm, true)` of the whole area that an address lies in.
+    /// `execmem_set_direct_map_valid(vm, true)` of the whole area that an address lies in: one
+    /// change for each of the pages that it was allocated by.
     fn direct_map_back(&self, at: u64) -> Vec<Step> {
-        let frames = self.areas.find(VirtAddr(at)).map(|a| a.frames.clone());
-        self.pages_of(&frames.unwrap_or_default()).map(|pfn| direct_map_step(pfn, true)).collect()
+        let Some(area) = self.areas.find(VirtAddr(at)) else { return Vec::new() };
+        let pages: Vec<Pfn> = self.pages_of(&area.frames).collect();
+        let firsts = pages.chunks(1 << area.page_order).filter_map(|pages| pages.first().copied());
+        let count = 1 << area.page_order;
+        let change = |pfn| {
+            once(move |k: &mut Kernel, _| {
+                k.x86_set_direct_map(pfn, count, true, Box::new(|_, _, _| Ok(())));
+                Ok(())
+            })
+        };
+        firsts.map(change).collect()
     }
 
     /// Steps that give the range that an address lies in back to the cache; `None` if it is none of

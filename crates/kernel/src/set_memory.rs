@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use textbed_arch::{Arch, CpuId, FRAME_BYTES, Perm, Pfn, SpaceId, VirtAddr};
 use textbed_event::Promise;
 
-use crate::area::Frames;
 use crate::call::Args;
 use crate::caps::Fact;
 use crate::error::Stop;
@@ -156,11 +155,24 @@ pub(crate) fn direct_map_valid(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resu
     if first.0.checked_add(count).is_none_or(|end| end > frames) {
         return Err(Stop::not_modelled("frames behind the end of memory"));
     }
-    if k.arch == Arch::Arm64 {
-        return k.arm64_direct_map_valid(first, pages, args.get(2) == 1);
+    let valid = args.get(2) == 1;
+    match k.arch {
+        Arch::Arm64 => k.arm64_direct_map_valid(first, pages, valid),
+        Arch::X86_64 if pages == 0 => Ok(0),
+        Arch::X86_64 => {
+            let changed = Box::new(|k: &mut Kernel, _, error| {
+                k.returns(error);
+                Ok(())
+            });
+            let change = once(move |k, _| {
+                k.x86_set_direct_map(first, pages, valid, changed);
+                Ok(())
+            });
+            k.with_steps(vec![change])
+        }
+        // Nobody does anything there.
+        _ => Ok(0),
     }
-    let pages = k.pages_of(&[Frames { pfn: first, count }]).collect();
-    k.with_steps(vec![direct_map_pages(pages, args.get(2) == 1)])
 }
 
 /// The direct map's pages of frames, up to the first error.

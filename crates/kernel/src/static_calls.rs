@@ -32,11 +32,6 @@ pub(crate) struct StaticCalls {
 }
 
 impl StaticCalls {
-    /// Whether an address is a site.
-    pub(crate) fn is_site(&self, addr: VirtAddr) -> bool {
-        self.any_site(|site| site == addr)
-    }
-
     /// Whether a site is such.
     pub(crate) fn any_site(&self, such: impl Fn(VirtAddr) -> bool) -> bool {
         self.keys.values().flat_map(|key| &key.sites).any(|site| such(*site))

@@ -74,7 +74,7 @@ pub(crate) fn purge_steps(extra: Option<(u64, u64)>, everything: bool) -> Vec<St
 pub(crate) fn direct_map_change(pfn: Pfn, present: bool, then: Then<i64>) -> Step {
     once(move |k, _| {
         match k.arch {
-            Arch::X86_64 => k.x86_set_direct_map(pfn, present, then),
+            Arch::X86_64 => k.x86_set_direct_map(pfn, 1, present, then),
             Arch::Arm64 => k.arm64_set_direct_map(pfn, present, then),
             _ => k.later([pause(), once(move |k, cpu| then(k, cpu, 0))]),
         }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{arm64_fixmap_write, boot, boot_with, expect};
-use textbed_arch::{Arch, Features, SpaceId, VirtAddr};
+use textbed_arch::{Arch, CpuId, Features, SpaceId, VirtAddr};
 
 const ARM64: Arch = Arch::Arm64;
 
@@ -513,5 +513,26 @@ fn pages_around_the_image_go_by_groups() {
         let at = VirtAddr(start + (mib << 20));
         let found = bed.kernel.machine().lookup(SpaceId::KERNEL, at).unwrap();
         assert_eq!((found.shift, found.attributes.contiguous), (shift, contiguous), "{mib} MiB");
+    }
+}
+
+/// Linux 6.12 arch/arm64/kernel/patching.c text_poke_memset(): whole instructions of each page, and
+/// the maintenance of all that was asked for.
+#[test]
+fn a_fill_of_no_whole_instructions_writes_less_than_it_maintains() {
+    for version in ["6.12", "7.0"] {
+        let mut bed = boot(version, ARM64, &[]);
+        let a = bed.area("a", "vmalloc", 2 << 12);
+        let brk = 0xd420_2000u64;
+        bed.trace();
+        assert_eq!(bed.call("aarch64_insn_set", &[a + 0xff8, brk, 10]), (a + 0xff8) as i64);
+        let trace = bed.trace();
+        let count = |what: &str| trace.iter().filter(|l| l.contains(what)).count();
+        assert_eq!((count("fill"), count("window PatchShared")), (1, 2), "{version}: {trace:#?}");
+        let ends = trace.iter().any(|l| l.contains("dc cvau a+0x1000"));
+        assert!(ends, "{version}: {trace:#?}");
+        let mut word = [0; 4];
+        bed.kernel.machine_mut().load(CpuId(0), VirtAddr(a + 0xffc), &mut word).unwrap();
+        assert_eq!(u64::from(u32::from_le_bytes(word)), brk);
     }
 }

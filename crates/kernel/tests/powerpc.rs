@@ -285,3 +285,19 @@ fn a_probe_on_a_prefixed_instruction_gives_its_prefix_back() {
         trace.iter().filter(|l| l.contains("store")).filter_map(|l| l.rsplit(' ').next()).collect();
     assert_eq!(widths, ["4"], "{trace:#?}");
 }
+
+/// Linux 5.18.12 to 7.0 arch/powerpc/kernel/kprobes.c arch_prepare_kprobe(): no probe on the second
+/// word of a prefixed instruction, whether its first is probed or not; 5.18 takes a trap.
+#[test]
+fn a_suffix_is_not_probed_and_a_trap_in_5_18_alone() {
+    for (version, trap) in [("5.18", 0), ("6.1", -22), ("6.6", -22), ("7.0", -22)] {
+        let mut bed = boot(version, Arch::Ppc64le, &[]);
+        let words = [0x6000_0000u32, 0x6000_0000, 0x0600_0000, 0x3860_002a, 0x7fe0_0008];
+        let code: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let module = bed.call_code("load_module", &[], &code) as u64;
+        assert_eq!(bed.call("register_kprobe", &[module + 12]), -22, "{version}: the suffix");
+        assert_eq!(bed.call("register_kprobe", &[module + 8]), 0, "{version}: the prefix");
+        assert_eq!(bed.call("register_kprobe", &[module + 12]), -22, "{version}: behind a probe");
+        assert_eq!(bed.call("register_kprobe", &[module + 16]), trap, "{version}: a trap");
+    }
+}

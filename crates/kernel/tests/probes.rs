@@ -356,3 +356,25 @@ fn an_arm64_slot_is_written_with_all_cpus_stopped_until_6_0() {
         assert_eq!(calls("flush_icache_range"), stops - 1, "{version}");
     }
 }
+
+/// Linux 6.6 kernel/jump_label.c, kernel/static_call_inline.c addr_conflict(): every byte of a
+/// listed site is reserved; static calls have sites on x86 alone.
+#[test]
+fn no_byte_of_a_listed_site_is_probed() {
+    for version in ["5.18", "6.6", "7.0"] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let nop5 = [0x0f, 0x1f, 0x44, 0, 0];
+        let module = bed.call_code("load_module", &[], &nop5.repeat(4)) as u64;
+        bed.call("jump_entry", &[7, module, module + 15]);
+        bed.call("static_call_site", &[9, module + 5]);
+        for at in [0, 1, 4, 5, 9] {
+            assert_eq!(bed.call("register_kprobe", &[module + at]), -22, "{version} {at}");
+        }
+        assert_eq!(bed.call("register_kprobe", &[module + 10]), 0, "{version}");
+        let mut bed = boot(version, Arch::Arm64, &[]);
+        let nop = 0xd503_201fu32.to_le_bytes();
+        let module = bed.call_code("load_module", &[], &nop.repeat(4)) as u64;
+        bed.call("static_call_site", &[9, module + 4]);
+        assert_eq!(bed.call("register_kprobe", &[module + 4]), 0, "{version}: a pointer's call");
+    }
+}

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{boot, boot_with, expect, values};
+use common::{Bed, boot, boot_with, expect, values};
 use textbed_arch::{Arch, CpuId, Features, SpaceId, VirtAddr};
 use textbed_event::View;
 use textbed_kernel::{Arg, CallError};
@@ -479,4 +479,25 @@ fn an_error_flushes_by_interrupts_with_invlpgb_too() {
     assert_eq!(ipis, ["0 ipi __cpa_flush_all to 0b10"], "{trace:#?}");
     assert_eq!(bed.call("set_memory_nx", &[a, 1]), 0);
     assert!(!bed.trace().iter().any(|l| l.starts_with("0 ipi")));
+}
+
+/// Linux 6.13.2, 7.0 set_direct_map_valid_noflush(): __set_pages_np() of all pages in one walk, so
+/// a leaf that they fill is changed in place; one page less splits it.
+#[test]
+fn a_range_of_the_direct_map_that_fills_a_leaf_is_not_split() {
+    for version in ["6.18", "7.0"] {
+        let mut bed = boot(version, Arch::X86_64, &[]);
+        let leaf = |bed: &Bed, at| bed.kernel.machine().lookup(SpaceId::KERNEL, VirtAddr(at));
+        let dm = bed.kernel.layout().direct_map.start.0 + (64 << 20);
+        assert_eq!(leaf(&bed, dm).map(|l| l.shift), Some(21), "{version}");
+        assert_eq!(bed.call("set_direct_map_valid_noflush", &[dm, 512, 0]), 0, "{version}");
+        assert!(leaf(&bed, dm).is_none() && leaf(&bed, dm + (2 << 20)).is_some(), "{version}");
+        assert_eq!(bed.call("set_direct_map_valid_noflush", &[dm, 512, 1]), 0, "{version}");
+        let back = leaf(&bed, dm).unwrap();
+        assert_eq!((back.shift, back.perm.letters().to_string()), (21, "rw-".to_owned()));
+        assert_eq!(bed.call("set_direct_map_valid_noflush", &[dm, 511, 0]), 0, "{version}");
+        assert_eq!(leaf(&bed, dm + (511 << 12)).map(|l| l.shift), Some(12), "{version}");
+        assert!(leaf(&bed, dm + (510 << 12)).is_none(), "{version}");
+        assert_eq!(bed.call("set_direct_map_valid_noflush", &[dm, 0, 0]), 0, "{version}");
+    }
 }

@@ -44,17 +44,15 @@ pub(crate) fn insn_set(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, S
     if !dst.is_aligned(2) {
         return Ok(0);
     }
-    if len % 4 != 0 {
-        return Err(Stop::not_modelled("a length that is no multiple of 4"));
-    }
     let end = dst.0.checked_add(len);
     let end = end.ok_or_else(|| Stop::not_modelled("text that wraps around the address space"))?;
     let (mut next, pages) = (dst, k.pages);
+    // Whole instructions of each page; a page with none is mapped all the same.
     let writes = std::iter::from_fn(move || {
         let at = next;
         let part = pages.room_at(at).min(end - at.0);
         next = at.offset(part);
-        (part > 0).then(|| (at, Write::Fill(insn.to_vec(), part)))
+        (part > 0).then(|| (at, Write::Fill(insn.to_vec(), part & !3)))
     });
     k.copying(cpu, writes, (dst, len))
 }
@@ -172,6 +170,7 @@ fn fixmap_step(addr: VirtAddr, write: Write) -> Step {
             pause(),
             step_then_others(move |k, cpu| match &write {
                 Write::Bytes(bytes) => k.store_plain(cpu, at, bytes),
+                Write::Fill(_, 0) => Ok(()),
                 Write::Fill(pattern, len) => Ok(k.machine.fill(cpu, at, *len, pattern)?),
             }),
             step_then_others(move |k, cpu| {

@@ -188,7 +188,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             Cite::read("Linux 6.13.2, 6.18.2 arch/*/mm, include/linux/set_memory.h; not in 6.12"),
             set_memory::direct_map_valid,
         )
-        .steps(ALL)
+        .steps(NOT_POWER)
         .sends(FLUSHES),
         Some(V6_13),
     ),

@@ -42,8 +42,8 @@ const ARM_PAGEATTR: Cite = Cite::read(
     "Linux 5.18.12, 6.1, 6.6, 6.12, 6.13.2, 6.14, 6.18.2, 6.19 arch/arm64/mm/pageattr.c",
 );
 const CPA_FLUSH: Cite = Cite::deduced(
-    "Linux 6.12, 6.14 (__cpa_flush_tlb(), page by page), 6.18.2, 7.0 (flush_tlb_kernel_range()) \
-     arch/x86/mm/pat/set_memory.c cpa_flush(); that 6.15 brought it is from memory",
+    "Linux 6.12, 6.14, master of 2025-10-02 (__cpa_flush_tlb(), page by page), 6.18.2, 7.0 \
+     (flush_tlb_kernel_range()) arch/x86/mm/pat/set_memory.c cpa_flush()",
 );
 const HASH_PAGE: Cite = Cite::read(
     "Linux 6.6, 6.12 arch/powerpc/mm/book3s32/hash_low.S hash_page; linuxppc-dev 2023-09-25, \
@@ -319,8 +319,8 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::CpaCollapse, X86, None, Some(V6_15), No, Cite::read("Linux 6.14 set_memory.c")),
     row(Fact::CpaCollapse, X86, Some(V6_15), None, Yes, COLLAPSE),
     row(Fact::CpaFlushesRange, NOT_X86, None, None, No, X86_ALONE),
-    row(Fact::CpaFlushesRange, X86, None, Some(V6_15), No, CPA_FLUSH),
-    row(Fact::CpaFlushesRange, X86, Some(V6_15), None, Yes, CPA_FLUSH),
+    row(Fact::CpaFlushesRange, X86, None, Some(V6_18), No, CPA_FLUSH),
+    row(Fact::CpaFlushesRange, X86, Some(V6_18), None, Yes, CPA_FLUSH),
     row(
         Fact::RoxCache,
         NOT_X86,

@@ -3,8 +3,8 @@
 use textbed_arch::Cite;
 
 use super::{
-    ALL, ARM64, ARM64_ALONE, NOT_ARM64, NOT_X86, POWER, POWER_64, PPC32, V6_0, V6_1, V6_2, V6_3,
-    V6_4, V6_8, V6_9, V6_10, V6_12, V6_13, V6_15, V6_18, V7_0, X86, row,
+    ALL, ARM64, ARM64_ALONE, NOT_ARM64, NOT_POWER, NOT_X86, POWER, POWER_64, PPC32, V5_19, V6_0,
+    V6_1, V6_2, V6_3, V6_4, V6_8, V6_9, V6_10, V6_12, V6_13, V6_15, V6_18, V7_0, X86, row,
 };
 use crate::caps::Value::{No, Word, Yes};
 use crate::caps::{Fact, FactRow};
@@ -27,6 +27,10 @@ const POWER_PAGE: Cite =
 const ARM64_SLOT: Cite = Cite::read(
     "Linux 5.19, 6.0-rc1 (aarch64_insn_patch_text()), 6.1.20, 6.6, 6.12, 6.18.2, 7.0 (nosync) \
      arch/arm64/kernel/probes/kprobes.c arch_prepare_ss_slot()",
+);
+const STEPPABLE: Cite = Cite::read(
+    "Linux 5.18.12 (IS_MTMSRD(), IS_RFID()), 5.19, 7.0 (can_single_step()) \
+     arch/powerpc/kernel/kprobes.c arch_prepare_kprobe()",
 );
 const FORCED: Cite = Cite::read(
     "4fbd2f83fda0 kprobes: Fix to handle forcibly unoptimized kprobes on freeing_list (6.3); Linux \
@@ -119,6 +123,9 @@ pub(super) const ROWS: &[FactRow] = &[
     row(Fact::KprobeSlotStops, NOT_ARM64, None, None, No, ARM64_ALONE),
     row(Fact::KprobesOptimise, NOT_ARM64, None, None, Yes, OPTPROBES),
     row(Fact::KprobesOptimise, ARM64, None, None, No, OPTPROBES),
+    row(Fact::KprobeSteppable, NOT_POWER, None, None, No, STEPPABLE),
+    row(Fact::KprobeSteppable, POWER, None, Some(V5_19), No, STEPPABLE),
+    row(Fact::KprobeSteppable, POWER, Some(V5_19), None, Yes, STEPPABLE),
     row(Fact::OptimiserSeesForced, ALL, None, Some(V6_3), No, FORCED),
     row(Fact::OptimiserSeesForced, ALL, Some(V6_3), None, Yes, FORCED),
     row(

@@ -24,6 +24,7 @@ use crate::caps::Fact;
 use crate::errno::{EINVAL, ENOENT, ENOMEM};
 use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
+use crate::insns::word_of;
 use crate::kernel::Kernel;
 use crate::steps::{Step, Then, lock_step, once, pause, step, unlock_step};
 use crate::traps::Resume;
@@ -110,7 +111,7 @@ impl Probes {
 /// `register_kprobe(p)`, the probe given by its address.
 pub(crate) fn register_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let addr = args.addr(0);
-    if let Some(error) = k.kprobe_refused(addr) {
+    if let Some(error) = k.kprobe_refused(addr)? {
         return Ok(error);
     }
     k.lock(cpu, "kprobe_mutex")?;
@@ -218,15 +219,36 @@ fn done_step(lock: &'static str) -> Step {
 }
 
 impl Kernel {
-    /// `check_kprobe_address_safe`.
-    fn kprobe_refused(&self, addr: VirtAddr) -> Option<i64> {
-        let reserved = self.jump_entries.iter().any(|e| e.site() == addr)
-            || self.users.ftrace.is_site(addr)
-            || self.users.static_calls.is_site(addr);
-        if !self.is_probed_text(addr) || reserved {
-            return Some(-EINVAL);
+    /// `check_kprobe_address_safe`: what is refused; any byte of a site that is listed.
+    fn kprobe_refused(&self, addr: VirtAddr) -> Result<Option<i64>, Stop> {
+        let (text, site) = (self.is_probed_text(addr), self.users.ftrace.is_site(addr));
+        if text && site && self.arch != Arch::Arm64 {
+            return Err(Stop::not_modelled(
+                "a probe on a call site of ftrace, by which it is reached (KPROBES_ON_FTRACE)",
+            ));
         }
-        self.users.modules.is_spent_init(addr).then_some(-ENOENT)
+        let bytes = if self.arch == Arch::X86_64 { 5 } else { 4 };
+        let inside = |at: VirtAddr| addr.0.wrapping_sub(at.0) < bytes;
+        let calls = self.caps.word(Fact::StaticCall) == "inline"
+            && self.users.static_calls.any_site(inside);
+        let reserved = self.jump_entries.iter().any(|e| inside(e.site())) || site || calls;
+        if !text || reserved {
+            return Ok(Some(-EINVAL));
+        }
+        Ok(self.users.modules.is_spent_init(addr).then_some(-ENOENT))
+    }
+
+    /// powerpc: the second word of a prefixed instruction, by the word before it, if that lies on
+    /// the same page, or by a probe there.
+    fn is_suffix(&mut self, cpu: CpuId, addr: VirtAddr) -> bool {
+        let before = VirtAddr(addr.0.wrapping_sub(4));
+        let probed = self.users.probes.by_addr.get(&before.0);
+        let probed = probed.is_some_and(|probe| probe.insn.bytes.len() == 8);
+        let mut word = [0; 4];
+        let read = self.pages.offset_of(addr) != 0
+            && self.machine.load(cpu, before, &mut word).is_ok()
+            && word_of(self.arch, &word) >> 26 == 1;
+        probed || read
     }
 
     /// Bytes of a breakpoint.
@@ -256,12 +278,16 @@ impl Kernel {
         addr: VirtAddr,
         then: Then<Result<Probe, i64>>,
     ) -> Result<(), Stop> {
-        if self.arch != Arch::X86_64 && !addr.is_aligned(2) {
+        let odd = self.arch != Arch::X86_64 && !addr.is_aligned(2);
+        if odd || self.arch.is_powerpc() && self.is_suffix(cpu, addr) {
             return then(self, cpu, Err(-EINVAL));
         }
         let bytes = self.text_at(cpu, addr, MAX_X86_BYTES);
-        let simulates = self.caps.yes(Fact::Arm64SimulatesNop);
-        let insn = match decode::decode(self.arch, addr, &bytes, simulates) {
+        let how = decode::Looks {
+            simulates_nop: self.caps.yes(Fact::Arm64SimulatesNop),
+            if_steppable: self.caps.yes(Fact::KprobeSteppable),
+        };
+        let insn = match decode::decode(self.arch, addr, &bytes, how) {
             Ok(insn) => insn,
             Err(error) => return then(self, cpu, Err(error)),
         };

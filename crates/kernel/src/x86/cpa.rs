@@ -131,9 +131,15 @@ impl Kernel {
         start
     }
 
-    /// `set_direct_map_*_noflush` of one frame: no aliases, no flush but a split's own. `then` gets
-    /// 0 or an error.
-    pub(crate) fn x86_set_direct_map(&mut self, pfn: Pfn, present: bool, then: steps::Then<i64>) {
+    /// `set_direct_map_*_noflush` of frames that follow each other, in one walk: what covers them
+    /// whole is not split. No aliases, no flush but a split's own. `then` gets 0 or an error.
+    pub(crate) fn x86_set_direct_map(
+        &mut self,
+        pfn: Pfn,
+        pages: u64,
+        present: bool,
+        then: steps::Then<i64>,
+    ) {
         let Some(start) = self.direct_map_of(pfn) else {
             return self.later([once(move |k, cpu| then(k, cpu, 0))]);
         };
@@ -144,7 +150,7 @@ impl Kernel {
             (Perm::empty(), Perm::PRESENT | Perm::WRITE | Perm::GLOBAL)
         };
         let cpa = Cpa { check_alias: false, ..Cpa::rights(set, clear) };
-        let walk = Walk::new(Pages::Range(start, 1), cpa);
+        let walk = Walk::new(Pages::Range(start, pages), cpa);
         self.later([walk.steps(|outcome| vec![once(move |k, cpu| then(k, cpu, outcome.error))])]);
     }
 
