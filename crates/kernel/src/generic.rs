@@ -1,7 +1,7 @@
 //! Calls that are the same everywhere, or that only choose the architecture's code.
 //!
-//! Modelled: flushes and cache maintenance by architecture, grace periods as events. Not modelled:
-//! what a grace period waits for; callbacks.
+//! Modelled: flushes and cache maintenance by architecture; grace periods, which wait for tasks that
+//! were preempted and for read-side sections (`textbed_machine::Stays`). Not modelled: callbacks.
 
 use textbed_arch::{Arch, CpuId, insn};
 use textbed_event::{Flags, RcuFlavour, View};
@@ -10,7 +10,8 @@ use textbed_machine::OpError;
 use crate::call::Args;
 use crate::error::Stop;
 use crate::kernel::Kernel;
-use crate::steps::{cross_step, step_then_others};
+use crate::phases::Wait;
+use crate::steps::{Step, Turn, cross_step, step_then_others};
 
 /// An instruction of the architecture's table.
 pub(crate) fn instruction(arch: Arch, name: &str) -> Result<&'static insn::Row, OpError> {
@@ -70,8 +71,15 @@ pub(crate) fn synchronize_rcu_trace(k: &mut Kernel, cpu: CpuId, _args: &Args) ->
 
 /// A grace period orders every CPU's earlier work before what follows; it synchronises no context.
 fn grace_period(k: &mut Kernel, cpu: CpuId, flavour: RcuFlavour) -> Result<i64, Stop> {
-    k.emit(cpu, Flags::default(), View::GracePeriod { flavour });
-    Ok(0)
+    let Some(stays) = k.machine.grace_begins(cpu, flavour) else { return Ok(0) };
+    let waits: Step = Box::new(move |k, cpu| {
+        if let Some(stay) = stays.iter().find(|stay| k.machine.still_stays(**stay)) {
+            return Ok(Turn::Wait(Wait::Stays(*stay)));
+        }
+        k.emit(cpu, Flags::default(), View::GracePeriod { flavour });
+        Ok(Turn::Next)
+    });
+    k.with_steps(vec![waits])
 }
 
 impl Kernel {

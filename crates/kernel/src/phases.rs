@@ -13,6 +13,7 @@ use std::fmt;
 
 use textbed_arch::CpuId;
 use textbed_event::{CallRef, Origin};
+use textbed_machine::Stays;
 
 use crate::call::{Arg, Args, check_args};
 use crate::calls::{CallSpec, find_call};
@@ -35,6 +36,8 @@ pub enum Wait {
     CallOf(CpuId),
     /// Other CPUs whose interrupts are off.
     Cpus(Vec<CpuId>),
+    /// Somebody whom a grace period waits for.
+    Stays(Stays),
 }
 
 impl fmt::Display for Wait {
@@ -42,6 +45,8 @@ impl fmt::Display for Wait {
         match self {
             Wait::Lock(name) | Wait::SharedLock(name) => f.write_str(name),
             Wait::CallOf(cpu) => write!(f, "the call that is under way on {cpu}"),
+            Wait::Stays(Stays::Task(cpu, _)) => write!(f, "a task that was preempted on {cpu}"),
+            Wait::Stays(Stays::Reads(cpu, _)) => write!(f, "the reader on {cpu}"),
             Wait::Cpus(cpus) => {
                 let names: Vec<String> = cpus.iter().map(ToString::to_string).collect();
                 write!(f, "{}, with interrupts off there", names.join(", "))

@@ -32,6 +32,7 @@ impl Machine {
             choices: Choices::new(policy),
             recorder: self.recorder.clone(),
             locks: self.locks.clone(),
+            quiet: self.quiet.clone(),
             slots: self.slots.clone(),
             next_ipi: self.next_ipi,
             tick: self.tick,

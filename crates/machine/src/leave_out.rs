@@ -180,7 +180,6 @@ impl Machine {
     /// Whether an event that alone tells of synchronisation is to be left out.
     pub(crate) fn leaves_out_event(&mut self, cpu: CpuId, view: View) -> bool {
         match view {
-            View::GracePeriod { .. } => self.left_out(cpu, || SyncKind::GracePeriod),
             View::StopMachine { begin: true } => self.begins_untold(cpu, || SyncKind::StopMachine),
             View::StopMachine { begin: false } => self.ends_untold(|| SyncKind::StopMachine),
             _ => false,

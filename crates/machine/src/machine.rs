@@ -20,6 +20,7 @@ use crate::lines::Lines;
 use crate::locks::Held;
 use crate::maintain::Pending;
 use crate::memory::Memory;
+use crate::quiet::Quiet;
 use crate::spaces::Space;
 use crate::tables::{Groups, Hashed};
 use crate::tlb::Tlb;
@@ -148,6 +149,8 @@ pub struct Machine {
     pub(crate) stirs: u64,
     /// Room for a list that every store to code makes.
     pub(crate) floors: Vec<u64>,
+    /// Whom grace periods wait for.
+    pub(crate) quiet: Quiet,
     /// What synchronises, if somebody wants to know.
     pub(crate) syncs: Option<Box<Watch>>,
 }
@@ -224,6 +227,7 @@ impl Machine {
             watchers: false,
             stirs: 0,
             floors: Vec::new(),
+            quiet: Quiet::default(),
             syncs: None,
         };
         let root = machine.new_table(0)?;

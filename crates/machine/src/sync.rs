@@ -70,12 +70,6 @@ impl Machine {
         self.emit(cpu, View::Needs { call, what: Need::LockHeld, lock });
     }
 
-    /// A task stands in code that it will go on with at `virt`, or runs again from there.
-    pub fn task_stands(&mut self, cpu: CpuId, task: &str, virt: VirtAddr, stands: bool) {
-        let task = self.recorder.name(task);
-        self.emit(cpu, View::TaskStands { task, virt, stands });
-    }
-
     /// Takes `count` contiguous 4 KiB frames from the page allocator, aligned to
     /// `1 << align_shift` bytes. Their contents are what they were, or zero. An allocator has
     /// locks: who gets what another CPU gave back knows what that one did before.

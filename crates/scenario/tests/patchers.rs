@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::run_on;
+use common::{loaded, options, run_on, try_run};
 use textbed_arch::Arch;
 use textbed_event::{Event, View};
-use textbed_scenario::Outcome;
+use textbed_scenario::{Outcome, PolicyChoice, RunOptions};
 
 #[test]
 fn a_patcher_written_out_names_its_site() {
@@ -32,6 +32,39 @@ fn a_patcher_written_out_names_its_site() {
     let long = "cpu 0 { p = vmalloc(4096)\nwith patch(p, 1M) { }\n}\n";
     let ran = run_on(Arch::Arm64, "6.12", long);
     assert!(matches!(ran.end.outcome, Outcome::NotModelled(_)), "{:?}", ran.end.outcome);
+}
+
+/// Whoever frees waits for tasks that were preempted before, and for readers, whatever the order in
+/// which CPUs run; what never goes on is waited for for ever.
+#[cfg(feature = "vcpu")]
+#[test]
+fn a_grace_period_waits_for_who_was_there_before() {
+    let code = "setup { p = vmalloc(4096)\n memcpy(p, code(patched_site))\n \
+        flush_icache_range(p, p + 4096)\n set_memory_ro(p, 1)\n set_memory_x(p, 1) }\n";
+    let tasks = "cpu 0 { await there\n synchronize_rcu_tasks()\n publish gone = 1 }\n\
+        cpu 1 { preempt(p, p + 8)\n publish there = 1\n r = resume() }\n";
+    let reads = "cpu 0 { await there\n synchronize_rcu()\n publish gone = 1 }\n\
+        cpu 1 { with rcu { publish there = 1\n r = call(p) } }\n";
+    for (lines, ends) in [(tasks, "stands"), (reads, "reads")] {
+        for seed in 0..12 {
+            let policy = PolicyChoice::Random(seed);
+            let options = RunOptions { policy, ..options(Arch::Arm64, "6.12") };
+            let ran = try_run(&loaded(&format!("{code}{lines}")), &options).unwrap();
+            assert_eq!(ran.end.outcome, Outcome::Ended, "{ends} {:?}", ran.notes());
+            let at = |is: &dyn Fn(View) -> bool| ran.events().position(|(e, _)| is(e.view()));
+            let left = at(&|v| match v {
+                View::TaskStands { stands, .. } => !stands,
+                View::ReadSide { begin, .. } => !begin,
+                _ => false,
+            });
+            let over = at(&|v| matches!(v, View::GracePeriod { .. }));
+            assert!(left < over && left.is_some(), "{ends}, seed {seed}: {left:?} {over:?}");
+        }
+    }
+    let never = tasks.replace("r = resume()", "await gone");
+    let ran = run_on(Arch::Arm64, "6.12", &format!("{code}{never}"));
+    assert_eq!(ran.end.outcome, Outcome::Blocked, "{:?}", ran.notes());
+    assert!(ran.notes().iter().any(|n| n.contains("preempted on cpu 1")), "{:?}", ran.notes());
 }
 
 #[cfg(feature = "vcpu")]

@@ -38,7 +38,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits for a grace period",
             RCU,
             generic::synchronize_rcu,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     needs(
@@ -50,7 +51,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits for a grace period of RCU tasks",
             RCU,
             generic::synchronize_rcu_tasks,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     needs(
@@ -62,7 +64,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits until every CPU has scheduled",
             RCU,
             generic::synchronize_rcu_rude,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     needs(
@@ -74,7 +77,8 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits for a grace period of RCU tasks trace",
             RCU,
             generic::synchronize_rcu_trace,
-        ),
+        )
+        .steps(ALL),
         SLEEPS,
     ),
     call(

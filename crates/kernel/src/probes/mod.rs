@@ -26,7 +26,7 @@ use crate::error::Stop;
 use crate::hotplug::{share_step, unshare_step};
 use crate::insns::word_of;
 use crate::kernel::Kernel;
-use crate::steps::{Step, Then, lock_step, once, pause, step, unlock_step};
+use crate::steps::{Step, Then, call_step, lock_step, once, pause, step, unlock_step};
 use crate::traps::Resume;
 
 use decode::{How, MAX_X86_BYTES, Probed};
@@ -160,12 +160,12 @@ pub(crate) fn unregister_kprobe(k: &mut Kernel, cpu: CpuId, args: &Args) -> Resu
     probe.users -= 1;
     if probe.users > 0 {
         k.unlock(cpu, "kprobe_mutex")?;
-        return k.inner(cpu, "synchronize_rcu", &Args::default()).map(|_| 0);
+        return k.with_steps(vec![call_step("synchronize_rcu", Args::default())]);
     }
     let mut steps = k.disarm_steps(addr);
-    steps.push(step(move |k, cpu| {
-        k.unlock(cpu, "kprobe_mutex")?;
-        k.inner(cpu, "synchronize_rcu", &Args::default())?;
+    steps.push(unlock_step("kprobe_mutex"));
+    steps.push(call_step("synchronize_rcu", Args::default()));
+    steps.push(step(move |k, _| {
         // A jump that is still there belongs to the work item from here on.
         if !k.waits_for_optimizer(addr) {
             k.later([pause(), once(move |k, cpu| k.remove_kprobe(cpu, addr))]);

@@ -21,7 +21,9 @@ use crate::error::Stop;
 use crate::hotplug::shareable_step;
 use crate::insns::{POWER_NOP, try_branch, word_of};
 use crate::kernel::Kernel;
-use crate::steps::{Fate, Made, Step, Then, calls_step, lock_step, once, pause, step, unlock_step};
+use crate::steps::{
+    Fate, Made, Step, Then, call_step, calls_step, lock_step, once, pause, step, unlock_step,
+};
 
 /// Longest run of instructions that a jump replaces, with one more to look at.
 const MAX_REPLACED_BYTES: usize = 24;
@@ -41,8 +43,8 @@ pub(crate) fn kprobe_optimizer(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Resu
     for addr in freeing.into_iter().filter(|_| looks) {
         steps.extend(k.disarm_forced_steps(addr));
     }
+    steps.push(call_step("synchronize_rcu_tasks", Args::default()));
     steps.push(step(|k, cpu| {
-        k.inner(cpu, "synchronize_rcu_tasks", &Args::default())?;
         let mut steps = Vec::new();
         for addr in k.detours_in(Optimised::Queued) {
             steps.extend(k.optimise_steps(cpu, addr)?);

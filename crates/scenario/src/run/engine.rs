@@ -437,6 +437,10 @@ impl<'a, W: World> Engine<'a, W> {
                 program.state = State::WantsCallEnd(cpu, calling.place);
                 None
             }
+            Called::WantsQuiet(stay) => {
+                program.state = State::WantsQuiet(stay, calling.place);
+                None
+            }
             Called::WantsCpus { cpus, begun: false } => {
                 program.state = State::HeldBack(cpus, calling.place);
                 return Ok(());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::{Batch, CallRef, NameId, NameTable, OriginId, Sink, View, WarnReason};
 use textbed_kernel::{CallError, Kernel, Progress, Returns, Wait, find_call};
-use textbed_machine::{CpuMask, MachineError, SyncSeen};
+use textbed_machine::{CpuMask, MachineError, Stays, SyncSeen};
 
 mod bare;
 mod inside;
@@ -237,6 +237,7 @@ impl<'a> KernelWorld<'a> {
             }
             Progress::Waits(Wait::CallOf(cpu)) => return Called::WantsCallEnd(cpu),
             Progress::Waits(Wait::Cpus(cpus)) => return Called::WantsCpus { cpus, begun },
+            Progress::Waits(Wait::Stays(stay)) => return Called::WantsQuiet(stay),
         };
         Called::Returned(Returned {
             value: Value::returned(value.value),
@@ -354,6 +355,10 @@ impl World for KernelWorld<'_> {
 
     fn is_calling(&self, cpu: CpuId) -> bool {
         self.kernel.is_under_way(cpu)
+    }
+
+    fn still_stays(&self, stay: Stays) -> bool {
+        self.kernel.machine().still_stays(stay)
     }
 
     fn is_held(&self, cpu: CpuId) -> bool {

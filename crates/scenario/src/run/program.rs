@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use textbed_arch::CpuId;
+use textbed_machine::Stays;
 
 use super::world::{Variable, Variables};
 use crate::span::{Span, Spanned};
@@ -37,6 +38,8 @@ pub(crate) enum State<'a> {
     WantsLock(Cow<'a, str>, bool, Span),
     /// Its call, begun at this place, waits for the end of the call under way on that CPU.
     WantsCallEnd(CpuId, Span),
+    /// The grace period of its call, begun at this place, waits for somebody.
+    WantsQuiet(Stays, Span),
     /// It waits until these CPUs take interrupts again.
     WantsCpus(Vec<CpuId>, Span),
     /// The call at this place may have to wait for these CPUs, and was not begun.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use textbed_arch::CpuId;
 use textbed_event::CallRef;
+use textbed_machine::Stays;
 
 use super::engine::Note;
 use crate::diagnostic::Diagnostic;
@@ -37,6 +38,8 @@ pub(crate) enum Called {
     WantsLock { name: String, shared: bool, begun: bool },
     /// It is under way, and waits for the end of a call that is under way on that CPU.
     WantsCallEnd(CpuId),
+    /// It is under way: a grace period that waits for somebody.
+    WantsQuiet(Stays),
     /// It waits until these CPUs take interrupts. `begun` as above.
     WantsCpus { cpus: Vec<CpuId>, begun: bool },
 }
@@ -130,6 +133,11 @@ pub(crate) trait World: Bare {
 
     /// Whether a call is under way on a CPU.
     fn is_calling(&self, _cpu: CpuId) -> bool {
+        false
+    }
+
+    /// Whether somebody is where he was when a grace period began to wait for him.
+    fn still_stays(&self, _stay: Stays) -> bool {
         false
     }
 

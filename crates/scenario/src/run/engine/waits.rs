@@ -1,5 +1,7 @@
 //! Who can run, who waits for what, and what it means where nobody can run any more.
 
+use textbed_machine::Stays;
+
 use super::*;
 
 impl<W: World> Engine<'_, W> {
@@ -19,6 +21,7 @@ impl<W: World> Engine<'_, W> {
                         && !self.world.lock_waits(program.cpu, name, *shared)
                 }
                 State::WantsCallEnd(cpu, _) => !self.world.is_calling(*cpu),
+                State::WantsQuiet(stay, _) => !self.world.still_stays(*stay),
                 State::WantsCpus(cpus, _) | State::HeldBack(cpus, _) => {
                     !self.any_irqs_off(cpus, program.cpu)
                 }
@@ -78,6 +81,16 @@ impl<W: World> Engine<'_, W> {
             State::WantsCallEnd(other, place) => {
                 Some((format!("{cpu} waits for the end of the call on {other}"), *place))
             }
+            State::WantsQuiet(Stays::Task(other, _), place) => Some((
+                format!(
+                    "{cpu} waits for the task that was preempted on {other}, and never goes on"
+                ),
+                *place,
+            )),
+            State::WantsQuiet(Stays::Reads(other, _), place) => Some((
+                format!("{cpu} waits for the read-side section on {other}, which never ends"),
+                *place,
+            )),
             State::Awaits(name, place) => {
                 Some((format!("{cpu} waits for `{name}`, which nobody publishes"), *place))
             }

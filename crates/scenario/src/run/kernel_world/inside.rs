@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, SpaceId, VirtAddr};
-use textbed_event::{CallRef, RcuFlavour, View};
+use textbed_event::{CallRef, View};
 use textbed_kernel::HOTPLUG_LOCK;
 
 use super::KernelWorld;
@@ -47,7 +47,7 @@ impl KernelWorld<'_> {
                 machine.set_irqs(cpu, false);
                 self.contexts.irqs_before.entry(cpu).or_default().push(before);
             }
-            Inside::Rcu => self.read_side(cpu, true),
+            Inside::Rcu => self.kernel.machine_mut().read_side(cpu, true),
             Inside::Idle { polls } => {
                 let polls = polls && self.kernel.idle_polls();
                 self.kernel.machine_mut().cpu_idles(cpu, polls).map_err(machine_stopped)?;
@@ -88,7 +88,7 @@ impl KernelWorld<'_> {
                 machine.emit(cpu, View::StopMachine { begin: false });
                 machine.unlock_shared(cpu, HOTPLUG_LOCK).map_err(machine_stopped)?;
             }
-            Inside::Rcu => self.read_side(cpu, false),
+            Inside::Rcu => self.kernel.machine_mut().read_side(cpu, false),
             Inside::Idle { .. } => {
                 self.kernel.machine_mut().cpu_wakes(cpu).map_err(machine_stopped)?;
             }
@@ -108,10 +108,5 @@ impl KernelWorld<'_> {
         let space = self.kernel.machine_mut().new_space(cpu).map_err(machine_stopped)?;
         self.contexts.spaces.insert(name.to_owned(), space);
         Ok(space)
-    }
-
-    fn read_side(&mut self, cpu: CpuId, begin: bool) {
-        let flavour = RcuFlavour::Normal;
-        self.kernel.machine_mut().emit(cpu, View::ReadSide { flavour, begin });
     }
 }
