@@ -27,6 +27,7 @@ use crate::rules::RuleId;
 use crate::span::Span;
 use crate::symbols::Symbols;
 use crate::tables::{Tables, UNKNOWN_PHYS};
+use crate::translation::closing::Attempts;
 use crate::translation::{Stale, complete::Issued, told::Told, watch::Watch};
 use crate::words;
 use crate::wx::WxWindows;
@@ -120,6 +121,8 @@ pub(crate) struct Live {
     /// arm64 and powerpc: what CPUs learned of each other's changes.
     pub(crate) told: Told,
     pub(crate) issued: FxHashMap<CpuId, Issued>,
+    /// The last invalidations, for what findings say.
+    pub(crate) attempts: Attempts,
     /// The last event by which walks may have come to find something else: a change of the tables
     /// that CPUs may hold, or a barrier.
     pub(crate) walks_moved: u64,
@@ -169,6 +172,7 @@ impl Live {
             stale: Stale::default(),
             told: Told::default(),
             issued: FxHashMap::default(),
+            attempts: Attempts::default(),
             walks_moved: 0,
             watch: Watch::default(),
             groups: Groups::default(),

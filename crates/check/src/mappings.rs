@@ -318,9 +318,6 @@ impl Live {
         (asid, leaf): (u16, Option<u8>),
     ) {
         self.occasions.looked(RuleId::WxStaleTranslation);
-        if self.stale.is_empty() {
-            return;
-        }
         let addressed = matches!(scope, TlbScope::Address | TlbScope::AddressLastLevel);
         let page = self.page_bytes();
         let span = Span::of(range.0.0, range.1.max(1)).map(|s| s.rounded(page));
@@ -332,6 +329,11 @@ impl Live {
         let target = Target { scope, span: if addressed { span } else { None }, space, leaf };
         let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
         let reach = if widened { Reach::Broadcast } else { reach };
+        let mark = self.mark(now);
+        self.attempts.issued(target, reach, mark);
+        if self.stale.is_empty() {
+            return;
+        }
         let whole = now.event.op == OpId::NONE || !self.header.facts.contains(Facts::MAINTENANCE);
         let at = if whole { u64::MAX } else { now.seq() };
         let (shown, moved) = (self.told.shown(now.cpu()), self.walks_moved);

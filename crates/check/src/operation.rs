@@ -101,6 +101,7 @@ pub struct KindRow {
 
 const ALL: &[Arch] = &Arch::ALL;
 const X86: &[Arch] = &[Arch::X86_64];
+const ARM64: &[Arch] = &[Arch::Arm64];
 const TRACKED: &[Arch] = &[Arch::X86_64, Arch::Arm64];
 const WEAK: &[Arch] = &[Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32];
 
@@ -118,6 +119,7 @@ pub const KINDS: &[KindRow] = &[
     row(RuleId::WxStaleTranslation, Operation::FlushOfGlobals, X86),
     row(RuleId::WxStaleTranslation, Operation::SecondFlush, WEAK),
     row(RuleId::DirectMapLeak, Operation::Restore, ALL),
+    row(RuleId::DirectMapLeak, Operation::Flush, ARM64),
     row(RuleId::WriteThroughReadOnly, Operation::WritableAlias, ALL),
     row(RuleId::MissingIcacheMaintenance, Operation::StoreFence, X86),
     row(RuleId::MissingIcacheMaintenance, Operation::Maintenance, WEAK),
@@ -148,6 +150,7 @@ pub const KINDS: &[KindRow] = &[
     row(RuleId::NoQuiescence, Operation::Quiescence, ALL),
     row(RuleId::PatchMetadata, Operation::Handler, ALL),
     row(RuleId::PatchMetadata, Operation::SiteRemoval, ALL),
+    row(RuleId::PatchMetadata, Operation::Agreement, ALL),
     row(RuleId::MissingTrapFill, Operation::TrapFill, ALL),
     row(RuleId::MissingLandingPad, Operation::LandingPad, TRACKED),
     row(RuleId::VerifyMismatch, Operation::Agreement, ALL),

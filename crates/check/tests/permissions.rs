@@ -414,6 +414,38 @@ fn frames_that_go_back_with_a_read_only_alias_leak() {
     assert!(f.notes[0].contains("faults at its first store"));
 }
 
+/// Where a translation that refuses is used until it is invalidated, the tables alone do not tell.
+#[test]
+fn frames_that_go_back_with_a_held_translation_of_their_alias_leak() {
+    let story = |arch, flushed: u64| {
+        let mut s = Story::new(arch);
+        s.leaf(0, DM, 0, 1024, NONE, RW);
+        s.alloc(0, P, 1, false);
+        s.call(0, "hide", |s, _| {
+            s.leaf(0, DM + P, P, 1, RW, RO);
+            s.dsb(0);
+            s.tlbi(0, Reach::Broadcast, DM + P, 4096);
+            s.dsb(0);
+            s.leaf(0, DM + P, P, 1, RO, NONE);
+            s.dsb(0);
+            s.tlbi(0, Reach::Broadcast, flushed, 4096);
+            s.dsb(0);
+            s.leaf(0, DM + P, P, 1, NONE, RW);
+            s.dsb(0);
+        });
+        s.free(0, P, 1);
+        s.run()
+    };
+    let report = story(Arch::Arm64, AREA);
+    let f = only(&report, RuleId::DirectMapLeak);
+    assert!(certain(f) && f.message.contains("older translation"), "{}", f.message);
+    let other = f.notes.iter().find(|n| n.contains("invalidated another address"));
+    assert!(other.is_some(), "{:?}", f.notes);
+    assert!(story(Arch::Arm64, DM + P).findings.is_empty());
+    // Whoever is refused looks again.
+    assert!(story(Arch::Ppc64le, AREA).findings.iter().all(|f| f.rule != RuleId::DirectMapLeak));
+}
+
 #[test]
 fn frames_that_go_back_as_they_came_do_not_leak() {
     let mut s = Story::new(Arch::X86_64);

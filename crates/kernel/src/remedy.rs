@@ -78,7 +78,7 @@ const ALWAYS: (Option<Version>, Option<Version>) = (None, None);
 const SYNC: &[&str] = &["missing-context-sync"];
 const SYNC_IN_PATCH: &[&str] = &["torn-patch"];
 const FLUSHED: &[&str] =
-    &["stale-translation", "wx-stale-translation", "wrong-range", "wrong-alias"];
+    &["stale-translation", "wx-stale-translation", "direct-map-leak", "wrong-range", "wrong-alias"];
 const FREED: &[&str] = &["exec-after-free"];
 const STAND: &[&str] = &["no-quiescence"];
 

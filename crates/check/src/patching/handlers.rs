@@ -104,7 +104,9 @@ impl Live {
             return;
         };
         let handler = *handler;
-        if handler.last < virt.0 {
+        // Of memory that was given back since, and may be somebody else's, it says nothing.
+        let gone = self.patching.gone.get(virt.0).map(|(_, gone)| gone.at.seq);
+        if handler.last < virt.0 || gone.is_some_and(|gone| gone > handler.mark.seq) {
             return;
         }
         self.occasions.looked(RuleId::PatchMetadata);

@@ -2,7 +2,7 @@
 //! badly, or lies in memory that went back.
 
 use textbed_arch::{Arch, CpuId, Features, VirtAddr, trap};
-use textbed_event::{CallRef, Event, Kind};
+use textbed_event::{CallRef, Event, Facts, Kind};
 
 use super::open::Site;
 use crate::book::Draft;
@@ -13,6 +13,7 @@ use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::span::Span;
 use crate::tables::UNKNOWN_PHYS;
+use crate::words;
 
 impl Live {
     /// A patcher says what it is about to replace.
@@ -47,6 +48,8 @@ impl Live {
             && !self.patching.listed.is_told(virt.0)
         {
             self.site_is_gone(&mark.about(virt.0), &freed, what);
+        } else if gone.is_none() {
+            self.site_is_mapped(&mark, span);
         }
         let other = self.patching.sites.in_calls().find(|s| {
             s.cpu != now.cpu() && s.virt.meet(span).is_some() && self.calls.is_open(s.cause)
@@ -151,6 +154,38 @@ impl Live {
         draft.missing.push("removal of the site from the list before its memory goes".to_owned());
         draft.help =
             Some("take sites off every list before the memory they lie in is freed".into());
+        self.report(draft);
+    }
+
+    /// Whether every page of a site is mapped, as far as the source knows. With hashed tables a page
+    /// is there from its first use on, and nothing is said.
+    fn site_is_mapped(&mut self, mark: &Mark, site: Span) {
+        let walked = self.header.features.contains(Features::PPC_RADIX);
+        let known =
+            self.header.facts.contains(Facts::ALL_ALIASES) && (walked || !self.arch().is_powerpc());
+        if !known || !self.checkable(RuleId::PatchMetadata) {
+            return;
+        }
+        let (space, page) = (self.cpus.space_of(mark.cpu), self.page_bytes());
+        let starts = |at: u64| (at < site.last).then(|| (at | (page - 1)).checked_add(1))?;
+        let mut parts = std::iter::successors(Some(site.first), |at| starts(*at))
+            .take_while(|at| *at <= site.last);
+        let Some(bare) = parts.find(|at| self.tables.lookup(space, *at).is_none()) else { return };
+        let (bytes, at) = (words::size(site.len()), self.address(site.first));
+        let beyond = match bare - site.first {
+            0 => "and nothing is mapped there".to_owned(),
+            part => format!("which is mapped for {} alone", words::size(part)),
+        };
+        let message = format!("a patcher is about to replace {bytes} at {at}, {beyond}");
+        let about = self.site(&mark.about(bare), "nothing is mapped here");
+        let mut draft = Draft::new(RuleId::PatchMetadata, Operation::Agreement, message, about);
+        let mapped = self.tables.lookup(space, site.first).map(|(_, m)| m.since);
+        draft.because = mapped.map(|since| self.site(&since, "what is before it is mapped here"));
+        draft.sure = mark.sure;
+        draft.blame = Blame::Caller;
+        draft.missing.push("a site that is mapped from its first byte to its last".to_owned());
+        draft.help =
+            Some("see that the whole instruction lies in the code before it is patched".into());
         self.report(draft);
     }
 

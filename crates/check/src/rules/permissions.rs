@@ -1,6 +1,7 @@
 //! wx-mapping, wx-alias, wx-stale-translation, direct-map-leak.
 
-use textbed_arch::{Arch, Perm, Pfn, SpaceId, VirtAddr};
+use textbed_arch::sync::translation::{HeldRefusal, held_refusal};
+use textbed_arch::{Perm, Pfn, SpaceId, VirtAddr};
 
 use crate::book::Draft;
 use crate::finding::{Blame, Window};
@@ -11,6 +12,7 @@ use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::rules::translations::by_erratum;
 use crate::span::Span;
+use crate::translation::{Old, Olds};
 use crate::words;
 use crate::wx::{Grant, OpenWindow};
 
@@ -90,7 +92,6 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
         pfn: Pfn(window.phys >> 12),
         frames: window.bytes.div_ceil(4096),
     };
-    let flush = words::tlb_flush(live.arch());
     match window.rule {
         RuleId::WxMapping => {
             draft.missing.push("write permission taken away before execute is granted".to_owned());
@@ -109,19 +110,23 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
         }
         _ => {
             let who = live.cpus_text(stale.cpus);
-            let what = match live.arch() {
-                Arch::X86_64 => format!("{flush} on {who}"),
-                _ => format!("{flush} for {who}"),
-            };
-            draft.missing.push(what);
             draft.help = Some(format!(
                 "flush the old translation on {who} between taking the permission away and \
                  granting the other one, before the call returns"
             ));
             let at = window.phys.wrapping_add(stale.delta);
             let old = Span::of(at, 1).and_then(|at| live.stale.within(stale.space, at).next());
-            if let Some(old) = old.as_ref().and_then(|(_, olds)| olds.0.last()) {
-                by_erratum(&mut draft, old);
+            let held = |(_, olds): (Span, Olds)| {
+                let grants = |o: &&Old| o.perm.contains(Perm::PRESENT) && o.cpus & stale.cpus != 0;
+                olds.0.iter().rev().find(grants).copied()
+            };
+            match old.and_then(held) {
+                Some(old) => {
+                    let old = Old { cpus: stale.cpus, ..old };
+                    live.say_what_closes(&mut draft, stale.space, at, &old);
+                    by_erratum(&mut draft, &old);
+                }
+                None => draft.missing.push(format!("{} for {who}", words::tlb_flush(live.arch()))),
             }
         }
     }
@@ -176,6 +181,9 @@ pub(crate) fn direct_map_leak(live: &mut Live, frames: Span, freed: &Mark) {
             }
         }
     }
+    if leaks.is_empty() {
+        held_alias(live, frames, freed);
+    }
     for (first, bytes, home, perm, why, taken) in leaks {
         let (was, is) = (home.letters(), perm.letters());
         let message = format!(
@@ -206,4 +214,57 @@ pub(crate) fn direct_map_leak(live: &mut Live, frames: Span, freed: &Mark) {
         );
         live.report(draft);
     }
+}
+
+/// Frames go back, and the tables are as they were: may a CPU still go by an older answer that
+/// refuses what they grant?
+fn held_alias(live: &mut Live, frames: Span, freed: &Mark) {
+    // Elsewhere who is refused so looks again.
+    if held_refusal(live.arch(), live.header.features) != HeldRefusal::Fault {
+        return;
+    }
+    let mut found: Option<(u64, u64, Perm, Old, Mark)> = None;
+    for (part, frame) in live.frames.state.within(frames) {
+        let Frame::Taken { since, homes } = frame else { continue };
+        for (alias, home) in homes.iter().filter(|(a, _)| a.space == SpaceId::KERNEL) {
+            let Some(virt) = part.moved(alias.delta) else { continue };
+            for (at, olds) in live.stale.within(alias.space, virt) {
+                let refuses = |old: &&Old| {
+                    old.way.is_none()
+                        && old.cpus & live.cpus.online != 0
+                        && old.phys == at.first.wrapping_sub(alias.delta)
+                        && old.perm.contains(Perm::PRESENT)
+                        && !old.perm.contains(*home & RIGHTS)
+                };
+                let Some(old) = olds.0.iter().find(refuses) else { continue };
+                match &mut found {
+                    Some((_, bytes, ..)) => *bytes = bytes.saturating_add(at.len()),
+                    none => *none = Some((at.first, at.len(), *home, *old, since)),
+                }
+            }
+        }
+    }
+    let Some((first, bytes, home, old, taken)) = found else { return };
+    let (was, is, who) = (home.letters(), old.perm.letters(), live.cpus_text(old.cpus));
+    let message = format!(
+        "{} went back to the page allocator while {who} may still go by an older translation of \
+         their alias at {}, which is {is}; it was {was} when they were handed out",
+        words::size(bytes),
+        live.address(first)
+    );
+    let site = live.site(&freed.about(first), "the frames go back here");
+    let lack = Operation::flush(true, None);
+    let mut draft = Draft::new(RuleId::DirectMapLeak, lack, message, site);
+    draft.because = Some(live.site(&old.since, "the alias was changed here, not flushed since"));
+    draft.sure = freed.sure && old.since.sure && taken.sure;
+    draft.blame = Blame::Callee;
+    live.say_what_closes(&mut draft, SpaceId::KERNEL, first, &old);
+    draft.window = Window::Other;
+    draft.notes.push("the next owner of a frame may fault at an access that is his".to_owned());
+    draft.help = Some(
+        "flush the alias, and not only the area, between the change that takes rights away and \
+         the end of the frames' use"
+            .to_owned(),
+    );
+    live.report(draft);
 }

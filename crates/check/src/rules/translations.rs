@@ -67,7 +67,7 @@ pub(crate) fn stale_translation(
     draft.because = Some(live.site(&old.since, "the tables were changed here"));
     draft.sure = mark.sure && old.since.sure;
     draft.blame = Blame::Callee;
-    draft.missing.push(flush_for(live, old.cpus));
+    live.say_what_closes(&mut draft, space, first, &old);
     let cpu = textbed_arch::CpuId((old.cpus & live.cpus.online).trailing_zeros().min(63) as u16);
     draft.window = Window::Translation {
         cpu,
@@ -112,6 +112,8 @@ pub(crate) fn stale_fetch(live: &mut Live, space: SpaceId, virt: u64, old: &Old,
     let at = (&mark.about(virt), "executed here");
     let mut draft =
         own_stale(live, space, message, at, (&old.since, "the tables were changed here"));
+    let mine = Old { cpus: textbed_event::View::cpu_bit(p), ..*old };
+    live.say_what_closes(&mut draft, space, virt, &mine);
     let tables = live.tables.lookup(space, virt).map_or(Perm::empty(), |(_, m)| m.perm);
     draft.window = Window::Translation {
         cpu: p,
@@ -143,6 +145,7 @@ pub(crate) fn stale_refusal(
     let at = (&mark.about(virt), "refused here");
     let since = (&mapping.since, "the tables grant it from here on");
     let mut draft = own_stale(live, space, message, at, since);
+    draft.missing.push(flush_for(live, textbed_event::View::cpu_bit(p)));
     draft.help =
         Some(format!("flush the old translation on {p} before anybody relies on the new right"));
     live.report(draft);
@@ -161,7 +164,6 @@ fn own_stale(
     draft.because = Some(live.site(since, changed));
     draft.sure = at.sure && since.sure;
     draft.blame = Blame::Caller;
-    draft.missing.push(flush_for(live, textbed_event::View::cpu_bit(at.cpu)));
     draft
 }
 
@@ -256,7 +258,7 @@ pub(crate) fn exec_after_free(live: &mut Live, frames: Span, freed: &Mark) {
         // Nobody was seen to execute there: the window is open, its use is not shown.
         draft.sure = false;
         draft.blame = Blame::Callee;
-        draft.missing.push(flush_for(live, old.cpus));
+        live.say_what_closes(&mut draft, space, first, &old);
         draft.window = Window::Translation {
             cpu: textbed_arch::CpuId((old.cpus & live.cpus.online).trailing_zeros().min(63) as u16),
             virt: VirtAddr(first),

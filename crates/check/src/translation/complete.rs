@@ -216,6 +216,15 @@ impl Issued {
         self.changed.push((space, span));
     }
 
+    /// The first invalidation of these that is not complete, by its event, and where powerpc's is.
+    pub(crate) fn waits(
+        &self,
+        is: impl Fn(&Target, Reach, u64) -> bool,
+    ) -> Option<(u64, TlbieStage)> {
+        let found = self.pending.iter().find(|p| is(&p.asked.target, p.asked.reach, p.asked.at));
+        found.map(|p| (p.asked.at, p.stage))
+    }
+
     /// What a barrier of this CPU completes.
     pub(crate) fn barrier(
         &mut self,

@@ -21,6 +21,7 @@
 
 #[cfg(test)]
 mod bench;
+pub(crate) mod closing;
 pub(crate) mod complete;
 #[cfg(test)]
 mod random;

@@ -46,6 +46,42 @@ fn a_trap_that_nobody_knows() {
     assert_eq!(found(story(true)), []);
 }
 
+/// Whose memory it is by then may have traps of his own.
+#[test]
+fn a_trap_in_memory_that_has_a_new_owner() {
+    let story = |removed: bool| {
+        let mut s = running(Arch::X86_64);
+        for registered in [true, false] {
+            s.emit(0, View::TrapHandler { virt: VirtAddr(AREA), len: 5, registered });
+        }
+        let (virt, len) = (VirtAddr(AREA), 0x1000);
+        if removed {
+            s.emit(0, View::AreaRemoved { virt, len });
+            s.emit(0, View::AreaMade { virt, len, shift: 12 });
+        }
+        s.emit(1, View::Trap { virt: VirtAddr(AREA), vector: 3 });
+        has(s, RuleId::PatchMetadata)
+    };
+    assert!(story(false) && !story(true));
+}
+
+/// A site is mapped from its first byte to its last.
+#[test]
+fn a_site_that_goes_on_past_what_is_mapped() {
+    let story = |at: u64| {
+        let mut s = running(Arch::X86_64);
+        site(&mut s, 0, AREA + at, 5, true);
+        s.run()
+    };
+    let long = story(0xffc);
+    let f = only(&long, RuleId::PatchMetadata);
+    assert!(certain(f) && f.message.contains("mapped for 4 bytes alone"), "{}", f.message);
+    assert!(f.because.is_some());
+    let none = story(0x4000);
+    assert!(only(&none, RuleId::PatchMetadata).message.contains("nothing is mapped there"));
+    assert!(story(0xffb).findings.iter().all(|f| f.rule != RuleId::PatchMetadata));
+}
+
 /// Versions that nobody can reach are not kept, nor more than a few others: that one of them was a
 /// trap is.
 #[test]
