@@ -4,10 +4,13 @@
 //! may be found, every CPU comes to its end, and code does what it should. With a part of the
 //! synchronisations left out code goes wrong here and there, and where it does something is found.
 //!
-//! Not generated: probes, static keys, ftrace, trampolines (on some architectures and versions
-//! these have faults of their own: `BUGS-FOUND.md`), large leaves that are split, hotplug. What is
-//! only possible is not looked at.
+//! Code also changes while others run it (probes, static keys and calls, tracers, trampolines), CPUs
+//! go and come, and those who run code may have a process's space. Not generated: large leaves that
+//! are split, tracers and trampolines elsewhere than on x86-64. What is only possible is not looked
+//! at, and neither are the faults that kernels have there ([`KNOWN`]).
 #![allow(clippy::unwrap_used)] // tests may
+
+mod units;
 
 use std::cell::Cell;
 
@@ -19,175 +22,63 @@ use textbed_event::{Collect, Sink};
 use textbed_scenario::{
     Loaded, Outcome, PolicyChoice, RunEnd, RunNote, RunOptions, SyncSite, Version, load, run,
 };
+use units::{Code, On, Unit, lines, unit};
 
-/// Routines that units install, with an argument and what they return.
-const CODE: [(&str, &str, u64); 2] = [("ret42", "", 42), ("fib", ", 10", 55)];
 const PRODUCERS: usize = 3;
 
 /// Whether something was seen in a case.
 type TestResult = Result<bool, TestCaseError>;
 
-/// Something that a CPU takes, uses, and gives back.
-#[derive(Clone, Debug)]
-enum Unit {
-    Data {
-        pages: u64,
-        huge: bool,
-    },
-    /// Ranges of pages made read-only and perhaps writable again; freed as it is or writable.
-    Protect {
-        pages: u64,
-        ranges: Vec<(u64, u64, bool)>,
-        reset: bool,
-    },
-    Alias {
-        pages: u64,
-    },
-    /// Code written and then protected: by one call or two, in memory of execmem or of vmalloc.
-    Written {
-        pages: u64,
-        code: usize,
-        execmem: bool,
-        at_once: bool,
-    },
-    /// Code patched into memory that is protected already.
-    Patched,
-    Pack {
-        bytes: u64,
-        code: usize,
-    },
-    Module {
-        code: usize,
-        free_init: bool,
-    },
-    Call(&'static str),
-}
+/// Faults of the kernels themselves: the rule and whose memory it is (`BUGS-FOUND.md`: x86's cache
+/// of text frees before it flushes, a page of slots may have a writable alias or old translations;
+/// and pages of slots and trampolines of which a part is used).
+const KNOWN: [(&str, &str); 5] = [
+    ("wx-stale-translation", "kprobes slots"),
+    ("wx-stale-translation", "(modules+"),
+    ("wx-alias", "kprobes slots"),
+    ("missing-trap-fill", "kprobes slots"),
+    ("missing-trap-fill", "ftrace trampoline"),
+];
 
-fn unit() -> impl Strategy<Value = Unit> {
-    let range = (0..8u64, 1..8u64, any::<bool>());
-    let calls =
-        ["kick_all_cpus_sync()", "vm_unmap_aliases()", "stop_machine()", "synchronize_rcu()"];
-    prop_oneof![
-        2 => (1..6u64, prop::bool::weighted(0.2)).prop_map(|(pages, huge)| Unit::Data { pages, huge }),
-        2 => (1..8u64, prop::collection::vec(range, 1..4), any::<bool>())
-            .prop_map(|(pages, ranges, reset)| Unit::Protect { pages, ranges, reset }),
-        1 => (1..4u64).prop_map(|pages| Unit::Alias { pages }),
-        4 => (1..4u64, 0..2usize, any::<bool>(), any::<bool>()).prop_map(
-            |(pages, code, execmem, at_once)| Unit::Written { pages, code, execmem, at_once },
-        ),
-        2 => Just(Unit::Patched),
-        3 => (prop::sample::select(vec![64, 256, 2000, 5000]), 0..2usize)
-            .prop_map(|(bytes, code)| Unit::Pack { bytes, code }),
-        3 => (0..2usize, any::<bool>())
-            .prop_map(|(code, free_init)| Unit::Module { code, free_init }),
-        1 => prop::sample::select(calls.to_vec()).prop_map(Unit::Call),
-    ]
-}
+/// What a CPU may find that comes up while others patch without the lock against that.
+const MISSED: [&str; 2] = ["broken-promise", "missing-context-sync"];
 
-/// A unit by the lines that take it and those that give it back, and the code that it has: an
-/// address and the routine.
-type Lines = (Vec<String>, Vec<String>, Option<(String, usize)>);
-
-fn lines(unit: &Unit, v: &str) -> Lines {
-    let protect = |pages: u64| format!("try set_memory_rox({v}, {pages} pages)");
-    let area = |pages: u64| {
-        vec![format!("{v} = vmalloc({pages} pages)"), format!("memset({v}, 0, {pages} pages)")]
-    };
-    let reset = || vec![format!("set_vm_flush_reset_perms({v})"), format!("vfree({v})")];
-    match *unit {
-        Unit::Data { huge: true, .. } => {
-            let take = [format!("{v} = vmalloc_huge(2M)"), format!("memset({v}, 0, 4K)")];
-            (take.into(), vec![format!("vfree({v})")], None)
-        }
-        Unit::Data { pages, .. } => (area(pages), vec![format!("vfree({v})")], None),
-        Unit::Protect { pages, ref ranges, reset: by_reset } => {
-            let mut take = area(pages);
-            for (first, count, back) in ranges {
-                let first = first % pages;
-                let count = (*count).min(pages - first);
-                take.push(format!("try set_memory_ro({v} + {first} pages, {count} pages)"));
-                if *back {
-                    take.push(format!("try set_memory_rw({v} + {first} pages, {count} pages)"));
-                }
-            }
-            let writable =
-                [format!("try set_memory_rw({v}, {pages} pages)"), format!("vfree({v})")];
-            (take, if by_reset { reset() } else { writable.into() }, None)
-        }
-        Unit::Alias { pages } => {
-            let mut take = area(pages);
-            take.extend([format!("{v}w = vmap({v}, {pages})"), format!("memset({v}w, 1, 64)")]);
-            (take, vec![format!("vunmap({v}w)"), format!("vfree({v})")], None)
-        }
-        Unit::Written { pages, code, execmem, at_once } => {
-            let from = if execmem { "execmem_alloc(EXECMEM_BPF, " } else { "vmalloc(" };
-            let mut take = vec![
-                format!("{v} = {from}{pages} pages)"),
-                format!("bpf_fill_ill_insns({v}, {pages} pages)"),
-                format!("memcpy({v}, code({}))", CODE[code].0),
-                format!("flush_icache_range({v}, {v} + {pages} pages)"),
-            ];
-            if execmem || at_once {
-                take.push(protect(pages));
-            } else {
-                take.push(format!("try set_memory_ro({v}, {pages} pages)"));
-                take.push(format!("try set_memory_x({v}, {pages} pages)"));
-            }
-            take.push("kick_all_cpus_sync()".into());
-            let back = if execmem { vec![format!("execmem_free({v})")] } else { reset() };
-            (take, back, Some((v.to_owned(), code)))
-        }
-        Unit::Patched => {
-            let take = format!(
-                "{v} = vmalloc(1 pages)\nbpf_fill_ill_insns({v}, 1 pages)\n\
-                 flush_icache_range({v}, {v} + 1 pages)\n{}\n\
-                 when x86_64 {{\ntext_poke_copy({v}, code(ret42))\nkick_all_cpus_sync()\n}}\n\
-                 when arm64 {{\naarch64_insn_copy({v}, code(ret42))\n}}\n\
-                 when powerpc {{\nwith lock text_mutex {{\n\
-                 patch_instruction({v}, 0x3860002a)\npatch_instruction({v} + 4, 0x4e800020)\n}}\n\
-                 kick_all_cpus_sync()\n}}",
-                protect(1)
-            );
-            (vec![take], reset(), Some((v.to_owned(), 0)))
-        }
-        Unit::Pack { bytes, code } => {
-            let take = vec![
-                format!("{v} = bpf_jit_binary_pack_alloc({bytes})"),
-                format!("try bpf_jit_binary_pack_finalize({v}, code({}))", CODE[code].0),
-                "kick_all_cpus_sync()".into(),
-            ];
-            let back = vec![format!("bpf_jit_binary_pack_free({v})")];
-            (take, back, Some((format!("{v} + 8"), code)))
-        }
-        Unit::Module { code, free_init } => {
-            let mut take = vec![
-                format!("{v} = load_module(code({}))", CODE[code].0),
-                "kick_all_cpus_sync()".into(),
-                format!("try do_init_module({v})"),
-            ];
-            take.extend(free_init.then(|| "do_free_init()".into()));
-            (take, vec![format!("free_module({v})")], Some((v.to_owned(), code)))
-        }
-        Unit::Call(call) => (vec![call.to_owned()], Vec::new(), None),
-    }
+fn is_known(finding: &Finding, program: &str) -> bool {
+    let rule = finding.rule.name();
+    let message = &finding.message;
+    let moved = program.contains("remove_cpu") && message.contains(&format!("cpu {PRODUCERS} "));
+    KNOWN.iter().any(|(known, owner)| rule == *known && message.contains(owner))
+        || moved && MISSED.contains(&rule)
 }
 
 /// The text of a scenario: units by their CPUs, each given back at once or at the end. `readers`
-/// run all code in the order of the units, so that nobody waits for ever.
-fn program(units: &[(usize, Unit, bool)], readers: usize) -> String {
+/// run all code in the order of the units, so that nobody waits for ever; the last one in a space
+/// of its own.
+fn program(units: &[(usize, Unit, bool)], readers: usize, on: On, config: &str) -> String {
     let (mut cpus, mut ends) = (vec![String::new(); PRODUCERS + readers], [(); 3].map(|()| vec![]));
     for (n, (cpu, unit, at_once)) in units.iter().enumerate() {
-        let v = format!("u{n}");
-        let (mut take, mut back, code) = lines(unit, &v);
-        if let Some((entry, code)) = code {
-            take.push(format!("publish {v}p = {entry}"));
-            let (_, argument, result) = CODE[code];
+        let (mut take, mut back, code) = lines(unit, n, on);
+        if let Some(Code { entry, argument, result, change }) = code {
+            take.push(format!("publish u{n}p = {entry}"));
+            let mut reads = format!("await u{n}p\nr{n} = call(u{n}p{argument})\n");
+            match change {
+                None => reads += &format!("assert r{n} == {result}\n"),
+                // What is called meanwhile is the old code or the new one.
+                Some((lines, then)) => {
+                    take.extend(lines);
+                    take.push(format!("publish u{n}q = {entry}"));
+                    reads += &format!(
+                        "await u{n}q\ns{n} = call(u{n}q{argument})\nassert s{n} == {then}\n"
+                    );
+                }
+            }
             for (reader, lines) in cpus.iter_mut().enumerate().skip(PRODUCERS) {
-                *lines += &format!(
-                    "await {v}p\nr{v} = call({v}p{argument})\nassert r{v} == {result}\n\
-                     publish {v}d{reader} = 1\n"
-                );
-                back.insert(0, format!("await {v}d{reader}"));
+                let (open, close) = match reader + 1 == PRODUCERS + readers && readers > 1 {
+                    true => ("with mm own {\n", "}\n"),
+                    false => ("", ""),
+                };
+                *lines += &format!("{open}{reads}{close}publish u{n}d{reader} = 1\n");
+                back.insert(0, format!("await u{n}d{reader}"));
             }
         }
         cpus[*cpu] += &(take.join("\n") + "\n");
@@ -197,7 +88,7 @@ fn program(units: &[(usize, Unit, bool)], readers: usize) -> String {
             ends[*cpu].extend(back);
         }
     }
-    let mut text = format!("scenario \"s\"\ncpus {}\n", cpus.len());
+    let mut text = format!("scenario \"s\"\n{config}cpus {}\n", cpus.len());
     for (cpu, lines) in cpus.iter().enumerate() {
         let end = ends.get(cpu).map(|end| end.join("\n")).unwrap_or_default();
         text += &format!("cpu {cpu} {{\n{lines}{end}\n}}\n");
@@ -227,16 +118,29 @@ fn programs() -> impl Strategy<Value = (Arch, String, RunOptions)> {
     ];
     let arch = prop::sample::select(vec![Arch::X86_64, Arch::Arm64, Arch::Ppc64le]);
     let version = prop::sample::select(vec!["6.12", "6.18", "7.0"]);
-    (units, 1..=2usize, arch, version, policy).prop_map(
-        |(units, readers, arch, version, policy)| {
-            let usual = RunOptions::new(arch, Version::parse(version).unwrap());
-            (arch, program(&units, readers), RunOptions { policy, ..usual })
+    let config = prop_oneof![
+        4 => Just(""),
+        1 => Just("config debug_pagealloc = y\n"),
+        1 => Just("config kfence = y\n"),
+        1 => Just("config nohugevmalloc = y\n"),
+    ];
+    (units, 1..=2usize, arch, version, config, policy).prop_map(
+        |(units, readers, arch, version, config, policy)| {
+            let version = Version::parse(version).unwrap();
+            let usual = RunOptions::new(arch, version);
+            let config =
+                if arch == Arch::Arm64 || !config.contains("kfence") { config } else { "" };
+            let on = On { arch, version, moves: PRODUCERS };
+            (arch, program(&units, readers, on, config), RunOptions { policy, ..usual })
         },
     )
 }
 
-/// Tries as many cases of a strategy, and says in how many the answer was yes.
+/// Tries as many cases of a strategy (`TEXTBED_TIMES=20`: twenty times as many), and says in how
+/// many the answer was yes.
 fn count<S: Strategy>(cases: u32, of: S, is: impl Fn(S::Value) -> TestResult) -> u32 {
+    let times = std::env::var("TEXTBED_TIMES").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
+    let cases = cases.saturating_mul(times);
     let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
     let yes = Cell::new(0);
     let tried = TestRunner::new(config).run(&of, |value| {
@@ -254,7 +158,9 @@ fn nothing_certain_is_found_in_what_is_right() {
         let (end, mut findings) = checked(&loaded, &options);
         prop_assert_eq!(&end.outcome, &Outcome::Ended, "{}\n{:?}", text, end.notes);
         prop_assert_eq!(end.asserts_failed, 0, "{}\n{:?}", text, end.notes);
-        findings.retain(|finding| finding.confidence == Confidence::Certain);
+        findings.retain(|finding| {
+            finding.confidence == Confidence::Certain && !is_known(finding, &text)
+        });
         prop_assert!(findings.is_empty(), "{arch}\n{text}\n{findings:#?}");
         Ok(end.notes.iter().any(|note| note.text.contains("returned")))
     });
@@ -280,7 +186,8 @@ fn what_goes_wrong_is_found() {
         let mut out = part.iter().cycle();
         sites.retain(|_| *out.next().unwrap());
         let without = RunOptions { left_out: Some(sites.clone()), ..options };
-        let (end, findings) = checked(&loaded, &without);
+        let (end, mut findings) = checked(&loaded, &without);
+        findings.retain(|finding| !is_known(finding, &text));
         let told = |note: &RunNote| {
             let says = ["fault", "unpredictable"].iter().any(|word| note.text.contains(word));
             note.failed_assert || says

@@ -350,10 +350,11 @@ impl Kernel {
         }
     }
 
-    /// Frames back to the page allocator.
+    /// Frames back to the page allocator, which takes them out of the direct map then: who gave
+    /// them back left them there.
     pub(crate) fn free_frames(&mut self, cpu: CpuId, pfn: Pfn, count: u64) -> Result<(), Stop> {
-        self.debug_map_pages(cpu, pfn, count, false)?;
-        Ok(self.machine.free_frames(cpu, pfn, count)?)
+        self.machine.free_frames(cpu, pfn, count)?;
+        self.debug_map_pages(cpu, pfn, count, false)
     }
 
     /// `debug_pagealloc_map_pages`, `debug_pagealloc_unmap_pages`: free pages are not in the direct

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use textbed_arch::{CpuId, Features, Perm, Pfn, VirtAddr};
+use textbed_event::{Flags, View};
 
 use crate::area::vm_flags;
 use crate::call::Args;
@@ -159,11 +160,16 @@ impl Kernel {
         })])
     }
 
-    /// `__execmem_cache_alloc`, the mutex held.
-    fn rox_take(&mut self, size: u64) -> Option<u64> {
+    /// `__execmem_cache_alloc`, the mutex held. The area around it stays as it is: that this part
+    /// has an owner is told here, and that it has none any more in [`free_step`].
+    fn rox_take(&mut self, cpu: CpuId, size: u64) -> Option<u64> {
         let mut cache = std::mem::take(&mut self.rox_cache);
         let got = cache.take(size, || self.allocation_fails());
         self.rox_cache = cache;
+        if let Some(start) = got {
+            let (virt, shift) = (VirtAddr(start), self.pages.shift() as u8);
+            self.emit(cpu, Flags::default(), View::AreaMade { virt, len: size, shift });
+        }
         got
     }
 
@@ -203,7 +209,7 @@ impl Kernel {
 fn take_step(size: u64, then: impl FnOnce(&mut Kernel, Option<u64>) + 'static) -> Step {
     once(move |k, _| {
         let take = once(move |k, cpu| {
-            let got = k.rox_take(size);
+            let got = k.rox_take(cpu, size);
             k.unlock(cpu, MUTEX)?;
             then(k, got);
             Ok(())
@@ -292,6 +298,8 @@ fn free_step(at: u64) -> Step {
                 return k.unlock(cpu, MUTEX);
             }
             k.rox_cache.free.add(ptr, size);
+            let gone = View::AreaRemoved { virt: VirtAddr(ptr), len: size };
+            k.emit(cpu, Flags::default(), gone);
             k.unlock(cpu, MUTEX)?;
             // The work item; one that has nothing to give back is not told of.
             if !k.whole_blocks().is_empty() {
