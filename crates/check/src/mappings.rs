@@ -330,7 +330,7 @@ impl Live {
         let widened = self.arch() == Arch::Arm64 && self.header.features.contains(Features::ARM_FB);
         let reach = if widened { Reach::Broadcast } else { reach };
         let mark = self.mark(now);
-        self.attempts.issued(target, reach, mark);
+        self.attempts.issued(target, reach, mark, self.calls.outermost(mark.cause));
         if self.stale.is_empty() {
             return;
         }

@@ -4,10 +4,10 @@
 //! may be found, every CPU comes to its end, and code does what it should. With a part of the
 //! synchronisations left out code goes wrong here and there, and where it does something is found.
 //!
-//! Code also changes while others run it (probes, static keys and calls, tracers, trampolines), CPUs
-//! go and come, and those who run code may have a process's space. Not generated: large leaves that
-//! are split, tracers and trampolines elsewhere than on x86-64. What is only possible is not looked
-//! at, and neither are the faults that kernels have there ([`KNOWN`]).
+//! Code also changes while others run it (probes, static keys and calls, tracers, trampolines),
+//! CPUs go and come, and those who run code may have a process's space. Not generated: large leaves
+//! that are split, tracers and trampolines elsewhere than on x86-64. What is only possible is not
+//! looked at, and neither are the faults that kernels have there ([`KNOWN`]).
 #![allow(clippy::unwrap_used)] // tests may
 
 mod units;

@@ -1,7 +1,8 @@
 //! Calls that are the same everywhere, or that only choose the architecture's code.
 //!
-//! Modelled: flushes and cache maintenance by architecture; grace periods, which wait for tasks that
-//! were preempted and for read-side sections (`textbed_machine::Stays`). Not modelled: callbacks.
+//! Modelled: flushes and cache maintenance by architecture; grace periods, which wait for tasks
+//! that were preempted and for read-side sections (`textbed_machine::Stays`). Not modelled:
+//! callbacks.
 
 use textbed_arch::{Arch, CpuId, insn};
 use textbed_event::{Flags, RcuFlavour, View};
@@ -72,6 +73,10 @@ pub(crate) fn synchronize_rcu_trace(k: &mut Kernel, cpu: CpuId, _args: &Args) ->
 /// A grace period orders every CPU's earlier work before what follows; it synchronises no context.
 fn grace_period(k: &mut Kernel, cpu: CpuId, flavour: RcuFlavour) -> Result<i64, Stop> {
     let Some(stays) = k.machine.grace_begins(cpu, flavour) else { return Ok(0) };
+    if !matches!(flavour, RcuFlavour::Normal | RcuFlavour::Tasks) {
+        k.emit(cpu, Flags::default(), View::GracePeriod { flavour });
+        return Ok(0);
+    }
     let waits: Step = Box::new(move |k, cpu| {
         if let Some(stay) = stays.iter().find(|stay| k.machine.still_stays(**stay)) {
             return Ok(Turn::Wait(Wait::Stays(*stay)));

@@ -249,13 +249,13 @@ fn free_pages_have_no_entry_with_debug_pagealloc() {
         0 tlbsync
         0 ptesync
         0 area gone a+0x0 0x1000
+        0 frames -1
         0 leaf dm(a)+0x0 1x4K rw->---
         0 ptesync
         0 tlbie: tlb Address broadcast dm(a)+0x0
         0 eieio
         0 tlbsync
         0 ptesync
-        0 frames -1
         0 return 0
         ",
     );

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Bed, boot_with, values};
-use textbed_arch::{Arch, CpuId, Features};
+use textbed_arch::{Arch, CpuId, Features, VirtAddr};
 use textbed_kernel::{Arg, CALLS, CallSpec, ParamKind, find_call};
 
 const ARCHS: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
@@ -185,6 +185,14 @@ fn prepared(bed: &mut Bed, spec: &CallSpec) -> Vec<Arg> {
         "add_cpu" | "cpu_up_begin" => {
             bed.call("remove_cpu", &[1]);
             values(&[1])
+        }
+        "synchronize_rcu" => {
+            bed.kernel.machine_mut().read_side(OTHER, true);
+            vec![]
+        }
+        "synchronize_rcu_tasks" => {
+            bed.kernel.machine_mut().task_stands(OTHER, "task", VirtAddr(text), true);
+            vec![]
         }
         "stop_machine_cpuslocked" => {
             bed.call("cpus_read_lock", &[]);

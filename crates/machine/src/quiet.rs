@@ -2,8 +2,8 @@
 //!
 //! A grace period of the tasks flavour waits for tasks that were preempted before it began, until
 //! each runs again (Linux kernel/rcu/tasks.h); one of the plain flavour for read-side sections that
-//! began before it. Not modelled: what else holds one up (a CPU that never leaves a loop), and tasks
-//! of the CPU that waits, which nobody could let go on meanwhile.
+//! began before it. Not modelled: what else holds one up (a CPU that never leaves a loop), and
+//! tasks of the CPU that waits, which nobody could let go on meanwhile.
 
 use std::collections::BTreeSet;
 

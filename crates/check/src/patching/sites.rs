@@ -157,8 +157,8 @@ impl Live {
         self.report(draft);
     }
 
-    /// Whether every page of a site is mapped, as far as the source knows. With hashed tables a page
-    /// is there from its first use on, and nothing is said.
+    /// Whether every page of a site is mapped, as far as the source knows. With hashed tables a
+    /// page is there from its first use on, and nothing is said.
     fn site_is_mapped(&mut self, mark: &Mark, site: Span) {
         let walked = self.header.features.contains(Features::PPC_RADIX);
         let known =

@@ -31,6 +31,8 @@ struct Tried {
     target: Target,
     reach: Reach,
     mark: Mark,
+    /// The outermost call around it.
+    outer: CallRef,
 }
 
 /// The last ones.
@@ -39,7 +41,7 @@ pub(crate) struct Attempts(VecDeque<Tried>);
 
 impl Attempts {
     /// An invalidation was issued.
-    pub(crate) fn issued(&mut self, target: Target, reach: Reach, mark: Mark) {
+    pub(crate) fn issued(&mut self, target: Target, reach: Reach, mark: Mark, outer: CallRef) {
         if let Some(last) = self.0.back_mut()
             && last.mark.same_call(&mark)
             && last.reach == reach
@@ -53,15 +55,13 @@ impl Attempts {
         if self.0.len() >= KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(Tried { target, reach, mark });
+        self.0.push_back(Tried { target, reach, mark, outer });
     }
 }
 
 /// Why an invalidation does not take an answer from those who hold it, the nearest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Miss {
-    /// It was issued when walks could still find the answer.
-    Before,
     /// It reaches its own CPU alone.
     Local,
     /// It names leaves of another size, of so many address bits.
@@ -72,6 +72,8 @@ enum Miss {
     Space,
     /// It is about other addresses.
     Address(u64),
+    /// It was issued when walks could still find the answer.
+    Before,
 }
 
 impl Miss {
@@ -81,7 +83,7 @@ impl Miss {
             Miss::Before => {
                 "invalidated it before the change, when walks still led to the old entry".to_owned()
             }
-            Miss::Local => "invalidated it on that CPU alone: it was not broadcast".to_owned(),
+            Miss::Local => "invalidated it on that CPU alone".to_owned(),
             Miss::Size(bits) => format!(
                 "named leaves of {}, and this one is of {}: it may stay",
                 words::size(1 << bits.min(63)),
@@ -154,7 +156,8 @@ impl Live {
         let (orders, drops, completes) = steps(self.arch());
         let ordered = orders.is_empty() || old.unwalkable_at != u64::MAX;
         let covers = |target: &Target, reach: Reach, mark: Mark| {
-            missed(&Tried { target: *target, reach, mark }, space, at, old).is_none()
+            let tried = Tried { target: *target, reach, mark, outer: CallRef::NONE };
+            missed(&tried, space, at, old).is_none()
         };
         let pending = self.issued.iter().filter_map(|(cpu, issued)| {
             let mark = |seq| Mark::by_hand(seq, *cpu);
@@ -198,10 +201,10 @@ impl Live {
 
     /// The invalidation that came nearest to one for `old`.
     fn nearest(&self, space: SpaceId, at: u64, old: &Old) -> Option<(Tried, Miss)> {
-        let change = self.calls.outermost(old.since.cause);
+        // Of a call that is over its own name is left.
+        let change = [old.since.cause, self.calls.outermost(old.since.cause)];
         let meant = |tried: &Tried, miss: Miss| {
-            let outer = self.calls.outermost(tried.mark.cause);
-            let same = change != CallRef::NONE && outer == change;
+            let same = tried.outer != CallRef::NONE && change.contains(&tried.outer);
             let later = tried.mark.seq > old.since.seq;
             match miss {
                 Miss::Before => tried.mark.seq > old.made_at && same,

@@ -79,7 +79,8 @@ pub(crate) fn unit() -> impl Strategy<Value = Unit> {
         Change::Trampoline,
     ];
     prop_oneof![
-        2 => (1..6u64, prop::bool::weighted(0.2)).prop_map(|(pages, huge)| Unit::Data { pages, huge }),
+        2 => (1..6u64, prop::bool::weighted(0.2))
+            .prop_map(|(pages, huge)| Unit::Data { pages, huge }),
         2 => (1..8u64, prop::collection::vec(range, 1..4), any::<bool>())
             .prop_map(|(pages, ranges, reset)| Unit::Protect { pages, ranges, reset }),
         1 => (1..4u64).prop_map(|pages| Unit::Alias { pages }),

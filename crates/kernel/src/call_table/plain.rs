@@ -64,8 +64,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits until every CPU has scheduled",
             RCU,
             generic::synchronize_rcu_rude,
-        )
-        .steps(ALL),
+        ),
         SLEEPS,
     ),
     needs(
@@ -77,8 +76,7 @@ pub(super) const ROWS: &[CallSpec] = &[
             "waits for a grace period of RCU tasks trace",
             RCU,
             generic::synchronize_rcu_trace,
-        )
-        .steps(ALL),
+        ),
         SLEEPS,
     ),
     call(
