@@ -13,6 +13,7 @@
 
 mod batch;
 pub mod elide;
+pub mod errno;
 mod flags;
 mod header;
 mod kind;

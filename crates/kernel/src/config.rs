@@ -251,15 +251,25 @@ pub enum ConfigError {
         suggestion: Option<&'static str>,
     },
     /// A value that the option does not take.
-    #[error("option {name} takes {expected}, not '{value}'")]
+    #[error("on {arch} option {name} takes {expected}, not '{value}'{elsewhere}")]
     Value {
         /// The option.
         name: &'static str,
+        /// Where.
+        arch: Arch,
+        /// Which architectures take it, in words; empty if none does.
+        elsewhere: String,
         /// As written.
         value: String,
         /// What it takes.
         expected: String,
     },
+}
+
+/// `: LEAD arm64 and ppc64`, or nothing.
+fn named(archs: &[Arch], lead: &str) -> String {
+    let names: Vec<&str> = archs.iter().map(|arch| arch.name()).collect();
+    if names.is_empty() { String::new() } else { format!(": {lead} {}", names.join(" and ")) }
 }
 
 impl OptionSpec {
@@ -281,6 +291,19 @@ impl OptionSpec {
                 fit.join(" or ")
             }
         }
+    }
+
+    /// The other architectures that take a value, in words.
+    fn taken_elsewhere(&self, value: &str) -> String {
+        let takes = |arch: &Arch| self.archs.contains(arch) && self.accept(value, *arch).is_some();
+        let archs: Vec<Arch> = Arch::ALL.into_iter().filter(takes).collect();
+        named(&archs, "that is a word of")
+    }
+
+    /// Whether an architecture has the option at all.
+    #[must_use]
+    pub fn is_for(&self, arch: Arch) -> bool {
+        self.archs.contains(&arch)
     }
 
     /// Whether the architecture knows the word.
@@ -344,6 +367,8 @@ impl Config {
             }
             None => Err(ConfigError::Value {
                 name: spec.name,
+                arch: self.arch,
+                elsewhere: spec.taken_elsewhere(value),
                 value: value.to_owned(),
                 expected: spec.expected(self.arch),
             }),
@@ -368,13 +393,13 @@ impl Config {
         if there && ["y", "on", "1", "yes", "true"].contains(&value) {
             return Ok(meant);
         }
-        let expected = if there {
-            "y (one of the sizes is chosen)".to_owned()
+        let (expected, elsewhere) = if there {
+            ("y (one of the sizes is chosen)".to_owned(), String::new())
         } else {
-            format!("nothing on {}, which has no such choice", self.arch)
+            ("nothing".to_owned(), named(archs, "such a choice is that of"))
         };
-        let name = switch.unwrap_or(PAGE_SIZE);
-        Err(ConfigError::Value { name, value: value.to_owned(), expected })
+        let (name, arch) = (switch.unwrap_or(PAGE_SIZE), self.arch);
+        Err(ConfigError::Value { name, arch, elsewhere, value: value.to_owned(), expected })
     }
 
     /// `log2` of the base page's bytes.
@@ -444,7 +469,8 @@ mod tests {
         let typo = config.set("STRICT_MODULE_RWC", "y").unwrap_err();
         assert!(typo.to_string().contains("did you mean 'STRICT_MODULE_RWX'"), "{typo}");
         let full = config.set("rodata", "full").unwrap_err();
-        assert_eq!(full.to_string(), "option rodata takes off or on, not 'full'");
+        let said = "on x86_64 option rodata takes off or on, not 'full': that is a word of arm64";
+        assert_eq!(full.to_string(), said);
         assert!(config.set("nr_nodes", "0").is_err() && config.set("nr_nodes", "x").is_err());
         config.set("CONFIG_STRICT_MODULE_RWX", "off").unwrap();
         assert_eq!(config.get("STRICT_MODULE_RWX"), Some("n"));
@@ -465,23 +491,27 @@ mod tests {
         assert_eq!(said(Arch::Arm64, "CONFIG_ARM64_64K_PAGES", "y"), Ok(16));
         assert_eq!(said(Arch::Ppc64le, "PPC_64K_PAGES", "y"), Ok(16));
         for (arch, name, value, expected) in [
-            (Arch::X86_64, "page_size", "64K", "option page_size takes 4K, not '64K'"),
-            (Arch::Ppc64, "page_size", "16K", "option page_size takes 4K or 64K, not '16K'"),
-            (Arch::Arm64, "page_size", "8K", "option page_size takes 4K or 16K or 64K, not '8K'"),
+            (
+                Arch::Ppc64,
+                "page_size",
+                "16K",
+                "page_size takes 4K or 64K, not '16K': that is a word of arm64",
+            ),
+            (Arch::Arm64, "page_size", "8K", "page_size takes 4K or 16K or 64K, not '8K'"),
             (
                 Arch::X86_64,
                 "CONFIG_ARM64_64K_PAGES",
                 "y",
-                "option ARM64_64K_PAGES takes nothing on x86_64, which has no such choice, not 'y'",
+                "ARM64_64K_PAGES takes nothing, not 'y': such a choice is that of arm64",
             ),
             (
                 Arch::Arm64,
                 "ARM64_64K_PAGES",
                 "n",
-                "option ARM64_64K_PAGES takes y (one of the sizes is chosen), not 'n'",
+                "ARM64_64K_PAGES takes y (one of the sizes is chosen), not 'n'",
             ),
         ] {
-            assert_eq!(said(arch, name, value), Err(expected.to_owned()));
+            assert_eq!(said(arch, name, value), Err(format!("on {arch} option {expected}")));
         }
     }
 }

@@ -28,7 +28,7 @@ mod config;
 mod cross_calls;
 mod dispatcher;
 mod empty_tables;
-pub mod errno;
+pub use textbed_event::errno;
 mod error;
 mod facts;
 mod free_ranges;

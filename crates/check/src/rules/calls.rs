@@ -1,7 +1,7 @@
 //! broken-promise, ignored-error, huge-mapping-refused.
 
 use textbed_arch::{Perm, SpaceId, VirtAddr};
-use textbed_event::{CallRef, Facts, Promise, RefusalReason};
+use textbed_event::{CallRef, Facts, Promise, RefusalReason, errno};
 
 use crate::book::Draft;
 use crate::calls::{Failed, Refusal};
@@ -140,12 +140,13 @@ pub(crate) fn refused(
 pub(crate) fn ignored_error(live: &mut Live, failed: &Failed, mark: &Mark) {
     let name = live.names.get(failed.name);
     let name = if name.is_empty() { "a call".to_owned() } else { format!("'{name}'") };
-    let message = format!("{name} failed with {}, and its result was dropped", failed.value);
+    let value = errno::said(failed.value);
+    let message = format!("{name} failed with {value}, and its result was dropped");
     let site = live.site(mark, "the result is dropped here");
     let mut draft = Draft::new(RuleId::IgnoredError, Operation::Result, message, site);
     // The caller's chain has lost the callee: name it, so that two of them are told apart.
     draft.at.calls.push(name.trim_matches('\'').to_owned());
-    draft.because = Some(live.site(&failed.returned, format!("returned {}", failed.value)));
+    draft.because = Some(live.site(&failed.returned, format!("returned {value}")));
     draft.sure = mark.sure && failed.returned.sure;
     draft.blame = Blame::Caller;
     draft.missing.push("look at the result".to_owned());

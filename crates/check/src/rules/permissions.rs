@@ -31,9 +31,9 @@ pub(crate) enum Ended<'a> {
 fn grant_text(grant: &Grant, writes: bool) -> &'static str {
     match (writes, grant.now) {
         (true, true) => "writable from here on",
-        (true, false) => "writable by old translations alone from here on",
+        (true, false) => "still writable by old translations, from here on by these alone",
         (false, true) => "executable from here on",
-        (false, false) => "executable by old translations alone from here on",
+        (false, false) => "still executable by old translations, from here on by these alone",
     }
 }
 

@@ -1,10 +1,11 @@
 //! From headers and options to a booted kernel.
 
 use textbed_arch::{Arch, Features};
-use textbed_kernel::{BootArgs, Config, Kernel, KernelError};
+use textbed_kernel::{BootArgs, Config, Kernel, KernelError, OPTIONS};
 use textbed_machine::{MachineError, Policy};
 
 use super::{RunError, RunOptions};
+use crate::analyse::architectures;
 use crate::arches;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::errno;
@@ -102,8 +103,21 @@ fn set(features: Features, arch: Arch, name: &str, value: &str) -> Result<Featur
 fn config(file: &File, options: &RunOptions) -> Result<Config, BootError> {
     let arch = options.arch;
     let mut config = Config::new(arch);
+    let archs = architectures(file);
     for header in &file.headers {
         if let Header::Config { name, value } = &header.value {
+            let spec = OPTIONS.iter().find(|o| o.name == name.value.trim_start_matches("CONFIG_"));
+            if let Some(spec) = spec.filter(|o| !archs.iter().any(|a| o.is_for(*a))) {
+                let of: Vec<&str> = spec.archs.iter().map(|a| a.name()).collect();
+                let here: Vec<&str> = archs.iter().map(|a| a.name()).collect();
+                let message = format!(
+                    "option {} is one of {}, and means nothing on {}",
+                    spec.name,
+                    of.join(" and "),
+                    here.join(" and ")
+                );
+                return Err(wrong(name.span, message, None));
+            }
             config
                 .set(&name.value, &value.value)
                 .map_err(|error| wrong(name.span.to(value.span), error.to_string(), None))?;

@@ -106,6 +106,16 @@ pub fn name(number: i64) -> Option<&'static str> {
     ERRNOS.iter().find(|(_, n)| *n == number.saturating_abs()).map(|(name, _)| *name)
 }
 
+/// What a call returned, as people say it: `-EINVAL`, `NULL` for a pointer that is none.
+#[must_use]
+pub fn said(value: i64) -> String {
+    match (value, name(value)) {
+        (0, _) => "NULL".to_owned(),
+        (..0, Some(name)) => format!("-{name}"),
+        _ => value.to_string(),
+    }
+}
+
 /// Whether a pointer's bits are an error code (`IS_ERR`).
 #[must_use]
 pub fn is_err_pointer(value: i64) -> bool {
