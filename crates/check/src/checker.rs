@@ -7,9 +7,9 @@ use textbed_event::{Batch, Event, Facts, Flags, Header, Kind, KindSet, Sink, Vie
 
 use crate::ahead::{Ahead, STEP};
 use crate::calls::Refusal;
-use crate::coverage::Occasions;
+use crate::coverage::{Occasions, kinds_of};
 use crate::fetch::edges::MEETINGS;
-use crate::finding::Report;
+use crate::finding::{Confidence, Finding, Report};
 use crate::live::{Live, Now};
 use crate::options::Options;
 use crate::rules::{RuleId, calls, translations};
@@ -68,7 +68,8 @@ impl Checker {
         }
         let coverage = live.occasions.finish(Some(&live.header));
         let book = std::mem::take(&mut live.book);
-        let (findings, left_off) = (book.findings(), book.left_off);
+        let (mut findings, left_off) = (book.findings(), book.left_off);
+        doubt(&mut findings, &live);
         Report {
             findings,
             windows,
@@ -78,6 +79,20 @@ impl Checker {
             kernel: live.header.kernel.clone(),
             left_off,
             notes,
+        }
+    }
+}
+
+/// Events that bear on a finding were lost, and nobody knows where: it is possible.
+fn doubt(findings: &mut [Finding], live: &Live) {
+    let doubted = |rule: RuleId| live.doubted.0 & kinds_of(rule).0 != 0;
+    for finding in findings.iter_mut().filter(|f| doubted(f.rule)) {
+        if finding.confidence == Confidence::Certain {
+            let level = finding.rule.row().possible;
+            finding.confidence = Confidence::Possible;
+            finding.level = live.options.levels.get(finding.rule).unwrap_or(level);
+            let note = "events that bear on this were lost, nobody knows where";
+            finding.notes.push(note.to_owned());
         }
     }
 }
@@ -367,7 +382,12 @@ impl Live {
                 }
             }
 
-            View::Gap { kinds, .. } => self.gaps = self.gaps.union(kinds),
+            View::Gap { cpus, kinds } => {
+                self.gaps = self.gaps.union(kinds);
+                if cpus == 0 {
+                    self.doubted = self.doubted.union(kinds);
+                }
+            }
             // Meetings and no more.
             View::IpiSent { .. }
             | View::IpiTaken { .. }

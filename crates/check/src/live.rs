@@ -142,6 +142,8 @@ pub(crate) struct Live {
     pub(crate) code_unit: u64,
     /// Kinds of which events were lost.
     pub(crate) gaps: KindSet,
+    /// Those of which nobody knows where they were lost.
+    pub(crate) doubted: KindSet,
     /// Addresses of which the source did not know the frame.
     pub(crate) without_phys: u64,
     /// The rules for which the source records all that they need, a bit each.
@@ -186,6 +188,7 @@ impl Live {
             occasions: Occasions::default(),
             code_unit: unit_bytes(header.arch, header.features),
             gaps: KindSet::EMPTY,
+            doubted: KindSet::EMPTY,
             without_phys: 0,
             checkable: checkable(&header),
             header,

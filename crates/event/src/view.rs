@@ -19,7 +19,8 @@ use crate::{Bytes, CallRef, KindSet, NameId};
 pub enum View {
     /// Events of these kinds were lost here, on the CPUs of the mask (bit n = CPU n).
     Gap {
-        /// CPUs concerned, CPUs from 63 on share the top bit.
+        /// CPUs concerned, CPUs from 63 on share the top bit. No CPU at all: nobody knows where
+        /// they were lost, so what came before may lack them as well.
         cpus: u64,
         /// Kinds of which some may be missing.
         kinds: KindSet,

@@ -121,6 +121,11 @@ pub struct Accounting {
     pub lost_events: u64,
     /// Of these, overwritten by later ones, as the header says.
     pub overwritten: u64,
+    /// Events that the headers count and the log does not have.
+    pub missing: u64,
+    /// Changes of permissions of which the log has an entry and no return, or a return and no
+    /// entry, with neither end of the log between.
+    pub torn: u64,
     /// Notices that give no number.
     pub lost_unknown: u64,
 }

@@ -10,7 +10,7 @@
 
 use crate::bounds::{Bound, Dropped};
 use crate::ftrace::{Context, Event};
-use crate::functions::Function;
+use crate::functions::{self, Function, Meaning};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use textbed_event::CallRef;
@@ -181,6 +181,17 @@ impl Calls {
     /// The innermost open call for which `wanted` holds.
     pub fn find(&self, stack: Stack, wanted: impl Fn(&Frame) -> bool) -> Option<&Frame> {
         self.stacks.get(&stack)?.iter().rev().find(|f| wanted(f))
+    }
+
+    /// Entries without return and returns without entry of functions that change permissions; what
+    /// is open now may still return.
+    pub fn torn(&self) -> u64 {
+        let changes = |name: &&'static str| {
+            let row = functions::by_name(name.as_bytes());
+            row.is_some_and(|f| matches!(f.meaning, Meaning::SetMemory(_) | Meaning::CpaCall))
+        };
+        let counts = self.counts.values().filter(|(name, _)| changes(name));
+        counts.map(|(_, n)| n.return_without_entry + n.entry_without_return).sum()
     }
 
     /// Open calls of all tasks.

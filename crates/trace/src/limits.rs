@@ -139,6 +139,20 @@ pub(crate) fn of_log(
              most possible"
         ));
     }
+    if accounting.missing > 0 {
+        out.push(format!(
+            "{} events that the log's header counts are not in the log, and nobody knows where \
+             they were: every finding is at most possible",
+            accounting.missing
+        ));
+    }
+    if accounting.torn > 0 {
+        out.push(format!(
+            "what {} changes of permissions lack: they have an entry and no return, or a return \
+             and no entry, so lines may be gone anywhere, and every finding is at most possible",
+            accounting.torn
+        ));
+    }
     let unread: u64 =
         accounting.reasons().filter(|(r, _)| r.may_be_lost()).map(|(_, t)| t.lines).sum();
     if unread > 0 {

@@ -85,6 +85,8 @@ pub(crate) struct Lower<'s> {
     pub(crate) conflicts: Conflicts,
     model: Model,
     pub(crate) accounting: Accounting,
+    /// Events that the headers of the files count, and those that are there.
+    entries: (u64, u64),
     pub(crate) counts: Counts,
     events: [u64; Kind::ALL.len()],
     pub(crate) markers: Vec<(u64, String)>,
@@ -160,6 +162,7 @@ impl<'s> Lower<'s> {
             conflicts: Conflicts::default(),
             model: Model::default(),
             accounting: Accounting::default(),
+            entries: (0, 0),
             counts: Counts::default(),
             events: [0; Kind::ALL.len()],
             markers: Vec::new(),
@@ -208,10 +211,18 @@ impl<'s> Lower<'s> {
     fn parsed(&mut self, line: Line<'_>) -> Class {
         match &self.heads.parse(line.bytes) {
             Parsed::Event(e) => {
+                self.entries.1 += 1;
                 self.at(line);
                 self.event(e)
             }
+            Parsed::Comment(Comment::Entries { in_buffer, written, .. })
+                if written <= in_buffer =>
+            {
+                self.entries.0 = self.entries.0.saturating_add(*in_buffer);
+                Class::Comment
+            }
             Parsed::Comment(Comment::Entries { in_buffer, written, .. }) if written > in_buffer => {
+                self.entries.0 = self.entries.0.saturating_add(*in_buffer);
                 self.gap(u64::MAX);
                 Class::Overwritten(written - in_buffer)
             }
@@ -467,6 +478,14 @@ impl<'s> Lower<'s> {
     pub(crate) fn finish(&mut self) -> BTreeMap<&'static str, crate::calls::CallCount> {
         let at_marker = self.stopped_at.is_some();
         self.settle_all();
+        if !at_marker {
+            let (said, there) = self.entries;
+            self.accounting.missing = said.saturating_sub(there);
+            self.accounting.torn = self.calls.torn();
+            if self.accounting.missing > 0 || self.accounting.torn > 0 {
+                self.gap(0);
+            }
+        }
         if at_marker {
             // Stopping was our own wish: the sink still gets what came before.
             self.stopped = false;

@@ -424,8 +424,9 @@ impl Lower<'_> {
         if !self.seen.changes_inside {
             self.apply_by_rule(addr, pages, action);
         }
+        // A hit that the kernel missed, or a line that is gone, is no change that was not made.
         if len > 0 {
-            self.emit(View::Promised { call, what, virt, len }, Provenance::Inferred);
+            self.emit(View::Promised { call, what, virt, len }, Provenance::Modelled);
         }
     }
 }
