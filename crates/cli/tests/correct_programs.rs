@@ -40,8 +40,9 @@ const KNOWN: [(&str, &str); 5] = [
     ("missing-trap-fill", "ftrace trampoline"),
 ];
 
-/// What a CPU may find that comes up while others patch without the lock against that.
-const MISSED: [&str; 2] = ["broken-promise", "missing-context-sync"];
+/// What is found of a CPU that comes up while others patch or flush without the lock against that.
+const MISSED: [&str; 4] =
+    ["broken-promise", "missing-context-sync", "stale-translation", "wx-stale-translation"];
 
 fn is_known(finding: &Finding, program: &str) -> bool {
     let rule = finding.rule.name();
