@@ -61,6 +61,13 @@ const DIFFERENT: &[(&str, Arch, &str, &str)] = &[
          comes elsewhere; with 4 KiB it has 1025",
     ),
     (
+        "bugs/A24-table-freed/bad.tb",
+        Arch::Ppc64le,
+        "64K",
+        "the first area has 65 pages, of 256 that a node keeps the addresses of, so the large leaf \
+         comes elsewhere; with 4 KiB it has 1025",
+    ),
+    (
         "vmalloc-exec-2022.tb",
         Arch::Arm64,
         "64K",

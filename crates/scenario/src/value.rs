@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::errno;
 use crate::span::{Span, Spanned};
-use crate::syntax::ast::{Atom, CmpOp, Cond, Expr, Product, SumOp, Unit};
+use crate::syntax::ast::{Atom, CmpOp, Cond, Expr, MulOp, Product, SumOp, Unit};
 
 /// A number of 64 bits, or an error between -4095 and -1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,8 +101,8 @@ pub enum EvalErrorKind {
     Overflow {
         /// Left operand.
         left: u64,
-        /// `+` or `*`.
-        op: char,
+        /// As it is written.
+        op: &'static str,
         /// Right operand.
         right: u64,
     },
@@ -113,6 +113,12 @@ pub enum EvalErrorKind {
         left: u64,
         /// Right operand.
         right: u64,
+    },
+    /// A division by zero.
+    #[error("{left} divided by 0")]
+    ByZero {
+        /// Left operand.
+        left: u64,
     },
     /// An error where a number is needed.
     #[error("{value} is an error, not a number to calculate with")]
@@ -135,6 +141,7 @@ impl EvalError {
             EvalErrorKind::Undefined { .. } => "no value",
             EvalErrorKind::Overflow { .. } => "too large",
             EvalErrorKind::BelowZero { .. } => "below zero",
+            EvalErrorKind::ByZero { .. } => "zero",
             EvalErrorKind::NotANumber { .. } => "an error",
             EvalErrorKind::UnknownErrno { .. } => "unknown",
         };
@@ -169,12 +176,18 @@ pub fn expr(expr: &Expr, env: &dyn Environment) -> Result<Value, EvalError> {
         let (result, kind) = match op {
             SumOp::Add => (
                 left.checked_add(right_value),
-                EvalErrorKind::Overflow { left, op: '+', right: right_value },
+                EvalErrorKind::Overflow { left, op: "+", right: right_value },
             ),
             SumOp::Sub => (
                 left.checked_sub(right_value),
                 EvalErrorKind::BelowZero { left, right: right_value },
             ),
+            SumOp::Or | SumOp::Xor => {
+                let xor = *op == SumOp::Xor;
+                let bits = if xor { left ^ right_value } else { left | right_value };
+                value = Value::number(bits);
+                continue;
+            }
         };
         value = Value::number(result.ok_or(EvalError { kind, span: so_far })?);
     }
@@ -202,11 +215,23 @@ pub fn sides(cond: &Cond, env: &dyn Environment) -> Result<(Value, Value), EvalE
 fn product(product: &Product, env: &dyn Environment) -> Result<Value, EvalError> {
     let mut value = atom(&product.first, env)?;
     let mut so_far = product.first.span;
-    for factor in &product.rest {
+    for (op, factor) in &product.rest {
         let right = number(atom(factor, env)?, factor.span)?;
         let left = number(value, so_far)?;
         so_far = so_far.to(factor.span);
-        value = Value::number(multiply(left, right, so_far)?);
+        let divided = |result: Option<u64>, span| {
+            result.ok_or(EvalError { kind: EvalErrorKind::ByZero { left }, span })
+        };
+        value = Value::number(match op {
+            MulOp::Mul => multiply(left, right, so_far)?,
+            MulOp::Div => divided(left.checked_div(right), so_far)?,
+            MulOp::Rem => divided(left.checked_rem(right), so_far)?,
+            MulOp::And => left & right,
+            MulOp::Shl => shifted(left, right, so_far)?,
+            MulOp::Shr => {
+                u32::try_from(right).ok().and_then(|by| left.checked_shr(by)).unwrap_or(0)
+            }
+        });
     }
     Ok(value)
 }
@@ -240,8 +265,16 @@ fn number(value: Value, span: Span) -> Result<u64, EvalError> {
     value.as_number().ok_or(EvalError { kind: EvalErrorKind::NotANumber { value }, span })
 }
 
+/// Bits that would fall out at the upper end are an overflow.
+fn shifted(left: u64, right: u64, span: Span) -> Result<u64, EvalError> {
+    let result = u32::try_from(right).ok().and_then(|by| left.checked_shl(by).map(|r| (r, by)));
+    let whole = result.filter(|(result, by)| result >> by == left).map(|(result, _)| result);
+    let whole = whole.or((left == 0).then_some(0));
+    whole.ok_or(EvalError { kind: EvalErrorKind::Overflow { left, op: "<<", right }, span })
+}
+
 fn multiply(left: u64, right: u64, span: Span) -> Result<u64, EvalError> {
-    let kind = EvalErrorKind::Overflow { left, op: '*', right };
+    let kind = EvalErrorKind::Overflow { left, op: "*", right };
     left.checked_mul(right).ok_or(EvalError { kind, span })
 }
 

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::span::{Span, Spanned};
 use crate::syntax::ast::{
-    Arg, Atom, Block, Body, Context, Expr, File, HandlerKind, Header, Name, StmtKind, Targets,
+    Arg, Atom, Block, Body, Context, Expr, File, HandlerKind, Header, Name, Product, StmtKind,
+    Targets,
 };
 use crate::{errno, suggest};
 use textbed_kernel::Version;
@@ -302,7 +303,7 @@ pub(super) fn not_for(name: &str, span: Span, arches: &[Arch], problems: &mut Ve
 /// Checks the errors that an expression names.
 fn errnos(expr: &Expr, problems: &mut Vec<Problem>) {
     let products = std::iter::once(&expr.first).chain(expr.rest.iter().map(|(_, p)| p));
-    for atom in products.flat_map(|p| std::iter::once(&p.first).chain(&p.rest)) {
+    for atom in products.flat_map(Product::factors) {
         match &atom.value {
             Atom::Errno(name) => check_errno(name, atom.span, problems),
             Atom::Paren(inner) => errnos(inner, problems),

@@ -3,7 +3,7 @@
 use std::ops::{Add, Mul, Sub};
 
 use super::{at, name};
-use crate::syntax::ast::{self, Arg, Atom, Product, Radix, SumOp, Unit};
+use crate::syntax::ast::{self, Arg, Atom, MulOp, Product, Radix, SumOp, Unit};
 
 /// An expression: a number, a variable (`"name".into()`), or a sum or product of such.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl<T: Into<Expr>> Mul<T> for Expr {
         let right = right.into().0;
         let single = right.rest.is_empty() && right.first.rest.is_empty();
         let factor = if single { right.first } else { parenthesised(right) };
-        left.rest.push(factor.first);
+        left.rest.push((MulOp::Mul, factor.first));
         Expr(ast::Expr { first: left, rest: Vec::new() })
     }
 }

@@ -9,7 +9,7 @@ use textbed_kernel::{Arg as KernelArg, CallError, CallSpec, ParamKind};
 use super::preflight::{arg_span, code_bytes, diagnostic};
 use super::world::Stop;
 use crate::span::Span;
-use crate::syntax::ast::{Arg, Atom, Call, Expr, Radix, Unit};
+use crate::syntax::ast::{Arg, Atom, Call, Expr, Product, Radix, Unit};
 use crate::value::{self, Environment, Value};
 
 /// The argument that an error is about, or the call's name.
@@ -92,7 +92,7 @@ fn written_bytes(expr: &Expr) -> Option<Vec<u8>> {
 /// The first number in an expression that has a unit of bytes.
 fn sized(expr: &Expr) -> Option<Span> {
     let products = std::iter::once(&expr.first).chain(expr.rest.iter().map(|(_, p)| p));
-    let mut atoms = products.flat_map(|p| std::iter::once(&p.first).chain(&p.rest));
+    let mut atoms = products.flat_map(Product::factors);
     atoms.find_map(|atom| match &atom.value {
         Atom::Int { unit: Unit::Kibi | Unit::Mebi | Unit::Gibi, .. } => Some(atom.span),
         Atom::Paren(inner) => sized(inner),

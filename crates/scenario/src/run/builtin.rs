@@ -45,6 +45,8 @@ pub(crate) enum Does {
     Compare,
     /// Makes the operand of a TLBI by address.
     TlbiOperand,
+    /// Makes that of a TLBI of a range.
+    TlbiRange,
 }
 
 const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
@@ -52,7 +54,7 @@ const fn load(name: &'static str, bytes: usize, doc: &'static str) -> BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_INS: [BuiltIn; 10] = [
+pub const BUILT_INS: [BuiltIn; 11] = [
     BuiltIn {
         name: "call",
         params: "entry, args…",
@@ -99,6 +101,14 @@ pub const BUILT_INS: [BuiltIn; 10] = [
         doc: "what arm64's `tlbi` by address takes: bits 55 to 12 of the address, and the ASID",
         does: Does::TlbiOperand,
     },
+    BuiltIn {
+        name: "__TLBI_VADDR_RANGE",
+        params: "addr, asid, scale, num, ttl",
+        returns: "the operand",
+        doc: "what arm64's `tlbi` of a range takes: (num + 1) << (5 * scale + 1) pages from addr on; \
+              ttl names a level, 0 none",
+        does: Does::TlbiRange,
+    },
 ];
 
 /// The one of that name.
@@ -128,6 +138,10 @@ impl BuiltIn {
             (Does::TlbiOperand, args) if args.len() != 2 => {
                 wrong("`__TLBI_VADDR` takes an address and an ASID", "wrong number of arguments")
             }
+            (Does::TlbiRange, args) if args.len() != 5 => wrong(
+                "`__TLBI_VADDR_RANGE` takes an address, an ASID, scale, num and a level",
+                "wrong number of arguments",
+            ),
             (Does::Load(_) | Does::Fetch, args) if args.len() != 1 => {
                 let message = format!("`{}` takes one argument, the address", self.name);
                 wrong(&message, "wrong number of arguments")
@@ -151,6 +165,18 @@ impl BuiltIn {
 /// arch/arm64/include/asm/tlbflush.h, `__TLBI_VADDR`).
 pub(super) fn tlbi_operand(addr: VirtAddr, asid: u64) -> Value {
     Value::number(((addr.0 >> 12) & ((1 << 44) - 1)) | (asid << 48))
+}
+
+/// What a TLBI of a range takes, by the granule and the unit of BaseADDR, as bits: BaseADDR in bits
+/// 36 to 0, TTL, NUM, SCALE, TG, ASID (Arm ARM DDI 0487 C5.5, TLBI RVAE1IS; Linux 6.12
+/// arch/arm64/include/asm/tlbflush.h, `__TLBI_VADDR_RANGE`). `None` if a field has no such value.
+pub(super) fn tlbi_range((granule, unit): (u32, u32), args: [u64; 5]) -> Option<Value> {
+    let [addr, asid, scale, num, ttl] = args;
+    let fits = asid < 1 << 16 && scale < 4 && num < 32 && ttl < 4;
+    let size = u64::from(granule.saturating_sub(10) / 2);
+    let base = (addr >> unit) & ((1 << 37) - 1);
+    let fields = ttl << 37 | num << 39 | scale << 44 | size << 46;
+    fits.then(|| Value::number(base | fields | asid << 48))
 }
 
 /// Loads `bytes` bytes, 8 at most.
@@ -201,4 +227,24 @@ pub(super) fn compare(
         .load(cpu, addr, &mut found)
         .map_err(|fault| Stop::Died(format!("{call}: fault: {fault}")))?;
     Ok(Value::number(u64::from(found != expected)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_of_ranges_have_their_fields() {
+        let addr = 0xffff_8000_8040_5000;
+        let value = |pages, args| tlbi_range(pages, args).and_then(Value::as_number);
+        let base = (addr >> 12) & ((1 << 37) - 1);
+        let four_pages = base | 1 << 39 | 1 << 46;
+        assert_eq!(value((12, 12), [addr, 0, 0, 1, 0]), Some(four_pages));
+        assert_eq!(value((12, 12), [addr, 3, 0, 1, 0]), Some(four_pages | 3 << 48));
+        let all = value((16, 16), [0, 0, 3, 31, 3]);
+        assert_eq!(all, Some(3 << 37 | 31 << 39 | 3 << 44 | 3 << 46));
+        for wrong in [[0, 1 << 16, 0, 0, 0], [0, 0, 4, 0, 0], [0, 0, 0, 32, 0], [0, 0, 0, 0, 4]] {
+            assert_eq!(value((12, 12), wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -189,6 +189,21 @@ impl<'a> KernelWorld<'a> {
         Ok(noted(call, Value::number(value)))
     }
 
+    /// `__TLBI_VADDR_RANGE(addr, asid, scale, num, ttl)`. BaseADDR alone is in units of 64 KiB
+    /// where pages of another size translate 52 bits.
+    fn tlbi_range(&self, call: &Call, env: &dyn Environment) -> Result<Called, Stop> {
+        let args = numbers(call, env)?.try_into().ok();
+        let machine = self.kernel.machine().config();
+        let pages = u32::from(machine.page_shift);
+        let base = if machine.va_bits == 52 { 16 } else { pages };
+        let operand = args.and_then(|args| builtin::tlbi_range((pages, base), args));
+        operand.map(|operand| unheard(operand, None)).ok_or_else(|| {
+            let message =
+                "scale and ttl are below 4, num below 32, the ASID below 65536".to_owned();
+            Stop::Input(diagnostic(message, call.name.span, "no such operand", None))
+        })
+    }
+
     fn kernel_call(
         &mut self,
         cpu: CpuId,
@@ -325,6 +340,7 @@ impl World for KernelWorld<'_> {
             Some(Does::Preempt) => self.preempt(cpu, call, env),
             Some(Does::Resume) => self.resume_task(cpu, call),
             Some(Does::TlbiOperand) => tlbi_operand(call, env),
+            Some(Does::TlbiRange) => self.tlbi_range(call, env),
             Some(does) => self.look(cpu, does, call, env),
             None => self.kernel_call(cpu, call, env, anyway),
         };

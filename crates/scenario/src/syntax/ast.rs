@@ -285,7 +285,8 @@ pub enum CmpOp {
     Ge,
 }
 
-/// A sum of products: `*` binds tighter than `+` and `-`, equals are taken from the left.
+/// A sum of products: `*`, `/` and `%` bind tighter than `+` and `-`, equals are taken from the
+/// left. An operator on bits stands with itself alone, else parentheses say what is meant.
 ///
 /// Flat instead of a tree of pairs, so that a line with very many operators costs no stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,7 +313,7 @@ impl Expr {
 
     fn collect_names<'a>(&'a self, names: &mut Vec<(&'a str, Span)>) {
         let products = std::iter::once(&self.first).chain(self.rest.iter().map(|(_, p)| p));
-        for atom in products.flat_map(|p| std::iter::once(&p.first).chain(&p.rest)) {
+        for atom in products.flat_map(Product::factors) {
             match &atom.value {
                 Atom::Name(name) => names.push((name, atom.span)),
                 Atom::Paren(inner) => inner.collect_names(names),
@@ -325,7 +326,12 @@ impl Expr {
 impl Product {
     /// From its first atom to its last.
     pub fn span(&self) -> Span {
-        self.first.span.to(self.rest.last().unwrap_or(&self.first).span)
+        self.first.span.to(self.rest.last().map_or(&self.first, |(_, atom)| atom).span)
+    }
+
+    /// Its atoms.
+    pub fn factors(&self) -> impl Iterator<Item = &Spanned<Atom>> {
+        std::iter::once(&self.first).chain(self.rest.iter().map(|(_, atom)| atom))
     }
 }
 
@@ -343,6 +349,55 @@ pub enum SumOp {
     Add,
     /// `-`
     Sub,
+    /// `|`
+    Or,
+    /// `^`
+    Xor,
+}
+
+impl SumOp {
+    /// As it is written.
+    pub const ALL: [(&'static str, SumOp); 4] =
+        [("+", SumOp::Add), ("-", SumOp::Sub), ("|", SumOp::Or), ("^", SumOp::Xor)];
+
+    /// Whether it works on bits.
+    pub fn is_bitwise(self) -> bool {
+        matches!(self, SumOp::Or | SumOp::Xor)
+    }
+}
+
+/// What stands between two factors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MulOp {
+    /// `*`
+    Mul,
+    /// `/`, rounded down
+    Div,
+    /// `%`
+    Rem,
+    /// `&`
+    And,
+    /// `<<`
+    Shl,
+    /// `>>`
+    Shr,
+}
+
+impl MulOp {
+    /// As it is written.
+    pub const ALL: [(&'static str, MulOp); 6] = [
+        ("*", MulOp::Mul),
+        ("/", MulOp::Div),
+        ("%", MulOp::Rem),
+        ("&", MulOp::And),
+        ("<<", MulOp::Shl),
+        (">>", MulOp::Shr),
+    ];
+
+    /// Whether it works on bits.
+    pub fn is_bitwise(self) -> bool {
+        matches!(self, MulOp::And | MulOp::Shl | MulOp::Shr)
+    }
 }
 
 /// Factors; never none.
@@ -350,8 +405,8 @@ pub enum SumOp {
 pub struct Product {
     /// The first factor.
     pub first: Spanned<Atom>,
-    /// The others.
-    pub rest: Vec<Spanned<Atom>>,
+    /// The others, with what stands before each.
+    pub rest: Vec<(MulOp, Spanned<Atom>)>,
 }
 
 /// The smallest expression.

@@ -61,6 +61,14 @@ pub enum SyntaxErrorKind {
         /// The name.
         name: String,
     },
+    /// An operator on bits beside another operator.
+    #[error("`{second}` beside `{first}`: which of them comes first is not defined here")]
+    MixedOperators {
+        /// The operator before it.
+        first: &'static str,
+        /// This one.
+        second: &'static str,
+    },
     /// A word of the language used as a name.
     #[error("`{word}` is a word of the language and can't be a name")]
     Reserved {
@@ -98,6 +106,7 @@ impl SyntaxError {
             SyntaxErrorKind::NumberTooLarge { .. } => "too large".to_owned(),
             SyntaxErrorKind::BadNumber { .. } => "not a number".to_owned(),
             SyntaxErrorKind::FlagAsValue { .. } => "a flag".to_owned(),
+            SyntaxErrorKind::MixedOperators { .. } => "this one".to_owned(),
             SyntaxErrorKind::Reserved { .. } => "reserved".to_owned(),
             SyntaxErrorKind::UnclosedBrace => "opened here".to_owned(),
             SyntaxErrorKind::TooDeep { .. } => "one level too many".to_owned(),
@@ -120,6 +129,9 @@ impl SyntaxError {
             }
             SyntaxErrorKind::BadNumber { .. } => {
                 Some("numbers are decimal or `0x…`, then `K`, `M`, `G` or ` pages`".to_owned())
+            }
+            SyntaxErrorKind::MixedOperators { .. } => {
+                Some("put what belongs together into parentheses".to_owned())
             }
             SyntaxErrorKind::FlagAsValue { .. } => {
                 Some("variables have a lower-case letter in their names".to_owned())

@@ -7,29 +7,64 @@ use super::error::SyntaxErrorKind;
 use super::lex::*;
 use crate::span::{Span, Spanned};
 
-/// `expr = product {('+'|'-') product}`
+/// `expr = product {('+'|'-'|'|'|'^') product}`; an operator on bits stands with itself alone.
 pub(super) fn expr(input: &mut Input<'_>) -> Result<Expr> {
-    let first = product(input)?;
+    let mut seen = None;
+    let first = product(input, &mut seen)?;
     let mut rest = Vec::new();
     loop {
-        let op = if skip(input, "+")? {
-            SumOp::Add
-        } else if skip(input, "-")? {
-            SumOp::Sub
-        } else {
-            return Ok(Expr { first, rest });
-        };
-        rest.push((op, product(input)?));
+        let start = begin(input)?;
+        let mut op = None;
+        for (text, is) in SumOp::ALL {
+            if op.is_none() && skip(input, text)? {
+                op = Some((text, is));
+            }
+        }
+        let Some((text, op)) = op else { return Ok(Expr { first, rest }) };
+        mixes(&mut seen, (text, op.is_bitwise()), since(input, start))?;
+        rest.push((op, product(input, &mut seen)?));
     }
 }
 
-fn product(input: &mut Input<'_>) -> Result<Product> {
+/// `product = atom {('*'|'/'|'%'|'&'|'<<'|'>>') atom}`
+fn product(input: &mut Input<'_>, seen: &mut Option<Seen>) -> Result<Product> {
     let first = atom(input)?;
     let mut rest = Vec::new();
-    while skip(input, "*")? {
-        rest.push(atom(input)?);
+    loop {
+        let start = begin(input)?;
+        let mut op = None;
+        for (text, is) in MulOp::ALL {
+            if op.is_none() && skip(input, text)? {
+                op = Some((text, is));
+            }
+        }
+        let Some((text, op)) = op else { return Ok(Product { first, rest }) };
+        mixes(seen, (text, op.is_bitwise()), since(input, start))?;
+        rest.push((op, atom(input)?));
     }
-    Ok(Product { first, rest })
+}
+
+/// The first operator between two parentheses, and whether it works on bits.
+type Seen = (&'static str, bool);
+
+/// Where the next operator begins.
+fn begin(input: &mut Input<'_>) -> Result<usize> {
+    blanks(input)?;
+    Ok(at(input))
+}
+
+/// An operator beside another one: C, Go and others do not agree on what that would mean, unless
+/// both calculate or are the same.
+fn mixes(seen: &mut Option<Seen>, (text, bits): Seen, span: Span) -> Result<()> {
+    match *seen {
+        Some((first, of_bits)) if (bits || of_bits) && first != text => {
+            fail(SyntaxErrorKind::MixedOperators { first, second: text }, span)
+        }
+        _ => {
+            *seen = Some((text, bits));
+            Ok(())
+        }
+    }
 }
 
 fn atom(input: &mut Input<'_>) -> Result<Spanned<Atom>> {
@@ -190,7 +225,9 @@ fn flags(input: &mut Input<'_>) -> Result<Arg> {
         }
     }
     blanks(input)?;
-    if let (Some(flag), true) = (flags.first(), rest(input).starts_with(['+', '-', '*'])) {
+    if let (Some(flag), true) =
+        (flags.first(), rest(input).starts_with(['+', '-', '*', '/', '%', '&', '^']))
+    {
         // Reads as arithmetic: say that the name is taken for a flag.
         let kind = SyntaxErrorKind::FlagAsValue { name: flag.value.clone() };
         return fail(kind, flag.span);

@@ -221,17 +221,22 @@ impl Display for Expr {
 
 impl Display for SumOp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_char(match self {
-            SumOp::Add => '+',
-            SumOp::Sub => '-',
-        })
+        let written = SumOp::ALL.iter().find(|(_, op)| op == self);
+        f.write_str(written.map_or("", |(text, _)| text))
+    }
+}
+
+impl Display for MulOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let written = MulOp::ALL.iter().find(|(_, op)| op == self);
+        f.write_str(written.map_or("", |(text, _)| text))
     }
 }
 
 impl Display for Product {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.first.fmt(f)?;
-        self.rest.iter().try_for_each(|atom| write!(f, " * {atom}"))
+        self.rest.iter().try_for_each(|(op, atom)| write!(f, " {op} {atom}"))
     }
 }
 

@@ -91,7 +91,21 @@ fn products_bind_tighter_and_parentheses_stay() {
     assert_eq!(value.rest.len(), 2);
     assert_eq!(value.rest[0].0, SumOp::Sub);
     assert_eq!(value.rest[0].1.rest.len(), 2, "three factors");
-    assert!(matches!(value.rest[0].1.rest[0].value, Atom::Paren(_)));
+    assert!(matches!(value.rest[0].1.rest[0].1.value, Atom::Paren(_)));
+}
+
+#[test]
+fn an_operator_on_bits_stands_with_itself_alone() {
+    let text = |expr: &str| format!("scenario \"s\"\ncpu 0 {{\n publish p = {expr}\n}}\n");
+    for fine in ["1 | 2 | 4", "(p + 4096) & 0xfff", "1 << 4", "8 / 2 * 3 % 5 + 1", "(1 ^ 2) - 1"] {
+        assert!(parse(&text(fine)).is_ok(), "{fine}");
+    }
+    for (mixed, second) in
+        [("p + 4096 & 0xfff", "`&`"), ("1 << 2 + 3", "`+`"), ("1 | 2 ^ 4", "`^`")]
+    {
+        let error = parse(&text(mixed)).unwrap_err();
+        assert!(error.to_string().contains(second), "{mixed}: {error}");
+    }
 }
 
 #[test]

@@ -33,8 +33,9 @@ impl Sink for Keep {
 
 /// `TASK-PID CPU FLAGS EVENT` lines, one microsecond apart.
 pub fn text(lines: &[(&str, u32, &str, &str)]) -> String {
-    let mut out =
-        String::from("# tracer: nop\n#\n# entries-in-buffer/entries-written: 9/9   #P:2\n");
+    let entries = lines.len();
+    let mut out = String::from("# tracer: nop\n#\n");
+    out += &format!("# entries-in-buffer/entries-written: {entries}/{entries}   #P:2\n");
     for (i, (task, cpu, flags, event)) in lines.iter().enumerate() {
         let (name, pid) = task.rsplit_once('-').unwrap();
         out += &format!("{name:>16}-{pid:<7} [{cpu:03}] {flags}    10.{i:06}: {event}\n");

@@ -74,15 +74,27 @@ fn expr() -> impl Strategy<Value = Expr> {
             variable().prop_map(|name| Atom::Name(name.value)),
         ]
         .boxed();
+        let times = prop_oneof![Just(MulOp::Mul), Just(MulOp::Div), Just(MulOp::Rem)];
+        // An operator on bits stands with itself alone.
+        let bits = prop_oneof![Just(MulOp::And), Just(MulOp::Shl), Just(MulOp::Shr)];
+        let masks = (atom.clone(), bits, prop::collection::vec(atom.clone(), 1..3)).prop_map(
+            |(first, op, rest)| {
+                let rest = rest.into_iter().map(|atom| (op, at(atom))).collect();
+                Expr { first: Product { first: at(first), rest }, rest: Vec::new() }
+            },
+        );
         let product =
-            (atom.clone(), prop::collection::vec(atom, 0..2)).prop_map(|(first, rest)| Product {
-                first: at(first),
-                rest: rest.into_iter().map(at).collect(),
+            (atom.clone(), prop::collection::vec((times, atom), 0..2)).prop_map(|(first, rest)| {
+                Product {
+                    first: at(first),
+                    rest: rest.into_iter().map(|(op, atom)| (op, at(atom))).collect(),
+                }
             });
         let product = product.boxed();
         let op = prop_oneof![Just(SumOp::Add), Just(SumOp::Sub)];
-        (product.clone(), prop::collection::vec((op, product), 0..3))
-            .prop_map(|(first, rest)| Expr { first, rest })
+        let sums = (product.clone(), prop::collection::vec((op, product), 0..3))
+            .prop_map(|(first, rest)| Expr { first, rest });
+        prop_oneof![3 => sums, 1 => masks]
     })
 }
 
