@@ -6,8 +6,9 @@
 //!
 //! Code also changes while others run it (probes, static keys and calls, tracers, trampolines),
 //! CPUs go and come, and those who run code may have a process's space. Not generated: large leaves
-//! that are split, tracers and trampolines elsewhere than on x86-64. What is only possible is not
-//! looked at, and neither are the faults that kernels have there ([`KNOWN`]).
+//! that are split, tracers and trampolines elsewhere than on x86-64, probes of live code on
+//! powerpc. What is only possible is not looked at, and neither are the faults that kernels have
+//! there ([`KNOWN`]).
 #![allow(clippy::unwrap_used)] // tests may
 
 mod units;

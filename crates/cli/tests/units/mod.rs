@@ -254,8 +254,10 @@ fn live(change: Change, n: usize, on: On) -> Lines {
     let tracer = || format!("{v}f = load_module(code(ret42))");
     let kick = || "kick_all_cpus_sync()".to_owned();
     let (take, change, back, results) = match change {
-        Change::Probe { optimised } => {
-            let waits = optimised && on.arch != Arch::Arm64;
+        // Power promises neither the old nor the new instruction where a trap replaces one that
+        // others run (Power ISA Book II, Concurrent Modification and Execution of Instructions).
+        Change::Probe { optimised } if !on.arch.is_powerpc() => {
+            let waits = optimised && x86;
             let wait = || waits.then(|| "wait_for_kprobe_optimizer()".to_owned());
             let mut change = vec![format!("try register_kprobe({v})")];
             change.extend(wait());
