@@ -4,14 +4,40 @@ use textbed_arch::Arch;
 
 use crate::mark::Mark;
 
-/// What drops a translation on the CPUs of a set.
-pub(crate) fn tlb_flush(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "invlpg",
-        Arch::Arm64 => "dsb ishst; tlbi vaae1is; dsb ish",
-        Arch::Ppc64le | Arch::Ppc64 => "ptesync; tlbie; eieio; tlbsync; ptesync",
-        Arch::Ppc32 => "sync; tlbie; eieio; tlbsync; sync",
+/// What drops a translation on the CPUs of a set, part by part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlbFlush {
+    /// Has walks find the change; nothing where they do at once.
+    pub(crate) orders: &'static [&'static str],
+    pub(crate) drops: &'static str,
+    /// Completes it; nothing where it is complete at once.
+    pub(crate) completes: &'static [&'static str],
+}
+
+impl TlbFlush {
+    /// That of an architecture.
+    pub(crate) fn of(arch: Arch) -> Self {
+        let (orders, drops, completes): (&[_], _, &[_]) = match arch {
+            Arch::X86_64 => (&[], "invlpg", &[]),
+            Arch::Arm64 => (&["dsb ishst"], "tlbi vaae1is", &["dsb ish"]),
+            Arch::Ppc64le | Arch::Ppc64 => {
+                (&["ptesync"], "tlbie", &["eieio", "tlbsync", "ptesync"])
+            }
+            Arch::Ppc32 => (&["sync"], "tlbie", &["eieio", "tlbsync", "sync"]),
+        };
+        Self { orders, drops, completes }
     }
+}
+
+/// Instructions one behind the other.
+pub(crate) fn sequence<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    parts.into_iter().collect::<Vec<_>>().join("; ")
+}
+
+/// What drops a translation on the CPUs of a set.
+pub(crate) fn tlb_flush(arch: Arch) -> String {
+    let TlbFlush { orders, drops, completes } = TlbFlush::of(arch);
+    sequence(orders.iter().copied().chain([drops]).chain(completes.iter().copied()))
 }
 
 /// An instruction that synchronises the context of the CPU that executes it.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use textbed_arch::effect::Reach;
 use textbed_arch::sync::translation::TlbieStage;
-use textbed_arch::{Arch, Perm, SpaceId};
+use textbed_arch::{CpuId, Perm, SpaceId};
 use textbed_event::{CallRef, Facts, View};
 
 use super::complete::Leaves;
@@ -18,7 +18,7 @@ use crate::finding::{ChainStep, StepState};
 use crate::live::Live;
 use crate::mark::Mark;
 use crate::span::Span;
-use crate::words;
+use crate::words::{self, TlbFlush};
 
 /// Invalidations kept.
 const KEPT: usize = 128;
@@ -98,14 +98,20 @@ impl Miss {
     }
 }
 
-/// Why an invalidation is none for `old`, which translates `at` of a space; `None` if it is one.
-fn missed(tried: &Tried, space: SpaceId, at: u64, old: &Old) -> Option<Miss> {
+/// Why an invalidation of a CPU, issued by an event, is none for `old`, which translates `at` of a
+/// space; `None` if it is one.
+fn missed(
+    (target, reach): (&Target, Reach),
+    (cpu, seq): (CpuId, u64),
+    (space, at): (SpaceId, u64),
+    old: &Old,
+) -> Option<Miss> {
     let leaf = Span { first: at, last: at }.rounded(1 << old.shift.min(48));
-    let Target { span, leaf: size, space: of, .. } = tried.target;
+    let Target { span, leaf: size, space: of, .. } = *target;
     if let Some(span) = span.filter(|span| span.meet(leaf).is_none()) {
         return Some(Miss::Address(span.first));
     }
-    if !tried.target.hits(space, old.perm, old.shift) {
+    if !target.hits(space, old.perm, old.shift) {
         return Some(match size.filter(|size| *size != old.shift) {
             Some(size) => Miss::Size(size),
             None if of != space && space != SpaceId::KERNEL => Miss::Space,
@@ -113,36 +119,20 @@ fn missed(tried: &Tried, space: SpaceId, at: u64, old: &Old) -> Option<Miss> {
             None => Miss::Space,
         });
     }
-    if tried.mark.seq < old.since.seq {
+    if seq < old.since.seq {
         return Some(Miss::Before);
     }
-    let own = View::cpu_bit(tried.mark.cpu);
-    (tried.reach == Reach::Local && old.cpus & !own != 0).then_some(Miss::Local)
+    let own = View::cpu_bit(cpu);
+    (reach == Reach::Local && old.cpus & !own != 0).then_some(Miss::Local)
 }
 
-/// What makes a change visible to walks, drops the answer, and completes that; `None` where the
-/// architecture or the source has no such step.
-fn steps(arch: Arch) -> (&'static str, &'static str, &'static str) {
-    match arch {
-        Arch::X86_64 => ("", "invlpg", ""),
-        Arch::Arm64 => ("dsb ishst", "tlbi vaae1is", "dsb ish"),
-        Arch::Ppc64le | Arch::Ppc64 => ("ptesync", "tlbie", "eieio; tlbsync; ptesync"),
-        Arch::Ppc32 => ("sync", "tlbie", "eieio; tlbsync; sync"),
-    }
-}
-
-/// What of powerpc's completion still has to come.
-fn rest(completes: &'static str, stage: TlbieStage) -> &'static str {
-    let skip = match stage {
+/// How many of what completes powerpc's invalidation came already.
+fn came(stage: TlbieStage) -> usize {
+    match stage {
         TlbieStage::Issued => 0,
         TlbieStage::Ordered => 1,
         TlbieStage::Announced => 2,
-    };
-    let mut rest = completes;
-    for _ in 0..skip {
-        rest = rest.split_once("; ").map_or(rest, |(_, rest)| rest);
     }
-    rest
 }
 
 impl Live {
@@ -153,37 +143,33 @@ impl Live {
             draft.missing.push(format!("{} for {who}", words::tlb_flush(self.arch())));
             return;
         }
-        let (orders, drops, completes) = steps(self.arch());
+        let TlbFlush { orders, drops, completes } = TlbFlush::of(self.arch());
         let ordered = orders.is_empty() || old.unwalkable_at != u64::MAX;
-        let covers = |target: &Target, reach: Reach, mark: Mark| {
-            let tried = Tried { target: *target, reach, mark, outer: CallRef::NONE };
-            missed(&tried, space, at, old).is_none()
-        };
         let pending = self.issued.iter().filter_map(|(cpu, issued)| {
-            let mark = |seq| Mark::by_hand(seq, *cpu);
-            issued.waits(|target, reach, seq| covers(target, reach, mark(seq))).map(|p| (*cpu, p))
+            let is = |target: &Target, reach, seq| {
+                missed((target, reach), (*cpu, seq), (space, at), old).is_none()
+            };
+            issued.waits(is).map(|p| (*cpu, p))
         });
         let pending = pending.min_by_key(|(_, (seq, _))| *seq);
-        let mut missing: Vec<&str> = Vec::new();
-        missing.extend((!ordered).then_some(orders));
-        missing.extend(pending.is_none().then_some(drops));
         let stage = pending.map(|(_, (_, stage))| stage).filter(|_| self.arch().is_powerpc());
-        missing.push(stage.map_or(completes, |stage| rest(completes, stage)));
-        missing.retain(|part| !part.is_empty());
-        draft.missing.push(format!("{} for {who}", missing.join("; ")));
+        let mut missing: Vec<&str> = Vec::new();
+        missing.extend(orders.iter().filter(|_| !ordered));
+        missing.extend(pending.is_none().then_some(drops));
+        missing.extend(completes.iter().skip(stage.map_or(0, came)));
+        draft.missing.push(format!("{} for {who}", words::sequence(missing)));
         if self.header.facts.contains(Facts::MAINTENANCE) && !orders.is_empty() {
             let cite = draft.rule.row().cites.iter().find(|c| c.concerns(self.arch())).copied();
             let Some(cite) = cite else { return };
-            let state = |done| if done { StepState::Done } else { StepState::Missing };
-            let step = |what, operation: &str, done| ChainStep {
+            let step = |what, operations: &[&'static str], done| ChainStep {
                 what,
-                operation: operation.to_owned(),
-                state: state(done),
+                operation: words::sequence(operations.iter().copied()),
+                state: if done { StepState::Done } else { StepState::Missing },
                 site: None,
                 cite,
             };
             draft.chain.push(step("walks no longer find the old entry", orders, ordered));
-            let mut dropped = step("CPUs drop what they hold of it", drops, pending.is_some());
+            let mut dropped = step("CPUs drop what they hold of it", &[drops], pending.is_some());
             if let Some((cpu, (seq, _))) = pending {
                 let issued = Mark::by_hand(seq, cpu);
                 dropped.site = Some(self.site(&issued, "issued here"));
@@ -214,7 +200,9 @@ impl Live {
         };
         let mut near: Option<(Tried, Miss)> = None;
         for tried in self.attempts.0.iter().rev() {
-            let miss = missed(tried, space, at, old).filter(|miss| meant(tried, *miss));
+            let Tried { target, reach, mark, .. } = tried;
+            let miss = missed((target, *reach), (mark.cpu, mark.seq), (space, at), old);
+            let miss = miss.filter(|miss| meant(tried, *miss));
             if let Some(miss) = miss
                 && near.as_ref().is_none_or(|(_, before)| miss < *before)
             {
@@ -227,13 +215,15 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use textbed_arch::Arch;
+
     use super::*;
 
     #[test]
     fn of_a_completion_the_rest_is_named() {
-        let (_, _, completes) = steps(Arch::Ppc64le);
-        assert_eq!(rest(completes, TlbieStage::Issued), "eieio; tlbsync; ptesync");
-        assert_eq!(rest(completes, TlbieStage::Ordered), "tlbsync; ptesync");
-        assert_eq!(rest(completes, TlbieStage::Announced), "ptesync");
+        let rest = |stage| &TlbFlush::of(Arch::Ppc64le).completes[came(stage)..];
+        assert_eq!(rest(TlbieStage::Issued), ["eieio", "tlbsync", "ptesync"]);
+        assert_eq!(rest(TlbieStage::Ordered), ["tlbsync", "ptesync"]);
+        assert_eq!(rest(TlbieStage::Announced), ["ptesync"]);
     }
 }
