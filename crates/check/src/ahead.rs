@@ -35,19 +35,6 @@ const SORTS: [u8; 256] = {
     sorts
 };
 
-/// Where what is known of an event's block or word may be; [`NOWHERE`] where nobody looked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hint {
-    /// Of a fetch the block, of a store the word.
-    pub(crate) at: u32,
-    /// Of a fetch what its CPU did with the block.
-    pub(crate) ran: u32,
-}
-
-impl Hint {
-    pub(crate) const NOWHERE: Self = Self { at: NOWHERE, ran: NOWHERE };
-}
-
 /// Numbers of the events of one sort.
 #[derive(Clone, Copy, Debug)]
 struct Picked {
@@ -66,11 +53,12 @@ impl Picked {
     }
 }
 
-/// Events of a step, sorted, and what was found of each.
+/// Events of a step, sorted, and where what is known of the block or word of each may be;
+/// [`NOWHERE`] where nobody looked.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     sorts: [Picked; 4],
-    hints: [Hint; STEP],
+    places: [u32; STEP],
 }
 
 /// Steps that are under way: one whose turn it is, one that is looked at for the second time, and
@@ -81,14 +69,12 @@ const UNDER_WAY: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Ahead {
     steps: Box<[Step; UNDER_WAY]>,
-    /// How often blocks had been forgotten.
-    forgotten: u32,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        let step = Step { sorts: [Picked::NONE; 4], hints: [Hint::NOWHERE; STEP] };
-        Self { steps: Box::new([step; UNDER_WAY]), forgotten: 0 }
+        let step = Step { sorts: [Picked::NONE; 4], places: [NOWHERE; STEP] };
+        Self { steps: Box::new([step; UNDER_WAY]) }
     }
 }
 
@@ -105,26 +91,16 @@ impl Ahead {
     pub(crate) fn turn(&mut self, live: &Live, events: &[Event], number: usize) {
         self.first(live, events, number + 2);
         self.second(live, events, number + 1);
-        let Step { sorts, hints } = &self.steps[number % UNDER_WAY];
+        let Step { sorts, places } = &self.steps[number % UNDER_WAY];
         for (n, _) in sorts[STORES].of(events.get(number * STEP..).unwrap_or(&[])) {
-            live.fetches.versions.prefetch_there(hints[n].at);
+            live.fetches.versions.prefetch_there(places[n]);
         }
     }
 
-    /// What was found of event `at` of step `number`.
+    /// Where what is known of the block or word of event `at` of step `number` may be.
     #[inline]
-    pub(crate) fn hint(&self, number: usize, at: usize) -> Hint {
-        self.steps[number % UNDER_WAY].hints[at % STEP]
-    }
-
-    /// Where blocks were forgotten places of theirs say nothing any more.
-    #[inline]
-    pub(crate) fn check(&mut self, live: &Live) {
-        let forgotten = live.fetches.looks.forgotten();
-        if forgotten != self.forgotten {
-            self.forgotten = forgotten;
-            self.steps.iter_mut().for_each(|step| step.hints = [Hint::NOWHERE; STEP]);
-        }
+    pub(crate) fn place(&self, number: usize, at: usize) -> u32 {
+        self.steps[number % UNDER_WAY].places[at % STEP]
     }
 
     /// A step is sorted, and the places that addresses give are prefetched.
@@ -156,17 +132,17 @@ impl Ahead {
     #[inline]
     fn second(&mut self, live: &Live, events: &[Event], number: usize) {
         let Some(events) = events.get(number * STEP..) else { return };
-        let Step { sorts, hints } = &mut self.steps[number % UNDER_WAY];
+        let Step { sorts, places } = &mut self.steps[number % UNDER_WAY];
         let mut read = 0;
         for (n, event) in sorts[FETCHES].of(events) {
             let looks = &live.fetches.looks;
-            hints[n] = looks.near(event.cpu, event.b);
-            if hints[n].at == NOWHERE {
+            places[n] = looks.near(event.cpu, event.b);
+            if places[n] == NOWHERE {
                 read ^= looks.places_ahead(event.a, event.b);
             }
         }
         for (n, event) in sorts[STORES].of(events) {
-            hints[n].at = live.fetches.versions.near(event.b);
+            places[n] = live.fetches.versions.near(event.b);
             live.fetches.prefetch_known_there(event.b);
             live.tables.prefetch_stored_there(event.a);
         }

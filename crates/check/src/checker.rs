@@ -150,13 +150,12 @@ impl Sink for Checker {
             for (number, event) in events.iter().enumerate() {
                 let now = Now { event, batch };
                 let in_order = self.next <= event.seq && event.seq < END;
-                if in_order && steady.goes_on(live, now, self.ahead.hint(step, number)) {
+                if in_order && steady.goes_on(live, now, self.ahead.place(step, number)) {
                     self.next = event.seq + 1;
                 } else if event.is_valid() && (in_order || is_told_late(event)) {
                     self.next = self.next.max(event.seq + 1);
                     live.event(now);
                     steady = live.steady();
-                    self.ahead.check(live);
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }

@@ -10,7 +10,6 @@
 use textbed_arch::SpaceId;
 use textbed_event::{Event, Flags, Kind, MemOrder, Provenance};
 
-use crate::ahead::Hint;
 use crate::fetch::versions::{Forgotten, Knew, Unit};
 use crate::fetch::views::View;
 use crate::fetch::{Fetches, Model};
@@ -31,13 +30,13 @@ pub(crate) struct Steady {
 }
 
 impl Steady {
-    /// Whether the event is such a fetch or store; then it is noted. `hint` is where what is known
+    /// Whether the event is such a fetch or store; then it is noted. `place` is where what is known
     /// of its block or word may be.
     #[inline]
-    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, hint: Hint) -> bool {
+    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32) -> bool {
         match now.event.kind {
-            Kind::Fetch if self.quiet => live.runs_plain(now.event, hint),
-            Kind::Store if self.notes => live.stores_again(now, hint.at),
+            Kind::Fetch if self.quiet => live.runs_plain(now.event, place),
+            Kind::Store if self.notes => live.stores_again(now, place),
             _ => false,
         }
     }
@@ -61,7 +60,7 @@ impl Live {
 
     /// A fetch of a block that may be plain.
     #[inline]
-    fn runs_plain(&mut self, event: &Event, hint: Hint) -> bool {
+    fn runs_plain(&mut self, event: &Event, place: u32) -> bool {
         let Some((virt, phys, len)) = event.as_fetch().filter(|_| event.is_valid()) else {
             return false;
         };
@@ -71,7 +70,7 @@ impl Live {
         }
         let (cpu, seq, at) = (event.cpu, event.seq, (virt.0, phys.0));
         let Fetches { looks, model, .. } = &mut self.fetches;
-        let plain = looks.plain(cpu, hint, at, len, || model.moment(cpu), seq);
+        let plain = looks.plain(cpu, place, at, len, || model.moment(cpu), seq);
         if plain {
             self.watch.runs(cpu, seq, self.space_of(cpu, virt), virt.0);
         }

@@ -193,9 +193,7 @@ impl Tables {
     /// writable.
     #[inline]
     pub(crate) fn prefetch_stored(&self, virt: u64) {
-        if !self.writable.has(virt)
-            && let Some(map) = self.now.get(&SpaceId::KERNEL)
-        {
+        if let Some(map) = self.asked_by_stores(virt) {
             map.prefetch(virt);
         }
     }
@@ -203,11 +201,13 @@ impl Tables {
     /// And what that leads to.
     #[inline]
     pub(crate) fn prefetch_stored_there(&self, virt: u64) {
-        if !self.writable.has(virt)
-            && let Some(map) = self.now.get(&SpaceId::KERNEL)
-        {
+        if let Some(map) = self.asked_by_stores(virt) {
             map.near(virt);
         }
+    }
+
+    fn asked_by_stores(&self, virt: u64) -> Option<&PageMap<Mapping>> {
+        (!self.writable.has(virt)).then(|| self.now.get(&SpaceId::KERNEL)).flatten()
     }
 
     /// Prefetches where a change of a mapping looks.
@@ -310,5 +310,49 @@ impl Tables {
     /// Drops a way to reach `frames`: nothing leads there through it any more.
     pub(crate) fn forget(&mut self, frames: Span, alias: Alias) {
         self.aliases.update(frames, |_, set| set?.without(alias));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What it says is writable was found so and not forgotten since, whatever has its place.
+        /// Far pages share places with near ones.
+        #[test]
+        fn no_page_is_writable_that_was_forgotten(
+            ops in prop::collection::vec(
+                (any::<bool>(), 0u64..3, 0u64..200, prop::sample::select(&[1u64, 2, 63, 64, 65, 130,
+                1 << 20][..])),
+                1..60,
+            ),
+        ) {
+            let (mut writable, mut model) = (Writable::default(), BTreeSet::new());
+            let mut last = None;
+            for (add, far, page, count) in ops {
+                let first = (far << 30) + page;
+                if add {
+                    writable.add(first << 12);
+                    model.insert(first);
+                    last = Some(first);
+                } else {
+                    writable.forget(Span::of(first << 12, count << 12).unwrap());
+                    model.retain(|page| !(first..first + count).contains(page));
+                    // After a long span nothing is known, wherever it was.
+                    last = last.filter(|_| count < 1 << 20);
+                }
+                for page in (0..3u64).flat_map(|far| (0..340).map(move |page| (far << 30) + page)) {
+                    prop_assert!(!writable.has(page << 12) || model.contains(&page), "{page:#x}");
+                }
+                if let Some(last) = last.filter(|last| model.contains(last)) {
+                    prop_assert!(writable.has(last << 12), "what was found last is known");
+                }
+            }
+        }
     }
 }

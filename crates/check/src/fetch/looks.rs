@@ -11,7 +11,6 @@ use textbed_arch::CpuId;
 
 use super::blocks::{ALL, Block, Blocks, Id, Judged, LAST, Listed, NONE, Ran, is_plain, plain};
 use super::regions::{self, Regions};
-use crate::ahead::Hint;
 use crate::per_cpu::PerCpu;
 use crate::span::{NOWHERE, Span};
 
@@ -56,8 +55,6 @@ pub(crate) struct Looks {
     followed: Regions,
     places: Vec<Place>,
     all: u32,
-    /// How often all blocks were forgotten.
-    forgotten: u32,
     /// How often each CPU learnt from another.
     learnt: PerCpu<u32>,
 }
@@ -78,31 +75,24 @@ impl Looks {
     /// with it. Once a CPU ran it since it is plain, with just so many bytes, a note is all: what
     /// was judged for the CPU is of that time. The first time it is as if it were judged.
     ///
-    /// `hint` is where the block and what the CPU did with it may be, as [`Looks::near`] said
-    /// since blocks were last forgotten.
+    /// `place` is where the block may be ([`Looks::near`]).
     #[inline]
     pub(crate) fn plain(
         &mut self,
         cpu: CpuId,
-        hint: Hint,
+        place: u32,
         (virt, phys): (u64, u64),
         len: u32,
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> bool {
-        let there = self.blocks.at(hint.at, phys);
-        let known = there.is_some();
+        let there = self.blocks.at(place, phys);
         let Some(block) = there.or_else(|| self.blocks.find(phys)) else { return false };
         let Block { id, page_key: key, since, plain, .. } = *block;
         if key != page_key(virt) || !is_plain(plain, len, self.all) {
             return false;
         }
-        // A block keeps its number, and what a CPU did with that its place.
-        let ran = match known && hint.ran != NOWHERE {
-            true => self.blocks.ran_at_mut(hint.ran as usize),
-            false => self.blocks.ran_mut(cpu, id),
-        };
-        match ran.filter(|ran| ran.is_clean_of(len, since)) {
+        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len, since)) {
             Some(ran) => ran.again(now),
             None => self.ran_first(cpu, id, phys, len, moment, now),
         }
@@ -134,21 +124,16 @@ impl Looks {
         self.blocks.prefetch(phys);
     }
 
-    /// Where the block at `phys` and what the CPU did with it are, if the block is where it is
-    /// looked for first; the latter is prefetched. The place of the block has to be asked whether
-    /// it is that ([`Looks::plain`] does); the other one is good until blocks are forgotten.
+    /// Where the block at `phys` is, if it is where it is looked for first, else [`NOWHERE`]; what
+    /// the CPU did with it is prefetched. The place has to be asked whether it is that
+    /// ([`Looks::plain`] does).
     #[inline]
-    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Hint {
-        let Some((at, block)) = self.blocks.near(phys) else { return Hint::NOWHERE };
-        let Some(slot) = self.blocks.slot(cpu, block.id) else { return Hint { at, ran: NOWHERE } };
-        self.blocks.prefetch_ran(slot);
-        Hint { at, ran: slot as u32 }
-    }
-
-    /// How often all blocks were forgotten.
-    #[inline]
-    pub(crate) fn forgotten(&self) -> u32 {
-        self.forgotten
+    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> u32 {
+        let Some((at, block)) = self.blocks.near(phys) else { return NOWHERE };
+        if let Some(slot) = self.blocks.slot(cpu, block.id) {
+            self.blocks.prefetch_ran(slot);
+        }
+        at
     }
 
     /// Has the processor read where the frame and the page of a block that is new are looked for.
@@ -256,7 +241,6 @@ impl Looks {
     /// Forgets all blocks; room for as many stays, for they come again.
     #[cold]
     fn forget(&mut self) {
-        self.forgotten = self.forgotten.wrapping_add(1);
         self.blocks.forget();
         self.unclean.clear();
         self.index.clear();
@@ -465,9 +449,9 @@ mod tests {
                 let before = (at.0 - (550 << 12), at.1 - (550 << 12));
                 looks.judged(cpu, before, 8, 0, Verdict::Plain, 1);
                 looks.judged(cpu, at, 8, 0, Verdict::Plain, 1);
-                assert!(looks.plain(cpu, Hint::NOWHERE, at, 8, || 0, 2));
+                assert!(looks.plain(cpu, NOWHERE, at, 8, || 0, 2));
                 change(&mut looks, span);
-                assert_eq!(looks.plain(cpu, Hint::NOWHERE, at, 8, || 0, 3), stays, "{span:x?}");
+                assert_eq!(looks.plain(cpu, NOWHERE, at, 8, || 0, 3), stays, "{span:x?}");
                 assert_eq!(looks.known(cpu, at.1, 8, || 0, 4).is_some(), stays, "{span:x?}");
             }
         }
@@ -482,8 +466,7 @@ mod tests {
         looks.remapped(Span::of(at.0, 4096).unwrap());
         looks.judged(q, at, 16, 0, Verdict::Plain, 2);
         assert!(
-            looks.plain(p, Hint::NOWHERE, at, 16, || 0, 3)
-                && looks.plain(p, Hint::NOWHERE, at, 8, || 0, 4)
+            looks.plain(p, NOWHERE, at, 16, || 0, 3) && looks.plain(p, NOWHERE, at, 8, || 0, 4)
         );
         let tail = Span::of(at.1 + 8, 8).unwrap();
         assert_eq!(looks.last_executed(p, tail), Some(4), "nothing changed since");
@@ -496,13 +479,13 @@ mod tests {
         let [one, other] = [0xffff_8000_0040_3000, 0xffff_9000_0000_0000].map(|virt| (virt, phys));
         let mut looks = Looks::default();
         looks.judged(p, one, 16, 0, Verdict::Plain, 1);
-        assert!(looks.plain(q, Hint::NOWHERE, one, 16, || 0, 2));
+        assert!(looks.plain(q, NOWHERE, one, 16, || 0, 2));
         looks.judged(p, other, 16, 0, Verdict::Plain, 3);
-        assert!(looks.plain(q, Hint::NOWHERE, other, 8, || 0, 4));
+        assert!(looks.plain(q, NOWHERE, other, 8, || 0, 4));
         let tail = Span::of(phys + 8, 8).unwrap();
         assert_eq!(looks.last_executed(q, tail), Some(4), "nothing changed where it ran");
         looks.remapped(Span::of(one.0, 4096).unwrap());
-        assert!(looks.plain(q, Hint::NOWHERE, other, 4, || 0, 5), "it is plain through the other");
+        assert!(looks.plain(q, NOWHERE, other, 4, || 0, 5), "it is plain through the other");
         assert_eq!(looks.last_executed(q, tail), None, "judged anew, with fewer bytes");
     }
 }
