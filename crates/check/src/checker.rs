@@ -88,9 +88,7 @@ fn doubt(findings: &mut [Finding], live: &Live) {
     let doubted = |rule: RuleId| live.doubted.0 & kinds_of(rule).0 != 0;
     for finding in findings.iter_mut().filter(|f| doubted(f.rule)) {
         if finding.confidence == Confidence::Certain {
-            let level = finding.rule.row().possible;
-            finding.confidence = Confidence::Possible;
-            finding.level = live.options.levels.get(finding.rule).unwrap_or(level);
+            (finding.confidence, finding.level) = live.weigh(finding.rule, false);
             let note = "events that bear on this were lost, nobody knows where";
             finding.notes.push(note.to_owned());
         }

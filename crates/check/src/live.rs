@@ -12,7 +12,7 @@ use crate::book::{Book, Draft};
 use crate::calls::Calls;
 use crate::coverage::{Occasions, kinds_of, lacking};
 use crate::fetch::Fetches;
-use crate::finding::{Confidence, Finding, Site};
+use crate::finding::{Confidence, Finding, Level, Site};
 use crate::frames::Frames;
 use crate::groups::Groups;
 use crate::mark::Mark;
@@ -256,6 +256,16 @@ impl Live {
         words::cpus(mask & self.cpus.online, self.cpus.online)
     }
 
+    /// How sure a finding of a rule is, and its level, which the user may have chosen.
+    pub(crate) fn weigh(&self, rule: RuleId, sure: bool) -> (Confidence, Level) {
+        let row = rule.row();
+        let (confidence, level) = match sure {
+            true => (Confidence::Certain, row.certain),
+            false => (Confidence::Possible, row.possible),
+        };
+        (confidence, self.options.levels.get(rule).unwrap_or(level))
+    }
+
     /// Makes a finding of a draft.
     pub(crate) fn report(&mut self, mut draft: Draft) {
         debug_assert!(
@@ -273,11 +283,7 @@ impl Live {
         let row = draft.rule.row();
         let gap = self.gaps.0 & kinds_of(draft.rule).0 != 0;
         let sure = draft.sure && self.header.facts.contains(row.sure) && !gap;
-        let (confidence, level) = if sure {
-            (Confidence::Certain, row.certain)
-        } else {
-            (Confidence::Possible, row.possible)
-        };
+        let (confidence, level) = self.weigh(draft.rule, sure);
         let mut notes = draft.notes;
         if gap {
             notes.push("events that bear on this were lost before it".to_owned());
@@ -285,7 +291,7 @@ impl Live {
         let finding = Finding {
             rule: draft.rule,
             operation: draft.operation,
-            level: self.options.levels.get(draft.rule).unwrap_or(level),
+            level,
             confidence,
             blame: draft.blame,
             arch: self.header.arch,
