@@ -23,7 +23,9 @@ use crate::call_table::EXECMEM_TYPES;
 use crate::caps::Fact;
 use crate::errno::{EBUSY, EFAULT, EINVAL, ENODEV, EPERM};
 use crate::error::Stop;
-use crate::insns::{branch, ftrace_caller, nop, try_branch, word_bytes, word_of};
+use crate::insns::{
+    POWER_MFLR, POWER_MTLR, branch, ftrace_caller, nop, try_branch, word_bytes, word_of,
+};
 use crate::kernel::Kernel;
 use crate::steps::{
     Fate, Step, Then, call_step, call_then, calls_then, lock_step, once, pause, step, unlock_step,
@@ -101,7 +103,7 @@ pub(crate) fn ftrace_ool_stub(k: &mut Kernel, _cpu: CpuId, args: &Args) -> Resul
         try_branch(k.arch, site, stub, false),
     ];
     let [Some(call), Some(back), Some(_)] = branches else { return Ok(-EINVAL) };
-    let [save, restore] = [0x7c08_02a6, 0x7c08_03a6].map(|word| word_bytes(k.arch, word));
+    let [save, restore] = [POWER_MFLR, POWER_MTLR].map(|word| word_bytes(k.arch, word));
     let code = [save, call, restore, back].concat();
     let calls = vec![
         ("patch_instructions", Args::with_code(&[stub.0], &code).and(&[0, 16]), Fate::Checked),

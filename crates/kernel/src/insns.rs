@@ -15,6 +15,10 @@ pub(crate) const INT3: u8 = 0xcc;
 pub(crate) const ARM64_NOP: u32 = 0xd503_201f;
 /// powerpc `ori 0,0,0`.
 pub(crate) const POWER_NOP: u32 = 0x6000_0000;
+/// powerpc's `mflr r0`.
+pub(crate) const POWER_MFLR: u32 = 0x7c08_02a6;
+/// powerpc's `mtlr r0`.
+pub(crate) const POWER_MTLR: u32 = 0x7c08_03a6;
 /// arm64 `AARCH64_BREAK_FAULT`: BRK #0x100.
 pub(crate) const ARM64_BREAK_FAULT: u32 = brk(0x100);
 /// powerpc `BREAKPOINT_INSTRUCTION`: trap.
@@ -127,7 +131,7 @@ pub(crate) fn ftrace_caller(arch: Arch) -> Vec<u8> {
         // mov x10, x30; mov x30, x9; br x10
         Arch::Arm64 => &[0xaa1e_03ea, 0xaa09_03fe, 0xd61f_0140],
         // mflr r12; mtlr r0; mtctr r12; bctr
-        _ => &[0x7d88_02a6, 0x7c08_03a6, 0x7d89_03a6, 0x4e80_0420],
+        _ => &[0x7d88_02a6, POWER_MTLR, 0x7d89_03a6, 0x4e80_0420],
     };
     words.iter().flat_map(|w| word_bytes(arch, *w)).collect()
 }

@@ -33,13 +33,11 @@ pub(super) struct Bits {
 /// What one turn of a walk did.
 enum Turned {
     /// One leaf; whether it is valid now.
-    Changed {
-        next: VirtAddr,
-        valid: bool,
-    },
+    Changed { next: VirtAddr, valid: bool },
     /// Nothing is translated up to there.
     Passed(VirtAddr),
-    Failed(i64),
+    /// The walk is over, with 0 or an error.
+    Ended(i64),
 }
 
 impl Bits {
@@ -82,7 +80,7 @@ impl Bits {
             let turned = match at < self.end() {
                 true => self.turn(k, cpu, at)?,
                 false if self.bytes == 0 => self.nothing(k, cpu),
-                false => Turned::Failed(0),
+                false => Turned::Ended(0),
             };
             match turned {
                 Turned::Changed { next, valid } => {
@@ -94,7 +92,7 @@ impl Bits {
                     k.later([pause(), self.walk(next, owed, then)]);
                 }
                 Turned::Passed(next) => k.later([self.walk(next, owed, then)]),
-                Turned::Failed(error) => {
+                Turned::Ended(error) => {
                     if owed {
                         k.arm64_after_set_pte(cpu)?;
                     }
@@ -110,7 +108,7 @@ impl Bits {
         if !k.arm64_splits() {
             k.warn(cpu, WarnReason::BadArgument, self.start);
         }
-        Turned::Failed(-EINVAL)
+        Turned::Ended(-EINVAL)
     }
 
     fn turn(self, k: &mut Kernel, cpu: CpuId, at: VirtAddr) -> Result<Turned, Stop> {
@@ -135,7 +133,7 @@ impl Bits {
             if !k.arm64_splits() || !whole {
                 let at = leaf.virt.max(self.start);
                 k.warn_once(cpu, "pageattr: block", WarnReason::HugeMapping, at);
-                return Ok(Turned::Failed(-EINVAL));
+                return Ok(Turned::Ended(-EINVAL));
             }
         }
         k.machine.protect(cpu, SpaceId::KERNEL, leaf.virt, bytes, self.set, self.clear)?;
@@ -152,11 +150,11 @@ impl Bits {
         };
         if !k.arm64_splits() && k.machine.lacks_table(SpaceId::KERNEL, at) {
             if k.allocation_fails() {
-                return Ok(Turned::Failed(-ENOMEM));
+                return Ok(Turned::Ended(-ENOMEM));
             }
             match k.machine.make_last_table(cpu, SpaceId::KERNEL, at) {
                 Ok(_) => {}
-                Err(MapError::OutOfMemory) => return Ok(Turned::Failed(-ENOMEM)),
+                Err(MapError::OutOfMemory) => return Ok(Turned::Ended(-ENOMEM)),
                 Err(other) => return Err(other.into()),
             }
         }
