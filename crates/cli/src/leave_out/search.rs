@@ -3,9 +3,12 @@
 //!
 //! A set is run under `newest`, `stalest` and a seed; what any of them finds counts. A piece is
 //! redundant to others if nothing is found without it, and more is found without it and them than
-//! without them. The search leaves out, by halves, whatever is not missed, until the piece asked
-//! about is; what is not needed for that is put back. Then it tries single pieces whose lack is
-//! found too, and then all of one kind on one CPU.
+//! without them. Where something is found without them, too, the seed does not count for that: with
+//! one piece more left out it decides otherwise, and finds other things by chance.
+//!
+//! The search leaves out, by halves, whatever is not missed, until the piece asked about is; what
+//! is not needed for that is put back. Then it tries single pieces whose lack is found too, and
+//! then all of one kind on one CPU, without those that are not needed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +19,13 @@ use textbed_scenario::{
     Loaded, Outcome, PolicyChoice, RunError, RunOptions, SyncSeen, SyncSite, run,
 };
 
-/// Who decides in the runs that count.
+/// Who decides in the runs that count. One is not enough for the search either: under `newest`
+/// nothing shows of two barriers of which each covers for the other.
 const POLICIES: [PolicyChoice; 3] =
     [PolicyChoice::Newest, PolicyChoice::Stalest, PolicyChoice::Random(1)];
 
-/// How many of them decide while the search goes on; what it returns was run under all.
-const FEW: usize = 1;
+/// How many of them leave nothing to chance, so that two runs can be compared.
+const STEADY: usize = 2;
 
 /// What is found of one rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +33,13 @@ pub(crate) struct OfRule {
     /// How sure the surest is.
     pub(crate) confidence: Confidence,
     fingerprints: BTreeSet<String>,
+}
+
+impl OfRule {
+    fn add(&mut self, other: &OfRule) {
+        self.confidence = self.confidence.max(other.confidence);
+        self.fingerprints.extend(other.fingerprints.iter().cloned());
+    }
 }
 
 /// What became of leaving something out.
@@ -46,6 +57,14 @@ impl Without {
     /// Whether nothing tells that something is missing.
     pub(crate) fn silent(&self) -> bool {
         self.found.is_empty() && !self.wrong && self.ended.is_none()
+    }
+
+    fn add(&mut self, other: Without) {
+        for (rule, of) in other.found {
+            self.found.entry(rule).and_modify(|all| all.add(&of)).or_insert(of);
+        }
+        self.wrong |= other.wrong;
+        self.ended = other.ended.or(self.ended.take());
     }
 
     /// Rules of which more is found than in `less`.
@@ -160,45 +179,51 @@ impl<'a> Story<'a> {
 
     /// As [`Self::without`], under so many policies.
     fn under(&self, sites: &[&SyncSite], policies: usize) -> Without {
-        let mut sites: Vec<SyncSite> = sites.iter().map(|s| (*s).clone()).collect();
-        sites.sort();
-        let key = (sites, policies);
-        if let Some(known) = self.known.borrow().get(&key) {
-            return known.clone();
-        }
         let mut all = Without::default();
-        for policy in POLICIES.into_iter().take(policies) {
-            match self.run(&key.0, policy, None) {
-                Ok(ran) => self.add(&mut all, ran),
-                Err(error) => all.ended = Some(error.to_string()),
-            }
-        }
-        self.known.borrow_mut().insert(key, all.clone());
+        (0..policies).for_each(|policy| all.add(self.alone(sites, policy)));
         all
     }
 
-    fn add(&self, all: &mut Without, ran: Ran) {
-        all.wrong |= ran.failed && !self.usual.1;
+    /// Whether nothing is found without these: the first policy that finds something is enough.
+    fn silent(&self, sites: &[&SyncSite]) -> bool {
+        (0..POLICIES.len()).all(|policy| self.alone(sites, policy).silent())
+    }
+
+    /// What is found without these under one policy.
+    fn alone(&self, sites: &[&SyncSite], policy: usize) -> Without {
+        let mut sites: Vec<SyncSite> = sites.iter().map(|s| (*s).clone()).collect();
+        sites.sort();
+        let key = (sites, policy);
+        if let Some(known) = self.known.borrow().get(&key) {
+            return known.clone();
+        }
+        let without = match self.run(&key.0, POLICIES[policy], None) {
+            Ok(ran) => self.unusual(ran),
+            Err(error) => Without { ended: Some(error.to_string()), ..Without::default() },
+        };
+        self.known.borrow_mut().insert(key, without.clone());
+        without
+    }
+
+    /// What of a run is not so with everything.
+    fn unusual(&self, ran: Ran) -> Without {
+        let mut found: BTreeMap<&'static str, OfRule> = BTreeMap::new();
         for (fingerprint, rule, confidence) in ran.found {
             if !self.usual.0.contains(&fingerprint) {
-                let of = all
-                    .found
-                    .entry(rule)
-                    .or_insert(OfRule { confidence, fingerprints: BTreeSet::new() });
-                of.confidence = of.confidence.max(confidence);
-                of.fingerprints.insert(fingerprint);
+                let new = OfRule { confidence, fingerprints: BTreeSet::from([fingerprint]) };
+                found.entry(rule).and_modify(|of| of.add(&new)).or_insert(new);
             }
         }
         let ended = match ran.outcome {
-            Outcome::Ended => return,
-            Outcome::NotModelled(what) => format!("not modelled: {what}"),
-            Outcome::Limit(what) => what,
+            Outcome::Ended => None,
+            Outcome::NotModelled(what) => Some(format!("not modelled: {what}")),
+            Outcome::Limit(what) => Some(what),
             Outcome::Blocked => {
                 let new = ran.notes.into_iter().find(|note| !self.usual_notes.contains(note));
-                new.unwrap_or_else(|| "a CPU waits for ever".to_owned())
+                Some(new.unwrap_or_else(|| "a CPU waits for ever".to_owned()))
             }
         };
-        all.ended = Some(ended);
+        Without { found, wrong: ran.failed && !self.usual.1, ended }
     }
 
     /// What else has to be left out for the piece at `at` to be missed, and of which rules more is
@@ -214,37 +239,35 @@ impl<'a> Story<'a> {
             candidates.extend(before.iter().rev().filter(of).map(|s| &s.site));
         }
         let (quiet, missed): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|c| self.under(&[c], FEW).silent());
-        let found = |set: &[&SyncSite]| {
-            let mut all = set.to_vec();
-            all.push(site);
-            let more = |n: usize| self.under(&all, n).more_than(&self.under(set, n));
-            if more(FEW).is_empty() {
-                return None;
-            }
-            Some(more(POLICIES.len())).filter(|more| !more.is_empty())
+            candidates.into_iter().partition(|c| self.silent(&[c]));
+        let found = |set: Vec<_>| self.more(site, &set).map(|more| (set, more));
+        let gathered = self.gather(site, &mut Vec::new(), &quiet).and_then(found);
+        let one = || {
+            let mut one = missed.iter().filter(|c| !c.kind.incidental());
+            one.find_map(|c| found(vec![c]))
         };
-        if let Some(set) = self.gather(site, &mut Vec::new(), &quiet)
-            && let Some(more) = found(&set)
-        {
-            return Some((set, more));
-        }
-        let one = missed.into_iter().filter(|c| !c.kind.incidental()).find_map(|c| {
-            let more = found(&[c])?;
-            Some((vec![c], more))
-        });
-        one.or_else(|| {
+        gathered.or_else(one).or_else(|| {
             let mut kinds: Vec<_> = self.syncs.iter().map(|s| (s.site.cpu, &s.site.kind)).collect();
             kinds.sort();
             kinds.dedup();
             kinds.into_iter().filter(|(_, kind)| !kind.incidental()).find_map(|(cpu, kind)| {
                 let others = self.syncs.iter().map(|s| &s.site);
                 let of = others.filter(|o| o.cpu == cpu && o.kind == *kind && *o != site);
-                let of: Vec<&SyncSite> = of.collect();
-                let more = found(&of).filter(|_| of.len() > 1)?;
-                Some((of, more))
+                let mut of: Vec<&SyncSite> = of.collect();
+                self.more(site, &of).filter(|_| of.len() > 1)?;
+                put_back(&mut of, |fewer| self.more(site, fewer).is_some());
+                found(of)
             })
         })
+    }
+
+    /// Of which rules more is found without `site` and `set` than without `set`; none if of none.
+    fn more(&self, site: &SyncSite, set: &[&SyncSite]) -> Option<Vec<&'static str>> {
+        let mut all = set.to_vec();
+        all.push(site);
+        let compared = if self.silent(set) { POLICIES.len() } else { STEADY };
+        let more = self.under(&all, compared).more_than(&self.under(set, compared));
+        Some(more).filter(|more| !more.is_empty())
     }
 
     /// Leaves out of `candidates` what nobody misses, by halves; a set together with which `site`
@@ -255,7 +278,7 @@ impl<'a> Story<'a> {
         out: &mut Vec<&'s SyncSite>,
         candidates: &[&'s SyncSite],
     ) -> Option<Vec<&'s SyncSite>> {
-        let silent = |set: &[&SyncSite]| self.under(set, FEW).silent();
+        let silent = |set: &[&SyncSite]| self.silent(set);
         let with = |set: &[&'s SyncSite]| {
             let mut all: Vec<&SyncSite> = set.to_vec();
             all.push(site);
@@ -278,12 +301,17 @@ impl<'a> Story<'a> {
         if !silent(&more) {
             return None;
         }
-        let mut at = 0;
-        while at < more.len() {
-            let mut fewer = more.clone();
-            fewer.remove(at);
-            if silent(&with(&fewer)) || !silent(&fewer) { at += 1 } else { more = fewer }
-        }
+        put_back(&mut more, |fewer| !silent(&with(fewer)) && silent(fewer));
         Some(more)
+    }
+}
+
+/// Takes out of a set, one after the other, what is not needed for it to do.
+fn put_back<'s>(set: &mut Vec<&'s SyncSite>, does: impl Fn(&[&'s SyncSite]) -> bool) {
+    let mut at = 0;
+    while at < set.len() {
+        let mut fewer = set.clone();
+        fewer.remove(at);
+        if does(&fewer) { *set = fewer } else { at += 1 }
     }
 }
