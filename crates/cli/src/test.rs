@@ -44,6 +44,9 @@ pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
             if tested.verdict() == FileVerdict::Differs {
                 status = status.and(Status::Findings);
             }
+            if !tested.usable() {
+                status = status.and(Status::Unusable);
+            }
             all.push(tested);
         }
     }
@@ -56,7 +59,7 @@ pub(crate) fn test(args: &TestArgs, out: &mut Out) -> Result<Status> {
 
 /// What is on the terminal of one file; what makes it unusable is there already.
 fn show(tested: &Tested, out: &mut Out) -> Result<()> {
-    if tested.verdict() == FileVerdict::Unusable {
+    if !tested.unusable.is_empty() {
         return Ok(());
     }
     out.text(&text::line(tested))?;

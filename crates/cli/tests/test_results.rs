@@ -100,6 +100,44 @@ fn every_format_has_every_run_and_the_status_stays() {
     assert!(results.iter().all(|r| r["occurrenceCount"] == 4));
 }
 
+/// What cannot be run is no difference, in no format, and the exit status is that of `run`.
+#[test]
+fn an_option_that_cannot_be_used_is_exit_2() {
+    let differs = AGREES.replace("none", "wx-mapping");
+    let folder = folder(&[("a.tb", AGREES), ("b.tb", &differs)]);
+    let wrong: [&[&str]; 4] = [
+        &["--config", "nonsense=1"],
+        &["--config", "page_size=3K"],
+        &["--cpu", "nonsense=1"],
+        &["--cpu", "x86_65.nonsense=1"],
+    ];
+    for option in wrong {
+        for file in ["a.tb", "b.tb"] {
+            let args = |command| [&[command, file], option].concat();
+            let run = textbed(&args("run"), folder.path());
+            assert_eq!(run.status.code(), Some(2), "{option:?}: {}", text(&run.stderr));
+            let test = textbed(&args("test"), folder.path());
+            assert_eq!(test.status.code(), Some(2), "{option:?}: {}", text(&test.stderr));
+            assert_eq!(
+                text(&test.stdout),
+                format!(
+                    "UNUSED  {file} (12 runs)\n\
+                0 passed, 0 failed, 1 unusable\n"
+                )
+            );
+            assert!(text(&test.stderr).contains("error: "), "{option:?}");
+        }
+    }
+    // On one of the machines alone: the others still differ, and the worse of both is the status.
+    let some = textbed(&["test", "b.tb", "--cpu", "arm64.nonsense=1"], folder.path());
+    assert_eq!(some.status.code(), Some(2), "{}", text(&some.stderr));
+    assert!(text(&some.stdout).starts_with("DIFFERS b.tb"), "{}", text(&some.stdout));
+    let sarif = ["test", "a.tb", "--cpu", "nonsense=1", "--format", "sarif"];
+    let sarif: Value =
+        serde_json::from_slice(&textbed(&sarif, folder.path()).stdout).expect("JSON");
+    assert_eq!(sarif["runs"][0]["invocations"][0]["executionSuccessful"], false);
+}
+
 #[test]
 fn a_format_that_is_none_is_exit_2() {
     let folder = folder(&[("a.tb", AGREES)]);

@@ -151,7 +151,7 @@ pub enum FileVerdict {
     Agrees,
     /// A case differs.
     Differs,
-    /// It could not be used.
+    /// It could not be used, or no case differs and some could not be run.
     Unusable,
 }
 
@@ -159,13 +159,20 @@ impl Tested {
     /// What became of it.
     #[must_use]
     pub fn verdict(&self) -> FileVerdict {
-        if !self.unusable.is_empty() {
-            FileVerdict::Unusable
-        } else if self.cases.iter().all(|c| c.differences.is_empty()) {
+        let is = |verdict| self.cases.iter().any(|c| c.verdict() == verdict);
+        if is(Verdict::Differs) {
+            FileVerdict::Differs
+        } else if self.usable() {
             FileVerdict::Agrees
         } else {
-            FileVerdict::Differs
+            FileVerdict::Unusable
         }
+    }
+
+    /// Whether it could be used, and every case of it could be run.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.unusable.is_empty() && self.cases.iter().all(|c| c.verdict() != Verdict::NotRun)
     }
 
     /// The differences, each with the cases that have it: those that differ in policy and seed

@@ -20,7 +20,7 @@ pub fn document(all: &[Tested]) -> Result<String, serde_json::Error> {
     });
     let log = Log {
         rules: DifferenceKind::ALL.into_iter().map(rule).collect(),
-        whole: all.iter().all(|t| t.unusable.is_empty()),
+        whole: all.iter().all(Tested::usable),
         notifications: all.iter().flat_map(notifications).collect(),
         results: results.collect(),
     };

@@ -26,7 +26,10 @@ pub fn document(all: &[Tested], style: Style) -> String {
 #[must_use]
 pub fn line(tested: &Tested) -> String {
     let verdict = match tested.verdict() {
-        FileVerdict::Unusable => return format!("UNUSED  {}\n", tested.path),
+        FileVerdict::Unusable if tested.cases.is_empty() => {
+            return format!("UNUSED  {}\n", tested.path);
+        }
+        FileVerdict::Unusable => "UNUSED",
         FileVerdict::Agrees => "ok",
         FileVerdict::Differs => "DIFFERS",
     };
