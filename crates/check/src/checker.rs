@@ -61,6 +61,7 @@ impl Checker {
         };
         live.finish_entries();
         live.finish_groups();
+        live.finish_mismatches();
         let windows = live.finish_windows();
         let mut notes = notes(&live);
         if self.invalid > 0 {

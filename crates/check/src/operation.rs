@@ -160,6 +160,7 @@ pub const KINDS: &[KindRow] = &[
     row(RuleId::WrongRange, Operation::Maintenance, WEAK),
     row(RuleId::WrongRange, Operation::Flush, ALL),
     row(RuleId::WrongAlias, Operation::Maintenance, WEAK),
+    row(RuleId::WrongAlias, Operation::WritableAlias, ALL),
     row(RuleId::WrongAlias, Operation::Flush, ALL),
     row(RuleId::WrongContext, Operation::TaskContext, ALL),
     row(RuleId::WrongContext, Operation::IrqsOff, ALL),

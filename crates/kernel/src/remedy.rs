@@ -80,6 +80,7 @@ const SYNC_IN_PATCH: &[&str] = &["torn-patch"];
 const FLUSHED: &[&str] =
     &["stale-translation", "wx-stale-translation", "direct-map-leak", "wrong-range", "wrong-alias"];
 const FREED: &[&str] = &["exec-after-free"];
+const READ_ONLY: &[&str] = &["write-through-read-only"];
 const STAND: &[&str] = &["no-quiescence"];
 
 const FLUSH: Cite =
@@ -248,10 +249,15 @@ pub const REMEDIES: &[Remedy] = &[
         Cite::read("Linux kernel/trace/ftrace.c: ftrace_free_mem")),
     row("writable-alias", X86, (None, Some(V5_19)), "text_poke(addr, opcode, len)",
         "writes through a temporary mapping of its own, under text_mutex",
-        Cite::deduced("Linux 5.19, arch/x86/kernel/alternative.c: text_poke is older than the copy")),
+        Cite::deduced("Linux 5.19, arch/x86/kernel/alternative.c: text_poke is older than the copy"))
+        .of(READ_ONLY),
     row("writable-alias", X86, (Some(V5_19), None), "text_poke_copy(addr, opcode, len)",
         "writes through a temporary mapping of its own, where nobody runs yet",
-        Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c")),
+        Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c")).of(READ_ONLY),
+    row("writable-alias", X86, ALWAYS, "text_poke(addr, opcode, len)",
+        "maps the frames of the text by vmalloc_to_page(), which knows leaves of each size",
+        Cite::read("Linux 5.19 to 7.0, arch/x86/kernel/alternative.c, mm/vmalloc.c"))
+        .of(&["wrong-alias"]),
     row("writable-alias", ARM64, ALWAYS, "aarch64_insn_patch_text_nosync(addr, insn)",
         "writes one instruction through a fixmap alias, and maintains caches",
         Cite::read("Linux 5.19 to 7.0, arch/arm64/kernel/patching.c")),

@@ -26,6 +26,8 @@ pub(crate) struct Site {
     /// Parts of `frames` that were stored to.
     pub(crate) stored: Vec<Span>,
     pub(crate) last_store: Option<Mark>,
+    /// A store at its offset in another page, to no open site.
+    pub(super) elsewhere: Option<Mark>,
     /// Its first unit is a trap now.
     pub(crate) trapped: bool,
     /// The patcher ran bytes of it after a store.
@@ -89,13 +91,20 @@ impl Sites {
         self.list.push_back(site);
     }
 
-    /// The patches of `call` are done.
-    pub(super) fn close(&mut self, call: CallRef) {
+    /// The patches of `call` are done: those whose bytes went elsewhere come back.
+    pub(super) fn close(&mut self, call: CallRef) -> Vec<Site> {
+        let mut astray = Vec::new();
         if self.in_calls > 0 && call != CallRef::NONE {
             let before = self.list.len();
-            self.list.retain(|s| s.cause != call);
+            self.list.retain(|s| {
+                if s.cause == call && s.stored.is_empty() && s.elsewhere.is_some() {
+                    astray.push(s.clone());
+                }
+                s.cause != call
+            });
             self.in_calls -= before - self.list.len();
         }
+        astray
     }
 }
 
@@ -126,6 +135,7 @@ mod tests {
             mark,
             stored: Vec::new(),
             last_store: None,
+            elsewhere: None,
             trapped: false,
             ran: None,
         }

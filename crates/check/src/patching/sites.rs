@@ -69,6 +69,7 @@ impl Live {
             mark,
             stored: Vec::new(),
             last_store: None,
+            elsewhere: None,
             trapped: false,
             ran: None,
         });
@@ -76,7 +77,9 @@ impl Live {
 
     /// A call returned: its patches are done.
     pub(crate) fn sites_close(&mut self, call: CallRef) {
-        self.patching.sites.close(call);
+        for site in self.patching.sites.close(call) {
+            self.went_astray(&site);
+        }
     }
 
     /// A store may be one to an open site.
@@ -109,6 +112,48 @@ impl Live {
         if let Some((was, virt)) = ran {
             self.self_patch(mark, &was, virt);
         }
+        self.stored_beside_sites(mark, frames);
+    }
+
+    /// A store to no open site may be meant for one: it has the site's place in another page.
+    fn stored_beside_sites(&mut self, mark: &Mark, frames: Span) {
+        let within = self.page_bytes() - 1;
+        let here = |site: &Site| site.frames.is_some_and(|f| f.meet(frames).is_some());
+        let sites = &mut self.patching.sites;
+        if sites.iter().any(|s| s.cpu == mark.cpu && here(s)) {
+            return;
+        }
+        for site in sites.iter_mut().filter(|s| s.cpu == mark.cpu && s.stored.is_empty()) {
+            let place = |f: Span| (f.first ^ frames.first) & within == 0 && frames.len() <= f.len();
+            if site.frames.is_some_and(place) {
+                site.elsewhere = Some(*mark);
+            }
+        }
+    }
+
+    /// A patch is done, and no byte of its site was stored: what was written has the site's place
+    /// in another page.
+    fn went_astray(&mut self, site: &Site) {
+        self.occasions.looked(RuleId::WrongAlias);
+        let Some(stored) = site.elsewhere else { return };
+        if !self.checkable(RuleId::WrongAlias) {
+            return;
+        }
+        let at = self.address(site.virt.first);
+        let message = format!(
+            "{} patched {at}, and its store went to another frame: the site is as it was",
+            site.cpu
+        );
+        let about = self.site(&stored, "stored here, at the site's place in another page");
+        let mut draft = Draft::new(RuleId::WrongAlias, Operation::WritableAlias, message, about);
+        draft.because = Some(self.site(&site.mark, "what was to be replaced was said here"));
+        draft.sure = false;
+        draft.blame = Blame::Callee;
+        draft.missing.push("a store through an alias of the site's own frame".to_owned());
+        draft.help = Some(
+            "map the frame that the tables have at the site, at whatever level its leaf is".into(),
+        );
+        self.report(draft);
     }
 
     /// A CPU runs bytes of an open site.

@@ -2,9 +2,9 @@
 //!
 //! A mismatch is judged when the outermost call returns: another comparison of the same place in
 //! that call that is equal settles it (a patcher may ask for several things that it accepts), but
-//! for one that reads back what was written. What
-//! was changed although it did not match, or does not read back as written, is certain; what was
-//! only noticed and refused is possible.
+//! for one that reads back what was written. A call that does not return, because its kernel died
+//! of what it saw, is judged at the end of the stream. What was changed although it did not match,
+//! or does not read back as written, is certain; what was only noticed and refused is possible.
 
 use textbed_event::{Bytes, CallRef};
 
@@ -99,26 +99,42 @@ impl Live {
         }
     }
 
+    /// The stream is over: what calls that did not return had noticed.
+    pub(crate) fn finish_mismatches(&mut self) {
+        for mismatch in std::mem::take(&mut self.patching.mismatches) {
+            self.mismatch(&mismatch);
+        }
+    }
+
     fn mismatch(&mut self, m: &Mismatch) {
         if !self.checkable(RuleId::VerifyMismatch) {
             return;
         }
         let at = self.address(m.virt);
-        let hex: Vec<String> = m.expected.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = |bytes: &[u8]| {
+            let bytes: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            bytes.join(" ")
+        };
         let what = match m.stored {
             Some(s) if s.seq > m.mark.seq => "and was changed all the same",
             Some(_) => "after it was written",
             None => "and nothing was changed",
         };
         let message = format!("{at} does not hold what was expected there, {what}");
-        let site = self.site(&m.mark, format!("expected {}", hex.join(" ")));
+        let site = self.site(&m.mark, format!("expected {}", hex(&m.expected)));
         let mut draft = Draft::new(RuleId::VerifyMismatch, Operation::Agreement, message, site);
         let held = || {
             let (_, history) = self.fetches.versions.within(m.frames?).next()?;
             let held = history.versions.iter().rev().find(|v| v.stamp < m.mark.seq);
-            held.map(|v| (v.mark, "what is there was stored here"))
+            held.map(|v| v.mark)
         };
-        let why = m.stored.map(|s| (s, "stored here")).or_else(held);
+        let found = self.bytes_before(m).map_or_else(
+            || "stored here, what is there".to_owned(),
+            |bytes| format!("stored here, so that {} is there", hex(&bytes)),
+        );
+        // Who patches stores by an alias: what matters is the place.
+        let why = m.stored.map(|s| (s, "stored here".to_owned()));
+        let why = why.or_else(|| held().map(|s| (s.about(m.virt), found)));
         draft.because = why.map(|(mark, label)| self.site(&mark, label));
         draft.sure = m.mark.sure && m.stored.is_some();
         draft.blame = Blame::Caller;
@@ -129,5 +145,19 @@ impl Live {
                 .to_owned(),
         );
         self.report(draft);
+    }
+
+    /// What was there when it was compared, as far as the stores of code units tell.
+    fn bytes_before(&self, m: &Mismatch) -> Option<Vec<u8>> {
+        let frames = m.frames?;
+        let byte = |at: u64| {
+            let (_, history) = self.fetches.versions.within(Span { first: at, last: at }).next()?;
+            let held = history.versions.iter().rev().find(|v| v.stamp < m.mark.seq)?;
+            let unit = held.unit?;
+            let n = usize::try_from(at.checked_sub(unit.phys)?).ok()?;
+            unit.bytes.get(..usize::from(unit.len))?.get(n).copied()
+        };
+        let most = m.expected.len() as u64;
+        (frames.first..=frames.last).take_while(|at| at - frames.first < most).map(byte).collect()
     }
 }

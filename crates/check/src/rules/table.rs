@@ -429,7 +429,7 @@ pub static RULES: &[RuleRow] = &[
         id: RuleId::WrongAlias,
         name: "wrong-alias",
         family: Family::Calls,
-        summary: "maintenance or a flush used another address than the one that needs it",
+        summary: "maintenance, a flush or a patch used another address than the one that needs it",
         certain: Level::Deny,
         possible: Level::Warn,
         needs: KindSet::of(&[Kind::Store, Kind::Fetch, Kind::CacheClean, Kind::TlbInvalidate]),

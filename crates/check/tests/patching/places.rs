@@ -99,6 +99,41 @@ fn maintenance_beside_the_code_or_of_another_frame() {
     assert_eq!(found(s), [RuleId::MissingIcacheMaintenance]);
 }
 
+/// A patch whose bytes went to the site's place in another page.
+#[test]
+fn a_patch_of_another_frame() {
+    let story = |at: u64, bytes: &[u8], then: fn(&mut Story)| {
+        let mut s = running(Arch::Arm64);
+        s.leaf(0, DM + FRAME + 0x1000, FRAME + 0x1000, 1, NONE, RW);
+        s.call(0, "patch", |s, _| {
+            site(s, 0, AREA + 128, 4, false);
+            s.store(0, DM + FRAME + 0x1000 + at, FRAME + 0x1000 + at, bytes);
+            then(s);
+        });
+        s.run()
+    };
+    let word = [1, 2, 3, 4];
+    let report = story(128, &word, |_| {});
+    let found = only(&report, RuleId::WrongAlias);
+    assert!(!certain(found) && found.message.contains("went to another frame"));
+    assert!(found.because.is_some());
+    let rules = |report| rules(&report);
+    assert!(!rules(story(132, &word, |_| {})).contains(&RuleId::WrongAlias), "another place");
+    assert!(!rules(story(128, &[0; 64], |_| {})).contains(&RuleId::WrongAlias), "much more");
+    let both = story(128, &word, |s| put(s, 0, 128, &[1, 2, 3, 4]));
+    assert!(!rules(both).contains(&RuleId::WrongAlias), "the site was patched, too");
+    // It is another site's, whose patch comes first.
+    let mut s = running(Arch::Arm64);
+    s.leaf(0, AREA + 0x1000, FRAME + 0x1000, 1, NONE, ROX);
+    s.leaf(0, DM + FRAME + 0x1000, FRAME + 0x1000, 1, NONE, RW);
+    s.call(0, "patch", |s, _| {
+        site(s, 0, AREA + 128, 4, false);
+        site(s, 0, AREA + 0x1080, 4, false);
+        s.store(0, DM + FRAME + 0x1080, FRAME + 0x1080, &[1, 2, 3, 4]);
+    });
+    assert!(!has(s, RuleId::WrongAlias));
+}
+
 #[test]
 fn a_flush_of_one_alias_only_or_of_a_part() {
     let ro = Perm::KERNEL_RO;

@@ -254,6 +254,16 @@ fn a_comparison_that_fails_is_settled_refused_or_ignored() {
     assert!(!certain(only(&story(false, false).run(), RuleId::VerifyMismatch)));
     assert!(certain(only(&story(false, true).run(), RuleId::VerifyMismatch)));
     assert!(!has(story(true, true), RuleId::VerifyMismatch));
+    // Whoever died of it does not return.
+    let mut s = running(Arch::X86_64);
+    put(&mut s, 0, 0, &[0x66, 0x90]);
+    s.enter(0, "patch");
+    compare(&mut s, false);
+    let report = s.run();
+    let found = only(&report, RuleId::VerifyMismatch);
+    let stored = found.because.as_ref().unwrap();
+    assert!(!certain(found) && stored.label == "stored here, so that 66 90 is there");
+    assert_eq!(stored.virt, Some(VirtAddr(AREA)));
     // As expected, and not yet what it will be: the usual case of a patcher that asks for both.
     let mut s = running(Arch::X86_64);
     s.call(0, "patch", |s, _| {
