@@ -236,6 +236,13 @@ impl Live {
         }
     }
 
+    /// The store of code that runs at `virt` as a site. A patcher's own alias lies in nobody's
+    /// region, and says less than the place where the code runs.
+    pub(crate) fn stored_site(&self, mark: &Mark, virt: u64, label: impl Into<String>) -> Site {
+        let named = mark.virt.is_some_and(|v| self.symbols.symbol(v.0, &self.names).is_some());
+        self.site(&if named { *mark } else { mark.about(virt) }, label)
+    }
+
     /// `'name'` of a call that is open, or `a call`.
     pub(crate) fn call_name(&self, call: CallRef) -> String {
         match self.calls.get(call).map(|c| self.names.get(c.name)) {

@@ -95,6 +95,8 @@ numbered! {
         BadArgument = 6 => "argument not accepted",
         /// An entry of a page table that is neither empty nor present.
         OddEntry = 8 => "an entry that is neither empty nor present",
+        /// Text holds other bytes than its patcher expected, or cannot be changed.
+        NotPatched = 9 => "text is not as expected, or cannot be changed",
         /// Any other.
         Other = 7 => "other complaint",
     }

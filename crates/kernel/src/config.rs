@@ -161,6 +161,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         cite: Cite::deduced("an option of the model, not of Linux"),
     },
     OptionSpec {
+        name: "skip_text_poke_order",
+        kind: OptionKind::Switch,
+        archs: ANY,
+        default: "n",
+        defaults: &[],
+        doc: "a mistake to seed: a single replacement of x86 (6.16 on) joins what is pending in no \
+              order, where the trap's handler searches by halves",
+        cite: Cite::deduced("an option of the model, not of Linux"),
+    },
+    OptionSpec {
         name: "skip_table_flush",
         kind: OptionKind::Switch,
         archs: ANY,

@@ -381,7 +381,7 @@ impl Kernel {
         if error == 0 {
             self.users.ftrace.sites.insert(site.0, new);
         } else {
-            self.warn(cpu, WarnReason::Other, site);
+            self.warn(cpu, WarnReason::NotPatched, site);
             self.users.ftrace.disabled = true;
             self.returns(-ENODEV);
         }

@@ -87,6 +87,6 @@ pub use pages::{ADDRESS_SIZES, AddressRow, PAGE_SIZES, PageRow, Pages, Paging};
 pub use phases::{Progress, Wait};
 pub use probes::Rethook;
 pub use promise::{Extent, PROMISES, PromiseRow, promises_of};
-pub use remedy::{REMEDIES, Remedy, remedies};
+pub use remedy::{REMEDIES, Remedy, look_at_result, remedies};
 pub use traps::Resume;
 pub use version::{KERNELS, KnownKernel, Version, VersionError, in_range, simulated};

@@ -15,6 +15,7 @@
 
 use textbed_arch::{Arch, Cite};
 
+use crate::calls::{Returns, find_call};
 use crate::facts::OPT_IN;
 use crate::version::{Version, in_range};
 
@@ -157,7 +158,11 @@ pub const REMEDIES: &[Remedy] = &[
     row("write-away", ALL, (Some(V6_2), None), "set_memory_rox(addr, numpages)",
         "makes the range read-only and executable, never both writable and executable",
         Cite::read("Linux 6.4 to 7.0, include/linux/set_memory.h")),
-    row("alias-away", ALL, ALWAYS, "vunmap(alias), then vm_unmap_aliases()",
+    row("alias-away", TRACKED, ALWAYS,
+        "set_memory_ro(addr, numpages) of the area, or vunmap(alias) and vm_unmap_aliases(),",
+        "take the right to write from its alias in the direct map, or away an alias that vmap() made",
+        Cite::read("Linux 6.12 to 7.0, mm/vmalloc.c; x86 mm/pat/set_memory.c, arm64 mm/pageattr.c")),
+    row("alias-away", POWER, ALWAYS, "vunmap(alias), then vm_unmap_aliases()",
         "take an alias that vmap() made away, and flush what vunmap() leaves for later",
         Cite::read("Linux 6.12 to 7.0, mm/vmalloc.c: vm_unmap_aliases")),
     row("flush", ALL, ALWAYS, "flush_tlb_kernel_range(start, end)",
@@ -282,13 +287,8 @@ pub const REMEDIES: &[Remedy] = &[
     row("landing-pad", ARM64, ALWAYS, "aarch64_insn_gen_hint(AARCH64_INSN_HINT_BTIC)",
         "gives bti c to whoever generates code",
         Cite::read("Linux 6.12 to 7.0, arch/arm64/include/asm/insn.h")),
-    row("result", ALL, (None, Some(V6_10)), "err = set_memory_ro(addr, numpages); if (err)",
-        "and give up what was to be protected: the call says that it is not",
+    row("result", ALL, ALWAYS, "if (set_memory_ro(addr, numpages))", FAILED,
         Cite::read("Linux 5.19 and 6.1, include/linux/set_memory.h")),
-    row("result", ALL, (Some(V6_10), None),
-        "if (bpf_jit_binary_lock_ro(hdr)) bpf_jit_binary_free(hdr)",
-        "gives up code whose permissions could not be changed; its like goes for set_memory_ro()",
-        Cite::deduced("Linux, the patches of 2024 that made bpf_jit_binary_lock_ro() __must_check")),
     row("base-pages", ALL, (Some(V5_13), Some(OPT_IN)), "vmalloc_no_huge(size)",
         "maps by base pages, so that permissions can change later",
         Cite::read("15a64f5a8870 mm/vmalloc: add vmalloc_no_huge; among the fixes of 5.13-rc8")),
@@ -311,6 +311,29 @@ pub const REMEDIES: &[Remedy] = &[
 const FILL: &str = "bpf_jit_binary_alloc(proglen, &image, alignment, fill)";
 const FILLS: &str = "has all of it filled by a function of the caller's while it can be written";
 const FILL_CITE: Cite = Cite::read("Linux 5.19 to 7.0, kernel/bpf/core.c: bpf_jit_binary_alloc");
+
+/// Of a call that failed.
+const FAILED: &str = "tells that it failed: then nothing may go on that it was for";
+
+/// The look at the result of this very call, as C; `None` for a call that is not in the table, or
+/// that cannot fail.
+#[must_use]
+pub fn look_at_result(
+    name: &str,
+    arch: Arch,
+    version: Version,
+) -> Option<(String, &'static str, Cite)> {
+    let spec = find_call(name, version, arch).ok()?;
+    let params: Vec<&str> = spec.params.iter().map(|p| p.name).collect();
+    let call = format!("{name}({})", params.join(", "));
+    let test = match spec.returns {
+        Returns::Errno | Returns::Nonzero => format!("if ({call})"),
+        Returns::PointerOrNull => format!("if (!{call})"),
+        Returns::PointerOrErr => format!("if (IS_ERR({call}))"),
+        Returns::Bool | Returns::Void => return None,
+    };
+    Some((test, FAILED, spec.cite))
+}
 
 /// The rows that mend it on this architecture in this version where `rule` found that an operation
 /// of this kind is missing.
@@ -357,6 +380,15 @@ mod tests {
             (pages("6.12"), pages("5.18-rc3")),
             (vec!["vmalloc(size)"], vec!["vmalloc_no_huge(size)"])
         );
+        let look = |name| {
+            let look = look_at_result(name, Arch::X86_64, Version::parse("6.12").unwrap());
+            look.map(|(call, ..)| call)
+        };
+        let of = |call: &str| Some(call.to_owned());
+        assert_eq!(look("set_memory_ro"), of("if (set_memory_ro(addr, numpages))"));
+        assert_eq!(look("vmalloc"), of("if (!vmalloc(size))"));
+        assert_eq!(look("bpf_arch_text_copy"), of("if (IS_ERR(bpf_arch_text_copy(dst, code)))"));
+        assert_eq!((look("vfree"), look("no_such_call")), (None, None));
         for row in REMEDIES {
             assert!(!row.archs.is_empty() && !row.cite.source.is_empty(), "{}", row.call);
             assert!(row.since.is_none() || row.until.is_none() || row.since < row.until);

@@ -227,7 +227,7 @@ impl Kernel {
             let jump = Args::of(&[after_call, 0, 0, epilogue]);
             self.later(call_then("bpf_arch_text_poke", jump, move |k, cpu, error| {
                 if error != 0 {
-                    k.warn(cpu, WarnReason::Other, VirtAddr(after_call));
+                    k.warn(cpu, WarnReason::NotPatched, VirtAddr(after_call));
                 }
                 Ok(())
             }));

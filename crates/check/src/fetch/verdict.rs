@@ -145,13 +145,18 @@ impl Live {
                 let state = match row.action {
                     Action::StoreFence => StepState::NotNeeded,
                     Action::Clean => state(cleaned),
+                    Action::CompleteClean if !issued && !cleaned => StepState::Missing,
                     Action::CompleteClean if !issued => StepState::Unknown,
                     Action::CompleteClean => state(in_order),
                     Action::Invalidate => state(issued),
                     Action::CompleteInvalidate if no_ic && version.cpu == p => state(published),
                     Action::CompleteInvalidate => state(completed.is_some()),
                     Action::Publish if version.cpu == p => StepState::NotNeeded,
-                    Action::Publish if completed.is_none() || !in_order => StepState::Unknown,
+                    // It knows of the store, though nobody could tell it of the maintenance.
+                    Action::Publish if completed.is_none() || !in_order => match weak {
+                        Some(_) => StepState::Done,
+                        None => StepState::Unknown,
+                    },
                     Action::Publish => state(published),
                     Action::ContextSync => state(synced_after && weak.is_none()),
                 };

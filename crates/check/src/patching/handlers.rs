@@ -119,6 +119,29 @@ impl Live {
         }
     }
 
+    /// A trap stands at a site whose patcher said that a handler knows it: is there one?
+    pub(super) fn trap_stored(&mut self, mark: &Mark, site: &Mark, virt: u64) {
+        let before = self.patching.handlers.range(..=virt).next_back();
+        let known = before.is_some_and(|(_, h)| h.last >= virt && h.registered);
+        if known || !self.checkable(RuleId::PatchMetadata) {
+            return;
+        }
+        let at = self.address(virt);
+        let message = format!("a trap stands at {at}, and no handler finds what is done there");
+        let stored = self.stored_site(mark, virt, "the trap is stored here");
+        let mut draft = Draft::new(RuleId::PatchMetadata, Operation::Agreement, message, stored);
+        draft.because = Some(self.site(site, "about to be patched behind a trap, said here"));
+        draft.sure = mark.sure && site.sure;
+        draft.blame = Blame::Callee;
+        draft.missing.push("a handler that finds the site before the trap is there".to_owned());
+        draft.help = Some(
+            "enter the site where the handler looks, and as it looks (in order, if it searches by \
+             halves), before the trap is stored"
+                .to_owned(),
+        );
+        self.report(draft);
+    }
+
     /// A handler that is missed: where that shows, and the event that it conflicts with.
     fn metadata(
         &mut self,
@@ -139,7 +162,7 @@ impl Live {
         let message = format!("the handler of the trap at {at} was taken back {what}");
         let site = self.site(mark, label);
         let mut draft = Draft::new(RuleId::PatchMetadata, Operation::Handler, message, site);
-        draft.because = Some(self.site(&why, because));
+        draft.because = Some(self.stored_site(&why, virt, because));
         draft.sure = sure && mark.sure;
         draft.blame = Blame::Callee;
         draft.missing.push("synchronisation of every CPU before the handler goes".to_owned());

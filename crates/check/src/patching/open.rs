@@ -23,6 +23,8 @@ pub(crate) struct Site {
     /// The call that ends the patch when it returns.
     pub(crate) cause: CallRef,
     pub(crate) mark: Mark,
+    /// A handler knows what to do about a trap in its first unit, as its patcher says.
+    pub(super) handler: bool,
     /// Parts of `frames` that were stored to.
     pub(crate) stored: Vec<Span>,
     pub(crate) last_store: Option<Mark>,
@@ -133,6 +135,7 @@ mod tests {
             frames: None,
             cause,
             mark,
+            handler: false,
             stored: Vec::new(),
             last_store: None,
             elsewhere: None,

@@ -67,6 +67,7 @@ impl Live {
             frames,
             cause: mark.cause,
             mark,
+            handler,
             stored: Vec::new(),
             last_store: None,
             elsewhere: None,
@@ -86,6 +87,7 @@ impl Live {
     pub(crate) fn site_stored(&mut self, mark: &Mark, frames: Span, bytes: &[u8]) {
         let arch = self.arch();
         let mut ran: Option<(Mark, u64)> = None;
+        let mut trap = None;
         for site in self.patching.sites.iter_mut() {
             let Some(part) = site.frames.and_then(|f| f.meet(frames)) else { continue };
             if site.cpu != mark.cpu {
@@ -100,6 +102,9 @@ impl Live {
                 let unit = if arch == Arch::X86_64 { 1 } else { 4 };
                 let first = bytes.get(skip..skip.saturating_add(unit));
                 site.trapped = first.is_some_and(|b| trap::is_trap_fill(arch, b));
+                if site.trapped && site.handler {
+                    trap = Some((site.mark, site.virt.first));
+                }
             }
             if let Some(was) = site.ran.take() {
                 ran = Some((was, site.virt.first));
@@ -111,6 +116,9 @@ impl Live {
         }
         if let Some((was, virt)) = ran {
             self.self_patch(mark, &was, virt);
+        }
+        if let Some((site, virt)) = trap {
+            self.trap_stored(mark, &site, virt);
         }
         self.stored_beside_sites(mark, frames);
     }
@@ -257,7 +265,7 @@ impl Live {
         let message = format!("{} runs {at} in the middle of patching it", mark.cpu);
         let site = self.site(ran, "runs half of the patch here");
         let mut draft = Draft::new(RuleId::SelfPatch, Operation::OwnCode, message, site);
-        draft.because = Some(self.site(mark, "and goes on patching here"));
+        draft.because = Some(self.stored_site(mark, virt, "and goes on patching here"));
         draft.sure = mark.sure && ran.sure;
         draft.missing.push("code for the patcher that the patch does not touch".to_owned());
         draft.help = Some(

@@ -129,7 +129,7 @@ impl Live {
             held.map(|v| v.mark)
         };
         let found = self.bytes_before(m).map_or_else(
-            || "stored here, what is there".to_owned(),
+            || "last stored here".to_owned(),
             |bytes| format!("stored here, so that {} is there", hex(&bytes)),
         );
         // Who patches stores by an alias: what matters is the place.

@@ -18,9 +18,11 @@ use crate::operation::Operation;
 use crate::rules::RuleId;
 use crate::words;
 
-/// The CPU that has to carry out a step.
-fn who(action: Action, writer: CpuId, executor: CpuId) -> CpuId {
-    if action == Action::ContextSync { executor } else { writer }
+/// The CPU that has to carry out a step. Where every store releases, it is by a load that one CPU
+/// learns of another's.
+fn who(arch: Arch, action: Action, writer: CpuId, executor: CpuId) -> CpuId {
+    let loads = action == Action::Publish && arch == Arch::X86_64;
+    if loads || action == Action::ContextSync { executor } else { writer }
 }
 
 /// A chain that is broken, at a fetch.
@@ -28,7 +30,8 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
     let p = mark.cpu;
     let version = &broken.version;
     let q = version.cpu;
-    let at = live.address(mark.virt.map_or(0, |v| v.0));
+    let virt = mark.virt.map_or(0, |v| v.0);
+    let at = live.address(virt);
     let row = broken.steps.iter().find(|(r, _)| r.action == broken.first).map(|(r, _)| *r);
     let operation = row.map_or("", FetchRow::missing);
     let message = match (broken.rule, broken.race) {
@@ -55,7 +58,7 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
         _ => Operation::Maintenance,
     };
     let mut draft = Draft::new(broken.rule, lack, message, live.site(mark, "executed here"));
-    draft.because = Some(live.site(&version.mark, "the code was stored here"));
+    draft.because = Some(live.stored_site(&version.mark, virt, "the code was stored here"));
     draft.sure = broken.sure && version.mark.sure && mark.sure;
     fill_chain(live, &mut draft, broken, q, p);
     draft.window = window(mark, broken, p);
@@ -93,7 +96,7 @@ pub(crate) fn broken(live: &Live, mark: &Mark, broken: &Broken) -> Draft {
 /// The chain of a finding, what is missing of it, and the texts that ask for that.
 fn fill_chain(live: &Live, draft: &mut Draft, broken: &Broken, q: CpuId, p: CpuId) {
     for (row, state) in &broken.steps {
-        let doer = who(row.action, q, p);
+        let doer = who(live.arch(), row.action, q, p);
         if *state == StepState::Missing {
             draft.missing.push(format!("{} on {doer}", row.missing()));
         }
@@ -137,13 +140,14 @@ pub(crate) fn broken_promise(
 ) -> Draft {
     let version = &broken.version;
     let name = live.call_name(call);
-    let at = live.address(mark.virt.map_or(0, |v| v.0));
+    let virt = mark.virt.map_or(0, |v| v.0);
+    let at = live.address(virt);
     let message = format!(
         "{name} promised that no CPU runs old code, but {p} may still fetch the old bytes at {at}"
     );
     let site = live.site(mark, "promised: no CPU runs old code");
     let mut draft = Draft::new(RuleId::BrokenPromise, Operation::Promise, message, site);
-    draft.because = Some(live.site(&version.mark, "the code was stored here"));
+    draft.because = Some(live.stored_site(&version.mark, virt, "the code was stored here"));
     draft.sure = broken.sure && version.mark.sure && mark.sure;
     draft.blame = Blame::Callee;
     draft.window = window(mark, broken, p);

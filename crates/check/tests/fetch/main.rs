@@ -99,7 +99,7 @@ fn each_step_that_is_missing_is_named() {
                 ("ic", _) => (MAINTENANCE, "icbi", 0, true),
                 ("barrier 1" | "barrier 2", Arch::Arm64) => (MAINTENANCE, "dsb ish", 0, true),
                 ("barrier 1" | "barrier 2", _) => (MAINTENANCE, "sync", 0, true),
-                ("publish" | "observe", Arch::X86_64) => (ORDER, "reads-from", 0, false),
+                ("publish" | "observe", Arch::X86_64) => (ORDER, "reads-from", 1, false),
                 ("publish" | "observe", Arch::Arm64) => (ORDER, "stlr", 0, false),
                 ("publish" | "observe", _) => (ORDER, "", 0, false),
                 // Whether it was executed before is not known on x86: possible.

@@ -46,6 +46,28 @@ fn a_trap_that_nobody_knows() {
     assert_eq!(found(story(true)), []);
 }
 
+#[test]
+fn a_trap_that_no_handler_finds() {
+    let story = |registered: bool, handler: bool, at: u64| {
+        let mut s = running(Arch::X86_64);
+        s.call(0, "patch", |s, _| {
+            if registered {
+                let virt = VirtAddr(AREA);
+                s.emit(0, View::TrapHandler { virt, len: 5, registered });
+            }
+            site(s, 0, AREA, 5, handler);
+            put(s, 0, at, &[0xcc]);
+        });
+        s
+    };
+    let report = story(false, true, 0).run();
+    let found = only(&report, RuleId::PatchMetadata);
+    assert!(certain(found) && found.message.contains("no handler finds"));
+    assert!(!has(story(true, true, 0), RuleId::PatchMetadata));
+    assert!(!has(story(false, false, 0), RuleId::PatchMetadata), "nobody said that there is one");
+    assert!(!has(story(false, true, 1), RuleId::PatchMetadata), "no trap in the first byte");
+}
+
 /// Whose memory it is by then may have traps of his own.
 #[test]
 fn a_trap_in_memory_that_has_a_new_owner() {

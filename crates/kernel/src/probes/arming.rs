@@ -165,7 +165,7 @@ pub(super) fn power_patch_warned(args: Args) -> [Step; 3] {
     let at = args.addr(0);
     let [patch, look] = call_then("patch_instruction", args, move |k, cpu, error| {
         if error != 0 {
-            let reason = textbed_event::WarnReason::Other;
+            let reason = textbed_event::WarnReason::NotPatched;
             k.warn_once(cpu, "kprobes: patch_instruction", reason, at);
         }
         Ok(())

@@ -6,8 +6,11 @@
 //! keep it alive. Others may run between any two writes. From: Linux 7.0
 //! arch/x86/kernel/alternative.c smp_text_poke_batch_finish() and below, 5.19, 6.1, 6.6 and 6.12
 //! text_poke_bp_batch(), which does the same under other names, but that text_poke_bp() has a
-//! vector of its own: what is queued stays so. Not modelled: perf events, NMIs, the spin at the end
+//! vector of its own: what is queued stays so. On demand a single replacement joins the vector
+//! whatever the order (2aebf5ee43bf). Not modelled: perf events, NMIs, the spin at the end
 //! (no handler is still running then: each runs whole).
+
+use std::cmp::Ordering;
 
 use textbed_arch::{CpuId, VirtAddr};
 use textbed_event::{Flags, View};
@@ -64,9 +67,24 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// What a search by halves finds, as `__inline_bsearch` goes: all of it while it is in order.
+    fn find(&self, virt: VirtAddr) -> Option<&Entry> {
+        let mut rest = self.entries.as_slice();
+        while !rest.is_empty() {
+            let (before, from) = rest.split_at(rest.len() / 2);
+            let (pivot, after) = from.split_first()?;
+            match virt.cmp(&pivot.addr) {
+                Ordering::Equal => return Some(pivot),
+                Ordering::Less => rest = before,
+                Ordering::Greater => rest = after,
+            }
+        }
+        None
+    }
+
     /// What the handler does about a trap at an address.
     pub(crate) fn handle(&self, virt: VirtAddr) -> Option<Resume> {
-        let entry = self.entries.iter().filter(|_| self.live).find(|e| e.addr == virt)?;
+        let entry = self.find(virt).filter(|_| self.live)?;
         let next = virt.offset(entry.text.len() as u64);
         let to = |disp: i32| VirtAddr(next.0.wrapping_add_signed(i64::from(disp)));
         match entry.emulate {
@@ -153,7 +171,12 @@ impl Kernel {
     /// Steps of replacing one instruction: from 6.16 on what is pending already with it.
     fn batch_single(&mut self, entry: Entry) -> Result<i64, Stop> {
         if self.there("smp_text_poke_single") {
-            let mut steps = self.batch_add(entry);
+            let mut steps = if self.config.on("skip_text_poke_order") {
+                self.batch.entries.push(entry);
+                Vec::new()
+            } else {
+                self.batch_add(entry)
+            };
             steps.push(start_step());
             return self.with_steps(steps);
         }
@@ -191,7 +214,9 @@ impl Kernel {
         for entry in &entries {
             let len = u16::try_from(entry.text.len()).unwrap_or(u16::MAX);
             let (old_len, new_len) = (len, len);
-            self.machine.trap_handler(cpu, entry.addr, u32::from(len), true);
+            if self.batch.find(entry.addr).is_some() {
+                self.machine.trap_handler(cpu, entry.addr, u32::from(len), true);
+            }
             let site = View::PatchSite { virt: entry.addr, old_len, new_len, handler: true };
             self.emit(cpu, Flags::default(), site);
         }
@@ -219,9 +244,13 @@ impl Kernel {
         }
         steps.push(step(|k, cpu| {
             k.batch.live = false;
-            for entry in std::mem::take(&mut k.batch.entries) {
+            let found: Vec<bool> =
+                k.batch.entries.iter().map(|e| k.batch.find(e.addr).is_some()).collect();
+            for (entry, found) in std::mem::take(&mut k.batch.entries).into_iter().zip(found) {
                 let len = u32::try_from(entry.text.len()).unwrap_or(u32::MAX);
-                k.machine.trap_handler(cpu, entry.addr, len, false);
+                if found {
+                    k.machine.trap_handler(cpu, entry.addr, len, false);
+                }
                 k.noted.push((entry.addr, u64::from(len)));
             }
             Ok(())

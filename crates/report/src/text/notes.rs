@@ -101,13 +101,16 @@ fn chain(steps: &[ChainStep], room: usize) -> String {
         if !step.operation.is_empty() {
             let _ = write!(line, ": {}", step.operation);
         }
-        if let Some(site) = &step.site {
-            let _ = match step.state {
-                StepState::Done => write!(line, " ({} at event {})", site.cpu, site.seq),
-                // The last one that there was.
-                _ => write!(line, " (too early: {} at event {})", site.cpu, site.seq),
-            };
-        }
+        let _ = match (&step.site, step.state) {
+            (Some(site), StepState::Done) => {
+                write!(line, " ({} at event {})", site.cpu, site.seq)
+            }
+            // The last one that there was.
+            (Some(site), StepState::Missing) => {
+                write!(line, " (too early: {} at event {})", site.cpu, site.seq)
+            }
+            _ => Ok(()),
+        };
         let _ = write!(text, "\n{}", wrap(&line, room, state.len() + 2));
     }
     text

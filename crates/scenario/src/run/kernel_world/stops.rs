@@ -20,7 +20,9 @@ pub(super) fn call_stopped(error: CallError, span: Span) -> Stop {
     match error {
         CallError::NotModelled { call, what } => Stop::NotModelled(format!("{call}: {what}")),
         CallError::Died { call, how, virt } => {
-            Stop::Died(format!("{call}: the kernel dies: {how} at {virt}"))
+            let at = virt.to_string();
+            let at = if how.contains(&at) { String::new() } else { format!(" at {at}") };
+            Stop::Died(format!("{call}: the kernel dies: {how}{at}"))
         }
         CallError::Machine { call, error } => match machine_stopped(*error) {
             Stop::NotModelled(what) => Stop::NotModelled(format!("{call}: {what}")),
