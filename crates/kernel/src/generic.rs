@@ -25,6 +25,20 @@ pub(crate) fn flush_tlb_kernel_range(k: &mut Kernel, cpu: CpuId, args: &Args) ->
     Ok(0)
 }
 
+/// `flush_tlb_mm(mm)`, of the address space that the CPU has loaded.
+pub(crate) fn flush_tlb_mm(k: &mut Kernel, cpu: CpuId, _args: &Args) -> Result<i64, Stop> {
+    let space = k.loaded_space(cpu)?;
+    match k.arch {
+        Arch::X86_64 => k.x86_flush_space(cpu, space)?,
+        Arch::Arm64 => k.arm64_flush_space(cpu)?,
+        _ => {
+            let pid = k.machine.asid_of(cpu);
+            k.radix_flush_pid(cpu, pid)?;
+        }
+    }
+    Ok(0)
+}
+
 /// `flush_icache_range(start, end)`.
 pub(crate) fn flush_icache_range(k: &mut Kernel, cpu: CpuId, args: &Args) -> Result<i64, Stop> {
     let start = args.addr(0);

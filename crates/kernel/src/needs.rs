@@ -124,6 +124,14 @@ pub const NEEDS: &[NeedRow] = &[
         Cite::read("Linux 6.12 arch/x86/mm/tlb.c: on_each_cpu() waits"),
     ),
     row(
+        &["flush_tlb_mm"],
+        X86,
+        Need::IrqsOn,
+        Cite::read(
+            "Linux 6.18 arch/x86/mm/tlb.c: lockdep_assert_irqs_enabled(), on_each_cpu_mask()",
+        ),
+    ),
+    row(
         &["flush_icache_range"],
         ARM64,
         Need::IrqsOn,

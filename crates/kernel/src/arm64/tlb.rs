@@ -82,6 +82,20 @@ impl Kernel {
         Ok(())
     }
 
+    /// `flush_tlb_mm` of the space that the CPU has loaded (without page-table isolation, whose
+    /// second ASID is not modelled).
+    pub(crate) fn arm64_flush_space(&mut self, cpu: CpuId) -> Result<(), Stop> {
+        let asid = u64::from(self.machine.asid_of(cpu)) << 48;
+        self.machine.op_named(cpu, "dsb ishst", 0)?;
+        self.arm64_tlbi(cpu, |k| Ok(k.machine.op_named(cpu, "tlbi aside1is", asid)?))?;
+        self.machine.op_named(cpu, "dsb ish", 0)?;
+        if self.repeats_tlbi("one-more") {
+            self.tlbi_page(cpu, "tlbi vale1is", 0)?;
+            self.machine.op_named(cpu, "dsb ish", 0)?;
+        }
+        Ok(())
+    }
+
     /// `__flush_tlb_kernel_pgtable`: every level of one address.
     pub(crate) fn arm64_flush_kernel_table(
         &mut self,

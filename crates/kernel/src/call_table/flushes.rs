@@ -1,6 +1,6 @@
 //! Rows: flushes and cross-calls.
 
-use textbed_arch::Cite;
+use textbed_arch::{Arch, Cite};
 use textbed_event::Need;
 
 use super::{
@@ -9,6 +9,9 @@ use super::{
 };
 use crate::calls::{CallNeed, CallSpec, Returns};
 use crate::{generic, stop_machine};
+
+/// Where address spaces beside the kernel's have trees of tables.
+const WALKED: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Ppc64le, Arch::Ppc64];
 
 /// The rows.
 pub(super) const ROWS: &[CallSpec] = &[
@@ -20,6 +23,19 @@ pub(super) const ROWS: &[CallSpec] = &[
         "invalidates kernel translations on all CPUs",
         Cite::read("Linux 5.19, 6.12 arch/*/mm, arch/arm64/include/asm/tlbflush.h"),
         generic::flush_tlb_kernel_range,
+    )
+    .sends(FLUSHES),
+    call(
+        "flush_tlb_mm",
+        &[],
+        Returns::Void,
+        WALKED,
+        "invalidates what CPUs hold of the address space that this one has loaded",
+        Cite::read(
+            "Linux 6.3 and 6.18 arch/x86/mm/tlb.c flush_tlb_mm_range(), arch/arm64/include/asm/\
+             tlbflush.h, arch/powerpc/mm/book3s64/radix_tlb.c _tlbie_pid()",
+        ),
+        generic::flush_tlb_mm,
     )
     .sends(FLUSHES),
     call(

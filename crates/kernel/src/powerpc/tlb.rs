@@ -1,5 +1,6 @@
-//! powerpc TLB flushes of kernel addresses: with radix the whole of PID 0, whatever the range; with
-//! hashed tables of 32 bits the entries that were made; on 8xx a page, or everything.
+//! powerpc TLB flushes of kernel addresses: with radix the whole of PID 0, whatever the range (and
+//! that of an address space, by its PID); with hashed tables of 32 bits the entries that were made;
+//! on 8xx a page, or everything.
 //!
 //! Modelled: tlbie with its barriers, and one more on POWER9 whose tlbie passes stores; without
 //! tlbie an interrupt to all CPUs and tlbiel. From: Linux 6.12 and 6.19
@@ -35,7 +36,7 @@ impl Kernel {
         end: u64,
     ) -> Result<(), Stop> {
         match self.power_mmu() {
-            Some(PowerMmu::Radix) => self.radix_flush_kernel(cpu),
+            Some(PowerMmu::Radix) => self.radix_flush_pid(cpu, 0),
             // Nothing: leaves that change flush their entries.
             Some(PowerMmu::Hash64) | None => Ok(()),
             Some(PowerMmu::Hash32) => self.hash32_flush(cpu, start, end),
@@ -56,16 +57,17 @@ impl Kernel {
         Ok(())
     }
 
-    /// `radix__flush_tlb_kernel_range`.
-    fn radix_flush_kernel(&mut self, cpu: CpuId) -> Result<(), Stop> {
+    /// `radix__flush_tlb_kernel_range` (PID 0), `radix__flush_tlb_mm` of a space that more than one
+    /// CPU has used.
+    pub(crate) fn radix_flush_pid(&mut self, cpu: CpuId, pid: u16) -> Result<(), Stop> {
         if self.features.contains(Features::PPC_TLBIE) {
             self.machine.op_named(cpu, "ptesync", 0)?;
             let row = instruction(self.arch, "tlbie")?;
-            self.machine.op_with(cpu, row, &[RB_IS_PID, 0])?;
+            self.machine.op_with(cpu, row, &[RB_IS_PID, u64::from(pid)])?;
             if self.features.contains(Features::PPC_TLBIE_STQ) {
                 self.machine.op_named(cpu, "ptesync", 0)?;
                 let unused = self.pages.start_of(UNUSED);
-                self.machine.tlbi(cpu, "tlbie", unused, self.pages.bytes(), 0)?;
+                self.machine.tlbi(cpu, "tlbie", unused, self.pages.bytes(), pid)?;
             }
             self.machine.op_named(cpu, "eieio", 0)?;
             self.machine.op_named(cpu, "tlbsync", 0)?;
@@ -75,7 +77,7 @@ impl Kernel {
         let tlbiel = instruction(self.arch, "tlbiel")?;
         let mut local = |m: &mut Machine, on: CpuId| -> Result<(), MachineError> {
             m.op_named(on, "ptesync", 0)?;
-            m.op_with(on, tlbiel, &[RB_IS_PID, 0])?;
+            m.op_with(on, tlbiel, &[RB_IS_PID, u64::from(pid)])?;
             m.op_named(on, "ptesync", 0)?;
             Ok(())
         };

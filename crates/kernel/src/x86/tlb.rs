@@ -1,12 +1,13 @@
 //! x86 kernel TLB flushes: by interrupts to every CPU, always waited for, or from 6.15 on by
 //! INVLPGB where the CPU has it, which interrupts nobody.
 //!
-//! From: Linux 5.19, 6.12 and 6.18.2 arch/x86/mm/tlb.c, 6.18.2 arch/x86/include/asm/tlb.h. As
+//! From: Linux 5.19, 6.3, 6.12 and 6.18.2 arch/x86/mm/tlb.c, 6.18.2 arch/x86/include/asm/tlb.h. As
 //! there, the flush of a range by INVLPGB names no address to the CPU (the flag is not set), and so
-//! invalidates everything. Not modelled: paravirtual flushes.
+//! invalidates everything. Not modelled: paravirtual flushes; of an address space lazy TLB mode,
+//! global ASIDs, and the second PCID of page-table isolation.
 
-use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, VirtAddr};
-use textbed_machine::{Machine, MachineError};
+use textbed_arch::{Arch, CpuId, FRAME_BYTES, FRAME_SHIFT, Features, SpaceId, VirtAddr};
+use textbed_machine::{CpuMask, Machine, MachineError};
 
 use crate::caps::Fact;
 use crate::error::Stop;
@@ -100,6 +101,20 @@ impl Kernel {
             pages.clone().try_for_each(|page| Ok(m.op_named(on, "invlpg", page.0)?))
         };
         self.on_each_cpu(cpu, function, &mut local)
+    }
+
+    /// `flush_tlb_mm_range` of everything: the CPUs that have the space loaded store to CR3. One
+    /// that has it no more flushes when it loads it again, as each load of it does here.
+    pub(crate) fn x86_flush_space(&mut self, cpu: CpuId, space: SpaceId) -> Result<(), Stop> {
+        let others: CpuMask =
+            self.online().filter(|on| *on != cpu && self.machine.space_of(*on) == space).collect();
+        let mut local = |m: &mut Machine, on: CpuId| m.load_space(on, space, m.asid_of(on), false);
+        local(&mut self.machine, cpu)?;
+        if others == CpuMask::EMPTY {
+            return Ok(());
+        }
+        self.interrupts_others(cpu)?;
+        Ok(self.machine.ipi(cpu, others, "flush_tlb_func", true, &mut local)?)
     }
 
     /// `flush_tlb_kernel_range` on x86.
