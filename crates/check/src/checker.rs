@@ -275,11 +275,15 @@ impl Live {
             View::Region { virt, len, owner, name } => {
                 self.symbols.add((virt.0, len), owner, name, now.event.flags);
             }
-            View::AreaMade { virt, len, .. } => self.area_made(virt.0, len),
+            View::AreaMade { virt, len, .. } => {
+                self.area_made(virt.0, len);
+                self.room_made(now, virt.0, len);
+            }
             View::AreaRemoved { virt, len } => {
                 self.watch.given_back(Span::of(virt.0, len), None);
                 self.symbols.forget(virt.0, len);
                 self.area_gone(now, virt.0, len);
+                self.room_removed(virt.0, len);
             }
 
             View::SpaceLoaded { asid, no_flush, .. } => {

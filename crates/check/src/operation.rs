@@ -78,6 +78,8 @@ pub enum Operation {
     Result,
     /// A mapping by base pages.
     BasePages,
+    /// Room for all of the code.
+    Room,
     /// A task as context, with interrupts on.
     TaskContext,
     /// Interrupts off.
@@ -159,6 +161,7 @@ pub const KINDS: &[KindRow] = &[
     row(RuleId::HugeMappingRefused, Operation::BasePages, ALL),
     row(RuleId::WrongRange, Operation::Maintenance, WEAK),
     row(RuleId::WrongRange, Operation::Flush, ALL),
+    row(RuleId::WrongRange, Operation::Room, ALL),
     row(RuleId::WrongAlias, Operation::Maintenance, WEAK),
     row(RuleId::WrongAlias, Operation::WritableAlias, ALL),
     row(RuleId::WrongAlias, Operation::Flush, ALL),
@@ -170,7 +173,7 @@ pub const KINDS: &[KindRow] = &[
 
 impl Operation {
     /// Every kind, in the order of the enum.
-    pub const ALL: [Operation; 36] = [
+    pub const ALL: [Operation; 37] = [
         Operation::StoreFence,
         Operation::Maintenance,
         Operation::Publication,
@@ -203,6 +206,7 @@ impl Operation {
         Operation::Promise,
         Operation::Result,
         Operation::BasePages,
+        Operation::Room,
         Operation::TaskContext,
         Operation::IrqsOff,
         Operation::OutsideNmi,
@@ -245,6 +249,7 @@ impl Operation {
             Operation::Promise => "promise",
             Operation::Result => "result",
             Operation::BasePages => "base-pages",
+            Operation::Room => "room",
             Operation::TaskContext => "task-context",
             Operation::IrqsOff => "irqs-off",
             Operation::OutsideNmi => "outside-nmi",

@@ -318,8 +318,7 @@ impl Kernel {
             Some(pack.ptr + at as u64 * CHUNK_BYTES)
         });
         if let Some(ptr) = fit {
-            let (virt, len, shift) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES, CHUNK_SHIFT);
-            self.emit(cpu, Flags::default(), View::AreaMade { virt, len, shift });
+            self.room(cpu, ptr, chunks);
             return then(self, cpu, ptr);
         }
         // What describes the pack, then the pack.
@@ -331,11 +330,18 @@ impl Kernel {
                 let mut used = vec![false; (pack_size / CHUNK_BYTES) as usize];
                 mark(&mut used, 0, chunks, true);
                 k.packs.packs.push(Pack { ptr, size: pack_size, used });
+                k.room(cpu, ptr, chunks);
             }
             then(k, cpu, ptr)
         };
         self.later([new_memory_step(pack_size, zeros, Box::new(made))]);
         Ok(())
+    }
+
+    /// Tells that a part of a pack has an owner.
+    fn room(&mut self, cpu: CpuId, ptr: u64, chunks: usize) {
+        let (virt, len, shift) = (VirtAddr(ptr), chunks as u64 * CHUNK_BYTES, CHUNK_SHIFT);
+        self.emit(cpu, Flags::default(), View::AreaMade { virt, len, shift });
     }
 
     /// The room's instructions go first, then its chunks, then a pack that is empty.

@@ -1,6 +1,6 @@
 //! Code that is replaced while it may run: sites that are open, handlers of traps, tasks that stand
 //! in code, locks that are held, what was maintained lately, addresses that were given back, lists
-//! that name sites.
+//! that name sites, rooms that code was given.
 //!
 //! A *site* is what a patcher says that it is about to replace
 //! ([`textbed_event::View::PatchSite`]); it is open until the call that said so returns. Stores
@@ -21,6 +21,7 @@ pub(crate) mod maintained;
 pub(crate) mod open;
 pub(crate) mod quiescence;
 pub(crate) mod readonly;
+pub(crate) mod rooms;
 pub(crate) mod sites;
 pub(crate) mod torn;
 pub(crate) mod verify;
@@ -41,6 +42,8 @@ pub(crate) struct Patching {
     pub(crate) sites: open::Sites,
     /// Ranges of addresses that were given back.
     pub(crate) gone: SpanMap<gone::Gone>,
+    /// Parts of areas that were handed out.
+    pub(crate) rooms: rooms::Rooms,
     /// Sites that lists name.
     pub(crate) listed: listed::Lists,
     /// Ranges for which a handler of a trap was ever known, by first address.
@@ -81,7 +84,9 @@ impl Live {
         bytes: &[u8],
     ) {
         self.stored_by_right(now, virt);
-        let Some(frames) = now.phys(phys).and_then(|p| Span::of(p, len)) else { return };
+        let frames = now.phys(phys).and_then(|p| Span::of(p, len));
+        self.stored_in_rooms(now, virt.0, frames, len);
+        let Some(frames) = frames else { return };
         if self.pads_matter() {
             if bytes.len() as u64 == len {
                 self.remember_bytes(frames, bytes);

@@ -416,7 +416,7 @@ pub static RULES: &[RuleRow] = &[
         id: RuleId::WrongRange,
         name: "wrong-range",
         family: Family::Calls,
-        summary: "maintenance or a flush covers other bytes than those that changed",
+        summary: "maintenance, a flush or a copy of code covers other bytes than it is meant for",
         certain: Level::Deny,
         possible: Level::Warn,
         needs: KindSet::of(&[Kind::Store, Kind::Fetch, Kind::CacheClean, Kind::TlbInvalidate]),

@@ -5,6 +5,7 @@
 mod common;
 mod context;
 mod places;
+mod rooms;
 mod sites;
 
 use common::{AREA, DM, NONE, ROX, RW, Story, certain, only, rules};
