@@ -3,7 +3,7 @@
 
 use textbed_arch::sync::translation::{HeldRefusal, held_refusal};
 use textbed_arch::{CpuId, Features, Perm, SpaceId, VirtAddr};
-use textbed_event::{Access, CallRef, FaultReason, LeafChange};
+use textbed_event::{Access, CallRef, FaultReason, Flags, LeafChange};
 
 use crate::live::{Live, Now};
 use crate::mark::Mark;
@@ -41,8 +41,12 @@ impl Live {
         if before.iter().any(|(_, m)| m.perm.executable()) {
             self.occasions.looked(RuleId::LiveMappingHole);
         }
+        // Where a missed access has its entry made there was no hole for it.
+        let on_demand = now.event.flags.has(Flags::ON_DEMAND);
         for (part, hole) in self.watch.mended(space, span, base) {
-            breaks::live_mapping_hole(self, space, part, &hole, mark);
+            if !on_demand {
+                breaks::live_mapping_hole(self, space, part, &hole, mark);
+            }
         }
         let by_hand = self.made_visible_by_hand();
         // What is mapped outside calls is taken as given: sources set up their world so.

@@ -82,7 +82,7 @@ impl Live {
                 self.rights_taken(space, *part, old.phys, &mark);
             }
             if old.perm.executable() && (moved || !change.new.executable()) {
-                self.fetches.was_executable(space, *part, now.seq());
+                self.fetches.was_executable(space, *part, old.phys, now.seq());
             }
             if let Some(frames) = Span::of(old.phys, part.len())
                 && !review.contains(&frames)

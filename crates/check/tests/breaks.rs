@@ -9,7 +9,7 @@ use textbed_arch::{
     effect::{Barrier, Reach},
 };
 use textbed_check::rules::RuleId;
-use textbed_event::{Access, FaultReason, LeafChange, Promise, View};
+use textbed_event::{Access, FaultReason, Flags, LeafChange, Promise, View};
 
 const Q: u64 = 0x40_0000;
 const PAGE: u64 = 0x1000;
@@ -550,6 +550,33 @@ fn a_hole_under_a_cpu_that_executes_there_is_possible() {
             order(s);
         });
         assert!(!certain(only(&s.run(), RuleId::LiveMappingHole)), "{arch}");
+    }
+}
+
+/// Hashed tables of powerpc: the exception of the access that finds no entry makes it again. One
+/// that whoever changes it puts back is a hole there as everywhere.
+#[test]
+fn what_is_made_again_on_demand_was_no_hole() {
+    for (arch, on_demand) in [(Arch::Ppc64le, true), (Arch::Ppc64le, false), (Arch::Ppc32, true)] {
+        let mut s = Story::new(arch);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        order(&mut s);
+        s.fetch(1, AREA, P, 4);
+        s.call(0, "change", |s, _| {
+            s.leaf(0, AREA, P, 1, ROX, NONE);
+            flush(s);
+            if on_demand {
+                fault(s, 1);
+                s.flags = Flags::ON_DEMAND;
+                s.leaf(1, AREA, P, 1, NONE, ROX);
+                s.flags = Flags::default();
+            } else {
+                s.leaf(0, AREA, P, 1, NONE, ROX);
+            }
+            order(s);
+        });
+        let found = rules(&s.run()).contains(&RuleId::LiveMappingHole);
+        assert_eq!(found, !on_demand, "{arch}");
     }
 }
 

@@ -68,6 +68,9 @@ impl Flags {
     /// A lock was taken or released by one of several who may hold it together: such holders learn
     /// nothing from each other, and all that the last one learnt who held it alone.
     pub const SHARED: Flags = Flags(1 << 17);
+    /// An entry of the tables was made by the exception of an access that found none, and the
+    /// access goes on: what is filled so as it is used misses nothing where it has no entry.
+    pub const ON_DEMAND: Flags = Flags(1 << 18);
 
     /// Both sets.
     #[must_use]

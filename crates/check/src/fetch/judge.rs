@@ -208,7 +208,7 @@ impl Live {
                 self.maintained_beside(&mark, at, unit, &broken);
             }
         } else if self.options.reading != Reading::Fresh {
-            self.judge_remap(now, space, virt);
+            self.judge_remap(now, space, virt, span.first);
         }
         all_settled
     }
@@ -230,9 +230,11 @@ impl Live {
 
     /// The address led elsewhere since this CPU's last context synchronisation: a change of the
     /// mapping is a modification too.
-    fn judge_remap(&mut self, now: Now<'_>, space: SpaceId, virt: u64) {
+    fn judge_remap(&mut self, now: Now<'_>, space: SpaceId, virt: u64, phys: u64) {
         let p = now.cpu();
-        let until = self.fetches.executable_until(space, virt);
+        // What was fetched may itself be what is mapped no more.
+        let leads = self.tables.lookup(space, virt).map_or(phys, |(_, m)| m.phys);
+        let until = self.fetches.elsewhere_until(space, virt, leads);
         if until > self.fetches.moment(p) && self.checkable(RuleId::MissingContextSync) {
             let mark = self.mark(now);
             let draft = fetch::remapped(self, &mark, space, until);

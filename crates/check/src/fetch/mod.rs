@@ -54,7 +54,8 @@ use crate::mark::Mark;
 use crate::options::{Mode, Options};
 use crate::per_cpu::PerCpu;
 use crate::rules::RuleId;
-use crate::span::{Span, SpanMap};
+use crate::span::{Piece, Span, SpanMap};
+use crate::tables::UNKNOWN_PHYS;
 
 use arm64::Weak;
 use caches::Caches;
@@ -95,10 +96,24 @@ impl Model {
     }
 }
 
-/// Number of the event until which an address was executable with other bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Until(u64);
-crate::span::flat_piece!(Until);
+/// Until which event an address was executable, and by which frame.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    last: u64,
+    phys: u64,
+    /// Until which event by another frame than that; 0 = never.
+    elsewhere: u64,
+}
+
+impl Piece for Until {
+    fn skip(&mut self, bytes: u64) {
+        self.phys = self.phys.wrapping_add(bytes);
+    }
+    fn goes_on_as(&self, len: u64, next: &Self) -> bool {
+        (self.last, self.elsewhere) == (next.last, next.elsewhere)
+            && self.phys.wrapping_add(len) == next.phys
+    }
+}
 
 /// Ranges kept that were executable; past it they are forgotten, and the notes say so.
 const MAX_PAST: usize = 1 << 16;
@@ -331,8 +346,9 @@ impl Fetches {
         matches!(self.model, Model::Off)
     }
 
-    /// `span` of `space` is not executable any more, or leads elsewhere, since event `now`.
-    pub(crate) fn was_executable(&mut self, space: SpaceId, span: Span, now: u64) {
+    /// `span` of `space`, which led to `phys`, is not executable any more, or leads elsewhere,
+    /// since event `now`.
+    pub(crate) fn was_executable(&mut self, space: SpaceId, span: Span, phys: u64, now: u64) {
         if self.is_off() {
             return;
         }
@@ -342,20 +358,38 @@ impl Fetches {
             self.past_forgotten = true;
             self.looks.everything_changed();
         }
-        map.insert(span, Until(now));
+        map.update(span, |part, before| {
+            let phys = phys.wrapping_add(part.first - span.first);
+            let elsewhere = |b: &Until| if b.phys == phys { b.elsewhere } else { b.last };
+            Some(Until { last: now, phys, elsewhere: before.map_or(0, elsewhere) })
+        });
     }
 
     /// Until which event `virt` was executable with what it led to before; 0 = never.
     pub(crate) fn executable_until(&self, space: SpaceId, virt: u64) -> u64 {
-        let of = |s: SpaceId| Some(self.past_exec.get(&s)?.get(virt)?.1.0);
-        let own = if space == SpaceId::KERNEL { None } else { of(space) };
-        own.max(of(SpaceId::KERNEL)).unwrap_or(0)
+        self.past(space, virt).map(|(_, until)| until.last).max().unwrap_or(0)
+    }
+
+    /// Until which event `virt` was executable and led elsewhere than to `phys`, where it leads
+    /// now; 0 = never.
+    pub(crate) fn elsewhere_until(&self, space: SpaceId, virt: u64, phys: u64) -> u64 {
+        let same = |at: Span, u: &Until| {
+            phys < UNKNOWN_PHYS && u.phys.wrapping_add(virt - at.first) == phys
+        };
+        let until = |(at, u): (Span, &Until)| if same(at, u) { u.elsewhere } else { u.last };
+        self.past(space, virt).map(until).max().unwrap_or(0)
+    }
+
+    /// What is known of `virt` in `space` and in the kernel's.
+    fn past(&self, space: SpaceId, virt: u64) -> impl Iterator<Item = (Span, &Until)> {
+        let spaces = [Some(SpaceId::KERNEL), (space != SpaceId::KERNEL).then_some(space)];
+        spaces.into_iter().flatten().filter_map(move |s| self.past_exec.get(&s)?.get(virt))
     }
 
     /// Whether a CPU that did not synchronise its context since may run what `virt` led to before,
     /// in any space. CPUs that the header does not count are not asked.
     pub(crate) fn may_run_what_was_there(&self, virt: u64) -> bool {
-        let since = |map: &SpanMap<Until>| map.get(virt).is_some_and(|(_, u)| u.0 > self.synced);
+        let since = |map: &SpanMap<Until>| map.get(virt).is_some_and(|(_, u)| u.last > self.synced);
         self.past_exec.values().any(since)
     }
 

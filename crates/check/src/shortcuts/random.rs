@@ -300,8 +300,11 @@ fn the_streams_hold_something_to_find() {
 fn what_changes_among_events_that_are_read_ahead_counts() {
     let (virt, alias, phys) = (VirtAddr(CODE), VirtAddr(ALIAS), PhysAddr(PHYS));
     let fetch = View::Fetch { virt, phys, len: 8 };
-    let remap = [(Perm::KERNEL_ROX, Perm::empty()), (Perm::empty(), Perm::KERNEL_ROX)];
-    let remap = remap.map(|(old, new)| leaf(CODE, PHYS, old, new));
+    // Another frame for a while, for the same one again is no other code.
+    let swap = [(Perm::KERNEL_ROX, Perm::empty()), (Perm::empty(), Perm::KERNEL_ROX)];
+    let [out, back] = swap.map(|(old, new)| leaf(CODE, PHYS, old, new));
+    let [away, other] = swap.map(|(old, new)| leaf(CODE, PHYS + 0x1000, old, new));
+    let remap = [out, other, away, back];
     let changes = |rec: &mut Recorder, mapping: bool| {
         if mapping {
             return remap.to_vec();

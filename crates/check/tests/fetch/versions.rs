@@ -113,6 +113,49 @@ fn a_loop_over_old_code_is_one_finding() {
     assert_eq!(only(&report, MAINTENANCE).count, 1);
 }
 
+/// What may have been fetched ahead is other code where another frame was mapped, not where the
+/// same frame was away for a while.
+#[test]
+fn code_that_was_not_mapped_for_a_while_is_no_other_code() {
+    // Frames mapped one after the other, each unmapped before the next.
+    for (frames, found) in [
+        (&[P, P][..], false),
+        (&[P, P + 0x1000], true),
+        (&[P + 0x1000, P, P], true),
+        (&[P, P + 0x1000, P], true),
+        (&[P, P, P], false),
+    ] {
+        let mut s = Story::new(Arch::Arm64);
+        s.sync(1);
+        for (n, frame) in frames.iter().enumerate() {
+            if n > 0 {
+                s.leaf(0, AREA, frames[n - 1], 1, ROX, NONE);
+                s.dsb(0);
+                s.tlb_all(0, Reach::Broadcast);
+                s.dsb(0);
+            }
+            s.leaf(0, AREA, *frame, 1, NONE, ROX);
+            s.dsb(0);
+        }
+        s.fetch(1, AREA + 64, frames[frames.len() - 1] + 64, 4);
+        let report = s.run();
+        let seen = rules(&report).contains(&RuleId::MissingContextSync);
+        assert_eq!(seen, found, "{frames:x?}: {:#?}", report.findings);
+    }
+    // What was fetched ahead comes from the frame that was mapped before.
+    let mut s = Story::new(Arch::Arm64);
+    s.leaf(0, AREA, P, 1, NONE, ROX);
+    s.sync(1);
+    s.leaf(0, AREA, P, 1, ROX, NONE);
+    s.dsb(0);
+    s.tlb_all(0, Reach::Broadcast);
+    s.dsb(0);
+    s.leaf(0, AREA, P + 0x1000, 1, NONE, ROX);
+    s.dsb(0);
+    s.fetch(1, AREA, P, 4);
+    assert!(rules(&s.run()).contains(&RuleId::MissingContextSync));
+}
+
 #[test]
 fn a_promise_of_no_stale_code_is_a_promise_to_every_cpu() {
     use textbed_event::Promise;

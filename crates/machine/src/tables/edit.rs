@@ -446,6 +446,11 @@ impl Machine {
 
     /// Tells everybody about edits that were made.
     pub(super) fn changed(&mut self, cpu: CpuId, space: SpaceId, runs: Runs) {
+        self.changed_so(cpu, space, runs, Flags::default());
+    }
+
+    /// As [`Self::changed`], told with these flags.
+    pub(super) fn changed_so(&mut self, cpu: CpuId, space: SpaceId, runs: Runs, flags: Flags) {
         // What the CPU stored before it is performed before tables lead there.
         self.perform_all(cpu);
         for run in runs.0 {
@@ -460,7 +465,7 @@ impl Machine {
             }
             let (virt, phys) = (VirtAddr(run.virt), PhysAddr(run.phys));
             let view = View::Leaf { virt, phys, change: run.change };
-            self.emit_in(cpu, space, Flags::default(), OpId::NONE, view);
+            self.emit_in(cpu, space, flags, OpId::NONE, view);
         }
     }
 }

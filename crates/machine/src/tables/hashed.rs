@@ -20,7 +20,7 @@ use textbed_arch::hashed::{
 };
 use textbed_arch::paging::{Attributes, Format};
 use textbed_arch::{CpuId, FRAME_BYTES, Features, Perm, PhysAddr, SpaceId, VirtAddr};
-use textbed_event::{Access, FaultReason, LeafChange, OpId};
+use textbed_event::{Access, FaultReason, Flags, LeafChange, OpId};
 
 use super::edit::Runs;
 use super::{Mapping, Run};
@@ -277,7 +277,7 @@ impl Machine {
         if let (Some(before), Ok((_, now))) = (before, self.hash_find(page))
             && let Some(after) = self.hash_mapping(page, segment, &now)
         {
-            self.hash_changed(cpu, &before, after.perm);
+            self.hash_changed(cpu, &before, after.perm, Flags::default());
         }
         self.hash_invalidate(cpu, &[page]);
         Ok(())
@@ -329,7 +329,7 @@ impl Machine {
         }
         let Ok((segment, slot)) = self.hash_find(page) else { return Ok(placed) };
         if let Some(m) = self.hash_mapping(page, &segment, &slot) {
-            self.hash_changed(cpu, &m.absent(), m.perm);
+            self.hash_changed(cpu, &m.absent(), m.perm, Flags::ON_DEMAND);
         }
         self.hash_barriers(cpu, barriers.map_or(&[], |b| b.behind_new));
         Ok(placed)
@@ -442,7 +442,7 @@ impl Machine {
         format.remove(&mut Words(&mut self.memory, format), &slot).map_err(no_room)?;
         h.homes.remove(&slot.addr.0);
         if let Some(m) = mapping {
-            self.hash_changed(cpu, &m, Perm::empty());
+            self.hash_changed(cpu, &m, Perm::empty(), Flags::default());
         }
         Ok(true)
     }
@@ -465,12 +465,12 @@ impl Machine {
     }
 
     /// Tells everybody about an entry that changed.
-    fn hash_changed(&mut self, cpu: CpuId, before: &Mapping, new: Perm) {
+    fn hash_changed(&mut self, cpu: CpuId, before: &Mapping, new: Perm, flags: Flags) {
         let mut runs = Runs::default();
         if before.perm != new {
             runs.add(run_of(before, new));
         }
-        self.changed(cpu, SpaceId::KERNEL, runs);
+        self.changed_so(cpu, SpaceId::KERNEL, runs, flags);
     }
 }
 
