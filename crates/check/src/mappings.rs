@@ -1,7 +1,7 @@
 //! Events about translations: leaves, address spaces, invalidations, barriers that complete them.
 
 use textbed_arch::paging::Attributes;
-use textbed_arch::sync::translation::walks_in_order;
+use textbed_arch::sync::translation::{HeldRefusal, held_refusal, walks_in_order};
 use textbed_arch::{
     Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
@@ -65,6 +65,7 @@ impl Live {
         let present = change.new.contains(textbed_arch::Perm::PRESENT);
         self.watch_entries(now, (space, span), base, &before, change, &mark);
         self.groups_change((space, span), base, &before, change, &mark);
+        let faults = held_refusal(self.arch(), self.header.features) == HeldRefusal::Fault;
         for (part, old) in &before {
             let at = base.wrapping_add(part.first - span.first);
             let moved = !present || old.phys != at;
@@ -80,6 +81,9 @@ impl Live {
             if moved || !change.new.contains(old.perm & rights) {
                 self.answer_is_old(space, *part, old, (change.old_shift, None), &mark);
                 self.rights_taken(space, *part, old.phys, &mark);
+            } else if faults && !old.perm.contains(change.new & rights) {
+                // Who holds it is refused what it lacks.
+                self.answer_is_old(space, *part, old, (change.old_shift, None), &mark);
             }
             if old.perm.executable() && (moved || !change.new.executable()) {
                 self.fetches.was_executable(space, *part, old.phys, now.seq());

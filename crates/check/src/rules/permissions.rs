@@ -116,8 +116,10 @@ pub(crate) fn wx(live: &Live, window: &OpenWindow, ended: Ended<'_>) -> Draft {
             ));
             let at = window.phys.wrapping_add(stale.delta);
             let old = Span::of(at, 1).and_then(|at| live.stale.within(stale.space, at).next());
+            let right = if window.write.now { Perm::EXEC } else { Perm::WRITE };
             let held = |(_, olds): (Span, Olds)| {
-                let grants = |o: &&Old| o.perm.contains(Perm::PRESENT) && o.cpus & stale.cpus != 0;
+                let grants =
+                    |o: &&Old| o.perm.contains(Perm::PRESENT | right) && o.cpus & stale.cpus != 0;
                 olds.0.iter().rev().find(grants).copied()
             };
             match old.and_then(held) {

@@ -1,5 +1,6 @@
 //! stale-translation, exec-after-free, walk-after-free.
 
+use textbed_arch::sync::translation::{HeldRefusal, held_refusal};
 use textbed_arch::{Perm, SpaceId, VirtAddr};
 use textbed_event::{CallRef, Promise};
 
@@ -15,7 +16,8 @@ use crate::translation::Old;
 use crate::translation::ways::HeldWay;
 use crate::words;
 
-/// A call promised that a right is gone: may a CPU still use an old answer that grants it?
+/// A call promised that a right is gone, or there: may a CPU still use an old answer that grants
+/// it, or one that refuses it until it is invalidated?
 pub(crate) fn stale_translation(
     live: &mut Live,
     space: SpaceId,
@@ -25,17 +27,21 @@ pub(crate) fn stale_translation(
     among: u64,
     mark: &Mark,
 ) {
-    let Some((_, must_not, _)) = calls::demands(what).filter(|(_, not, _)| !not.is_empty()) else {
+    let Some((must, must_not, _)) = calls::demands(what) else { return };
+    let faults = held_refusal(live.arch(), live.header.features) == HeldRefusal::Fault;
+    let must = if faults { must } else { Perm::empty() };
+    if must.is_empty() && must_not.is_empty() {
         return;
-    };
+    }
     live.occasions.looked(RuleId::StaleTranslation);
     let mut found: Option<(u64, u64, Old)> = None;
     for (at, olds) in live.stale.within(space, span) {
-        let grants = |old: &&Old| {
-            let held = old.perm.contains(Perm::PRESENT) && old.cpus & among != 0;
-            held && old.perm.intersects(must_not)
-        };
-        let Some(old) = olds.0.iter().find(grants) else { continue };
+        let frame = live.tables.lookup(space, at.first).map(|(_, m)| m.phys);
+        let held = |old: &Old| old.perm.contains(Perm::PRESENT) && old.cpus & among != 0;
+        let grants = |old: &&Old| held(old) && old.perm.intersects(must_not);
+        let refuses = |old: &&Old| held(old) && frame == Some(old.phys) && !old.perm.contains(must);
+        let mut all = olds.0.iter();
+        let Some(old) = all.clone().find(grants).or_else(|| all.find(refuses)) else { continue };
         let cpus = old.cpus & among;
         match &mut found {
             Some((_, bytes, first)) => {
@@ -68,6 +74,9 @@ pub(crate) fn stale_translation(
     draft.sure = mark.sure && old.since.sure;
     draft.blame = Blame::Callee;
     live.say_what_closes(&mut draft, space, first, &old);
+    if !old.perm.intersects(must_not) {
+        draft.notes.push("it refuses what was promised, until it is invalidated".to_owned());
+    }
     let cpu = textbed_arch::CpuId((old.cpus & live.cpus.online).trailing_zeros().min(63) as u16);
     draft.window = Window::Translation {
         cpu,

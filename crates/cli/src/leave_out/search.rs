@@ -297,9 +297,11 @@ impl<'a> Story<'a> {
             let (left, right) = candidates.split_at(candidates.len() / 2);
             return self.gather(site, out, left).or_else(|| self.gather(site, out, right));
         }
-        // What is left out so far is missed without `site` being left out: not this one, then.
+        // What is left out so far is missed without `site` being left out: not this one, then, but
+        // perhaps without the others.
         if !silent(&more) {
-            return None;
+            let alone = candidates.to_vec();
+            return Some(alone).filter(|alone| !silent(&with(alone)));
         }
         put_back(&mut more, |fewer| !silent(&with(fewer)) && silent(fewer));
         Some(more)
