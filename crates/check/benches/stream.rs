@@ -3,11 +3,13 @@
 //! `cargo bench -p textbed-check --bench stream [-- STREAM... [ARCH...] [observed|predicted]]`,
 //! where STREAM is `a` (the default), `b` (ten million mappings, several gigabytes) or `bN` (N
 //! mappings). After [`WARM`] events chunks of the stream are checked one by one; making them is not
-//! measured. The time is that which the processor spent on this process (the system tells it in
-//! steps of milliseconds, so the mean of all chunks stands there); beside it stands what one pass
+//! measured. A chunk takes about a millisecond by the clock, and the median of all chunks stands
+//! there, so that what else the machine does changes it little; beside it stands what one more pass
 //! over the same events takes that only adds up their words.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // benches may
+
+use std::time::Instant;
 
 use textbed_arch::Arch;
 use textbed_check::{Checker, Mode, Options};
@@ -18,9 +20,9 @@ mod streams;
 use streams::{CHUNK, Stream};
 
 /// Events that pass before anything is measured.
-const WARM: usize = 8_000_000;
+const WARM: usize = 16_000_000;
 /// Chunks that are measured.
-const CHUNKS: usize = 24;
+const CHUNKS: usize = 512;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
@@ -47,7 +49,7 @@ fn main() {
     }
 }
 
-/// Mean of the chunks.
+/// Median of the chunks.
 fn measure(name: &str, arch: Arch, mode: Mode, mut stream: Stream) {
     let mut checker = Checker::new(Options { mode, ..Options::default() });
     let _ = checker.begin(&stream.header());
@@ -57,19 +59,19 @@ fn measure(name: &str, arch: Arch, mode: Mode, mut stream: Stream) {
     for _ in 0..WARM / CHUNK {
         check(&mut checker, &stream.next(CHUNK));
     }
-    let (mut checked, mut plain, mut events) = (0.0, 0.0, 0);
+    let (mut checked, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..CHUNKS {
         let batches = stream.next(CHUNK);
-        events += batches.iter().map(|batch| batch.events.len()).sum::<usize>();
-        let begin = processor_seconds();
-        std::hint::black_box(sum(&batches));
-        plain += processor_seconds() - begin;
-        let begin = processor_seconds();
+        let events = batches.iter().map(|batch| batch.events.len()).sum::<usize>();
+        let ns = |begin: Instant| begin.elapsed().as_nanos() as f64 / events as f64;
+        let begin = Instant::now();
         check(&mut checker, &batches);
-        checked += processor_seconds() - begin;
+        checked.push(ns(begin));
+        let begin = Instant::now();
+        std::hint::black_box(sum(&batches));
+        plain.push(ns(begin));
     }
-    let ns = |seconds: f64| seconds / events as f64 * 1e9;
-    let (checked, plain) = (ns(checked), ns(plain));
+    let (checked, plain) = (median(checked), median(plain));
     let rate = 1e3 / checked;
     let (mode, memory) = (format!("{mode:?}"), memory());
     println!("{name:9} {arch:12} {mode:11} {rate:10.2} {checked:9.1} {plain:11.1}  {memory}");
@@ -86,10 +88,9 @@ fn sum(batches: &[Batch]) -> u64 {
     events.fold(0, |sum, e| sum.wrapping_mul(31).wrapping_add(e.a ^ e.b ^ e.c ^ e.seq))
 }
 
-/// Seconds of processor time that this process had (Linux).
-fn processor_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The most memory that this process had (Linux).

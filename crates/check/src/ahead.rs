@@ -35,30 +35,45 @@ const SORTS: [u8; 256] = {
     sorts
 };
 
-/// Numbers of the events of one sort.
+/// Numbers of the events of a step, sort by sort.
 #[derive(Clone, Copy, Debug)]
-struct Picked {
-    numbers: [u8; STEP],
-    count: usize,
+struct Sorted {
+    numbers: [[u8; STEP]; 4],
+    counts: [u8; 4],
 }
 
-impl Picked {
-    const NONE: Self = Self { numbers: [0; STEP], count: 0 };
+impl Sorted {
+    const NONE: Self = Self { numbers: [[0; STEP]; 4], counts: [0; 4] };
 
-    /// These events, with their numbers.
+    /// The numbers of the events of one sort.
     #[inline]
-    fn of<'a>(&'a self, events: &'a [Event]) -> impl Iterator<Item = (usize, &'a Event)> {
-        let numbers = self.numbers[..self.count.min(STEP)].iter();
-        numbers.filter_map(|n| Some((usize::from(*n) % STEP, events.get(usize::from(*n))?)))
+    fn of(&self, sort: usize) -> impl Iterator<Item = usize> {
+        let numbers = &self.numbers[sort % 4];
+        let count = usize::from(self.counts[sort % 4]).min(STEP);
+        numbers[..count].iter().map(|n| usize::from(*n) % STEP)
     }
 }
 
-/// Events of a step, sorted, and where what is known of the block or word of each may be;
-/// [`NOWHERE`] where nobody looked.
+/// Where what is known of an event may be; [`NOWHERE`] where nobody looked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// The number of the block, or the place of the word.
+    pub(crate) place: u32,
+    /// What the CPU did with the block, if the number is right.
+    pub(crate) ran: u32,
+}
+
+impl Found {
+    pub(crate) const NOTHING: Self = Self { place: NOWHERE, ran: NOWHERE };
+}
+
+/// The events of a step, sorted, and what was found of each.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    sorts: [Picked; 4],
-    places: [u32; STEP],
+    sorted: Sorted,
+    found: [Found; STEP],
+    /// Whether a store asks whether it may be, a bit each.
+    asked: u64,
 }
 
 /// Steps that are under way: one whose turn it is, one that is looked at for the second time, and
@@ -69,18 +84,27 @@ const UNDER_WAY: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Ahead {
     steps: Box<[Step; UNDER_WAY]>,
+    /// How often all blocks had been forgotten when it was found.
+    forgotten: u32,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        let step = Step { sorts: [Picked::NONE; 4], places: [NOWHERE; STEP] };
-        Self { steps: Box::new([step; UNDER_WAY]) }
+        let step = Step { sorted: Sorted::NONE, found: [Found::NOTHING; STEP], asked: 0 };
+        Self { steps: Box::new([step; UNDER_WAY]), forgotten: 0 }
     }
+}
+
+/// The events of a step; nothing of the last one if it is not whole.
+#[inline]
+fn whole(events: &[Event], number: usize) -> Option<&[Event; STEP]> {
+    events.get(number * STEP..)?.first_chunk()
 }
 
 impl Ahead {
     /// A batch of events begins.
     pub(crate) fn begin(&mut self, live: &Live, events: &[Event]) {
+        self.forgotten = live.fetches.looks.forgotten();
         self.first(live, events, 0);
         self.first(live, events, 1);
         self.second(live, events, 0);
@@ -91,39 +115,59 @@ impl Ahead {
     pub(crate) fn turn(&mut self, live: &Live, events: &[Event], number: usize) {
         self.first(live, events, number + 2);
         self.second(live, events, number + 1);
-        let Step { sorts, places } = &self.steps[number % UNDER_WAY];
-        for (n, _) in sorts[STORES].of(events.get(number * STEP..).unwrap_or(&[])) {
-            live.fetches.versions.prefetch_there(places[n]);
+        let Step { sorted, found, .. } = &self.steps[number % UNDER_WAY];
+        for n in sorted.of(STORES) {
+            live.fetches.versions.prefetch_there(found[n].place);
         }
     }
 
-    /// Where what is known of the block or word of event `at` of step `number` may be.
+    /// What was found of the events of step `number`.
     #[inline]
-    pub(crate) fn place(&self, number: usize, at: usize) -> u32 {
-        self.steps[number % UNDER_WAY].places[at % STEP]
+    pub(crate) fn found(&self, number: usize) -> &[Found; STEP] {
+        &self.steps[number % UNDER_WAY].found
+    }
+
+    /// An event went the way of all: where all blocks were forgotten nothing that was found of them
+    /// holds.
+    #[inline]
+    pub(crate) fn holds_after(&mut self, live: &Live) {
+        let forgotten = live.fetches.looks.forgotten();
+        if self.forgotten != forgotten {
+            self.forgotten = forgotten;
+            self.steps.iter_mut().for_each(|step| step.found = [Found::NOTHING; STEP]);
+        }
     }
 
     /// A step is sorted, and the places that addresses give are prefetched.
     #[inline]
     fn first(&mut self, live: &Live, events: &[Event], number: usize) {
-        let Some(events) = events.get(number * STEP..) else { return };
-        let Step { sorts, .. } = &mut self.steps[number % UNDER_WAY];
-        sorts.iter_mut().for_each(|picked| picked.count = 0);
-        for (n, event) in events.iter().take(STEP).enumerate() {
+        let step = &mut self.steps[number % UNDER_WAY];
+        let sorted = &mut step.sorted;
+        sorted.counts = [0; 4];
+        let Some(events) = whole(events, number) else {
+            step.found = [Found::NOTHING; STEP];
+            return;
+        };
+        for (n, event) in events.iter().enumerate() {
             prefetch_index(events, n + STEP);
-            let picked = &mut sorts[usize::from(SORTS[event.kind as usize & 255]) % 4];
-            picked.numbers[picked.count % STEP] = n as u8;
-            picked.count += 1;
+            let sort = usize::from(SORTS[event.kind as usize & 255]) % 4;
+            let count = &mut sorted.counts[sort];
+            sorted.numbers[sort][usize::from(*count) % STEP] = n as u8;
+            *count += 1;
         }
-        for (_, event) in sorts[FETCHES].of(events) {
-            live.fetches.looks.prefetch(event.b);
+        for n in sorted.of(FETCHES) {
+            live.fetches.looks.prefetch(events[n].b);
         }
-        for (_, event) in sorts[STORES].of(events) {
-            live.fetches.versions.prefetch(event.b);
-            live.fetches.prefetch_known(event.b);
-            live.tables.prefetch_stored(event.a);
+        step.asked = 0;
+        for n in sorted.of(STORES) {
+            live.fetches.versions.prefetch(events[n].b);
+            let asks = live.tables.prefetch_stored(events[n].a);
+            step.asked |= u64::from(asks) << n;
         }
-        for (_, event) in sorts[LEAVES].of(events) {
+        if let Some(touched) = live.fetches.touched() {
+            sorted.of(STORES).for_each(|n| touched.prefetch(events[n].b));
+        }
+        for event in sorted.of(LEAVES).map(|n| &events[n]) {
             live.tables.prefetch(event.space, event.a, event.b);
         }
     }
@@ -131,22 +175,26 @@ impl Ahead {
     /// What stands there is looked at, and what it leads to is prefetched.
     #[inline]
     fn second(&mut self, live: &Live, events: &[Event], number: usize) {
-        let Some(events) = events.get(number * STEP..) else { return };
-        let Step { sorts, places } = &mut self.steps[number % UNDER_WAY];
+        let Some(events) = whole(events, number) else { return };
+        let Step { sorted, found, asked } = &mut self.steps[number % UNDER_WAY];
         let mut read = 0;
-        for (n, event) in sorts[FETCHES].of(events) {
-            let looks = &live.fetches.looks;
-            places[n] = looks.near(event.cpu, event.b);
-            if places[n] == NOWHERE {
-                read ^= looks.places_ahead(event.a, event.b);
+        for n in sorted.of(FETCHES) {
+            let event = &events[n];
+            found[n] = live.fetches.near(event.cpu, event.b);
+            if found[n].place == NOWHERE {
+                read ^= live.fetches.looks.places_ahead(event.a, event.b);
             }
         }
-        for (n, event) in sorts[STORES].of(events) {
-            places[n] = live.fetches.versions.near(event.b);
-            live.fetches.prefetch_known_there(event.b);
-            live.tables.prefetch_stored_there(event.a);
+        for n in sorted.of(STORES) {
+            found[n].place = live.fetches.versions.near(events[n].b);
+            if *asked >> n & 1 != 0 {
+                live.tables.prefetch_stored_there(events[n].a);
+            }
         }
-        for (_, event) in sorts[LEAVES].of(events) {
+        if let Some(touched) = live.fetches.touched() {
+            sorted.of(STORES).for_each(|n| touched.near(events[n].b));
+        }
+        for event in sorted.of(LEAVES).map(|n| &events[n]) {
             live.tables.prefetch_there(event.space, event.a, event.b);
         }
         std::hint::black_box(read);

@@ -146,15 +146,18 @@ impl Sink for Checker {
         self.ahead.begin(live, &batch.events);
         for (step, events) in batch.events.chunks(STEP).enumerate() {
             self.ahead.turn(live, &batch.events, step);
-            for (number, event) in events.iter().enumerate() {
-                let now = Now { event, batch };
+            let mut at = 0;
+            while at < events.len() {
+                let (rest, found) = (&events[at..], &self.ahead.found(step)[at..]);
+                at += steady.goes_on(live, (rest, batch), found, &mut self.next);
+                let Some(event) = events.get(at) else { break };
+                at += 1;
                 let in_order = self.next <= event.seq && event.seq < END;
-                if in_order && steady.goes_on(live, now, self.ahead.place(step, number)) {
-                    self.next = event.seq + 1;
-                } else if event.is_valid() && (in_order || is_told_late(event)) {
+                if event.is_valid() && (in_order || is_told_late(event)) {
                     self.next = self.next.max(event.seq + 1);
-                    live.event(now);
+                    live.event(Now { event, batch });
                     steady = live.steady();
+                    self.ahead.holds_after(live);
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }
@@ -165,7 +168,7 @@ impl Sink for Checker {
 }
 
 /// Numbers of events end here: stamps of versions leave room for a CPU.
-const END: u64 = 1 << 48;
+pub(crate) const END: u64 = 1 << 48;
 
 /// Whether it may stand behind events that came later. Stamps of versions need numbers that ascend;
 /// what is told late makes no version, and has the number of what it tells.

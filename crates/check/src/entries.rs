@@ -201,7 +201,7 @@ impl Live {
     /// The space that an address belongs to on a CPU.
     #[inline]
     pub(crate) fn space_of(&self, cpu: CpuId, virt: VirtAddr) -> SpaceId {
-        if self.arch().is_kernel_address(virt) { SpaceId::KERNEL } else { self.cpus.space_of(cpu) }
+        self.cpus.space_at(self.arch(), cpu, virt)
     }
 
     /// A call returned: were its invalidations that came too early made good?

@@ -83,6 +83,12 @@ impl Cpus {
         self.space.get(cpu).copied().unwrap_or(SpaceId::KERNEL)
     }
 
+    /// The space that an address belongs to on a CPU.
+    #[inline]
+    pub(crate) fn space_at(&self, arch: Arch, cpu: CpuId, virt: VirtAddr) -> SpaceId {
+        if arch.is_kernel_address(virt) { SpaceId::KERNEL } else { self.space_of(cpu) }
+    }
+
     /// CPUs that use `space` now.
     pub(crate) fn using(&self, space: SpaceId) -> u64 {
         if space == SpaceId::KERNEL {

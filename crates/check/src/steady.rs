@@ -7,16 +7,18 @@
 //! Whatever is not so goes the way of all events, and what is noted here is what that way notes
 //! ([`crate::shortcuts`] has the test).
 
-use textbed_arch::SpaceId;
-use textbed_event::{Event, Flags, Kind, MemOrder, Provenance};
+use textbed_arch::{SpaceId, VirtAddr};
+use textbed_event::{Batch, Event, Flags, Kind, MemOrder, Provenance};
 
-use crate::fetch::versions::{Forgotten, Knew, Unit};
+use crate::ahead::Found;
+use crate::checker::END;
+use crate::fetch::versions::{Forgotten, Knew};
 use crate::fetch::views::View;
 use crate::fetch::{Fetches, Model};
 use crate::live::{Live, Now};
 use crate::rules::RuleId;
 use crate::shortcuts::{Shortcut, open};
-use crate::span::Span;
+use crate::span::{NOWHERE, Span};
 use crate::tables::UNKNOWN_PHYS;
 
 /// Whether nothing is going on for which any other part waits. Only events that go the way of all
@@ -30,15 +32,41 @@ pub(crate) struct Steady {
 }
 
 impl Steady {
-    /// Whether the event is such a fetch or store; then it is noted. `place` is where what is known
-    /// of its block or word may be.
+    /// Notes the first events as long as they are such fetches or stores, and their numbers, from
+    /// `next` on, ascend: how many. `found` says where what is known of each may be.
     #[inline]
-    pub(crate) fn goes_on(self, live: &mut Live, now: Now<'_>, place: u32) -> bool {
-        match now.event.kind {
-            Kind::Fetch if self.quiet => live.runs_plain(now.event, place),
-            Kind::Store if self.notes => live.stores_again(now, place),
-            _ => false,
+    pub(crate) fn goes_on(
+        self,
+        live: &mut Live,
+        (events, batch): (&[Event], &Batch),
+        found: &[Found],
+        next: &mut u64,
+    ) -> usize {
+        let mut at = 0;
+        while let (Some(event), Some(there)) = (events.get(at), found.get(at)) {
+            if event.seq < *next || event.seq >= END {
+                break;
+            }
+            let noted = match event.kind {
+                Kind::Fetch if self.quiet && there.place != NOWHERE => {
+                    let runs = live.run_again(&events[at..], &found[at..], next);
+                    if runs > 0 {
+                        at += runs;
+                        continue;
+                    }
+                    live.runs_plain(event)
+                }
+                Kind::Fetch if self.quiet => live.runs_plain(event),
+                Kind::Store if self.notes => live.stores_again(Now { event, batch }, there.place),
+                _ => false,
+            };
+            if !noted {
+                break;
+            }
+            *next = event.seq + 1;
+            at += 1;
         }
+        at
     }
 }
 
@@ -58,9 +86,33 @@ impl Live {
         Steady { quiet, notes }
     }
 
+    /// Fetches of plain blocks that their CPUs ran before, the first of the events as far as they
+    /// go on: how many.
+    #[inline(never)]
+    fn run_again(&mut self, events: &[Event], found: &[Found], next: &mut u64) -> usize {
+        let Self { fetches: Fetches { looks, .. }, watch, cpus, header, .. } = self;
+        let mut count = 0;
+        for (event, found) in events.iter().zip(found) {
+            let otherwise = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
+            if event.kind != Kind::Fetch
+                || otherwise
+                || event.seq < *next
+                || event.seq >= END
+                || !looks.runs_again(event, *found)
+            {
+                break;
+            }
+            let space = cpus.space_at(header.arch, event.cpu, VirtAddr(event.a));
+            watch.runs(event.cpu, event.seq, space, event.a);
+            *next = event.seq + 1;
+            count += 1;
+        }
+        count
+    }
+
     /// A fetch of a block that may be plain.
-    #[inline]
-    fn runs_plain(&mut self, event: &Event, place: u32) -> bool {
+    #[inline(never)]
+    fn runs_plain(&mut self, event: &Event) -> bool {
         let Some((virt, phys, len)) = event.as_fetch().filter(|_| event.is_valid()) else {
             return false;
         };
@@ -70,14 +122,15 @@ impl Live {
         }
         let (cpu, seq, at) = (event.cpu, event.seq, (virt.0, phys.0));
         let Fetches { looks, model, .. } = &mut self.fetches;
-        let plain = looks.plain(cpu, place, at, len, || model.moment(cpu), seq);
+        let plain = looks.plain(cpu, at, len, || model.moment(cpu), seq);
         if plain {
             self.watch.runs(cpu, seq, self.space_of(cpu, virt), virt.0);
         }
         plain
     }
 
-    #[inline]
+    /// A plain store of an aligned word, of which a note is all that is kept.
+    #[inline(never)]
     fn stores_again(&mut self, now: Now<'_>, place: u32) -> bool {
         let Now { event, batch } = now;
         let Some((virt, phys, range)) = event.as_plain_store() else { return false };
@@ -93,39 +146,37 @@ impl Live {
         {
             return false;
         }
-        let (at, unit) = ((place, self.header.arch), Unit { phys, len: 8, bytes });
-        let (p, seq) = (event.cpu, event.seq);
+        let (p, seq, arch) = (event.cpu, event.seq, self.header.arch);
         let Fetches { versions, model, settling, predicted: by_edges, .. } = &mut self.fetches;
-        let noted = match model {
+        let Some(spot) = versions.spot(place, phys) else { return false };
+        let newest = versions.newest_key(spot);
+        let (knew, forgotten) = match model {
             Model::Off => return false,
             Model::X86 { machine, .. } => {
-                versions.store_again(at, event, &unit, |newest, older| {
-                    let forgotten = newest.map(|key| settling.at(machine, key));
-                    let knew = match by_edges {
-                        true => Knew::Clock(machine.store(p, seq, older)),
-                        false => Knew::Nothing,
-                    };
-                    (knew, forgotten.unwrap_or(Forgotten::None))
-                })
+                let knew = match by_edges {
+                    true => Knew::Clock(machine.store(p, seq, versions.another_at(spot, p))),
+                    false => Knew::Nothing,
+                };
+                (knew, newest.map(|key| settling.at(machine, key)))
             }
             Model::Weak { observed, predicted, .. } => {
                 let (span, none) = (Span { first: phys, last: phys | 7 }, View::default());
-                versions.store_again(at, event, &unit, |newest, older| {
-                    let forgotten = newest
-                        .map(|key| settling.within(observed, predicted.as_deref(), span, key));
-                    let knew = predicted.as_mut().map_or(Knew::Nothing, |weak| {
-                        let from = older.and_then(|newest| newest.view);
-                        let view = weak.store(p, span, seq, MemOrder::Plain, from.as_ref(), &none);
-                        Knew::View(view.shared())
-                    });
-                    (knew, forgotten.unwrap_or(Forgotten::None))
-                })
+                let settling =
+                    newest.map(|key| settling.within(observed, predicted.as_deref(), span, key));
+                let knew = predicted.as_mut().map_or(Knew::Nothing, |weak| {
+                    let from = versions.another_at(spot, p).and_then(|newest| newest.view);
+                    let view = weak.store(p, span, seq, MemOrder::Plain, from.as_ref(), &none);
+                    Knew::View(view.shared())
+                });
+                (knew, settling)
             }
         };
-        if noted && recorded {
+        let forgotten = forgotten.unwrap_or(Forgotten::None);
+        versions.note_at(spot, arch, event, bytes, (knew, forgotten));
+        if recorded {
             self.occasions.looked(RuleId::WriteThroughReadOnly);
         }
-        noted
+        true
     }
 
     /// Whether the tables of the kernel's space, which the CPU of the event uses, grant stores

@@ -190,24 +190,22 @@ impl Tables {
     }
 
     /// Prefetches where a store to a page of the kernel's space looks, if that is not known to be
-    /// writable.
+    /// writable; whether it was not.
     #[inline]
-    pub(crate) fn prefetch_stored(&self, virt: u64) {
-        if let Some(map) = self.asked_by_stores(virt) {
+    pub(crate) fn prefetch_stored(&self, virt: u64) -> bool {
+        let asks = !self.writable.has(virt);
+        if let Some(map) = self.now.get(&SpaceId::KERNEL).filter(|_| asks) {
             map.prefetch(virt);
         }
+        asks
     }
 
     /// And what that leads to.
     #[inline]
     pub(crate) fn prefetch_stored_there(&self, virt: u64) {
-        if let Some(map) = self.asked_by_stores(virt) {
+        if let Some(map) = self.now.get(&SpaceId::KERNEL) {
             map.near(virt);
         }
-    }
-
-    fn asked_by_stores(&self, virt: u64) -> Option<&PageMap<Mapping>> {
-        (!self.writable.has(virt)).then(|| self.now.get(&SpaceId::KERNEL)).flatten()
     }
 
     /// Prefetches where a change of a mapping looks.

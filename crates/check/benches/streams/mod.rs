@@ -247,5 +247,6 @@ pub(crate) fn b(arch: Arch, mappings: u64) -> Stream {
     Stream::new(arch, Draw::Uniform, mappings, 0xb)
 }
 
-/// Events made at once; making them is not measured.
-pub(crate) const CHUNK: usize = 1 << 18;
+/// Events made at once, a few batches: sources hand each on when it is full. Making them is not
+/// measured.
+pub(crate) const CHUNK: usize = 1 << 14;

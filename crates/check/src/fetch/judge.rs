@@ -15,7 +15,7 @@ use crate::options::Reading;
 use crate::rules::translations::{self, After};
 use crate::rules::{RuleId, fetch};
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{NOWHERE, Span};
+use crate::span::Span;
 use crate::translation::Old;
 
 /// Of so many fetches of blocks that are known one asks whether the block became plain.
@@ -30,7 +30,7 @@ impl Live {
         let counts = self.fetches.counts(p);
         let Fetches { looks, model, .. } = &mut self.fetches;
         let moment = || model.moment(p);
-        if counts && looks.plain(p, NOWHERE, at, len, moment, seq) {
+        if counts && looks.plain(p, at, len, moment, seq) {
             return;
         }
         let Some(judged) = looks.known(p, phys, len, moment, seq) else {

@@ -8,11 +8,14 @@
 
 use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
+use textbed_event::Event;
 
-use super::blocks::{ALL, Block, Blocks, Id, Judged, LAST, Listed, NONE, Ran, is_plain, plain};
+use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT, NONE, is_plain, plain};
+use super::ran::{Judged, Ran};
 use super::regions::{self, Regions};
+use crate::ahead::Found;
 use crate::per_cpu::PerCpu;
-use crate::span::{NOWHERE, Span};
+use crate::span::Span;
 
 /// What was found of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,8 +28,6 @@ pub(crate) enum Verdict {
     Unclean,
 }
 
-/// What is kept of blocks, by CPU; past it all is forgotten and judged again.
-const MAX_LOOKS: usize = 1 << 22;
 /// Pages of a change that are looked for one by one, wherever they are.
 const MAX_PAGES: u64 = 16;
 /// Regions of a longer one, and those of them in which any block may be; one that has more changes
@@ -55,6 +56,7 @@ pub(crate) struct Looks {
     followed: Regions,
     places: Vec<Place>,
     all: u32,
+    forgotten: u32,
     /// How often each CPU learnt from another.
     learnt: PerCpu<u32>,
 }
@@ -75,28 +77,48 @@ impl Looks {
     /// with it. Once a CPU ran it since it is plain, with just so many bytes, a note is all: what
     /// was judged for the CPU is of that time. The first time it is as if it were judged.
     ///
-    /// `place` is where the block may be ([`Looks::near`]).
+    /// `id` is the number that the block may have ([`Looks::near`]).
     #[inline]
     pub(crate) fn plain(
         &mut self,
         cpu: CpuId,
-        place: u32,
         (virt, phys): (u64, u64),
         len: u32,
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> bool {
-        let there = self.blocks.at(place, phys);
-        let Some(block) = there.or_else(|| self.blocks.find(phys)) else { return false };
-        let Block { id, page_key: key, since, plain, .. } = *block;
-        if key != page_key(virt) || !is_plain(plain, len, self.all) {
+        let id = self.blocks.find(phys);
+        let Some((id, block)) = id.and_then(|id| Some((id, self.blocks.get(id)?))) else {
+            return false;
+        };
+        let Block { virt: through, since, plain, .. } = *block;
+        if through != virt || !is_plain(plain, len, self.all) {
             return false;
         }
-        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len, since)) {
+        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len.into(), since)) {
             Some(ran) => ran.again(now),
             None => self.ran_first(cpu, id, phys, len, moment, now),
         }
         true
+    }
+
+    /// Whether this fetch is of a plain block that the CPU ran since it is so, with just so many
+    /// bytes; if so, notes it: what [`Looks::plain`] does of most, where what was found ahead
+    /// ([`Looks::near`]) holds.
+    #[inline]
+    pub(crate) fn runs_again(&mut self, event: &Event, found: Found) -> bool {
+        let Event { a: virt, b: phys, c: len, seq, .. } = *event;
+        let Some(block) = self.blocks.get(found.place) else { return false };
+        let (since, plain) = (block.since, is_plain(block.plain, len as u32, self.all));
+        if block.phys != phys || block.virt != virt || !plain {
+            return false;
+        }
+        let Some(ran) = self.blocks.did(event.cpu, found.place, found.ran) else { return false };
+        let again = ran.is_clean_of(len, since);
+        if again {
+            ran.again(seq);
+        }
+        again
     }
 
     /// A plain block ran for the first time since it is so, or with fewer or more bytes than
@@ -124,16 +146,18 @@ impl Looks {
         self.blocks.prefetch(phys);
     }
 
-    /// Where the block at `phys` is, if it is where it is looked for first, else [`NOWHERE`]; what
-    /// the CPU did with it is prefetched. The place has to be asked whether it is that
-    /// ([`Looks::plain`] does).
+    /// The number that the block at `phys` may have, and where what the CPU did with it is; both
+    /// are prefetched. It has to be asked whether that block is it.
     #[inline]
-    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> u32 {
-        let Some((at, block)) = self.blocks.near(phys) else { return NOWHERE };
-        if let Some(slot) = self.blocks.slot(cpu, block.id) {
-            self.blocks.prefetch_ran(slot);
-        }
-        at
+    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Found {
+        let place = self.blocks.near(phys);
+        Found { place, ran: self.blocks.prefetch_there(cpu, place) }
+    }
+
+    /// How often all blocks were forgotten: what was found before does not hold.
+    #[inline]
+    pub(crate) fn forgotten(&self) -> u32 {
+        self.forgotten
     }
 
     /// Has the processor read where the frame and the page of a block that is new are looked for.
@@ -160,8 +184,8 @@ impl Looks {
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> Option<u32> {
-        let block = *self.blocks.find(phys)?;
-        let id = block.id;
+        let id = self.blocks.find(phys)?;
+        let block = *self.blocks.get(id)?;
         let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0)?;
         let as_it_is = match self.blocks.judged(cpu, id)? {
             Judged::PLAIN => self.is_plain(&block) && ran.last() >= block.since,
@@ -181,7 +205,7 @@ impl Looks {
 
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
-        let Some(id) = self.blocks.find(phys).map(|block| block.id) else { return false };
+        let Some(id) = self.blocks.find(phys) else { return false };
         let Some(ran) = self.blocks.ran_mut(cpu, id).filter(|ran| ran.len() != 0) else {
             return false;
         };
@@ -241,6 +265,7 @@ impl Looks {
     /// Forgets all blocks; room for as many stays, for they come again.
     #[cold]
     fn forget(&mut self) {
+        self.forgotten = self.forgotten.wrapping_add(1);
         self.blocks.forget();
         self.unclean.clear();
         self.index.clear();
@@ -258,13 +283,13 @@ impl Looks {
         verdict: Verdict,
         now: u64,
     ) {
-        if self.blocks.len() >= MAX_LOOKS {
+        if self.blocks.len() >= MAX_KEPT {
             self.forget();
         }
         let frame = self.place(frame_key(phys));
         let page = self.place(page_key(virt));
         let sum = self.sum(frame, page);
-        let id = self.blocks.find(phys).map(|block| block.id).unwrap_or_else(|| {
+        let id = self.blocks.find(phys).unwrap_or_else(|| {
             let first = self.places.get_mut(frame as usize).map(|place| &mut place.blocks);
             let behind = first.as_deref().copied().unwrap_or(NONE);
             let id = self.blocks.add(phys, frame, behind);
@@ -284,7 +309,7 @@ impl Looks {
             let plain = plain(len, self.all);
             if let Some(block) = self.blocks.get_mut(id) {
                 let since = if goes_on { block.since } else { now };
-                *block = Block { page_key: page_key(virt), since, plain, ..*block };
+                (block.virt, block.since, block.plain) = (virt, since, plain);
             }
         }
         let clean = verdict != Verdict::Unclean;
@@ -425,11 +450,14 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
+    use textbed_arch::{PhysAddr, VirtAddr};
+    use textbed_event::View;
+
     use super::*;
 
     #[test]
     fn a_change_of_many_pages_concerns_what_lies_there() {
-        let (cpu, at) = (CpuId(0), (0xffff_8000_0040_3000, 0x60_3000));
+        let at = (0xffff_8000_0040_3000, 0x60_3000);
         let pages = |first, pages: u64| Span::of(first, pages << 12).unwrap();
         type Change = fn(&mut Looks, Span);
         let changes: [(Change, u64); 2] = [(Looks::remapped, at.0), (Looks::stored, at.1)];
@@ -447,45 +475,93 @@ mod tests {
                 let mut looks = Looks::default();
                 // Another block in another region.
                 let before = (at.0 - (550 << 12), at.1 - (550 << 12));
-                looks.judged(cpu, before, 8, 0, Verdict::Plain, 1);
-                looks.judged(cpu, at, 8, 0, Verdict::Plain, 1);
-                assert!(looks.plain(cpu, NOWHERE, at, 8, || 0, 2));
+                for cpu in [CpuId(0), CpuId(70)] {
+                    looks.judged(cpu, before, 8, 0, Verdict::Plain, 1);
+                    looks.judged(cpu, at, 8, 0, Verdict::Plain, 1);
+                    assert!(looks.plain(cpu, at, 8, || 0, 2));
+                }
                 change(&mut looks, span);
-                assert_eq!(looks.plain(cpu, NOWHERE, at, 8, || 0, 3), stays, "{span:x?}");
-                assert_eq!(looks.known(cpu, at.1, 8, || 0, 4).is_some(), stays, "{span:x?}");
+                for cpu in [CpuId(0), CpuId(70)] {
+                    assert_eq!(looks.plain(cpu, at, 8, || 0, 3), stays, "{span:x?}");
+                    assert_eq!(looks.known(cpu, at.1, 8, || 0, 4).is_some(), stays, "{span:x?}");
+                }
             }
         }
     }
 
+    /// Two CPUs: what they did stands with the block, by the CPU, or the one so and the other so.
+    const PAIRS: [(CpuId, CpuId); 4] =
+        [(CpuId(0), CpuId(1)), (CpuId(7), CpuId(8)), (CpuId(9), CpuId(70)), (CpuId(70), CpuId(3))];
+
     /// A CPU that found a block plain runs it when another one did so again, and then a part of it.
     #[test]
     fn what_ran_again_since_it_is_plain_was_judged_then() {
-        let (p, q, at) = (CpuId(0), CpuId(1), (0xffff_8000_0040_3000, 0x60_3000));
-        let mut looks = Looks::default();
-        looks.judged(p, at, 16, 0, Verdict::Plain, 1);
-        looks.remapped(Span::of(at.0, 4096).unwrap());
-        looks.judged(q, at, 16, 0, Verdict::Plain, 2);
-        assert!(
-            looks.plain(p, NOWHERE, at, 16, || 0, 3) && looks.plain(p, NOWHERE, at, 8, || 0, 4)
-        );
-        let tail = Span::of(at.1 + 8, 8).unwrap();
-        assert_eq!(looks.last_executed(p, tail), Some(4), "nothing changed since");
+        let at = (0xffff_8000_0040_3000, 0x60_3000);
+        for (p, q) in PAIRS {
+            let mut looks = Looks::default();
+            looks.judged(p, at, 16, 0, Verdict::Plain, 1);
+            looks.remapped(Span::of(at.0, 4096).unwrap());
+            looks.judged(q, at, 16, 0, Verdict::Plain, 2);
+            assert!(looks.plain(p, at, 16, || 0, 3) && looks.plain(p, at, 8, || 0, 4));
+            let tail = Span::of(at.1 + 8, 8).unwrap();
+            assert_eq!(looks.last_executed(p, tail), Some(4), "nothing changed since");
+        }
     }
 
     /// What a CPU ran is said of the block as it was then, through whichever page it is plain.
     #[test]
     fn what_ran_through_one_page_is_known_when_it_is_plain_through_another() {
-        let (p, q, phys) = (CpuId(0), CpuId(1), 0x60_3000);
+        let phys = 0x60_3000;
         let [one, other] = [0xffff_8000_0040_3000, 0xffff_9000_0000_0000].map(|virt| (virt, phys));
-        let mut looks = Looks::default();
-        looks.judged(p, one, 16, 0, Verdict::Plain, 1);
-        assert!(looks.plain(q, NOWHERE, one, 16, || 0, 2));
-        looks.judged(p, other, 16, 0, Verdict::Plain, 3);
-        assert!(looks.plain(q, NOWHERE, other, 8, || 0, 4));
-        let tail = Span::of(phys + 8, 8).unwrap();
-        assert_eq!(looks.last_executed(q, tail), Some(4), "nothing changed where it ran");
-        looks.remapped(Span::of(one.0, 4096).unwrap());
-        assert!(looks.plain(q, NOWHERE, other, 4, || 0, 5), "it is plain through the other");
-        assert_eq!(looks.last_executed(q, tail), None, "judged anew, with fewer bytes");
+        for (p, q) in PAIRS {
+            let mut looks = Looks::default();
+            looks.judged(p, one, 16, 0, Verdict::Plain, 1);
+            assert!(looks.plain(q, one, 16, || 0, 2));
+            looks.judged(p, other, 16, 0, Verdict::Plain, 3);
+            assert!(looks.plain(q, other, 8, || 0, 4));
+            let tail = Span::of(phys + 8, 8).unwrap();
+            assert_eq!(looks.last_executed(q, tail), Some(4), "nothing changed where it ran");
+            looks.remapped(Span::of(one.0, 4096).unwrap());
+            assert!(looks.plain(q, other, 4, || 0, 5), "it is plain through the other");
+            assert_eq!(looks.last_executed(q, tail), None, "judged anew, with fewer bytes");
+        }
+    }
+
+    /// What was found ahead says only where to look: of a fetch with other bytes, through another
+    /// address, of another CPU or of a block that changed it says nothing.
+    #[test]
+    fn a_block_runs_again_only_as_it_ran_before() {
+        let fetch = |cpu: CpuId, (virt, phys): (u64, u64), len| {
+            let (virt, phys) = (VirtAddr(virt), PhysAddr(phys));
+            Event { seq: 9, ..Event::new(cpu, View::Fetch { virt, phys, len }) }
+        };
+        let at = |n: u64| (0xffff_8000_0040_3000 + n * 32, 0x60_3000 + n * 32);
+        for (p, q) in PAIRS {
+            let mut looks = Looks::default();
+            // More than the index has room for at first.
+            for n in 0..80 {
+                looks.judged(p, at(n), 16, 0, Verdict::Plain, n + 1);
+            }
+            for n in 0..80 {
+                let found = looks.near(p, at(n).1);
+                let mut again = |event: Event| looks.runs_again(&event, found);
+                assert!(!again(fetch(p, at(n), 12)) && !again(fetch(p, at(n), 20)));
+                assert!(!again(fetch(p, (at(n).0 + 4096, at(n).1), 16)));
+                assert!(!again(fetch(p, (at(n).0, at(n).1 + 16), 16)));
+                assert!(again(fetch(p, at(n), 16)) || found.place == NONE, "{n}");
+                let found = looks.near(q, at(n).1);
+                assert!(!looks.runs_again(&fetch(q, at(n), 16), found), "never by this one");
+            }
+            let ran = (0..80).filter(|n| looks.near(p, at(*n).1).place != NONE).count();
+            assert!(ran > 60, "most are where they are looked for first: {ran}");
+            let found = looks.near(p, at(5).1);
+            assert_eq!(looks.last_executed(p, Span::of(at(5).1, 16).unwrap()), Some(9));
+            looks.stored(Span::of(at(5).1, 8).unwrap());
+            assert!(!looks.runs_again(&fetch(p, at(5), 16), found), "its bytes changed");
+            let before = looks.forgotten();
+            looks.forget();
+            assert!(looks.forgotten() != before);
+            assert!(!looks.runs_again(&fetch(p, at(6), 16), looks.near(p, at(6).1)));
+        }
     }
 }

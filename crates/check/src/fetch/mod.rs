@@ -25,6 +25,7 @@ pub(crate) mod looks;
 mod notes;
 pub(crate) mod observed;
 pub(crate) mod powerpc;
+mod ran;
 mod regions;
 mod stores;
 mod touched;
@@ -49,6 +50,7 @@ use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
 use textbed_event::{Facts, Header, Kind, KindSet};
 
+use crate::ahead::Found;
 use crate::coverage::lacking;
 use crate::mark::Mark;
 use crate::options::{Mode, Options};
@@ -64,6 +66,7 @@ use edges::Edges;
 use index::Fetched;
 use looks::Looks;
 use observed::Observed;
+use touched::Touched;
 use versions::{Forgotten, Versions};
 use views::View;
 use x86::X86;
@@ -295,20 +298,18 @@ impl Fetches {
         }
     }
 
-    /// Prefetches where it is noted what CPUs knew that touched the word at `phys`, where somebody
-    /// asks.
+    /// Where the block at `phys` may be, and what the CPU did with it; both are prefetched.
     #[inline]
-    pub(crate) fn prefetch_known(&self, phys: u64) {
-        if let Model::Weak { predicted: Some(weak), .. } = &self.model {
-            weak.touched().prefetch(phys);
-        }
+    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Found {
+        if self.counts(cpu) { self.looks.near(cpu, phys) } else { Found::NOTHING }
     }
 
-    /// And what that leads to.
+    /// What CPUs knew that touched words, where somebody asks.
     #[inline]
-    pub(crate) fn prefetch_known_there(&self, phys: u64) {
-        if let Model::Weak { predicted: Some(weak), .. } = &self.model {
-            weak.touched().near(phys);
+    pub(crate) fn touched(&self) -> Option<&Touched> {
+        match &self.model {
+            Model::Weak { predicted: Some(weak), .. } => Some(weak.touched()),
+            _ => None,
         }
     }
 

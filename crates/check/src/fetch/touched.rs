@@ -79,18 +79,18 @@ impl Piece for Touches {
 
 /// All memory that was touched.
 #[derive(Default, Debug)]
-pub(super) struct Touched(WordMap<Touches>);
+pub(crate) struct Touched(WordMap<Touches>);
 
 impl Touched {
     /// Prefetches where it is noted who touched the word at `at`.
     #[inline]
-    pub(super) fn prefetch(&self, at: u64) {
+    pub(crate) fn prefetch(&self, at: u64) {
         self.0.prefetch(at);
     }
 
     /// And what that leads to.
     #[inline]
-    pub(super) fn near(&self, at: u64) {
+    pub(crate) fn near(&self, at: u64) {
         self.0.near(at);
     }
 

@@ -25,7 +25,7 @@ pub(crate) use super::notes::{Forgotten, Knew, Newest, Note};
 use super::regions::Regions;
 use crate::mark::{ChainId, Mark};
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{NOWHERE, Span, WordMap};
+use crate::span::{NOWHERE, Span, Spot, WordMap};
 
 /// Contexts kept; with one more a store is kept as a version.
 const MAX_CONTEXTS: usize = 1 << 16;
@@ -90,58 +90,61 @@ impl Versions {
         }
     }
 
-    /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, if it is
-    /// no part of a run and shares its context with the store before ([`Versions::same_context`]
-    /// has to be asked). Whether that is so; then `ask` is given the key of the newest version
-    /// there, and who stored it, if another CPU did, and says what the CPU knew and what is
-    /// forgotten.
+    /// Where the store of the word at `phys` is noted, perhaps at `place`, if it is no part of a
+    /// run and nothing but words is kept there: for [`Versions::note_at`].
     #[inline]
-    pub(crate) fn store_again(
+    pub(crate) fn spot(&mut self, place: u32, phys: u64) -> Option<Spot> {
+        let goes_on = self.run.as_ref().is_some_and(|(_, next)| *next == phys);
+        let span = Span { first: phys, last: phys | 7 };
+        if goes_on { None } else { self.map.spot(place, span) }
+    }
+
+    /// The key of the newest version there.
+    #[inline]
+    pub(crate) fn newest_key(&self, spot: Spot) -> Option<u64> {
+        self.map.at_spot(spot).map(Entry::newest_key)
+    }
+
+    /// Who stored it, and what it knew, if another CPU than `p` did.
+    #[inline]
+    pub(crate) fn another_at(&self, spot: Spot, p: CpuId) -> Option<Newest<'_>> {
+        let entry = self.map.at_spot(spot).filter(|entry| entry.newest_key() as u16 != p.0)?;
+        entry.newest_known()
+    }
+
+    /// A plain store of the eight aligned bytes of a unit: as [`Versions::store`] has it, where it
+    /// shares its context with the store before ([`Versions::same_context`] has to be asked), and
+    /// `spot` is where it is noted.
+    #[inline]
+    pub(crate) fn note_at(
         &mut self,
-        (place, arch): (u32, Arch),
+        spot: Spot,
+        arch: Arch,
         event: &Event,
-        unit: &Unit,
-        ask: impl FnOnce(Option<u64>, Option<Newest<'_>>) -> (Knew, Forgotten),
-    ) -> bool {
-        let span = Span { first: unit.phys, last: unit.phys | 7 };
-        let Some(next) = span.last.checked_add(1) else { return false };
-        if self.run.as_ref().is_some_and(|(_, next)| *next == span.first) {
-            return false;
-        }
-        let Unit { phys, len, bytes } = *unit;
+        bytes: [u8; 8],
+        (knew, forgotten): (Knew, Forgotten),
+    ) {
         let (at_ns, kind, key) = (event.at_ns, event.kind, key_of(event.seq, event.cpu));
-        let (virt, context) = (event.a, self.last);
-        let note = Note { key, at_ns, virt, phys, bytes, context, len, kind };
-        let (contexts, regions) = (&self.contexts, &mut self.regions);
-        let noted = self.map.put_cell(place, span, |there| match there {
+        let (virt, phys, context) = (event.a, event.b, self.last);
+        let note = Note { key, at_ns, virt, phys, bytes, context, len: 8, kind };
+        match self.map.at_spot_mut(spot) {
             None => {
-                let (knew, _) = ask(None, None);
-                regions.add(phys >> 12);
-                Some(Fresh::Note(note, knew).alone(Past::default()))
+                self.regions.add(phys >> 12);
+                let span = Span { first: phys, last: phys | 7 };
+                self.map.fill(spot, span, Fresh::Note(note, knew).alone(Past::default()));
             }
             Some(entry) => {
-                let newest = entry.newest_key();
-                let another = newest as u16 != event.cpu.0;
-                let older = if another { entry.newest_known() } else { None };
-                let (knew, forgotten) = ask(Some(newest), older);
                 let settled = open(Shortcut::Settled);
-                if settled
-                    && matches!((&knew, forgotten), (Knew::Nothing, Forgotten::All))
-                    && entry.take_place(&note, arch)
-                {
-                    return None;
+                let over = settled && matches!((&knew, forgotten), (Knew::Nothing, Forgotten::All));
+                if !over || !entry.take_place(&note, arch) {
+                    entry.push(&Fresh::Note(note, knew), &self.contexts, arch, |_| match settled {
+                        true => forgotten,
+                        false => Forgotten::None,
+                    });
                 }
-                entry.push(&Fresh::Note(note, knew), contexts, arch, |_| match settled {
-                    true => forgotten,
-                    false => Forgotten::None,
-                });
-                None
             }
-        });
-        if noted {
-            self.run = Some((Run::At(phys), next));
         }
-        noted
+        self.run = (phys | 7).checked_add(1).map(|next| (Run::At(phys), next));
     }
 
     /// Whether the event, a store, shares its context with the store before. `chain` gives its

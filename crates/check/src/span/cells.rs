@@ -19,13 +19,23 @@ const FEW: u64 = 16;
 /// No place.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// Where the value of a cell is, or where in the index it is to be noted: until the next one comes
+/// or goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spot {
+    There(u32),
+    Free(usize),
+}
+
 /// Values by number of cell.
 #[derive(Clone, Debug)]
 pub(super) struct Cells<V> {
-    /// Places of values, each where the hash of its cell says or close behind, with a part of that
-    /// hash: a power of two of them, at most two thirds in use.
-    index: Vec<(u32, u32)>,
+    /// Places of values, each where the hash of its cell says or close behind, below a part of that
+    /// hash: a power of two of them, at most two thirds in use, the others [`NONE`].
+    index: Vec<u32>,
     shift: u32,
+    /// The bits of a place there, all of which are none that a value has.
+    bits: u32,
     values: Vec<(u64, V)>,
     regions: RefCell<Regions>,
 }
@@ -46,7 +56,7 @@ struct Regions {
 impl<V> Default for Cells<V> {
     fn default() -> Self {
         let (index, values) = (Vec::new(), Vec::new());
-        Self { index, shift: 0, values, regions: RefCell::default() }
+        Self { index, shift: 0, bits: 0, values, regions: RefCell::default() }
     }
 }
 
@@ -145,25 +155,35 @@ impl<V> Cells<V> {
         self.values.len()
     }
 
-    /// Where in the index a cell is looked for first, and what stands there with its place.
+    /// Where in the index a cell is looked for first, and its hash, of which the part that an entry
+    /// has stands in the same bits.
     #[inline]
     fn home(&self, cell: u64) -> (usize, u32) {
         let hash = cell.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((hash >> (self.shift & 63)) as usize, hash as u32)
     }
 
-    /// Where in the index a cell is, with its place.
     #[inline]
-    fn find(&self, cell: u64) -> Option<(usize, usize)> {
-        let mask = self.index.len().wrapping_sub(1);
-        let (mut at, tag) = self.home(cell);
+    fn mask(&self) -> usize {
+        self.index.len().wrapping_sub(1)
+    }
+
+    /// Where in the index a cell is, with its place; else where it is to be noted.
+    #[inline]
+    fn find(&self, cell: u64) -> Result<(usize, usize), usize> {
+        let mask = self.mask();
+        let (mut at, hash) = self.home(cell);
         loop {
-            let (there, place) = *self.index.get(at & mask)?;
-            if there == tag && self.values.get(place as usize).is_some_and(|(c, _)| *c == cell) {
-                return Some((at & mask, place as usize));
+            at &= mask;
+            let there = self.index.get(at).copied().unwrap_or(NONE);
+            if there == NONE {
+                return Err(at);
             }
-            if place == NONE {
-                return None;
+            let place = (there & self.bits) as usize;
+            if (there ^ hash) & !self.bits == 0
+                && self.values.get(place).is_some_and(|(c, _)| *c == cell)
+            {
+                return Ok((at, place));
             }
             at += 1;
         }
@@ -171,13 +191,13 @@ impl<V> Cells<V> {
 
     #[inline]
     pub(super) fn get(&self, cell: u64) -> Option<&V> {
-        let (_, place) = self.find(cell)?;
+        let (_, place) = self.find(cell).ok()?;
         self.values.get(place).map(|(_, value)| value)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, cell: u64) -> Option<&mut V> {
-        let (_, place) = self.find(cell)?;
+        let (_, place) = self.find(cell).ok()?;
         self.values.get_mut(place).map(|(_, value)| value)
     }
 
@@ -193,15 +213,19 @@ impl<V> Cells<V> {
         self.values.get(place as usize).map(|(_, value)| value)
     }
 
-    /// The place where the value of the cell may be, [`NONE`] where none is noted of it in the
-    /// first two places that it is looked for in; the value there is prefetched.
+    #[inline]
+    pub(super) fn at_place_mut(&mut self, place: u32) -> Option<&mut V> {
+        self.values.get_mut(place as usize).map(|(_, value)| value)
+    }
+
+    /// The place where the value of the cell may be, [`NONE`] where none is noted of it where
+    /// it is looked for first; the value there is prefetched.
     #[inline]
     pub(super) fn near(&self, cell: u64) -> u32 {
-        let (home, tag) = self.home(cell);
-        let at = |at: usize| self.index.get(at).copied().unwrap_or((0, NONE));
-        let (first, second) = (at(home), at(home + 1));
-        let place = if second.0 == tag { second.1 } else { NONE };
-        let place = if first.0 == tag { first.1 } else { place };
+        let (home, hash) = self.home(cell);
+        let there = self.index.get(home..home + 4).unwrap_or(&[]);
+        let found = there.iter().find(|there| (**there ^ hash) & !self.bits == 0);
+        let place = found.map_or(NONE, |there| there & self.bits);
         if place != NONE {
             // A value may lie in two cache lines: the second is that in which the next one begins.
             prefetch_index(&self.values, place as usize);
@@ -217,22 +241,29 @@ impl<V> Cells<V> {
 
     /// Notes in the index where the value at `place` is, of a cell that is not in it.
     fn note(&mut self, cell: u64, place: u32) {
-        let mask = self.index.len().wrapping_sub(1);
-        let (home, tag) = self.home(cell);
+        let mask = self.mask();
+        let (home, hash) = self.home(cell);
         let mut at = home & mask;
-        while self.index.get(at).is_some_and(|(_, there)| *there != NONE) {
+        while self.index.get(at).is_some_and(|there| *there != NONE) {
             at = (at + 1) & mask;
         }
+        self.note_at(at, hash, place);
+    }
+
+    fn note_at(&mut self, at: usize, hash: u32, place: u32) {
         if let Some(there) = self.index.get_mut(at) {
-            *there = (tag, place);
+            *there = hash & !self.bits | place & self.bits;
         }
     }
 
     /// Takes what stands at `hole` out of the index; what stands behind it because of it moves up.
     fn forget(&mut self, mut hole: usize) {
-        let mask = self.index.len().wrapping_sub(1);
+        let mask = self.mask();
         let mut at = (hole + 1) & mask;
-        while let Some((cell, _)) = self.values.get(self.index[at].1 as usize) {
+        while self.index[at] != NONE {
+            let Some((cell, _)) = self.values.get((self.index[at] & self.bits) as usize) else {
+                break;
+            };
             let from_home = at.wrapping_sub(self.home(*cell).0) & mask;
             if from_home >= at.wrapping_sub(hole) & mask {
                 self.index[hole] = self.index[at];
@@ -240,14 +271,15 @@ impl<V> Cells<V> {
             }
             at = (at + 1) & mask;
         }
-        self.index[hole] = (0, NONE);
+        self.index[hole] = NONE;
     }
 
     #[cold]
     fn grow(&mut self) {
         let room = (self.index.len() * 2).max(8);
         self.shift = 64 - room.trailing_zeros();
-        self.index = vec![(0, NONE); room];
+        self.bits = u32::try_from(room - 1).unwrap_or(NONE);
+        self.index = vec![NONE; room];
         for place in 0..self.values.len() {
             self.note(self.values[place].0, place as u32);
         }
@@ -262,69 +294,58 @@ impl<V> Cells<V> {
         cell: u64,
         f: impl FnOnce(Option<&mut V>) -> Option<V>,
     ) {
-        let found = match self.values.get(place as usize) {
-            Some((there, _)) if *there == cell => Ok(place as usize),
-            _ => self.find_or_free(cell),
-        };
-        match found {
-            Ok(place) => {
-                if let Some((_, there)) = self.values.get_mut(place) {
+        match self.spot(place, cell) {
+            Spot::There(place) => {
+                if let Some(there) = self.at_place_mut(place) {
                     f(Some(there));
                 }
             }
-            Err((free, tag)) => {
-                if let (Some(value), Some(slot)) = (f(None), self.index.get_mut(free)) {
-                    *slot = (tag, self.values.len() as u32);
-                    self.values.push((cell, value));
+            free => {
+                if let Some(value) = f(None) {
+                    self.fill(free, cell, value);
                 }
             }
         }
     }
 
-    /// The place of a cell's value, else where in an index that has room it is to be noted, with
-    /// what stands there beside the place.
+    /// Where the value of the cell is, perhaps at `place`, or is to be noted.
     #[inline]
-    fn find_or_free(&mut self, cell: u64) -> Result<usize, (usize, u32)> {
+    pub(super) fn spot(&mut self, place: u32, cell: u64) -> Spot {
+        if self.values.get(place as usize).is_some_and(|(there, _)| *there == cell) {
+            return Spot::There(place);
+        }
         if (self.values.len() + 1) * 3 > self.index.len() * 2 {
             self.grow();
         }
-        let mask = self.index.len().wrapping_sub(1);
-        let (mut at, tag) = self.home(cell);
-        loop {
-            at &= mask;
-            match self.index.get(at) {
-                Some((there, place)) if *there == tag => {
-                    let place = *place as usize;
-                    match self.values.get(place) {
-                        Some((there, _)) if *there == cell => return Ok(place),
-                        Some(_) => {}
-                        None => return Err((at, tag)),
-                    }
-                }
-                Some((_, place)) if *place != NONE => {}
-                _ => return Err((at, tag)),
-            }
-            at += 1;
+        self.find(cell).map_or_else(Spot::Free, |(_, place)| Spot::There(place as u32))
+    }
+
+    /// Puts in the value of a cell that has none, and whose spot that is.
+    #[inline]
+    pub(super) fn fill(&mut self, spot: Spot, cell: u64, value: V) {
+        if let Spot::Free(at) = spot {
+            self.note_at(at, self.home(cell).1, self.values.len() as u32);
+            self.values.push((cell, value));
         }
     }
 
     /// Takes the value of a cell out; the youngest one takes its place.
     pub(super) fn remove(&mut self, cell: u64) -> Option<V> {
-        let (at, place) = self.find(cell)?;
+        let (at, place) = self.find(cell).ok()?;
         self.forget(at);
         let regions = self.regions.get_mut();
         regions.catch_up(&self.values);
         regions.remove(cell);
         regions.known -= 1;
         let (_, value) = self.values.swap_remove(place);
-        if let Some((moved, _)) = self.values.get(place) {
-            let (last, mask) = (self.values.len() as u32, self.index.len() - 1);
-            let mut at = self.home(*moved).0 & mask;
-            while self.index[at].1 != last {
-                at = (at + 1) & mask;
-            }
-            self.index[at].1 = place as u32;
+        let Some((moved, _)) = self.values.get(place) else { return Some(value) };
+        let (last, mask) = (self.values.len(), self.mask());
+        let (home, hash) = self.home(*moved);
+        let mut at = home & mask;
+        while self.index[at] == NONE || (self.index[at] & self.bits) as usize != last {
+            at = (at + 1) & mask;
         }
+        self.note_at(at, hash, place as u32);
         Some(value)
     }
 

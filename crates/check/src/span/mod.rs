@@ -10,6 +10,7 @@ mod wide;
 
 use cells::Cells;
 pub(crate) use cells::NONE as NOWHERE;
+pub(crate) use cells::Spot;
 use wide::Wide;
 
 /// Addresses `first..=last`; never empty.
@@ -239,6 +240,33 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         }
         self.cells.put(place, cell, f);
         true
+    }
+
+    /// Where the value of `span` is, perhaps at `place`, or is to be put, under the condition of
+    /// [`Granular::put_cell`].
+    #[inline]
+    pub(crate) fn spot(&mut self, place: u32, span: Span) -> Option<Spot> {
+        let cell = Self::cell(span).filter(|_| !self.wide.meets(span))?;
+        Some(self.cells.spot(place, cell))
+    }
+
+    /// The value there, if there is any.
+    #[inline]
+    pub(crate) fn at_spot(&self, spot: Spot) -> Option<&V> {
+        let Spot::There(place) = spot else { return None };
+        self.cells.at_place(place)
+    }
+
+    #[inline]
+    pub(crate) fn at_spot_mut(&mut self, spot: Spot) -> Option<&mut V> {
+        let Spot::There(place) = spot else { return None };
+        self.cells.at_place_mut(place)
+    }
+
+    /// Puts in the value of `span`, which has none, and whose spot that is.
+    #[inline]
+    pub(crate) fn fill(&mut self, spot: Spot, span: Span, value: V) {
+        self.cells.fill(spot, span.first >> SHIFT, value);
     }
 
     fn exact(&self, span: Span) -> Option<&V> {
