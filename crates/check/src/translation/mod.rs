@@ -343,7 +343,7 @@ impl Stale {
 
     /// The tables have no such leaf any more, or not so, by the change `since`. Up to that moment
     /// (`now`, if walks see it at once) CPUs found it by entries that they hold with more rights;
-    /// whether any did.
+    /// whether any did. What they find in a page that nothing points to stays as it is.
     pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) -> bool {
         let Some(map) = self.spaces.get_mut(&space) else { return false };
         let (ways, mut any) = (&self.ways, false);
@@ -352,17 +352,13 @@ impl Stale {
                 let mut olds = olds?.clone();
                 let mut found = Vec::new();
                 for old in &mut olds.0 {
-                    let Some(way @ (Way::Entry(_) | Way::EntryAndPage(_))) = old.way else {
-                        continue;
-                    };
+                    let Some(way @ Way::Entry(_)) = old.way else { continue };
                     let cpus = ways.walkers(way, part.first) & old.cpus;
                     let since = since.about(part.first);
                     let (early, left, way) = (None, None, None);
                     found.push(Old { cpus, unwalkable_at: now, since, early, left, way, ..*old });
-                    if matches!(old.way, Some(Way::Entry(_))) {
-                        old.cpus &= !cpus;
-                        old.way = None;
-                    }
+                    old.cpus &= !cpus;
+                    old.way = None;
                 }
                 any |= !found.is_empty();
                 olds.0.extend(found);

@@ -151,7 +151,9 @@ fn rights_that_an_entry_lost_are_there_as_long_as_they_can_be_found_again() {
     let unmap = |page| Step::Unmap { page };
     let limit = |level, page, writable| (Step::Limit { level, page, writable }, true);
     let made = |writable| (Step::Map { page: 0, frame: 0, writable }, true);
-    let protected = (Step::Protect { page: 0, writable: false }, true);
+    let protected = |page| (Step::Protect { page, writable: false }, true);
+    let collapse = (Step::Collapse, true);
+    let issued = (Step::Flush { page: None, local: false, last: false }, false);
     // Behind an entry of a level that lost the right to store: steps of CPU 0, each with barriers
     // or without, and whether another CPU may still store to a page.
     type Row<'a> = (usize, &'a [(Step, bool)], u64, bool);
@@ -168,19 +170,21 @@ fn rights_that_an_entry_lost_are_there_as_long_as_they_can_be_found_again() {
         (1, &[(unmap(0), true), flush(0, true)], 0, false),
         (1, &[(unmap(0), false), flush(0, false)], 0, true),
         // The leaf stays where it is if the table goes.
-        (1, &[(Step::Collapse, true), (unmap(LARGE), true), flush(LARGE, true)], LARGE, true),
-        (1, &[(Step::Collapse, true), (unmap(LARGE), true), flush(LARGE, false)], LARGE, false),
+        (1, &[collapse, (unmap(LARGE), true), flush(LARGE, true)], LARGE, true),
+        (1, &[collapse, (unmap(LARGE), true), flush(LARGE, false)], LARGE, false),
         // By what is in its place the right was there, too.
-        (1, &[(Step::Collapse, true), (unmap(LARGE), false), flush(LARGE, false)], LARGE, true),
+        (1, &[collapse, (unmap(LARGE), false), flush(LARGE, false)], LARGE, true),
+        // When that goes the table's leaves do not, so that a flush before it was one for them.
+        (1, &[collapse, protected(LARGE), issued, (unmap(LARGE), true)], LARGE, false),
         // An entry that takes rights away itself keeps its table.
-        (2, &[flush(LARGE, false), (Step::Collapse, true)], LARGE, false),
-        (2, &[flush(LARGE, false), limit(1, 0, false), (Step::Collapse, true)], LARGE, false),
+        (2, &[flush(LARGE, false), collapse], LARGE, false),
+        (2, &[flush(LARGE, false), limit(1, 0, false), collapse], LARGE, false),
         // A leaf that is made below, and one that loses rights of its own.
         (1, &[(unmap(0), true), flush(0, true), made(true)], 0, true),
         (1, &[(unmap(0), true), flush(0, false), made(true)], 0, false),
         (1, &[(unmap(0), true), flush(0, true), made(false)], 0, false),
-        (1, &[protected], 0, true),
-        (1, &[protected, flush(0, true)], 0, false),
+        (1, &[protected(0)], 0, true),
+        (1, &[protected(0), flush(0, true)], 0, false),
         // What the one above gives back is found by the other one as it was.
         (1, &[flush(LARGE, false), limit(2, LARGE, false)], LARGE, false),
         (1, &[flush(LARGE, false), limit(2, LARGE, false), limit(1, 0, true)], LARGE, true),
@@ -291,7 +295,12 @@ fn starts() -> impl Strategy<Value = Start> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    // More of them by `PROPTEST_CASES`.
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(2000),
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn what_a_cpu_can_still_use_is_what_is_kept_open(
