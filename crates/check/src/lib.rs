@@ -24,6 +24,7 @@ pub mod finding;
 mod fingerprint;
 mod frames;
 mod groups;
+mod hashed;
 mod joining;
 mod live;
 mod mappings;

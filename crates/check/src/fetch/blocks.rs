@@ -1,26 +1,22 @@
 //! Blocks of code by where they begin, and which CPU ran each when.
 //!
 //! Blocks have numbers in the order in which they came, so that those that run most, which come
-//! early, lie together; an index of a word each says by the hash of a beginning which it is. By its
+//! early, lie together; an index ([`crate::hashed`]) says by where one begins which it is. By its
 //! number everything else about a block is found: the lists in which it is, and for each CPU its
-//! last execution. So it is looked up once, and what a CPU never ran costs it nothing.
+//! last execution. So it is looked up once.
 
 use prefetch_index::prefetch_index;
 use textbed_arch::CpuId;
 
 use super::ran::{Far, Judged, MAX_LEN, NEAR, Ran};
+use crate::hashed::{Hashed, NONE};
 
 /// Number of a block, or of a place in [`super::looks`].
 pub(crate) type Id = u32;
-/// No block.
-pub(crate) const NONE: Id = u32::MAX;
 /// The end of a list that has blocks.
 pub(super) const LAST: Id = u32::MAX - 1;
-/// Bits of a block's number, which leave those above for a part of its hash.
-const ID_BITS: u32 = 22;
-const ID: u32 = (1 << ID_BITS) - 1;
-/// What is kept of blocks, by CPU, is less than this.
-pub(super) const MAX_KEPT: usize = ID as usize;
+/// What is kept of blocks, by CPU; past it all is forgotten and judged again.
+pub(super) const MAX_KEPT: usize = 1 << 22;
 
 /// One block: what is asked each time that it runs, in half a cache line, and what was done with it
 /// beside that, for the processor has the translations of few pages at hand.
@@ -72,10 +68,7 @@ pub(super) struct Listed {
 /// All blocks.
 #[derive(Default, Debug)]
 pub(super) struct Blocks {
-    /// Numbers of blocks, each where the hash of its beginning says or close behind, below a part
-    /// of that hash: a power of two of places, at most two thirds in use, the others [`NONE`].
-    index: Vec<u32>,
-    shift: u32,
+    index: Hashed,
     /// By number, as what follows.
     blocks: Vec<Block>,
     listed: Vec<Listed>,
@@ -85,29 +78,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Where in the index a block that begins at `phys` is looked for first, and the part of its
-    /// hash that stands there.
-    #[inline]
-    fn home(&self, phys: u64) -> (usize, u32) {
-        let hash = phys.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((hash >> (self.shift & 63)) as usize, hash as u32 & !ID)
-    }
-
     /// The number of the block that begins at `phys`.
     #[inline]
     pub(super) fn find(&self, phys: u64) -> Option<Id> {
-        let mask = self.index.len().wrapping_sub(1);
-        let (mut at, part) = self.home(phys);
-        loop {
-            let there = *self.index.get(at & mask)?;
-            if there == NONE {
-                return None;
-            }
-            if there & !ID == part && self.at(there & ID, phys).is_some() {
-                return Some(there & ID);
-            }
-            at += 1;
-        }
+        let found = self.index.find(phys, |id| self.at(id, phys).is_some());
+        found.ok().map(|(_, id)| id)
     }
 
     /// The block with this number, if it begins at `phys`.
@@ -120,16 +95,13 @@ impl Blocks {
     /// places that are looked at first.
     #[inline]
     pub(super) fn near(&self, phys: u64) -> Id {
-        let (home, part) = self.home(phys);
-        let there = self.index.get(home..home + 4).unwrap_or(&[]);
-        let found = there.iter().find(|there| **there & !ID == part);
-        found.map_or(NONE, |there| there & ID)
+        self.index.near(phys)
     }
 
     /// Prefetches where in the index `phys` is looked for first.
     #[inline]
     pub(super) fn prefetch(&self, phys: u64) {
-        prefetch_index(&self.index, self.home(phys).0);
+        self.index.prefetch(phys);
     }
 
     /// Prefetches a block, and what `cpu` did with it: where that is, if it is not with the block;
@@ -193,28 +165,12 @@ impl Blocks {
         self.blocks.push(Block { phys, virt: 0, since: 0, plain: 0, ran });
         self.judged.push([Judged::default(); NEAR]);
         self.listed.push(Listed { frame, page: NONE, in_frame: behind, in_page: NONE });
-        if self.blocks.len() * 3 > self.index.len() * 2 {
-            let room = (self.index.len() * 2).max(64);
-            self.shift = 64 - room.trailing_zeros();
-            self.index = vec![NONE; room];
-            (0..=id).for_each(|id| self.note(id));
+        if self.index.has_room(self.blocks.len()) {
+            self.index.note(phys, id);
         } else {
-            self.note(id);
+            self.index.grow(self.blocks.iter().map(|block| block.phys));
         }
         id
-    }
-
-    /// Notes in the index where a block is that is not in it.
-    fn note(&mut self, id: Id) {
-        let Some(block) = self.get(id) else { return };
-        let mask = self.index.len().wrapping_sub(1);
-        let (mut at, part) = self.home(block.phys);
-        while self.index.get(at & mask).is_some_and(|there| *there != NONE) {
-            at += 1;
-        }
-        if let Some(there) = self.index.get_mut(at & mask) {
-            *there = part | id & ID;
-        }
     }
 
     /// What `cpu` did with a block, and when that was judged; nothing where no room is for it.
@@ -277,7 +233,7 @@ impl Blocks {
 
     /// Forgets all blocks, and keeps the room.
     pub(super) fn forget(&mut self) {
-        self.index.fill(NONE);
+        self.index.clear();
         self.blocks.clear();
         self.listed.clear();
         self.judged.clear();

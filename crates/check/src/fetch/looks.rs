@@ -10,10 +10,11 @@ use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 use textbed_event::Event;
 
-use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT, NONE, is_plain, plain};
+use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT, is_plain, plain};
 use super::ran::{Judged, Ran};
 use super::regions::{self, Regions};
 use crate::ahead::Found;
+use crate::hashed::NONE;
 use crate::per_cpu::PerCpu;
 use crate::span::Span;
 

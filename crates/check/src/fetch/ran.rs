@@ -3,7 +3,8 @@
 use prefetch_index::prefetch_index;
 use textbed_arch::CpuId;
 
-use super::blocks::{Id, NONE};
+use super::blocks::Id;
+use crate::hashed::NONE;
 
 /// What one CPU did with a block: the event of its last execution (48 bits: the checker takes no
 /// other events), the block's bytes (15) and whether it is unclean.

@@ -1,10 +1,10 @@
 //! Values of cells: spans of one size, aligned to it, found by a hash of their number.
 //!
 //! Page tables and stores consist of such spans for the most part (a page, a word). Values stand in
-//! the order in which they came; a look-up touches two places, one of the index and that of the
-//! value, and a new value moves no other. The index has a part of the hash beside each place, so
-//! that no other value is looked at. Which cells of each region there are is brought up to date by
-//! the first walk over more than a few of them, so that it looks for none in vain.
+//! the order in which they came; a look-up touches two places, one of the index
+//! ([`crate::hashed`]) and that of the value, and a new value moves no other. Which cells of each
+//! region there are is brought up to date by the first walk over more than a few of them, so that
+//! it looks for none in vain.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,13 +12,12 @@ use std::collections::BTreeSet;
 use prefetch_index::prefetch_index;
 use rustc_hash::FxHashMap;
 
+use crate::hashed::{Hashed, NONE};
+
 /// Cells of a region, as a power of two.
 const REGION: u32 = 9;
 /// Cells of a range that are looked for one by one.
 const FEW: u64 = 16;
-/// No place.
-pub(crate) const NONE: u32 = u32::MAX;
-
 /// Where the value of a cell is, or where in the index it is to be noted: until the next one comes
 /// or goes.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +29,8 @@ pub(crate) enum Spot {
 /// Values by number of cell.
 #[derive(Clone, Debug)]
 pub(super) struct Cells<V> {
-    /// Places of values, each where the hash of its cell says or close behind, below a part of that
-    /// hash: a power of two of them, at most two thirds in use, the others [`NONE`].
-    index: Vec<u32>,
-    shift: u32,
-    /// The bits of a place there, all of which are none that a value has.
-    bits: u32,
+    /// Places of values.
+    index: Hashed,
     values: Vec<(u64, V)>,
     regions: RefCell<Regions>,
 }
@@ -55,8 +50,7 @@ struct Regions {
 
 impl<V> Default for Cells<V> {
     fn default() -> Self {
-        let (index, values) = (Vec::new(), Vec::new());
-        Self { index, shift: 0, bits: 0, values, regions: RefCell::default() }
+        Self { index: Hashed::default(), values: Vec::new(), regions: RefCell::default() }
     }
 }
 
@@ -155,56 +149,29 @@ impl<V> Cells<V> {
         self.values.len()
     }
 
-    /// Where in the index a cell is looked for first, and its hash, of which the part that an entry
-    /// has stands in the same bits.
-    #[inline]
-    fn home(&self, cell: u64) -> (usize, u32) {
-        let hash = cell.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((hash >> (self.shift & 63)) as usize, hash as u32)
-    }
-
-    #[inline]
-    fn mask(&self) -> usize {
-        self.index.len().wrapping_sub(1)
-    }
-
     /// Where in the index a cell is, with its place; else where it is to be noted.
     #[inline]
-    fn find(&self, cell: u64) -> Result<(usize, usize), usize> {
-        let mask = self.mask();
-        let (mut at, hash) = self.home(cell);
-        loop {
-            at &= mask;
-            let there = self.index.get(at).copied().unwrap_or(NONE);
-            if there == NONE {
-                return Err(at);
-            }
-            let place = (there & self.bits) as usize;
-            if (there ^ hash) & !self.bits == 0
-                && self.values.get(place).is_some_and(|(c, _)| *c == cell)
-            {
-                return Ok((at, place));
-            }
-            at += 1;
-        }
+    fn find(&self, cell: u64) -> Result<(usize, u32), usize> {
+        let is = |place: u32| self.values.get(place as usize).is_some_and(|(c, _)| *c == cell);
+        self.index.find(cell, is)
     }
 
     #[inline]
     pub(super) fn get(&self, cell: u64) -> Option<&V> {
         let (_, place) = self.find(cell).ok()?;
-        self.values.get(place).map(|(_, value)| value)
+        self.at_place(place)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, cell: u64) -> Option<&mut V> {
         let (_, place) = self.find(cell).ok()?;
-        self.values.get_mut(place).map(|(_, value)| value)
+        self.at_place_mut(place)
     }
 
     /// Prefetches where in the index the cell is looked for first.
     #[inline]
     pub(super) fn prefetch(&self, cell: u64) {
-        prefetch_index(&self.index, self.home(cell).0);
+        self.index.prefetch(cell);
     }
 
     /// The value in that place, whatever cell it is of.
@@ -222,10 +189,7 @@ impl<V> Cells<V> {
     /// it is looked for first; the value there is prefetched.
     #[inline]
     pub(super) fn near(&self, cell: u64) -> u32 {
-        let (home, hash) = self.home(cell);
-        let there = self.index.get(home..home + 4).unwrap_or(&[]);
-        let found = there.iter().find(|there| (**there ^ hash) & !self.bits == 0);
-        let place = found.map_or(NONE, |there| there & self.bits);
+        let place = self.index.near(cell);
         if place != NONE {
             // A value may lie in two cache lines: the second is that in which the next one begins.
             prefetch_index(&self.values, place as usize);
@@ -237,52 +201,6 @@ impl<V> Cells<V> {
     /// Every value, in no order.
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.values.iter().map(|(_, value)| value)
-    }
-
-    /// Notes in the index where the value at `place` is, of a cell that is not in it.
-    fn note(&mut self, cell: u64, place: u32) {
-        let mask = self.mask();
-        let (home, hash) = self.home(cell);
-        let mut at = home & mask;
-        while self.index.get(at).is_some_and(|there| *there != NONE) {
-            at = (at + 1) & mask;
-        }
-        self.note_at(at, hash, place);
-    }
-
-    fn note_at(&mut self, at: usize, hash: u32, place: u32) {
-        if let Some(there) = self.index.get_mut(at) {
-            *there = hash & !self.bits | place & self.bits;
-        }
-    }
-
-    /// Takes what stands at `hole` out of the index; what stands behind it because of it moves up.
-    fn forget(&mut self, mut hole: usize) {
-        let mask = self.mask();
-        let mut at = (hole + 1) & mask;
-        while self.index[at] != NONE {
-            let Some((cell, _)) = self.values.get((self.index[at] & self.bits) as usize) else {
-                break;
-            };
-            let from_home = at.wrapping_sub(self.home(*cell).0) & mask;
-            if from_home >= at.wrapping_sub(hole) & mask {
-                self.index[hole] = self.index[at];
-                hole = at;
-            }
-            at = (at + 1) & mask;
-        }
-        self.index[hole] = NONE;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let room = (self.index.len() * 2).max(8);
-        self.shift = 64 - room.trailing_zeros();
-        self.bits = u32::try_from(room - 1).unwrap_or(NONE);
-        self.index = vec![NONE; room];
-        for place in 0..self.values.len() {
-            self.note(self.values[place].0, place as u32);
-        }
     }
 
     /// Puts a value there, or changes the one that is there: `f` does that, or gives the value if
@@ -314,17 +232,17 @@ impl<V> Cells<V> {
         if self.values.get(place as usize).is_some_and(|(there, _)| *there == cell) {
             return Spot::There(place);
         }
-        if (self.values.len() + 1) * 3 > self.index.len() * 2 {
-            self.grow();
+        if !self.index.has_room(self.values.len() + 1) {
+            self.index.grow(self.values.iter().map(|(cell, _)| *cell));
         }
-        self.find(cell).map_or_else(Spot::Free, |(_, place)| Spot::There(place as u32))
+        self.find(cell).map_or_else(Spot::Free, |(_, place)| Spot::There(place))
     }
 
     /// Puts in the value of a cell that has none, and whose spot that is.
     #[inline]
     pub(super) fn fill(&mut self, spot: Spot, cell: u64, value: V) {
         if let Spot::Free(at) = spot {
-            self.note_at(at, self.home(cell).1, self.values.len() as u32);
+            self.index.note_at(at, cell, self.values.len() as u32);
             self.values.push((cell, value));
         }
     }
@@ -332,20 +250,16 @@ impl<V> Cells<V> {
     /// Takes the value of a cell out; the youngest one takes its place.
     pub(super) fn remove(&mut self, cell: u64) -> Option<V> {
         let (at, place) = self.find(cell).ok()?;
-        self.forget(at);
+        let cell_of = |place: u32| Some(self.values.get(place as usize)?.0);
+        self.index.forget(at, cell_of);
         let regions = self.regions.get_mut();
         regions.catch_up(&self.values);
         regions.remove(cell);
         regions.known -= 1;
-        let (_, value) = self.values.swap_remove(place);
-        let Some((moved, _)) = self.values.get(place) else { return Some(value) };
-        let (last, mask) = (self.values.len(), self.mask());
-        let (home, hash) = self.home(*moved);
-        let mut at = home & mask;
-        while self.index[at] == NONE || (self.index[at] & self.bits) as usize != last {
-            at = (at + 1) & mask;
+        let (_, value) = self.values.swap_remove(place as usize);
+        if let Some((moved, _)) = self.values.get(place as usize) {
+            self.index.renumber(*moved, self.values.len() as u32, place);
         }
-        self.note_at(at, hash, place as u32);
         Some(value)
     }
 

@@ -8,8 +8,8 @@
 mod cells;
 mod wide;
 
+pub(crate) use crate::hashed::NONE as NOWHERE;
 use cells::Cells;
-pub(crate) use cells::NONE as NOWHERE;
 pub(crate) use cells::Spot;
 use wide::Wide;
 
