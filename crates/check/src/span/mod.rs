@@ -181,10 +181,12 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
             let cells = self.cells.range(span.first >> SHIFT, span.last >> SHIFT);
             let mut cells = cells.map(|(cell, value)| (Self::of_cell(cell), value));
             let next = (wide.next(), cells.next());
-            (wide, cells, next)
+            // Elsewhere, for it is large, and few walks are over more than one.
+            Box::new((wide, cells, next))
         });
         std::iter::from_fn(move || {
-            let Some((wide, cells, next)) = &mut many else { return one.take() };
+            let Some(many) = &mut many else { return one.take() };
+            let (wide, cells, next) = &mut **many;
             let cell_first = match next {
                 (Some((w, _)), Some((c, _))) => c.first < w.first,
                 (wide, _) => wide.is_none(),
