@@ -54,24 +54,12 @@ impl Sorted {
     }
 }
 
-/// Where what is known of an event may be; [`NOWHERE`] where nobody looked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    /// The number of the block, or the place of the word.
-    pub(crate) place: u32,
-    /// What the CPU did with the block, if the number is right.
-    pub(crate) ran: u32,
-}
-
-impl Found {
-    pub(crate) const NOTHING: Self = Self { place: NOWHERE, ran: NOWHERE };
-}
-
-/// The events of a step, sorted, and what was found of each.
+/// The events of a step, sorted, and for each the number of its block or the place of its word, if
+/// it was found; [`NOWHERE`] where nobody looked.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     sorted: Sorted,
-    found: [Found; STEP],
+    places: [u32; STEP],
     /// Whether a store asks whether it may be, a bit each.
     asked: u64,
 }
@@ -84,14 +72,12 @@ const UNDER_WAY: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Ahead {
     steps: Box<[Step; UNDER_WAY]>,
-    /// How often all blocks had been forgotten when it was found.
-    forgotten: u32,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        let step = Step { sorted: Sorted::NONE, found: [Found::NOTHING; STEP], asked: 0 };
-        Self { steps: Box::new([step; UNDER_WAY]), forgotten: 0 }
+        let step = Step { sorted: Sorted::NONE, places: [NOWHERE; STEP], asked: 0 };
+        Self { steps: Box::new([step; UNDER_WAY]) }
     }
 }
 
@@ -104,7 +90,6 @@ fn whole(events: &[Event], number: usize) -> Option<&[Event; STEP]> {
 impl Ahead {
     /// A batch of events begins.
     pub(crate) fn begin(&mut self, live: &Live, events: &[Event]) {
-        self.forgotten = live.fetches.looks.forgotten();
         self.first(live, events, 0);
         self.first(live, events, 1);
         self.second(live, events, 0);
@@ -115,27 +100,16 @@ impl Ahead {
     pub(crate) fn turn(&mut self, live: &Live, events: &[Event], number: usize) {
         self.first(live, events, number + 2);
         self.second(live, events, number + 1);
-        let Step { sorted, found, .. } = &self.steps[number % UNDER_WAY];
+        let Step { sorted, places, .. } = &self.steps[number % UNDER_WAY];
         for n in sorted.of(STORES) {
-            live.fetches.versions.prefetch_there(found[n].place);
+            live.fetches.versions.prefetch_there(places[n]);
         }
     }
 
-    /// What was found of the events of step `number`.
+    /// Where what is known of the events of step `number` may be.
     #[inline]
-    pub(crate) fn found(&self, number: usize) -> &[Found; STEP] {
-        &self.steps[number % UNDER_WAY].found
-    }
-
-    /// An event went the way of all: where all blocks were forgotten nothing that was found of them
-    /// holds.
-    #[inline]
-    pub(crate) fn holds_after(&mut self, live: &Live) {
-        let forgotten = live.fetches.looks.forgotten();
-        if self.forgotten != forgotten {
-            self.forgotten = forgotten;
-            self.steps.iter_mut().for_each(|step| step.found = [Found::NOTHING; STEP]);
-        }
+    pub(crate) fn places(&self, number: usize) -> &[u32; STEP] {
+        &self.steps[number % UNDER_WAY].places
     }
 
     /// A step is sorted, and the places that addresses give are prefetched.
@@ -145,7 +119,7 @@ impl Ahead {
         let sorted = &mut step.sorted;
         sorted.counts = [0; 4];
         let Some(events) = whole(events, number) else {
-            step.found = [Found::NOTHING; STEP];
+            step.places = [NOWHERE; STEP];
             return;
         };
         for (n, event) in events.iter().enumerate() {
@@ -176,17 +150,17 @@ impl Ahead {
     #[inline]
     fn second(&mut self, live: &Live, events: &[Event], number: usize) {
         let Some(events) = whole(events, number) else { return };
-        let Step { sorted, found, asked } = &mut self.steps[number % UNDER_WAY];
+        let Step { sorted, places, asked } = &mut self.steps[number % UNDER_WAY];
         let mut read = 0;
         for n in sorted.of(FETCHES) {
             let event = &events[n];
-            found[n] = live.fetches.near(event.cpu, event.b);
-            if found[n].place == NOWHERE {
+            places[n] = live.fetches.looks.near(event.cpu, event.b);
+            if places[n] == NOWHERE {
                 read ^= live.fetches.looks.places_ahead(event.a, event.b);
             }
         }
         for n in sorted.of(STORES) {
-            found[n].place = live.fetches.versions.near(events[n].b);
+            places[n] = live.fetches.versions.near(events[n].b);
             if *asked >> n & 1 != 0 {
                 live.tables.prefetch_stored_there(events[n].a);
             }

@@ -148,8 +148,8 @@ impl Sink for Checker {
             self.ahead.turn(live, &batch.events, step);
             let mut at = 0;
             while at < events.len() {
-                let (rest, found) = (&events[at..], &self.ahead.found(step)[at..]);
-                at += steady.goes_on(live, (rest, batch), found, &mut self.next);
+                let (rest, places) = (&events[at..], &self.ahead.places(step)[at..]);
+                at += steady.goes_on(live, (rest, batch), places, &mut self.next);
                 let Some(event) = events.get(at) else { break };
                 at += 1;
                 let in_order = self.next <= event.seq && event.seq < END;
@@ -157,7 +157,6 @@ impl Sink for Checker {
                     self.next = self.next.max(event.seq + 1);
                     live.event(Now { event, batch });
                     steady = live.steady();
-                    self.ahead.holds_after(live);
                 } else {
                     self.invalid = self.invalid.saturating_add(1);
                 }

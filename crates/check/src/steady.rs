@@ -10,7 +10,6 @@
 use textbed_arch::{SpaceId, VirtAddr};
 use textbed_event::{Batch, Event, Flags, Kind, MemOrder, Provenance};
 
-use crate::ahead::Found;
 use crate::checker::END;
 use crate::fetch::versions::{Forgotten, Knew};
 use crate::fetch::views::View;
@@ -33,23 +32,23 @@ pub(crate) struct Steady {
 
 impl Steady {
     /// Notes the first events as long as they are such fetches or stores, and their numbers, from
-    /// `next` on, ascend: how many. `found` says where what is known of each may be.
+    /// `next` on, ascend: how many. `places` says where what is known of each may be.
     #[inline]
     pub(crate) fn goes_on(
         self,
         live: &mut Live,
         (events, batch): (&[Event], &Batch),
-        found: &[Found],
+        places: &[u32],
         next: &mut u64,
     ) -> usize {
         let mut at = 0;
-        while let (Some(event), Some(there)) = (events.get(at), found.get(at)) {
+        while let (Some(event), Some(place)) = (events.get(at), places.get(at)) {
             if event.seq < *next || event.seq >= END {
                 break;
             }
             let noted = match event.kind {
-                Kind::Fetch if self.quiet && there.place != NOWHERE => {
-                    let runs = live.run_again(&events[at..], &found[at..], next);
+                Kind::Fetch if self.quiet && *place != NOWHERE => {
+                    let runs = live.run_again(&events[at..], &places[at..], next);
                     if runs > 0 {
                         at += runs;
                         continue;
@@ -57,7 +56,7 @@ impl Steady {
                     live.runs_plain(event)
                 }
                 Kind::Fetch if self.quiet => live.runs_plain(event),
-                Kind::Store if self.notes => live.stores_again(Now { event, batch }, there.place),
+                Kind::Store if self.notes => live.stores_again(Now { event, batch }, *place),
                 _ => false,
             };
             if !noted {
@@ -89,16 +88,17 @@ impl Live {
     /// Fetches of plain blocks that their CPUs ran before, the first of the events as far as they
     /// go on: how many.
     #[inline(never)]
-    fn run_again(&mut self, events: &[Event], found: &[Found], next: &mut u64) -> usize {
-        let Self { fetches: Fetches { looks, .. }, watch, cpus, header, .. } = self;
+    fn run_again(&mut self, events: &[Event], ids: &[u32], next: &mut u64) -> usize {
+        let Self { fetches, watch, cpus, header, .. } = self;
         let mut count = 0;
-        for (event, found) in events.iter().zip(found) {
+        for (event, id) in events.iter().zip(ids) {
             let otherwise = event.flags.0 & Flags::PHYS_UNKNOWN.0 != 0;
             if event.kind != Kind::Fetch
                 || otherwise
                 || event.seq < *next
                 || event.seq >= END
-                || !looks.runs_again(event, *found)
+                || !fetches.counts(event.cpu)
+                || !fetches.looks.runs_again(event, *id)
             {
                 break;
             }

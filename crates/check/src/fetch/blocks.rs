@@ -27,7 +27,7 @@ pub(super) struct Block {
     pub(super) phys: u64,
     /// Its address when it was found plain.
     pub(super) virt: u64,
-    /// The event since which it is plain through that page, if it is.
+    /// The event since which it is plain through that, if it is.
     pub(super) since: u64,
     /// Bytes that are plain, with the count of what changed everything when they were (above); see
     /// [`plain`].
@@ -104,28 +104,14 @@ impl Blocks {
         self.index.prefetch(phys);
     }
 
-    /// Prefetches a block, and what `cpu` did with it: where that is, if it is not with the block;
-    /// [`NONE`] where it ran none of its neighbours.
+    /// Prefetches a block, and what `cpu` did with it.
     #[inline]
-    pub(super) fn prefetch_there(&self, cpu: CpuId, id: Id) -> u32 {
+    pub(super) fn prefetch_there(&self, cpu: CpuId, id: Id) {
         prefetch_index(&self.blocks, id as usize);
-        if usize::from(cpu.0) < NEAR {
-            if let Some(block) = self.blocks.get(id as usize) {
-                prefetch_index(block.ran.as_slice(), cpu.0.into());
-            }
-            return NONE;
-        }
-        let Some(slot) = self.far.slot(cpu, id) else { return NONE };
-        self.far.prefetch(slot);
-        slot as u32
-    }
-
-    /// What the CPU did with the block, which stands with it or in that place.
-    #[inline]
-    pub(super) fn did(&mut self, cpu: CpuId, id: Id, far: u32) -> Option<&mut Ran> {
-        match usize::from(cpu.0) {
-            cpu if cpu < NEAR => self.blocks.get_mut(id as usize)?.ran.get_mut(cpu),
-            _ => self.far.at_mut(far as usize).map(|(ran, _)| ran),
+        if usize::from(cpu.0) >= NEAR {
+            self.far.prefetch(cpu, id);
+        } else if let Some(block) = self.blocks.get(id as usize) {
+            prefetch_index(block.ran.as_slice(), cpu.0.into());
         }
     }
 
@@ -204,8 +190,12 @@ impl Blocks {
         self.both(cpu, id).map(|(_, judged)| judged)
     }
 
+    #[inline]
     pub(super) fn ran_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Ran> {
-        self.both_mut(cpu, id).map(|(ran, _)| ran)
+        match usize::from(cpu.0) {
+            cpu if cpu < NEAR => self.blocks.get_mut(id as usize)?.ran.get_mut(cpu),
+            _ => self.far.at_mut(self.far.slot(cpu, id)?).map(|(ran, _)| ran),
+        }
     }
 
     pub(super) fn put(&mut self, cpu: CpuId, id: Id, ran: Ran, judged: Judged) {

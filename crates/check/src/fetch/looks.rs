@@ -13,7 +13,6 @@ use textbed_event::Event;
 use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT, is_plain, plain};
 use super::ran::{Judged, Ran};
 use super::regions::{self, Regions};
-use crate::ahead::Found;
 use crate::hashed::NONE;
 use crate::per_cpu::PerCpu;
 use crate::span::Span;
@@ -57,9 +56,17 @@ pub(crate) struct Looks {
     followed: Regions,
     places: Vec<Place>,
     all: u32,
-    forgotten: u32,
     /// How often each CPU learnt from another.
     learnt: PerCpu<u32>,
+}
+
+/// How a CPU runs a block that may be plain.
+enum Runs {
+    /// It is another block, or not plain, or not so.
+    Otherwise,
+    /// For the first time since it is plain, with just so many bytes.
+    First,
+    Again,
 }
 
 /// The key of a frame.
@@ -77,8 +84,6 @@ impl Looks {
     /// that it concerns plain no longer, so nothing but the block is asked, and what the CPU did
     /// with it. Once a CPU ran it since it is plain, with just so many bytes, a note is all: what
     /// was judged for the CPU is of that time. The first time it is as if it were judged.
-    ///
-    /// `id` is the number that the block may have ([`Looks::near`]).
     #[inline]
     pub(crate) fn plain(
         &mut self,
@@ -88,38 +93,45 @@ impl Looks {
         moment: impl FnOnce() -> u64,
         now: u64,
     ) -> bool {
-        let id = self.blocks.find(phys);
-        let Some((id, block)) = id.and_then(|id| Some((id, self.blocks.get(id)?))) else {
-            return false;
-        };
-        let Block { virt: through, since, plain, .. } = *block;
-        if through != virt || !is_plain(plain, len, self.all) {
-            return false;
-        }
-        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len.into(), since)) {
-            Some(ran) => ran.again(now),
-            None => self.ran_first(cpu, id, phys, len, moment, now),
+        let Some(id) = self.blocks.find(phys) else { return false };
+        match self.runs((cpu, id), (virt, phys), len.into(), now) {
+            Runs::Otherwise => return false,
+            Runs::First => self.ran_first(cpu, id, phys, len, moment, now),
+            Runs::Again => {}
         }
         true
     }
 
     /// Whether this fetch is of a plain block that the CPU ran since it is so, with just so many
-    /// bytes; if so, notes it: what [`Looks::plain`] does of most, where what was found ahead
-    /// ([`Looks::near`]) holds.
+    /// bytes; if so, notes it: what [`Looks::plain`] does of most, where the number that was found
+    /// ahead ([`Looks::near`]) is that of the block.
     #[inline]
-    pub(crate) fn runs_again(&mut self, event: &Event, found: Found) -> bool {
+    pub(crate) fn runs_again(&mut self, event: &Event, id: Id) -> bool {
         let Event { a: virt, b: phys, c: len, seq, .. } = *event;
-        let Some(block) = self.blocks.get(found.place) else { return false };
+        matches!(self.runs((event.cpu, id), (virt, phys), len, seq), Runs::Again)
+    }
+
+    /// How the CPU runs the block with this number; again is noted.
+    #[inline]
+    fn runs(
+        &mut self,
+        (cpu, id): (CpuId, Id),
+        (virt, phys): (u64, u64),
+        len: u64,
+        now: u64,
+    ) -> Runs {
+        let Some(block) = self.blocks.at(id, phys) else { return Runs::Otherwise };
         let (since, plain) = (block.since, is_plain(block.plain, len as u32, self.all));
-        if block.phys != phys || block.virt != virt || !plain {
-            return false;
+        if block.virt != virt || !plain {
+            return Runs::Otherwise;
         }
-        let Some(ran) = self.blocks.did(event.cpu, found.place, found.ran) else { return false };
-        let again = ran.is_clean_of(len, since);
-        if again {
-            ran.again(seq);
+        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len, since)) {
+            Some(ran) => {
+                ran.again(now);
+                Runs::Again
+            }
+            None => Runs::First,
         }
-        again
     }
 
     /// A plain block ran for the first time since it is so, or with fewer or more bytes than
@@ -147,18 +159,13 @@ impl Looks {
         self.blocks.prefetch(phys);
     }
 
-    /// The number that the block at `phys` may have, and where what the CPU did with it is; both
-    /// are prefetched. It has to be asked whether that block is it.
+    /// The number that the block at `phys` may have; that block, and what the CPU did with it, are
+    /// prefetched. It has to be asked whether it is it.
     #[inline]
-    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Found {
-        let place = self.blocks.near(phys);
-        Found { place, ran: self.blocks.prefetch_there(cpu, place) }
-    }
-
-    /// How often all blocks were forgotten: what was found before does not hold.
-    #[inline]
-    pub(crate) fn forgotten(&self) -> u32 {
-        self.forgotten
+    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Id {
+        let id = self.blocks.near(phys);
+        self.blocks.prefetch_there(cpu, id);
+        id
     }
 
     /// Has the processor read where the frame and the page of a block that is new are looked for.
@@ -266,7 +273,6 @@ impl Looks {
     /// Forgets all blocks; room for as many stays, for they come again.
     #[cold]
     fn forget(&mut self) {
-        self.forgotten = self.forgotten.wrapping_add(1);
         self.blocks.forget();
         self.unclean.clear();
         self.index.clear();
@@ -549,20 +555,24 @@ mod tests {
                 assert!(!again(fetch(p, at(n), 12)) && !again(fetch(p, at(n), 20)));
                 assert!(!again(fetch(p, (at(n).0 + 4096, at(n).1), 16)));
                 assert!(!again(fetch(p, (at(n).0, at(n).1 + 16), 16)));
-                assert!(again(fetch(p, at(n), 16)) || found.place == NONE, "{n}");
+                assert!(again(fetch(p, at(n), 16)) || found == NONE, "{n}");
                 let found = looks.near(q, at(n).1);
                 assert!(!looks.runs_again(&fetch(q, at(n), 16), found), "never by this one");
             }
-            let ran = (0..80).filter(|n| looks.near(p, at(*n).1).place != NONE).count();
+            let ran = (0..80).filter(|n| looks.near(p, at(*n).1) != NONE).count();
             assert!(ran > 60, "most are where they are looked for first: {ran}");
             let found = looks.near(p, at(5).1);
             assert_eq!(looks.last_executed(p, Span::of(at(5).1, 16).unwrap()), Some(9));
             looks.stored(Span::of(at(5).1, 8).unwrap());
             assert!(!looks.runs_again(&fetch(p, at(5), 16), found), "its bytes changed");
-            let before = looks.forgotten();
+            looks.judged(p, at(6), 16, 0, Verdict::Plain, 85);
+            assert!(looks.plain(p, at(6), 16, || 0, 86));
+            let before = looks.near(p, at(6).1);
             looks.forget();
-            assert!(looks.forgotten() != before);
-            assert!(!looks.runs_again(&fetch(p, at(6), 16), looks.near(p, at(6).1)));
+            looks.judged(q, at(6), 16, 0, Verdict::Plain, 90);
+            for found in [before, looks.near(p, at(6).1)] {
+                assert!(!looks.runs_again(&fetch(p, at(6), 16), found), "forgotten");
+            }
         }
     }
 }

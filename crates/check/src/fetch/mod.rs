@@ -50,7 +50,6 @@ use textbed_arch::insn::CmodxRevision;
 use textbed_arch::{Arch, CpuId, Features, SpaceId};
 use textbed_event::{Facts, Header, Kind, KindSet};
 
-use crate::ahead::Found;
 use crate::coverage::lacking;
 use crate::mark::Mark;
 use crate::options::{Mode, Options};
@@ -296,12 +295,6 @@ impl Fetches {
             last_sync: PerCpu::default(),
             cr4: FxHashMap::default(),
         }
-    }
-
-    /// Where the block at `phys` may be, and what the CPU did with it; both are prefetched.
-    #[inline]
-    pub(crate) fn near(&self, cpu: CpuId, phys: u64) -> Found {
-        if self.counts(cpu) { self.looks.near(cpu, phys) } else { Found::NOTHING }
     }
 
     /// What CPUs knew that touched words, where somebody asks.

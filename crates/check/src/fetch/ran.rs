@@ -107,10 +107,12 @@ impl Far {
         Some((self.ran.get_mut(slot)?, self.judged.get_mut(slot)?))
     }
 
-    /// Prefetches what was done in that place.
+    /// Prefetches what `cpu` did with a block.
     #[inline]
-    pub(super) fn prefetch(&self, slot: usize) {
-        prefetch_index(&self.ran, slot);
+    pub(super) fn prefetch(&self, cpu: CpuId, id: Id) {
+        if let Some(slot) = self.slot(cpu, id) {
+            prefetch_index(&self.ran, slot);
+        }
     }
 
     /// Room for what `cpu` does with a block that has none.

@@ -5,7 +5,7 @@ use textbed_arch::CpuId;
 
 use super::views::View;
 use crate::mistakes::{Mistake, made};
-use crate::span::{NOWHERE, Piece, Span, WordMap};
+use crate::span::{Piece, Span, WordMap};
 
 /// What one CPU knew when it last touched a range, by what it did.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl Touched {
         // Mostly it is a word that nobody else touched: one look-up is enough.
         let mut knows = Some(knows);
         let mut known = None;
-        self.0.put_cell(NOWHERE, span, |there| match there {
+        self.0.put_cell(span, |there| match there {
             None => {
                 let view = knows.take().map(|knows| knows(&View::NOTHING)).unwrap_or_default();
                 known = Some(view.clone());
@@ -171,7 +171,7 @@ impl Touched {
             Touches(touch, Vec::new())
         };
         // A word that stands for itself: what its neighbours have is seldom the same.
-        let by_itself = self.0.put_cell(NOWHERE, span, |there| match there {
+        let by_itself = self.0.put_cell(span, |there| match there {
             Some(touches) => {
                 f(touches.of(cpu));
                 None

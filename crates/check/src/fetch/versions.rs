@@ -25,7 +25,7 @@ pub(crate) use super::notes::{Forgotten, Knew, Newest, Note};
 use super::regions::Regions;
 use crate::mark::{ChainId, Mark};
 use crate::shortcuts::{Shortcut, open};
-use crate::span::{NOWHERE, Span, Spot, WordMap};
+use crate::span::{Span, Spot, WordMap};
 
 /// Contexts kept; with one more a store is kept as a version.
 const MAX_CONTEXTS: usize = 1 << 16;
@@ -251,7 +251,7 @@ impl Versions {
         // A version that was just made is in no neighbour: there is nothing to join.
         if goes_on {
             self.map.update(span, over);
-        } else if !self.map.put_cell(NOWHERE, span, |there| match there {
+        } else if !self.map.put_cell(span, |there| match there {
             Some(entry) => {
                 push(span, entry);
                 None

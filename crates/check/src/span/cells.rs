@@ -204,15 +204,10 @@ impl<V> Cells<V> {
     }
 
     /// Puts a value there, or changes the one that is there: `f` does that, or gives the value if
-    /// there is none. The value there may be at `place`.
+    /// there is none.
     #[inline]
-    pub(super) fn put(
-        &mut self,
-        place: u32,
-        cell: u64,
-        f: impl FnOnce(Option<&mut V>) -> Option<V>,
-    ) {
-        match self.spot(place, cell) {
+    pub(super) fn put(&mut self, cell: u64, f: impl FnOnce(Option<&mut V>) -> Option<V>) {
+        match self.spot(NONE, cell) {
             Spot::There(place) => {
                 if let Some(there) = self.at_place_mut(place) {
                     f(Some(there));
@@ -310,7 +305,9 @@ mod tests {
                 if value < 100 {
                     prop_assert_eq!(cells.remove(cell), tree.remove(&cell));
                 } else {
-                    cells.put(other as u32, cell, |there| match there {
+                    let there = matches!(cells.spot(other as u32, cell), Spot::There(_));
+                    prop_assert_eq!(there, tree.contains_key(&cell), "wherever it is said to be");
+                    cells.put(cell, |there| match there {
                         Some(there) => {
                             *there ^= value;
                             None

@@ -227,12 +227,10 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
 
     /// Puts an entry over `span` by itself, or changes the one that is there, where no neighbour
     /// can be the same thing: if `span` is a cell and meets nothing that is none. Whether it was
-    /// so; then `f` does it, or gives the entry where there is none. `place` is where
-    /// [`Granular::touch`] found it, if that was asked.
+    /// so; then `f` does it, or gives the entry where there is none.
     #[inline]
     pub(crate) fn put_cell(
         &mut self,
-        place: u32,
         span: Span,
         f: impl FnOnce(Option<&mut V>) -> Option<V>,
     ) -> bool {
@@ -240,7 +238,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
         if self.wide.meets(span) {
             return false;
         }
-        self.cells.put(place, cell, f);
+        self.cells.put(cell, f);
         true
     }
 
@@ -319,7 +317,7 @@ impl<V: Piece, const SHIFT: u32> Granular<V, SHIFT> {
     /// Puts an entry over a span that is free, where no neighbour can be the same thing.
     pub(crate) fn enter(&mut self, span: Span, value: V) {
         match Self::cell(span) {
-            Some(cell) => self.cells.put(NOWHERE, cell, |_| Some(value)),
+            Some(cell) => self.cells.put(cell, |_| Some(value)),
             None => self.wide.insert(span, value),
         }
     }
