@@ -4,11 +4,15 @@
 //! early, lie together; an index ([`crate::hashed`]) says by where one begins which it is. By its
 //! number everything else about a block is found: the lists in which it is, and for each CPU its
 //! last execution. So it is looked up once.
+//!
+//! Most blocks are plain, and of a CPU that ran such a one since it is so only the last event in
+//! which it did is to be kept: of the first CPUs that is four bytes with the block. All else, and
+//! what other CPUs did, stands in [`super::ran`].
 
 use prefetch_index::prefetch_index;
 use textbed_arch::CpuId;
 
-use super::ran::{Far, Judged, MAX_LEN, NEAR, Ran};
+use super::ran::{Judged, Kept, MAX_LEN, Ran};
 use crate::hashed::{Hashed, NONE};
 
 /// Number of a block, or of a place in [`super::looks`].
@@ -17,40 +21,58 @@ pub(crate) type Id = u32;
 pub(super) const LAST: Id = u32::MAX - 1;
 /// What is kept of blocks, by CPU; past it all is forgotten and judged again.
 pub(super) const MAX_KEPT: usize = 1 << 22;
+/// CPUs of which it stands with a block when they ran it, those with the lowest numbers.
+const NEAR: usize = 8;
 
-/// One block: what is asked each time that it runs, in half a cache line, and what was done with it
-/// beside that, for the processor has the translations of few pages at hand.
+/// One block: what is asked and noted each time that it runs, in a cache line.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub(super) struct Block {
     /// Where it begins.
     pub(super) phys: u64,
     /// Its address when it was found plain.
     pub(super) virt: u64,
     /// The event since which it is plain through that, if it is.
-    pub(super) since: u64,
+    since: u64,
     /// Bytes that are plain, with the count of what changed everything when they were (above); see
     /// [`plain`].
-    pub(super) plain: u32,
-    /// What each of the first CPUs did with it.
-    ran: [Ran; NEAR],
+    plain: u32,
+    /// The bytes with which it ran, where `runs` says that it did: all that were found plain last.
+    len: u32,
+    /// The last event, from [`Blocks::base`] on, in which each of the first CPUs ran it, if it did
+    /// with so many bytes since it is plain, or was when it last was; else 0, and what the CPU did
+    /// is kept elsewhere.
+    runs: [u32; NEAR],
 }
 
-const _: () = assert!(size_of::<Block>() == 32 + 8 * NEAR, "the rest is half a cache line");
+const _: () = assert!(size_of::<Block>() == 64, "one line");
+
+impl Block {
+    /// Whether its first `len` bytes are plain when everything changed `all` times.
+    #[inline]
+    pub(super) fn is_plain(&self, len: u32, all: u32) -> bool {
+        self.plain >> 16 == all & ALL && len.wrapping_sub(1) < self.plain & MAX_LEN
+    }
+
+    /// The event since which it is plain, if it is.
+    #[inline]
+    pub(super) fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// Nothing of it is plain any more.
+    pub(super) fn not_plain(&mut self) {
+        self.plain = 0;
+    }
+}
 
 /// What of the count of changes of everything is kept with a block.
 pub(super) const ALL: u32 = 0xffff;
 
-/// What a block has whose first `len` bytes were found plain when everything had changed `all`
+/// What a block has of which the first `len` bytes were found plain when everything had changed `all`
 /// times; 0 = not plain.
-pub(super) fn plain(len: u32, all: u32) -> u32 {
+fn plain(len: u32, all: u32) -> u32 {
     if len > MAX_LEN { 0 } else { all << 16 | len }
-}
-
-/// Whether `len` bytes of a block with that are plain now.
-#[inline]
-pub(super) fn is_plain(plain: u32, len: u32, all: u32) -> bool {
-    plain >> 16 == all & ALL && len.wrapping_sub(1) < plain & MAX_LEN
 }
 
 /// What else is known of a block, by its number.
@@ -72,9 +94,10 @@ pub(super) struct Blocks {
     /// By number, as what follows.
     blocks: Vec<Block>,
     listed: Vec<Listed>,
-    /// When what stands with each block was judged, which few ask for.
-    judged: Vec<[Judged; NEAR]>,
-    far: Far,
+    kept: Kept,
+    /// The event from which on they are counted where they stand with blocks: 0 until there are
+    /// more than four bytes can count.
+    base: u64,
 }
 
 impl Blocks {
@@ -109,9 +132,7 @@ impl Blocks {
     pub(super) fn prefetch_there(&self, cpu: CpuId, id: Id) {
         prefetch_index(&self.blocks, id as usize);
         if usize::from(cpu.0) >= NEAR {
-            self.far.prefetch(cpu, id);
-        } else if let Some(block) = self.blocks.get(id as usize) {
-            prefetch_index(block.ran.as_slice(), cpu.0.into());
+            self.kept.prefetch(cpu, id);
         }
     }
 
@@ -140,16 +161,15 @@ impl Blocks {
 
     /// None of what is known to be plain is so any more.
     pub(super) fn none_is_plain(&mut self) {
-        self.blocks.iter_mut().for_each(|block| block.plain = 0);
+        self.blocks.iter_mut().for_each(Block::not_plain);
     }
 
     /// Puts in a block that begins at `phys`, where none does, in the frame with this place;
     /// `behind` it there is another.
     pub(super) fn add(&mut self, phys: u64, frame: Id, behind: Id) -> Id {
         let id = self.blocks.len() as Id;
-        let ran = [Ran::default(); NEAR];
-        self.blocks.push(Block { phys, virt: 0, since: 0, plain: 0, ran });
-        self.judged.push([Judged::default(); NEAR]);
+        let runs = [0; NEAR];
+        self.blocks.push(Block { phys, virt: 0, since: 0, plain: 0, len: 0, runs });
         self.listed.push(Listed { frame, page: NONE, in_frame: behind, in_page: NONE });
         if self.index.has_room(self.blocks.len()) {
             self.index.note(phys, id);
@@ -159,59 +179,150 @@ impl Blocks {
         id
     }
 
-    /// What `cpu` did with a block, and when that was judged; nothing where no room is for it.
-    fn both(&self, cpu: CpuId, id: Id) -> Option<(Ran, Judged)> {
-        match usize::from(cpu.0) {
-            cpu if cpu < NEAR => {
-                let (block, judged) = (self.get(id)?, self.judged.get(id as usize)?);
-                Some((*block.ran.get(cpu)?, *judged.get(cpu)?))
-            }
-            _ => self.far.at(self.far.slot(cpu, id)?),
-        }
-    }
-
-    fn both_mut(&mut self, cpu: CpuId, id: Id) -> Option<(&mut Ran, &mut Judged)> {
-        match usize::from(cpu.0) {
-            cpu if cpu < NEAR => {
-                let block = self.blocks.get_mut(id as usize)?;
-                Some((block.ran.get_mut(cpu)?, self.judged.get_mut(id as usize)?.get_mut(cpu)?))
-            }
-            _ => self.far.at_mut(self.far.slot(cpu, id)?),
-        }
-    }
-
-    /// What `cpu` did with a block, if it ran it or one with a number near by.
-    pub(super) fn ran(&self, cpu: CpuId, id: Id) -> Option<Ran> {
-        self.both(cpu, id).map(|(ran, _)| ran)
-    }
-
-    /// When it was judged for `cpu`.
-    pub(super) fn judged(&self, cpu: CpuId, id: Id) -> Option<Judged> {
-        self.both(cpu, id).map(|(_, judged)| judged)
-    }
-
+    /// The number of an event as it stands with blocks, if it can: never 0.
     #[inline]
-    pub(super) fn ran_mut(&mut self, cpu: CpuId, id: Id) -> Option<&mut Ran> {
-        match usize::from(cpu.0) {
-            cpu if cpu < NEAR => self.blocks.get_mut(id as usize)?.ran.get_mut(cpu),
-            _ => self.far.at_mut(self.far.slot(cpu, id)?).map(|(ran, _)| ran),
+    fn moment(&self, seq: u64) -> Option<u32> {
+        u32::try_from(seq.wrapping_sub(self.base).wrapping_add(1)).ok().filter(|moment| *moment > 0)
+    }
+
+    /// `cpu` runs a block that is plain in event `now` with so many bytes; whether it did just so
+    /// since that is so.
+    #[inline]
+    pub(super) fn runs_again(&mut self, cpu: CpuId, id: Id, len: u64, now: u64) -> bool {
+        let moment = self.moment(now);
+        if let Some(block) = self.blocks.get_mut(id as usize)
+            && let Some(run) = block.runs.get_mut(usize::from(cpu.0))
+            && let Some(moment) = moment
+            && *run != 0
+            && u64::from(block.len) == len
+        {
+            *run = moment;
+            return true;
+        }
+        self.runs_kept(cpu, id, len, now)
+    }
+
+    /// The same of what does not stand with the block; from now on it does, if it can.
+    #[inline(never)]
+    fn runs_kept(&mut self, cpu: CpuId, id: Id, len: u64, now: u64) -> bool {
+        let (moment, slot) = (self.moment(now), self.kept.slot(cpu, id));
+        let Some(block) = self.blocks.get_mut(id as usize) else { return false };
+        let mut run = block.runs.get_mut(usize::from(cpu.0));
+        if run.as_ref().is_some_and(|run| **run != 0) {
+            // It ran with more bytes; what is kept is of before.
+            return false;
+        }
+        let Some((ran, judged)) = slot.and_then(|slot| self.kept.at_mut(slot)) else {
+            return false;
+        };
+        let again = ran.is_clean_of(len, block.since);
+        if again {
+            ran.again(now);
+            if let Some(run) = &mut run
+                && u64::from(block.len) == len
+                && *judged == Judged::PLAIN
+            {
+                **run = moment.unwrap_or(0);
+            }
+        }
+        again
+    }
+
+    /// What `cpu` did with a block, and when that was judged, if it ran it or, where nothing is of
+    /// any length, one with a number near by.
+    pub(super) fn ran(&self, cpu: CpuId, id: Id) -> Option<(Ran, Judged)> {
+        let block = self.get(id)?;
+        match block.runs.get(usize::from(cpu.0)) {
+            Some(run) if *run != 0 => Some((self.ran_at(*run, block.len), Judged::PLAIN)),
+            _ => self.kept.at(self.kept.slot(cpu, id)?),
         }
     }
 
+    /// What a CPU did that ran a block with so many bytes in that event.
+    fn ran_at(&self, run: u32, len: u32) -> Ran {
+        Ran::of(self.base.wrapping_add(u64::from(run) - 1), len, true)
+    }
+
+    /// A CPU ran a block in event `now`, about which nothing else changed.
+    pub(super) fn again(&mut self, cpu: CpuId, id: Id, now: u64) {
+        let Some((mut ran, judged)) = self.ran(cpu, id) else { return };
+        ran.again(now);
+        self.put(cpu, id, ran, judged);
+    }
+
+    /// What `cpu` did with a block, and when it was judged.
     pub(super) fn put(&mut self, cpu: CpuId, id: Id, ran: Ran, judged: Judged) {
-        if usize::from(cpu.0) >= NEAR && self.far.slot(cpu, id).is_none() {
-            self.far.make_room(cpu, id);
+        let moment = self.moment(ran.last());
+        if let Some(block) = self.blocks.get_mut(id as usize)
+            && let Some(run) = block.runs.get_mut(usize::from(cpu.0))
+        {
+            let stands = judged == Judged::PLAIN && ran.is_clean_of(block.len.into(), block.since);
+            *run = moment.filter(|_| stands && block.plain != 0).unwrap_or(0);
+            if *run != 0 {
+                return;
+            }
+            if moment.is_none() && ran.last() > self.base {
+                // It will be one that stands with a block the next time.
+                self.count_from(ran.last());
+            }
         }
-        if let Some((was, when)) = self.both_mut(cpu, id) {
+        let slot = self.kept.slot(cpu, id).unwrap_or_else(|| self.kept.make_room(cpu, id));
+        if let Some((was, when)) = self.kept.at_mut(slot) {
             (*was, *when) = (ran, judged);
         }
     }
 
-    /// Writes down `judged` for each CPU that ran a block in event `since` or later, where nothing
-    /// but [`Judged::PLAIN`] stands.
-    pub(super) fn say_when(&mut self, id: Id, since: u64, judged: Judged) {
-        for cpu in (0..NEAR as u16).map(CpuId).chain(self.far.cpus()) {
-            if let Some((ran, when)) = self.both_mut(cpu, id)
+    /// From now on events are counted from this one on; what stands with blocks is kept elsewhere.
+    #[cold]
+    fn count_from(&mut self, seq: u64) {
+        (0..self.blocks.len() as Id).for_each(|id| self.keep(id));
+        self.base = seq;
+    }
+
+    /// What stands with a block of what CPUs did is kept elsewhere, as of the time when it was (or
+    /// is) plain.
+    fn keep(&mut self, id: Id) {
+        let Some(block) = self.blocks.get_mut(id as usize) else { return };
+        let (runs, len) = (std::mem::take(&mut block.runs), block.len);
+        for (cpu, run) in (0..).map(CpuId).zip(runs).filter(|(_, run)| *run != 0) {
+            let slot = self.kept.slot(cpu, id).unwrap_or_else(|| self.kept.make_room(cpu, id));
+            let ran = self.ran_at(run, len);
+            if let Some(both) = self.kept.at_mut(slot) {
+                (*both.0, *both.1) = (ran, Judged::PLAIN);
+            }
+        }
+    }
+
+    /// What is plain of a block counts from event `since` on, if that is later.
+    pub(super) fn counts_from(&mut self, id: Id, since: u64) {
+        self.keep(id);
+        if let Some(block) = self.blocks.get_mut(id as usize) {
+            block.since = block.since.max(since);
+        }
+    }
+
+    /// The first `len` bytes of a block are plain through `virt` since event `since`, everything
+    /// having changed `all` times.
+    pub(super) fn is_now_plain(&mut self, id: Id, virt: u64, since: u64, (len, all): (u32, u32)) {
+        let as_before =
+            |block: &Block| block.plain != 0 && (block.since, block.len) == (since, len);
+        if !self.get(id).is_some_and(as_before) {
+            self.keep(id);
+        }
+        if let Some(block) = self.blocks.get_mut(id as usize) {
+            (block.virt, block.since) = (virt, since);
+            (block.plain, block.len) = (plain(len, all), len.min(MAX_LEN));
+        }
+    }
+
+    /// Writes down `judged` for each CPU that ran a block since it is plain, where nothing but
+    /// [`Judged::PLAIN`] stands.
+    pub(super) fn say_when(&mut self, id: Id, judged: Judged) {
+        self.keep(id);
+        let Some(since) = self.get(id).map(Block::since) else { return };
+        for cpu in self.kept.cpus() {
+            if let Some(slot) = self.kept.slot(cpu, id)
+                && let Some((ran, when)) = self.kept.at_mut(slot)
                 && ran.len() != 0
                 && ran.last() >= since
                 && *when == Judged::PLAIN
@@ -226,12 +337,11 @@ impl Blocks {
         self.index.clear();
         self.blocks.clear();
         self.listed.clear();
-        self.judged.clear();
-        self.far.forget();
+        self.kept.forget();
     }
 
-    /// What is kept: blocks, and what CPUs may have done with each.
+    /// What is kept, by what one CPU did with a block: a block itself needs as much as five.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() * (1 + NEAR) + self.far.len()
+        self.blocks.len() * 5 + self.kept.len()
     }
 }

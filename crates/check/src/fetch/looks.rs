@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::CpuId;
 use textbed_event::Event;
 
-use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT, is_plain, plain};
+use super::blocks::{ALL, Block, Blocks, Id, LAST, Listed, MAX_KEPT};
 use super::ran::{Judged, Ran};
 use super::regions::{self, Regions};
 use crate::hashed::NONE;
@@ -120,17 +120,13 @@ impl Looks {
         len: u64,
         now: u64,
     ) -> Runs {
-        let Some(block) = self.blocks.at(id, phys) else { return Runs::Otherwise };
-        let (since, plain) = (block.since, is_plain(block.plain, len as u32, self.all));
-        if block.virt != virt || !plain {
-            return Runs::Otherwise;
-        }
-        match self.blocks.ran_mut(cpu, id).filter(|ran| ran.is_clean_of(len, since)) {
-            Some(ran) => {
-                ran.again(now);
-                Runs::Again
-            }
-            None => Runs::First,
+        let plain = |block: &Block| block.virt == virt && block.is_plain(len as u32, self.all);
+        if !self.blocks.at(id, phys).is_some_and(plain) {
+            Runs::Otherwise
+        } else if self.blocks.runs_again(cpu, id, len, now) {
+            Runs::Again
+        } else {
+            Runs::First
         }
     }
 
@@ -147,7 +143,7 @@ impl Looks {
         now: u64,
     ) {
         // Mostly it never did.
-        let ran = self.blocks.ran(cpu, id).is_some_and(|ran| ran.len() != 0);
+        let ran = self.blocks.ran(cpu, id).is_some_and(|(ran, _)| ran.len() != 0);
         if !ran || self.known(cpu, phys, len, moment, now).is_none() {
             self.blocks.put(cpu, id, Ran::of(now, len, true), Judged::PLAIN);
         }
@@ -194,9 +190,9 @@ impl Looks {
     ) -> Option<u32> {
         let id = self.blocks.find(phys)?;
         let block = *self.blocks.get(id)?;
-        let ran = self.blocks.ran(cpu, id).filter(|ran| ran.len() != 0)?;
-        let as_it_is = match self.blocks.judged(cpu, id)? {
-            Judged::PLAIN => self.is_plain(&block) && ran.last() >= block.since,
+        let (ran, judged) = self.blocks.ran(cpu, id).filter(|(ran, _)| ran.len() != 0)?;
+        let as_it_is = match judged {
+            Judged::PLAIN => self.is_plain(&block) && ran.last() >= block.since(),
             Judged { page, sum } => sum == self.sum(self.blocks.listed(id)?.frame, page),
         };
         let known = as_it_is
@@ -205,8 +201,8 @@ impl Looks {
                 let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
                 self.unclean.get(&(cpu, phys)) == Some(&(moment(), learnt))
             });
-        if known && let Some(ran) = self.blocks.ran_mut(cpu, id) {
-            ran.again(now);
+        if known {
+            self.blocks.again(cpu, id, now);
         }
         known.then_some(ran.len())
     }
@@ -214,24 +210,21 @@ impl Looks {
     /// A block that was looked at ran again at `now`, which may lie back; whether it is known.
     pub(crate) fn ran_late(&mut self, cpu: CpuId, phys: u64, len: u32, now: u64) -> bool {
         let Some(id) = self.blocks.find(phys) else { return false };
-        let Some(ran) = self.blocks.ran_mut(cpu, id).filter(|ran| ran.len() != 0) else {
+        let Some((ran, _)) = self.blocks.ran(cpu, id).filter(|(ran, _)| ran.len() != 0) else {
             return false;
         };
-        let (before, known) = (*ran, ran.len() >= len);
-        ran.again(ran.last().max(now));
+        self.blocks.again(cpu, id, ran.last().max(now));
         // What was judged for the CPU is not of this time: nobody goes by that it ran since.
-        if self.blocks.get(id).is_some_and(|block| before.last() < block.since) {
+        if self.blocks.get(id).is_some_and(|block| ran.last() < block.since()) {
             self.say_when(id);
-            if let Some(block) = self.blocks.get_mut(id) {
-                block.since = block.since.max(now + 1);
-            }
+            self.blocks.counts_from(id, now + 1);
         }
-        known
+        ran.len() >= len
     }
 
     /// Whether some of this block is plain now.
     fn is_plain(&self, block: &Block) -> bool {
-        is_plain(block.plain, 1, self.all)
+        block.is_plain(1, self.all)
     }
 
     /// Writes down when a plain block was judged for each CPU that ran it since it is plain.
@@ -243,7 +236,7 @@ impl Looks {
         };
         let judged = Judged { page, sum: self.sum(frame, page) };
         if self.is_plain(&block) {
-            self.blocks.say_when(id, block.since, judged);
+            self.blocks.say_when(id, judged);
         }
     }
 
@@ -313,14 +306,13 @@ impl Looks {
                 self.say_when(id);
             }
             self.plain_through(id, page);
-            let plain = plain(len, self.all);
-            if let Some(block) = self.blocks.get_mut(id) {
-                let since = if goes_on { block.since } else { now };
-                (block.virt, block.since, block.plain) = (virt, since, plain);
-            }
+            let since = self.blocks.get(id).map(Block::since).filter(|_| goes_on).unwrap_or(now);
+            self.blocks.is_now_plain(id, virt, since, (len, self.all));
         }
         let clean = verdict != Verdict::Unclean;
-        self.blocks.put(cpu, id, Ran::of(now, len, clean), Judged { page, sum });
+        let plain = verdict == Verdict::Plain;
+        let judged = if plain { Judged::PLAIN } else { Judged { page, sum } };
+        self.blocks.put(cpu, id, Ran::of(now, len, clean), judged);
         if !clean {
             let learnt = self.learnt.get(cpu).copied().unwrap_or(0);
             self.unclean.insert((cpu, phys), (moment, learnt));
@@ -380,7 +372,7 @@ impl Looks {
         let first = place.and_then(|place| self.places.get(*place as usize)).map(|p| p.blocks);
         let ids = self.blocks.in_frame(first);
         ids.filter_map(move |id| {
-            let (block, ran) = (self.blocks.get(id)?, self.blocks.ran(cpu, id)?);
+            let (block, (ran, _)) = (self.blocks.get(id)?, self.blocks.ran(cpu, id)?);
             Span::of(block.phys, ran.len().into())?.meet(span)?;
             Some(ran.last())
         })
@@ -405,7 +397,7 @@ impl Looks {
 
     fn not_plain(&mut self, id: Id) {
         if let Some(block) = self.blocks.get_mut(id) {
-            block.plain = 0;
+            block.not_plain();
         }
     }
 
@@ -456,123 +448,4 @@ impl Looks {
 }
 
 #[cfg(test)]
-mod tests {
-    use textbed_arch::{PhysAddr, VirtAddr};
-    use textbed_event::View;
-
-    use super::*;
-
-    #[test]
-    fn a_change_of_many_pages_concerns_what_lies_there() {
-        let at = (0xffff_8000_0040_3000, 0x60_3000);
-        let pages = |first, pages: u64| Span::of(first, pages << 12).unwrap();
-        type Change = fn(&mut Looks, Span);
-        let changes: [(Change, u64); 2] = [(Looks::remapped, at.0), (Looks::stored, at.1)];
-        for (change, first) in changes {
-            for (span, stays) in [
-                (pages(first, 16), false),
-                (pages(first, 17), false),
-                (pages(first - (16 << 12), 17), false),
-                (pages(first - (600 << 12), 1200), false),
-                (Span { first: 0, last: u64::MAX }, false),
-                (pages(first - (40 << 12), 40), true),
-                (pages(first + 4096, 2000), true),
-                (pages(first + 4096, 3), true),
-            ] {
-                let mut looks = Looks::default();
-                // Another block in another region.
-                let before = (at.0 - (550 << 12), at.1 - (550 << 12));
-                for cpu in [CpuId(0), CpuId(70)] {
-                    looks.judged(cpu, before, 8, 0, Verdict::Plain, 1);
-                    looks.judged(cpu, at, 8, 0, Verdict::Plain, 1);
-                    assert!(looks.plain(cpu, at, 8, || 0, 2));
-                }
-                change(&mut looks, span);
-                for cpu in [CpuId(0), CpuId(70)] {
-                    assert_eq!(looks.plain(cpu, at, 8, || 0, 3), stays, "{span:x?}");
-                    assert_eq!(looks.known(cpu, at.1, 8, || 0, 4).is_some(), stays, "{span:x?}");
-                }
-            }
-        }
-    }
-
-    /// Two CPUs: what they did stands with the block, by the CPU, or the one so and the other so.
-    const PAIRS: [(CpuId, CpuId); 4] =
-        [(CpuId(0), CpuId(1)), (CpuId(7), CpuId(8)), (CpuId(9), CpuId(70)), (CpuId(70), CpuId(3))];
-
-    /// A CPU that found a block plain runs it when another one did so again, and then a part of it.
-    #[test]
-    fn what_ran_again_since_it_is_plain_was_judged_then() {
-        let at = (0xffff_8000_0040_3000, 0x60_3000);
-        for (p, q) in PAIRS {
-            let mut looks = Looks::default();
-            looks.judged(p, at, 16, 0, Verdict::Plain, 1);
-            looks.remapped(Span::of(at.0, 4096).unwrap());
-            looks.judged(q, at, 16, 0, Verdict::Plain, 2);
-            assert!(looks.plain(p, at, 16, || 0, 3) && looks.plain(p, at, 8, || 0, 4));
-            let tail = Span::of(at.1 + 8, 8).unwrap();
-            assert_eq!(looks.last_executed(p, tail), Some(4), "nothing changed since");
-        }
-    }
-
-    /// What a CPU ran is said of the block as it was then, through whichever page it is plain.
-    #[test]
-    fn what_ran_through_one_page_is_known_when_it_is_plain_through_another() {
-        let phys = 0x60_3000;
-        let [one, other] = [0xffff_8000_0040_3000, 0xffff_9000_0000_0000].map(|virt| (virt, phys));
-        for (p, q) in PAIRS {
-            let mut looks = Looks::default();
-            looks.judged(p, one, 16, 0, Verdict::Plain, 1);
-            assert!(looks.plain(q, one, 16, || 0, 2));
-            looks.judged(p, other, 16, 0, Verdict::Plain, 3);
-            assert!(looks.plain(q, other, 8, || 0, 4));
-            let tail = Span::of(phys + 8, 8).unwrap();
-            assert_eq!(looks.last_executed(q, tail), Some(4), "nothing changed where it ran");
-            looks.remapped(Span::of(one.0, 4096).unwrap());
-            assert!(looks.plain(q, other, 4, || 0, 5), "it is plain through the other");
-            assert_eq!(looks.last_executed(q, tail), None, "judged anew, with fewer bytes");
-        }
-    }
-
-    /// What was found ahead says only where to look: of a fetch with other bytes, through another
-    /// address, of another CPU or of a block that changed it says nothing.
-    #[test]
-    fn a_block_runs_again_only_as_it_ran_before() {
-        let fetch = |cpu: CpuId, (virt, phys): (u64, u64), len| {
-            let (virt, phys) = (VirtAddr(virt), PhysAddr(phys));
-            Event { seq: 9, ..Event::new(cpu, View::Fetch { virt, phys, len }) }
-        };
-        let at = |n: u64| (0xffff_8000_0040_3000 + n * 32, 0x60_3000 + n * 32);
-        for (p, q) in PAIRS {
-            let mut looks = Looks::default();
-            // More than the index has room for at first.
-            for n in 0..80 {
-                looks.judged(p, at(n), 16, 0, Verdict::Plain, n + 1);
-            }
-            for n in 0..80 {
-                let found = looks.near(p, at(n).1);
-                let mut again = |event: Event| looks.runs_again(&event, found);
-                assert!(!again(fetch(p, at(n), 12)) && !again(fetch(p, at(n), 20)));
-                assert!(!again(fetch(p, (at(n).0 + 4096, at(n).1), 16)));
-                assert!(!again(fetch(p, (at(n).0, at(n).1 + 16), 16)));
-                assert!(again(fetch(p, at(n), 16)) || found == NONE, "{n}");
-                let found = looks.near(q, at(n).1);
-                assert!(!looks.runs_again(&fetch(q, at(n), 16), found), "never by this one");
-            }
-            let ran = (0..80).filter(|n| looks.near(p, at(*n).1) != NONE).count();
-            assert!(ran > 60, "most are where they are looked for first: {ran}");
-            let found = looks.near(p, at(5).1);
-            assert_eq!(looks.last_executed(p, Span::of(at(5).1, 16).unwrap()), Some(9));
-            looks.stored(Span::of(at(5).1, 8).unwrap());
-            assert!(!looks.runs_again(&fetch(p, at(5), 16), found), "its bytes changed");
-            looks.judged(p, at(6), 16, 0, Verdict::Plain, 85);
-            assert!(looks.plain(p, at(6), 16, || 0, 86));
-            let before = looks.near(p, at(6).1);
-            looks.forget();
-            looks.judged(q, at(6), 16, 0, Verdict::Plain, 90);
-            for found in [before, looks.near(p, at(6).1)] {
-                assert!(!looks.runs_again(&fetch(p, at(6), 16), found), "forgotten");
-            }
-        }
-    }
-}
+mod tests;

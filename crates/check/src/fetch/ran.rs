@@ -70,16 +70,12 @@ impl Ran {
     }
 }
 
-/// CPUs of which what they did stands with the block, those with the lowest numbers.
-pub(super) const NEAR: usize = 8;
-
-/// Blocks of which what another CPU did is kept together, in a chunk.
+/// Blocks of which what a CPU did is kept together, in a chunk.
 const CHUNK: usize = 64;
 
-/// What the CPUs with higher numbers did with blocks, by the blocks' numbers: what one never ran
-/// costs it nothing.
+/// What CPUs did with blocks, by the blocks' numbers: what one never ran costs it nothing.
 #[derive(Default, Debug)]
-pub(super) struct Far {
+pub(super) struct Kept {
     /// By CPU the number of its chunk for each so many blocks; [`NONE`] where it ran none of them.
     chunks: Vec<Vec<Id>>,
     /// What was done, chunk by chunk, and beside it, because few ask for that, when it was judged.
@@ -87,11 +83,11 @@ pub(super) struct Far {
     judged: Vec<Judged>,
 }
 
-impl Far {
+impl Kept {
     /// The place of what `cpu` did with a block, if it ran it or one with a number near by.
     #[inline]
     pub(super) fn slot(&self, cpu: CpuId, id: Id) -> Option<usize> {
-        let chunks = self.chunks.get(usize::from(cpu.0).checked_sub(NEAR)?)?;
+        let chunks = self.chunks.get(usize::from(cpu.0))?;
         let chunk = *chunks.get(id as usize / CHUNK)?;
         (chunk != NONE).then_some(chunk as usize * CHUNK + id as usize % CHUNK)
     }
@@ -115,10 +111,10 @@ impl Far {
         }
     }
 
-    /// Room for what `cpu` does with a block that has none.
+    /// Room for what `cpu` does with a block that has none: its place.
     #[cold]
-    pub(super) fn make_room(&mut self, cpu: CpuId, id: Id) {
-        let (cpu, at) = (usize::from(cpu.0).saturating_sub(NEAR), id as usize / CHUNK);
+    pub(super) fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
+        let (cpu, at) = (usize::from(cpu.0), id as usize / CHUNK);
         if self.chunks.len() <= cpu {
             self.chunks.resize(cpu + 1, Vec::new());
         }
@@ -135,11 +131,12 @@ impl Far {
         chunks[at] = (first / CHUNK) as Id;
         self.ran.resize(first + CHUNK, Ran::default());
         self.judged.resize(first + CHUNK, Judged::default());
+        first + id as usize % CHUNK
     }
 
     /// The CPUs that ran any block.
     pub(super) fn cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
-        (NEAR..NEAR + self.chunks.len()).map(|cpu| CpuId(cpu as u16))
+        (0..self.chunks.len()).map(|cpu| CpuId(cpu as u16))
     }
 
     pub(super) fn len(&self) -> usize {
