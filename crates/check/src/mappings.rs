@@ -1,9 +1,10 @@
 //! Events about translations: leaves, address spaces, invalidations, barriers that complete them.
 
+use smallvec::SmallVec;
 use textbed_arch::paging::Attributes;
 use textbed_arch::sync::translation::{HeldRefusal, held_refusal, walks_in_order};
 use textbed_arch::{
-    Arch, CpuId, Features, PhysAddr, SpaceId, VirtAddr,
+    Arch, CpuId, Features, Perm, PhysAddr, SpaceId, VirtAddr,
     effect::{Barrier, Domain, Reach, TlbScope},
 };
 use textbed_event::{CallRef, ControlRegister, CpuState, Facts, Kind, LeafChange, OpId, View};
@@ -17,7 +18,7 @@ use crate::span::Span;
 use crate::tables::{Mapping, UNKNOWN_PHYS};
 use crate::translation::complete::{Asked, Leaves};
 use crate::translation::ways::{HeldWay, Limited, Until, Way};
-use crate::translation::{Flush, Heard, Old, Target, complete};
+use crate::translation::{Flush, Frames, Heard, Old, Target, complete};
 
 /// x86 CR4.PGE: a change of it drops every translation (SDM 3A 4.10.4.1).
 const CR4_PGE: u64 = 1 << 7;
@@ -47,22 +48,22 @@ impl Live {
         };
         let mark = self.mark(now);
         let space = now.event.space;
-        let mut review: Vec<Span> = Span::of(base, span.len()).into_iter().collect();
-        let mut before: Vec<(Span, Mapping)> = self.tables.within(space, span).collect();
-        if before.is_empty() && change.old.contains(textbed_arch::Perm::PRESENT) {
+        let mut review: Frames = Span::of(base, span.len()).into_iter().collect();
+        let mut before: SmallVec<[(Span, Mapping); 1]> = self.tables.within(space, span).collect();
+        if before.is_empty() && change.old.contains(Perm::PRESENT) {
             // The tables held something that the stream has not told of.
             let told = Mapping {
                 phys: base,
                 perm: change.old,
                 shift: change.old_shift,
                 attributes: Attributes { contiguous: change.was_contiguous, ..change.attributes },
-                denied: textbed_arch::Perm::empty(),
+                denied: Perm::empty(),
                 since: mark,
                 exec_since: 0,
             };
             before.push((span, told));
         }
-        let present = change.new.contains(textbed_arch::Perm::PRESENT);
+        let present = change.new.contains(Perm::PRESENT);
         self.watch_entries(now, (space, span), base, &before, change, &mark);
         self.groups_change((space, span), base, &before, change, &mark);
         let faults = held_refusal(self.arch(), self.header.features) == HeldRefusal::Fault;
@@ -76,8 +77,7 @@ impl Live {
                     self.issued.entry(mark.cpu).or_default().changed(space, *part);
                 }
             }
-            let rights =
-                textbed_arch::Perm::READ | textbed_arch::Perm::WRITE | textbed_arch::Perm::EXEC;
+            let rights = Perm::READ | Perm::WRITE | Perm::EXEC;
             if moved || !change.new.contains(old.perm & rights) {
                 self.answer_is_old(space, *part, old, (change.old_shift, None), &mark);
                 self.rights_taken(space, *part, old.phys, &mark);
@@ -126,8 +126,14 @@ impl Live {
                 self.occasions.looked(RuleId::WxAlias);
             }
         }
-        if before.is_empty() && !change.new.writable() && !change.new.executable() {
-            // One way more to read: no pair of grants comes or goes by it.
+        let had = match before[..] {
+            [] => Some(Perm::empty()),
+            [(part, old)] => (present && part == span && old.phys == base).then_some(old.perm),
+            _ => None,
+        };
+        if had.is_some_and(|had| had.contains(change.new & (Perm::WRITE | Perm::EXEC))) {
+            // It leads where it led, and grants nothing more: no pair of grants comes by it, and
+            // none goes that is in no window.
             review.retain(|frames| self.in_window(*frames));
         }
         for frames in review {
@@ -216,7 +222,7 @@ impl Live {
         now: Now<'_>,
         span: Option<Span>,
         entry: PhysAddr,
-        (before, after): (textbed_arch::Perm, textbed_arch::Perm),
+        (before, after): (Perm, Perm),
     ) {
         let flushes = self.header.records.contains(Kind::TlbInvalidate);
         let Some(span) = span.filter(|_| flushes) else { return };
@@ -239,8 +245,8 @@ impl Live {
 
     /// What CPUs make of the leaves of a range by entries above that they hold with more rights;
     /// the frames of those that are told of.
-    fn found_by_entries(&mut self, space: SpaceId, span: Span, mark: &Mark) -> Vec<Span> {
-        let mut frames = Vec::new();
+    fn found_by_entries(&mut self, space: SpaceId, span: Span, mark: &Mark) -> Frames {
+        let mut frames = Frames::new();
         if !self.stale.ways.has_entries() {
             return frames;
         }
@@ -419,7 +425,7 @@ impl Live {
         self.review_all(now, frames);
     }
 
-    fn review_all(&mut self, now: Now<'_>, mut frames: Vec<Span>) {
+    fn review_all(&mut self, now: Now<'_>, mut frames: Frames) {
         if frames.is_empty() {
             return;
         }

@@ -159,6 +159,12 @@ impl Writable {
     }
 }
 
+/// An address, and those a page before and behind.
+#[inline]
+fn beside(virt: u64) -> impl Iterator<Item = u64> {
+    [virt, virt.wrapping_sub(4096), virt.wrapping_add(4096)].into_iter()
+}
+
 impl Tables {
     /// The leaf that a CPU in `space` uses for `virt`: its own, else the kernel's.
     pub(crate) fn lookup(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Mapping)> {
@@ -212,7 +218,8 @@ impl Tables {
     #[inline]
     pub(crate) fn prefetch(&self, space: SpaceId, virt: u64, phys: u64) {
         if let Some(map) = self.now.get(&space) {
-            map.prefetch(virt);
+            // What changes may go on from its neighbours.
+            beside(virt).for_each(|virt| map.prefetch(virt));
         }
         self.aliases.prefetch(phys);
     }
@@ -221,7 +228,9 @@ impl Tables {
     #[inline]
     pub(crate) fn prefetch_there(&self, space: SpaceId, virt: u64, phys: u64) {
         if let Some(map) = self.now.get(&space) {
-            map.near(virt);
+            beside(virt).for_each(|virt| {
+                map.near(virt);
+            });
         }
         self.aliases.near(phys);
     }

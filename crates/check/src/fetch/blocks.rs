@@ -39,9 +39,8 @@ pub(super) struct Block {
     plain: u32,
     /// The bytes with which it ran, where `runs` says that it did: all that were found plain last.
     len: u32,
-    /// The last event, from [`Blocks::base`] on, in which each of the first CPUs ran it, if it did
-    /// with so many bytes since it is plain, or was when it last was; else 0, and what the CPU did
-    /// is kept elsewhere.
+    /// The last event, from [`Blocks::base`] on, in which each of the first CPUs ran it, if it was
+    /// plain then and ran with so many bytes; else 0, and what the CPU did is kept elsewhere.
     runs: [u32; NEAR],
 }
 
@@ -189,11 +188,12 @@ impl Blocks {
     /// since that is so.
     #[inline]
     pub(super) fn runs_again(&mut self, cpu: CpuId, id: Id, len: u64, now: u64) -> bool {
-        let moment = self.moment(now);
+        let (moment, base) = (self.moment(now), self.base);
         if let Some(block) = self.blocks.get_mut(id as usize)
             && let Some(run) = block.runs.get_mut(usize::from(cpu.0))
             && let Some(moment) = moment
             && *run != 0
+            && base.wrapping_add(u64::from(*run) - 1) >= block.since
             && u64::from(block.len) == len
         {
             *run = moment;
@@ -209,7 +209,7 @@ impl Blocks {
         let Some(block) = self.blocks.get_mut(id as usize) else { return false };
         let mut run = block.runs.get_mut(usize::from(cpu.0));
         if run.as_ref().is_some_and(|run| **run != 0) {
-            // It ran with more bytes; what is kept is of before.
+            // With more bytes, or not since it is plain; what is kept is of before that.
             return false;
         }
         let Some((ran, judged)) = slot.and_then(|slot| self.kept.at_mut(slot)) else {
@@ -256,8 +256,8 @@ impl Blocks {
         if let Some(block) = self.blocks.get_mut(id as usize)
             && let Some(run) = block.runs.get_mut(usize::from(cpu.0))
         {
-            let stands = judged == Judged::PLAIN && ran.is_clean_of(block.len.into(), block.since);
-            *run = moment.filter(|_| stands && block.plain != 0).unwrap_or(0);
+            let stands = judged == Judged::PLAIN && ran.is_clean_of(block.len.into(), 0);
+            *run = moment.filter(|_| stands).unwrap_or(0);
             if *run != 0 {
                 return;
             }
@@ -279,8 +279,7 @@ impl Blocks {
         self.base = seq;
     }
 
-    /// What stands with a block of what CPUs did is kept elsewhere, as of the time when it was (or
-    /// is) plain.
+    /// What stands with a block of what CPUs did is kept elsewhere.
     fn keep(&mut self, id: Id) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
         let (runs, len) = (std::mem::take(&mut block.runs), block.len);
@@ -295,7 +294,6 @@ impl Blocks {
 
     /// What is plain of a block counts from event `since` on, if that is later.
     pub(super) fn counts_from(&mut self, id: Id, since: u64) {
-        self.keep(id);
         if let Some(block) = self.blocks.get_mut(id as usize) {
             block.since = block.since.max(since);
         }
@@ -304,9 +302,7 @@ impl Blocks {
     /// The first `len` bytes of a block are plain through `virt` since event `since`, everything
     /// having changed `all` times.
     pub(super) fn is_now_plain(&mut self, id: Id, virt: u64, since: u64, (len, all): (u32, u32)) {
-        let as_before =
-            |block: &Block| block.plain != 0 && (block.since, block.len) == (since, len);
-        if !self.get(id).is_some_and(as_before) {
+        if self.get(id).is_some_and(|block| block.len != len) {
             self.keep(id);
         }
         if let Some(block) = self.blocks.get_mut(id as usize) {

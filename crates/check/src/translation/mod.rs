@@ -31,6 +31,7 @@ pub(crate) mod ways;
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope, paging::Attributes};
 use textbed_event::{CallRef, View};
 
@@ -90,7 +91,7 @@ impl Old {
 
 /// The old answers for one range, oldest first.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Olds(pub(crate) Vec<Old>);
+pub(crate) struct Olds(pub(crate) SmallVec<[Old; 1]>);
 
 impl Piece for Olds {
     fn skip(&mut self, bytes: u64) {
@@ -124,6 +125,11 @@ pub(crate) enum Heard {
     /// Nothing, but it names the range of a change that is over.
     Named,
 }
+
+/// Frames that something concerned: mostly those of one leaf.
+pub(crate) type Frames = SmallVec<[Span; 2]>;
+/// Parts of a map, each with the leaf size (`log2`) that it is about, if it is about one.
+type Parts = SmallVec<[(Span, Option<u8>); 2]>;
 
 /// The old answers of all address spaces.
 #[derive(Default, Debug)]
@@ -266,18 +272,18 @@ impl Stale {
         flush: &Flush,
         (mark, around): (&Mark, CallRef),
         heard: impl Fn(&Mark) -> Heard,
-    ) -> (Vec<Span>, Vec<(CallRef, SpaceId, Span)>) {
+    ) -> (Frames, Vec<(CallRef, SpaceId, Span)>) {
         self.ways.close(flush);
         let Flush { ref asked, cpus, own, leaves, .. } = *flush;
         let (target, issued) = (asked.target, asked.at);
         let ways = &self.ways;
-        let (mut frames, mut early) = (Vec::new(), Vec::new());
+        let (mut frames, mut early) = (Frames::new(), Vec::new());
         let (mut knows_some, mut named) = (false, Vec::new());
         for (space, map) in &mut self.spaces {
             let spans = spans_of(&target, map).into_iter().flat_map(|(span, shift)| {
                 ways.parts(span).into_iter().map(move |part| (part, shift))
             });
-            for (span, shift) in spans.collect::<Vec<_>>() {
+            for (span, shift) in spans.collect::<Parts>() {
                 map.change(span, |part, olds| {
                     for old in &mut olds.0 {
                         let whole = shift.is_none_or(|s| s == old.shift);
@@ -347,7 +353,7 @@ impl Stale {
     pub(crate) fn leaf_gone(&mut self, space: SpaceId, span: Span, since: &Mark, now: u64) -> bool {
         let Some(map) = self.spaces.get_mut(&space) else { return false };
         let (ways, mut any) = (&self.ways, false);
-        for span in if ways.is_empty() { Vec::new() } else { ways.parts(span) } {
+        for span in if ways.is_empty() { SmallVec::new() } else { ways.parts(span) } {
             map.update(span, |part, olds| {
                 let mut olds = olds?.clone();
                 let mut found = Vec::new();
@@ -400,10 +406,10 @@ impl Stale {
     }
 
     /// Takes `cpus` off everything of one space: they forgot it (a load that flushes, offline).
-    pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Vec<Span> {
+    pub(crate) fn close_space(&mut self, space: SpaceId, cpus: u64) -> Frames {
         let target = Target::of(TlbScope::Space, None, space);
         self.ways.forgotten(space, cpus);
-        let mut frames = Vec::new();
+        let mut frames = Frames::new();
         if let Some(map) = self.spaces.get_mut(&space) {
             let all = Span { first: 0, last: u64::MAX };
             map.change(all, |part, olds| {
@@ -429,11 +435,12 @@ impl Stale {
 
 /// The parts of `map` that `target` is about: an address stands for the whole leaf around it, so
 /// each part comes with the leaf size (`log2`) for which it holds.
-fn spans_of(target: &Target, map: &SpanMap<Olds>) -> Vec<(Span, Option<u8>)> {
+fn spans_of(target: &Target, map: &SpanMap<Olds>) -> Parts {
+    let mut spans = Parts::new();
     let Some(span) = target.span else {
-        return vec![(Span { first: 0, last: u64::MAX }, None)];
+        spans.push((Span { first: 0, last: u64::MAX }, None));
+        return spans;
     };
-    let mut spans: Vec<(Span, Option<u8>)> = Vec::new();
     for (part, olds) in map.parts(span) {
         for old in &olds.0 {
             let leaf = part.rounded(1 << old.shift.min(48));

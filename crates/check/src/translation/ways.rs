@@ -19,6 +19,7 @@
 //! page walk cache; ways to tables of the kernel that a CPU holds under several identifiers of
 //! spaces, which go with those of any of them.
 
+use smallvec::SmallVec;
 use textbed_arch::{CpuId, Perm, SpaceId, effect::TlbScope};
 
 use super::Flush;
@@ -233,8 +234,8 @@ impl HeldWays {
     }
 
     /// A range in parts, in each of which the same CPUs walk by the same ways.
-    pub(crate) fn parts(&self, whole: Span) -> Vec<Span> {
-        let mut starts = vec![whole.first];
+    pub(crate) fn parts(&self, whole: Span) -> SmallVec<[Span; 1]> {
+        let mut starts: SmallVec<[u64; 2]> = SmallVec::from_slice(&[whole.first]);
         let held = self.held.iter().filter(|table| table.limited.is_some());
         for span in held.map(|table| table.span).chain(self.places.iter().map(|p| p.span)) {
             let behind = span.last.checked_add(1);
