@@ -5,8 +5,10 @@
 //! modelled: fills that mix different trapping instructions on x86-64, where the reading depends on
 //! where execution enters; they are refused but for INT3.
 
+use std::sync::LazyLock;
+
 use crate::cite::Cite;
-use crate::insn::{self, OpId};
+use crate::insn::{self, OpId, Pattern, Row};
 use crate::isa::Arch;
 
 /// A fill that traps.
@@ -112,8 +114,8 @@ pub fn is_trap_fill(arch: Arch, bytes: &[u8]) -> bool {
     if arch == Arch::X86_64 {
         return bytes.iter().all(|&b| b == 0xcc);
     }
-    let words = bytes.chunks_exact(4);
-    words.remainder().is_empty() && words.into_iter().all(|word| traps(arch, word))
+    let (words, rest) = bytes.as_chunks::<4>();
+    rest.is_empty() && words.iter().all(|word| is_trap_word(arch, *word))
 }
 
 /// Whether anything in `bytes` may be a fill; no is certain, and known at once.
@@ -133,11 +135,43 @@ pub fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
     )
 }
 
-/// Whether the word always raises an exception. Conditional traps do not count, nor do calls into
-/// another privilege level (SVC, sc), which a kernel may answer.
-fn traps(arch: Arch, word: &[u8]) -> bool {
-    const ALWAYS: &[&str] = &["brk", "udf", "trap", "illegal"];
-    insn::decode(arch, word).is_some_and(|i| ALWAYS.contains(&i.row.name))
+/// Instructions of one word that always raise an exception. Conditional traps do not count, nor do
+/// calls into another privilege level (SVC, sc), which a kernel may answer.
+const ALWAYS: &[&str] = &["brk", "udf", "trap", "illegal"];
+
+/// Mask and value of the words that these are. The table has no row with one of these words that
+/// would come before (a test), so they need not be decoded: each word that is stored is asked.
+fn always(arch: Arch) -> &'static [(u32, u32)] {
+    static ARM64: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| of_table(Arch::Arm64));
+    static POWERPC: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| of_table(Arch::Ppc64le));
+    match arch {
+        Arch::X86_64 => &[],
+        Arch::Arm64 => &ARM64,
+        _ => &POWERPC,
+    }
+}
+
+fn of_table(arch: Arch) -> Vec<(u32, u32)> {
+    let rows = insn::rows(arch).iter().filter(|row| ALWAYS.contains(&row.name));
+    rows.filter_map(word_of).collect()
+}
+
+/// Mask and value of a row of one word.
+fn word_of(row: &Row) -> Option<(u32, u32)> {
+    match row.pattern {
+        Pattern::Word { mask, value } => Some((mask, value)),
+        _ => None,
+    }
+}
+
+/// Whether the word, in memory order, is an instruction that raises an exception wherever it is
+/// executed; false on x86-64, whose instructions are no words.
+#[must_use]
+#[inline]
+pub fn is_trap_word(arch: Arch, word: [u8; 4]) -> bool {
+    let little = arch.is_little_endian();
+    let word = if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
+    always(arch).iter().any(|(mask, value)| word & mask == *value)
 }
 
 /// The table's row of the instruction with which to fill.
@@ -168,6 +202,34 @@ mod tests {
             assert!(!trap_pattern(arch).is_empty());
             assert_ne!(trap_op(arch), OpId::NONE);
             assert!(!is_trap_fill(arch, &[]));
+        }
+    }
+
+    /// By mask and value as the decoder has it: for every row, whatever its free bits are.
+    #[test]
+    fn words_that_always_trap_are_those_of_the_decoder() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 32) as u32
+        };
+        for arch in [Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32] {
+            let mut found = 0;
+            for (mask, value) in insn::rows(arch).iter().filter_map(word_of) {
+                for n in 0..64 {
+                    let free = [0, u32::MAX].get(n).copied().unwrap_or_else(&mut random);
+                    let word = value | free & !mask;
+                    let bytes = match arch.is_little_endian() {
+                        true => word.to_le_bytes(),
+                        false => word.to_be_bytes(),
+                    };
+                    let decoded = insn::decode(arch, &bytes);
+                    let always = decoded.is_some_and(|i| ALWAYS.contains(&i.row.name));
+                    assert_eq!(is_trap_fill(arch, &bytes), always, "{arch} {word:#x}");
+                    found += u32::from(always);
+                }
+            }
+            assert!(found > 64, "{arch}");
         }
     }
 

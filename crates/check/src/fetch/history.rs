@@ -88,13 +88,18 @@ impl Traps {
         if !trap::may_trap(arch, bytes) {
             return Some(Self::NONE);
         }
-        let step = if arch == Arch::X86_64 { 1 } else { 4 };
-        // Where instructions have four bytes they begin at multiples of these.
-        let first = (unit.phys as usize).wrapping_neg() & (step - 1);
+        let phys = unit.phys as usize;
         let mut traps = 0;
-        for (at, word) in bytes.get(first..).unwrap_or(&[]).chunks_exact(step).enumerate() {
-            if trap::is_trap_fill(arch, word) {
-                traps |= 1 << ((unit.phys as usize + first + at * step) & 7);
+        if arch == Arch::X86_64 {
+            for (at, byte) in bytes.iter().enumerate() {
+                traps |= u8::from(trap::is_trap_fill(arch, &[*byte])) << ((phys + at) & 7);
+            }
+        } else {
+            // Where instructions have four bytes they begin at multiples of these.
+            let first = phys.wrapping_neg() & 3;
+            let (words, _) = bytes.get(first..).unwrap_or(&[]).as_chunks::<4>();
+            for (at, word) in words.iter().enumerate() {
+                traps |= u8::from(trap::is_trap_word(arch, *word)) << ((phys + first + at * 4) & 7);
             }
         }
         let crosses = (unit.phys & 7) as usize + bytes.len() > 8;
