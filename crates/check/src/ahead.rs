@@ -64,9 +64,9 @@ struct Step {
     asked: u64,
 }
 
-/// Steps that are under way: one whose turn it is, one that is looked at for the second time, and
-/// one for the first.
-const UNDER_WAY: usize = 3;
+/// Steps that are under way: one whose turn it is, and those that are looked at for the third,
+/// second and first time.
+const UNDER_WAY: usize = 4;
 
 /// What was found of the events that come next.
 #[derive(Debug)]
@@ -90,20 +90,28 @@ fn whole(events: &[Event], number: usize) -> Option<&[Event; STEP]> {
 impl Ahead {
     /// A batch of events begins.
     pub(crate) fn begin(&mut self, live: &Live, events: &[Event]) {
-        self.first(live, events, 0);
-        self.first(live, events, 1);
-        self.second(live, events, 0);
+        (0..3).for_each(|number| self.first(live, events, number));
+        (0..2).for_each(|number| self.second(live, events, number));
+        self.third(live, 0);
     }
 
     /// It is the turn of step `number` of these events.
     #[inline]
     pub(crate) fn turn(&mut self, live: &Live, events: &[Event], number: usize) {
-        self.first(live, events, number + 2);
-        self.second(live, events, number + 1);
+        self.first(live, events, number + 3);
+        self.second(live, events, number + 2);
+        self.third(live, number + 1);
         let Step { sorted, places, .. } = &self.steps[number % UNDER_WAY];
-        for n in sorted.of(STORES) {
-            live.fetches.versions.prefetch_there(places[n]);
+        if live.fetches.predicted {
+            sorted.of(STORES).for_each(|n| live.fetches.versions.prefetch_known(places[n]));
         }
+    }
+
+    /// What versions keep elsewhere is prefetched, now that they have come.
+    #[inline]
+    fn third(&mut self, live: &Live, number: usize) {
+        let Step { sorted, places, .. } = &self.steps[number % UNDER_WAY];
+        sorted.of(STORES).for_each(|n| live.fetches.versions.prefetch_there(places[n]));
     }
 
     /// Where what is known of the events of step `number` may be.

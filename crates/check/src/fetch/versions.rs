@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event};
 
+use super::clock::Clock;
 use super::history::Past;
 pub(crate) use super::history::{History, Unit, Version, key_of};
 use super::notes::{Context, Entry, Fresh};
@@ -86,7 +87,16 @@ impl Versions {
     #[inline]
     pub(crate) fn prefetch_there(&self, place: u32) {
         if let Some(Entry::Several(_, notes)) = self.map.at_place(place) {
-            prefetch_index(notes, notes.len().wrapping_sub(1));
+            // Notes lie across lines; the last one ends where the next would begin.
+            (0..=notes.len()).for_each(|at| prefetch_index(notes, at));
+        }
+    }
+
+    /// And what CPUs knew, which these notes lead to.
+    #[inline]
+    pub(crate) fn prefetch_known(&self, place: u32) {
+        if let Some(Entry::Several(_, notes)) = self.map.at_place(place) {
+            notes.iter().filter_map(|held| held.knew.clock()).for_each(Clock::prefetch);
         }
     }
 

@@ -67,7 +67,8 @@ pub(crate) struct X86 {
     /// Real edges count: who knew of what is kept. Else the order of the stream is all there is.
     pub(crate) by_edges: bool,
     clocks: PerCpu<Knowledge>,
-    /// What is before a CPU's stores by coherence: known to itself once they are drained.
+    /// What is before a CPU's next stores: what it knows of the others, and by coherence more,
+    /// which is known to itself once they are drained.
     stored: PerCpu<Clock>,
     synced: PerCpu<Synced>,
     unfenced: PerCpu<Vec<Rc<Version>>>,
@@ -89,6 +90,7 @@ impl Knows<Clock> for X86 {
 
     fn acquire(&mut self, p: CpuId, from: &Clock) {
         self.clocks.of(p).others.join(from);
+        self.stored.of(p).join(from);
     }
 }
 
@@ -111,29 +113,25 @@ impl X86 {
     /// `older` is the version before it, if another CPU stored that one: it is before this store,
     /// and so is all that its CPU stored before.
     pub(crate) fn store(&mut self, p: CpuId, seq: u64, older: Option<Newest<'_>>) -> Clock {
+        let stored = self.stored.of(p);
+        // What it knows of it is never less than all that was before it.
         if let Some(older) = older
             && let Some(clock) = older.clock
+            && stored.of(older.cpu) < older.stamp
             && !made(Mistake::NoCoherence)
         {
-            let stored = self.stored.of(p);
             stored.join(clock);
             stored.set(older.cpu, older.stamp);
         }
         let known = self.clocks.of(p);
         known.own = known.own.max(seq);
-        let mut others = known.others.clone();
-        if let Some(stored) = self.stored.get(p).filter(|s| !s.is_empty()) {
-            others.join(stored);
-        }
-        others
+        stored.clone()
     }
 
     /// The stores of `p` are drained: it knows what is before them.
     fn drain(&mut self, p: CpuId) {
         if let Some(stored) = self.stored.get(p).filter(|s| !s.is_empty()) {
-            let stored = stored.clone();
-            self.clocks.of(p).others.join(&stored);
-            *self.stored.of(p) = Clock::default();
+            self.clocks.of(p).others = stored.clone();
         }
     }
 
@@ -212,8 +210,10 @@ impl X86 {
     /// `p` read `version`, which another CPU stored.
     pub(crate) fn saw(&mut self, p: CpuId, version: &Version) {
         if let Some(clock) = &version.clock {
-            self.clocks.of(p).others.join(clock);
-            self.clocks.of(p).others.set(version.cpu, version.stamp);
+            for known in [&mut self.clocks.of(p).others, self.stored.of(p)] {
+                known.join(clock);
+                known.set(version.cpu, version.stamp);
+            }
         }
     }
 
