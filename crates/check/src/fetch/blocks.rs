@@ -68,8 +68,8 @@ impl Block {
 /// What of the count of changes of everything is kept with a block.
 pub(super) const ALL: u32 = 0xffff;
 
-/// What a block has of which the first `len` bytes were found plain when everything had changed `all`
-/// times; 0 = not plain.
+/// What a block has of which the first `len` bytes were found plain when everything had changed
+/// `all` times; 0 = not plain.
 fn plain(len: u32, all: u32) -> u32 {
     if len > MAX_LEN { 0 } else { all << 16 | len }
 }

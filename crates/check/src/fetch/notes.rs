@@ -51,6 +51,16 @@ impl Knew {
         }
     }
 
+    /// Prefetches what it leads to.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        match self {
+            Knew::Nothing => {}
+            Knew::Clock(clock) => clock.prefetch(),
+            Knew::View(shared) => shared.prefetch(),
+        }
+    }
+
     /// The view of the store that this is of.
     fn view(&self, note: &Note) -> Option<View> {
         match self {

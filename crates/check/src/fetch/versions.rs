@@ -18,7 +18,6 @@ use rustc_hash::FxHashMap;
 use textbed_arch::{Arch, CpuId};
 use textbed_event::{Batch, Event};
 
-use super::clock::Clock;
 use super::history::Past;
 pub(crate) use super::history::{History, Unit, Version, key_of};
 use super::notes::{Context, Entry, Fresh};
@@ -96,7 +95,7 @@ impl Versions {
     #[inline]
     pub(crate) fn prefetch_known(&self, place: u32) {
         if let Some(Entry::Several(_, notes)) = self.map.at_place(place) {
-            notes.iter().filter_map(|held| held.knew.clock()).for_each(Clock::prefetch);
+            notes.iter().for_each(|held| held.knew.prefetch());
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use prefetch_index::prefetch_index;
 use textbed_arch::CpuId;
 
 use super::clock::Clock;
@@ -55,6 +56,14 @@ impl Default for View {
 pub(crate) struct Shared(Option<Rc<Parts>>);
 
 impl Shared {
+    /// Prefetches it.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        if let Some(parts) = &self.0 {
+            prefetch_index(std::slice::from_ref(&**parts), 0);
+        }
+    }
+
     /// The view of the store that made the version with this key, of `span`.
     pub(crate) fn of_store(&self, span: Span, key: u64) -> View {
         View { parts: self.0.clone(), word: Word { span, key } }
