@@ -5,10 +5,8 @@
 //! modelled: fills that mix different trapping instructions on x86-64, where the reading depends on
 //! where execution enters; they are refused but for INT3.
 
-use std::sync::LazyLock;
-
 use crate::cite::Cite;
-use crate::insn::{self, OpId, Pattern, Row};
+use crate::insn::{self, OpId};
 use crate::isa::Arch;
 
 /// A fill that traps.
@@ -135,34 +133,12 @@ pub fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
     )
 }
 
-/// Instructions of one word that always raise an exception. Conditional traps do not count, nor do
-/// calls into another privilege level (SVC, sc), which a kernel may answer.
-const ALWAYS: &[&str] = &["brk", "udf", "trap", "illegal"];
-
-/// Mask and value of the words that these are. The table has no row with one of these words that
-/// would come before (a test), so they need not be decoded: each word that is stored is asked.
-fn always(arch: Arch) -> &'static [(u32, u32)] {
-    static ARM64: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| of_table(Arch::Arm64));
-    static POWERPC: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| of_table(Arch::Ppc64le));
-    match arch {
-        Arch::X86_64 => &[],
-        Arch::Arm64 => &ARM64,
-        _ => &POWERPC,
-    }
-}
-
-fn of_table(arch: Arch) -> Vec<(u32, u32)> {
-    let rows = insn::rows(arch).iter().filter(|row| ALWAYS.contains(&row.name));
-    rows.filter_map(word_of).collect()
-}
-
-/// Mask and value of a row of one word.
-fn word_of(row: &Row) -> Option<(u32, u32)> {
-    match row.pattern {
-        Pattern::Word { mask, value } => Some((mask, value)),
-        _ => None,
-    }
-}
+/// Mask and value of the instructions of one word that always raise an exception: BRK and UDF.
+/// Conditional traps do not count, nor do calls into another privilege level (SVC, sc), which a
+/// kernel may answer. The decoder has the same (a test), but each word that is stored is asked.
+const ARM64: [(u32, u32); 2] = [(0xffe0_001f, 0xd420_0000), (0xffff_0000, 0)];
+/// `trap` and the word of zeros.
+const POWERPC: [(u32, u32); 2] = [(u32::MAX, 0x7fe0_0008), (u32::MAX, 0)];
 
 /// Whether the word, in memory order, is an instruction that raises an exception wherever it is
 /// executed; false on x86-64, whose instructions are no words.
@@ -171,7 +147,12 @@ fn word_of(row: &Row) -> Option<(u32, u32)> {
 pub fn is_trap_word(arch: Arch, word: [u8; 4]) -> bool {
     let little = arch.is_little_endian();
     let word = if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
-    always(arch).iter().any(|(mask, value)| word & mask == *value)
+    let always = match arch {
+        Arch::X86_64 => return false,
+        Arch::Arm64 => ARM64,
+        _ => POWERPC,
+    };
+    always.iter().any(|(mask, value)| word & mask == *value)
 }
 
 /// The table's row of the instruction with which to fill.
@@ -184,6 +165,7 @@ pub fn trap_op(arch: Arch) -> OpId {
 mod tests {
     use super::*;
     use crate::effect::Effect;
+    use crate::insn::Pattern;
 
     #[test]
     fn every_fill_traps_and_decodes_to_its_row() {
@@ -205,6 +187,9 @@ mod tests {
         }
     }
 
+    /// Instructions that always raise an exception.
+    const ALWAYS: &[&str] = &["brk", "udf", "trap", "illegal"];
+
     /// By mask and value as the decoder has it: for every row, whatever its free bits are.
     #[test]
     fn words_that_always_trap_are_those_of_the_decoder() {
@@ -214,8 +199,12 @@ mod tests {
             (state >> 32) as u32
         };
         for arch in [Arch::Arm64, Arch::Ppc64le, Arch::Ppc64, Arch::Ppc32] {
+            let words = insn::rows(arch).iter().filter_map(|row| match row.pattern {
+                Pattern::Word { mask, value } => Some((mask, value)),
+                _ => None,
+            });
             let mut found = 0;
-            for (mask, value) in insn::rows(arch).iter().filter_map(word_of) {
+            for (mask, value) in words {
                 for n in 0..64 {
                     let free = [0, u32::MAX].get(n).copied().unwrap_or_else(&mut random);
                     let word = value | free & !mask;

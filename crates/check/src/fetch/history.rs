@@ -83,11 +83,23 @@ impl Traps {
     pub(super) const NONE: Self = Self(0);
 
     /// Of a unit; nothing if it does not lie in eight aligned bytes and may trap.
+    #[inline]
     pub(super) fn of(arch: Arch, unit: &Unit) -> Option<Self> {
         let bytes = unit.bytes.get(..usize::from(unit.len)).unwrap_or(&[]);
-        if !trap::may_trap(arch, bytes) {
-            return Some(Self::NONE);
+        match (arch, bytes) {
+            (Arch::X86_64, _) if !trap::may_trap(arch, bytes) => Some(Self::NONE),
+            // As most stores are: two words.
+            (Arch::Arm64, &[a, b, c, d, e, f, g, h]) if unit.phys & 7 == 0 => {
+                let traps = |word| u8::from(trap::is_trap_word(arch, word));
+                Some(Self(traps([a, b, c, d]) | traps([e, f, g, h]) << 4))
+            }
+            _ => Self::of_some(arch, unit, bytes),
         }
+    }
+
+    /// Of a unit of any size at any place.
+    #[inline(never)]
+    fn of_some(arch: Arch, unit: &Unit, bytes: &[u8]) -> Option<Self> {
         let phys = unit.phys as usize;
         let mut traps = 0;
         if arch == Arch::X86_64 {
