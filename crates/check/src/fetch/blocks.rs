@@ -302,7 +302,7 @@ impl Blocks {
     /// The first `len` bytes of a block are plain through `virt` since event `since`, everything
     /// having changed `all` times.
     pub(super) fn is_now_plain(&mut self, id: Id, virt: u64, since: u64, (len, all): (u32, u32)) {
-        if self.get(id).is_some_and(|block| block.len != len) {
+        if self.get(id).is_some_and(|block| block.len != len && block.len != 0) {
             self.keep(id);
         }
         if let Some(block) = self.blocks.get_mut(id as usize) {
