@@ -50,7 +50,8 @@ impl Live {
         let space = now.event.space;
         let mut review: Frames = Span::of(base, span.len()).into_iter().collect();
         let mut before: SmallVec<[(Span, Mapping); 1]> = self.tables.within(space, span).collect();
-        if before.is_empty() && change.old.contains(Perm::PRESENT) {
+        let untold = before.is_empty() && change.old.contains(Perm::PRESENT);
+        if untold {
             // The tables held something that the stream has not told of.
             let told = Mapping {
                 phys: base,
@@ -128,7 +129,9 @@ impl Live {
         }
         let had = match before[..] {
             [] => Some(Perm::empty()),
-            [(part, old)] => (present && part == span && old.phys == base).then_some(old.perm),
+            [(part, old)] if present && !untold => {
+                (part == span && old.phys == base).then_some(old.perm)
+            }
             _ => None,
         };
         if had.is_some_and(|had| had.contains(change.new & (Perm::WRITE | Perm::EXEC))) {

@@ -285,6 +285,21 @@ fn a_writable_direct_map_alias_of_code_is_an_alias_window() {
     assert_eq!((write_at.0, exec_at.0, frames), (DM + P, AREA, 2));
 }
 
+/// A right that a change leaves was one before, which is news where nobody told of the mapping.
+#[test]
+fn an_alias_that_is_told_of_by_its_change_is_a_window() {
+    for (old, new) in [(NONE, RW), (RO, RW), (RW, RW), (RWX, RW)] {
+        let mut s = Story::new(Arch::X86_64);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        s.call(0, "change", |s, _| {
+            s.leaf(0, DM + P, P, 1, old, new);
+        });
+        let report = s.run();
+        let alias = report.findings.iter().find(|f| f.rule == RuleId::WxAlias);
+        assert!(alias.is_some_and(certain), "{old:?} {new:?}: {report:#?}");
+    }
+}
+
 #[test]
 fn aliases_need_known_frames_and_one_mapping_does_not() {
     let mut s = Story::new(Arch::X86_64);
