@@ -133,15 +133,10 @@ pub fn may_trap(arch: Arch, bytes: &[u8]) -> bool {
     )
 }
 
-/// Mask and value of the instructions of one word that always raise an exception: BRK and UDF.
-/// Conditional traps do not count, nor do calls into another privilege level (SVC, sc), which a
-/// kernel may answer. The decoder has the same (a test), but each word that is stored is asked.
-const ARM64: [(u32, u32); 2] = [(0xffe0_001f, 0xd420_0000), (0xffff_0000, 0)];
-/// `trap` and the word of zeros.
-const POWERPC: [(u32, u32); 2] = [(u32::MAX, 0x7fe0_0008), (u32::MAX, 0)];
-
 /// Whether the word, in memory order, is an instruction that raises an exception wherever it is
-/// executed; false on x86-64, whose instructions are no words.
+/// executed; false on x86-64, whose instructions are no words. Conditional traps do not count, nor
+/// do calls into another privilege level (SVC, sc), which a kernel may answer. Each word that is
+/// stored is asked, so it is not decoded.
 #[must_use]
 #[inline]
 pub fn is_trap_word(arch: Arch, word: [u8; 4]) -> bool {
@@ -149,8 +144,8 @@ pub fn is_trap_word(arch: Arch, word: [u8; 4]) -> bool {
     let word = if little { u32::from_le_bytes(word) } else { u32::from_be_bytes(word) };
     let always = match arch {
         Arch::X86_64 => return false,
-        Arch::Arm64 => ARM64,
-        _ => POWERPC,
+        Arch::Arm64 => insn::ARM64_TRAPS,
+        _ => insn::POWERPC_TRAPS,
     };
     always.iter().any(|(mask, value)| word & mask == *value)
 }

@@ -25,6 +25,7 @@ pub use row::{
     Pattern, Row, Serialising, Shape, X86Pattern,
 };
 pub use word::word_insn_len;
+pub(crate) use word::{ARM64_TRAPS, POWERPC_TRAPS};
 pub use x86::{msr_write_serialises, serialising_msr_exceptions};
 
 use crate::isa::Arch;

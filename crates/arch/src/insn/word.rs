@@ -26,6 +26,32 @@ const fn key(pattern: &Pattern) -> Option<(u32, u32)> {
     }
 }
 
+/// Instructions of one word that always raise an exception, by mask and value of their rows. The
+/// decoder takes such a word for no other row (a test of [`crate::trap`]).
+pub(crate) const ARM64_TRAPS: [(u32, u32); 2] =
+    [named(arm64::ROWS, "brk"), named(arm64::ROWS, "udf")];
+pub(crate) const POWERPC_TRAPS: [(u32, u32); 2] =
+    [named(powerpc::ROWS, "trap"), named(powerpc::ROWS, "illegal")];
+
+/// Mask and value of the row with this name, which there has to be.
+const fn named(rows: &[Row], name: &str) -> (u32, u32) {
+    let (mut at, name) = (0, name.as_bytes());
+    loop {
+        let (row, mut same) = (&rows[at], 0);
+        let there = row.name.as_bytes();
+        while same < name.len() && same < there.len() && name[same] == there[same] {
+            same += 1;
+        }
+        if same == name.len()
+            && same == there.len()
+            && let Some(key) = key(&row.pattern)
+        {
+            return key;
+        }
+        at += 1;
+    }
+}
+
 impl Buckets {
     fn of(rows: &'static [Row]) -> Self {
         let mut by_byte = vec![Vec::new(); 256];

@@ -87,9 +87,9 @@ impl Traps {
     pub(super) fn of(arch: Arch, unit: &Unit) -> Option<Self> {
         let bytes = unit.bytes.get(..usize::from(unit.len)).unwrap_or(&[]);
         match (arch, bytes) {
-            (Arch::X86_64, _) if !trap::may_trap(arch, bytes) => Some(Self::NONE),
-            // As most stores are: two words.
-            (Arch::Arm64, &[a, b, c, d, e, f, g, h]) if unit.phys & 7 == 0 => {
+            _ if !trap::may_trap(arch, bytes) => Some(Self::NONE),
+            // As most stores are, where instructions are words: two of them.
+            (arch, &[a, b, c, d, e, f, g, h]) if arch != Arch::X86_64 && unit.phys & 7 == 0 => {
                 let traps = |word| u8::from(trap::is_trap_word(arch, word));
                 Some(Self(traps([a, b, c, d]) | traps([e, f, g, h]) << 4))
             }
