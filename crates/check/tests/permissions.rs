@@ -300,6 +300,23 @@ fn an_alias_that_is_told_of_by_its_change_is_a_window() {
     }
 }
 
+/// The same rights as before are news where they lead elsewhere, or to more than before.
+#[test]
+fn an_alias_of_as_many_rights_is_a_window_where_it_leads_to_other_frames() {
+    for (told, pages) in [(P + 0x10_0000, 1), (P - 0x1000, 2)] {
+        let mut s = Story::new(Arch::X86_64);
+        s.leaf(0, AREA, P, 1, NONE, ROX);
+        let first = if pages == 2 { told } else { P };
+        s.leaf(0, DM, told, 1, NONE, RW);
+        s.call(0, "change", |s, _| {
+            s.leaf(0, DM, first, pages, RW, RW);
+        });
+        let report = s.run();
+        let alias = report.findings.iter().find(|f| f.rule == RuleId::WxAlias);
+        assert!(alias.is_some_and(certain), "{told:x}: {report:#?}");
+    }
+}
+
 #[test]
 fn aliases_need_known_frames_and_one_mapping_does_not() {
     let mut s = Story::new(Arch::X86_64);
