@@ -2,10 +2,11 @@
 //!
 //! Memory that the processor does not have at hand it waits for, one read after the other, where
 //! the one says where the next is; and which event comes next it cannot foretell. So events are
-//! looked at twice before their turn, some dozens of them together: at first the places that their
-//! addresses give are prefetched (of blocks, and where words and pages are noted), and a step
-//! later, when these have come, what stands there says where the rest is. Which events are fetches
-//! and which are stores is sorted out before.
+//! looked at in steps before their turn, some dozens of them together: at first the places that
+//! their addresses give are prefetched (of blocks, and where words and pages are noted), and a step
+//! later, when these have come, what stands there says where the rest is; of stores that goes on
+//! to what versions keep elsewhere, and by real edges to what their CPUs knew. Which events are
+//! fetches and which are stores is sorted out before.
 //!
 //! What is found so says nothing: each event is looked up when its turn comes. Only places are
 //! handed on, and asked there whether they are what the event concerns.

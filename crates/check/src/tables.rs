@@ -159,12 +159,6 @@ impl Writable {
     }
 }
 
-/// An address, and those a page before and behind.
-#[inline]
-fn beside(virt: u64) -> impl Iterator<Item = u64> {
-    [virt, virt.wrapping_sub(4096), virt.wrapping_add(4096)].into_iter()
-}
-
 impl Tables {
     /// The leaf that a CPU in `space` uses for `virt`: its own, else the kernel's.
     pub(crate) fn lookup(&self, space: SpaceId, virt: u64) -> Option<(SpaceId, Mapping)> {
@@ -218,8 +212,7 @@ impl Tables {
     #[inline]
     pub(crate) fn prefetch(&self, space: SpaceId, virt: u64, phys: u64) {
         if let Some(map) = self.now.get(&space) {
-            // What changes may go on from its neighbours.
-            beside(virt).for_each(|virt| map.prefetch(virt));
+            map.prefetch(virt);
         }
         self.aliases.prefetch(phys);
     }
@@ -228,9 +221,7 @@ impl Tables {
     #[inline]
     pub(crate) fn prefetch_there(&self, space: SpaceId, virt: u64, phys: u64) {
         if let Some(map) = self.now.get(&space) {
-            beside(virt).for_each(|virt| {
-                map.near(virt);
-            });
+            map.near(virt);
         }
         self.aliases.near(phys);
     }

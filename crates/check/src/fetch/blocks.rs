@@ -74,6 +74,12 @@ fn plain(len: u32, all: u32) -> u32 {
     if len > MAX_LEN { 0 } else { all << 16 | len }
 }
 
+/// The event that stands with a block as `run`, counted from `base` on.
+#[inline]
+fn event(base: u64, run: u32) -> u64 {
+    base.wrapping_add(u64::from(run) - 1)
+}
+
 /// What else is known of a block, by its number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
@@ -193,7 +199,7 @@ impl Blocks {
             && let Some(run) = block.runs.get_mut(usize::from(cpu.0))
             && let Some(moment) = moment
             && *run != 0
-            && base.wrapping_add(u64::from(*run) - 1) >= block.since
+            && event(base, *run) >= block.since
             && u64::from(block.len) == len
         {
             *run = moment;
@@ -233,14 +239,11 @@ impl Blocks {
     pub(super) fn ran(&self, cpu: CpuId, id: Id) -> Option<(Ran, Judged)> {
         let block = self.get(id)?;
         match block.runs.get(usize::from(cpu.0)) {
-            Some(run) if *run != 0 => Some((self.ran_at(*run, block.len), Judged::PLAIN)),
+            Some(run) if *run != 0 => {
+                Some((Ran::of(event(self.base, *run), block.len, true), Judged::PLAIN))
+            }
             _ => self.kept.at(self.kept.slot(cpu, id)?),
         }
-    }
-
-    /// What a CPU did that ran a block with so many bytes in that event.
-    fn ran_at(&self, run: u32, len: u32) -> Ran {
-        Ran::of(self.base.wrapping_add(u64::from(run) - 1), len, true)
     }
 
     /// A CPU ran a block in event `now`, about which nothing else changed.
@@ -266,10 +269,7 @@ impl Blocks {
                 self.count_from(ran.last());
             }
         }
-        let slot = self.kept.slot(cpu, id).unwrap_or_else(|| self.kept.make_room(cpu, id));
-        if let Some((was, when)) = self.kept.at_mut(slot) {
-            (*was, *when) = (ran, judged);
-        }
+        self.kept.put(cpu, id, ran, judged);
     }
 
     /// From now on events are counted from this one on; what stands with blocks is kept elsewhere.
@@ -284,11 +284,8 @@ impl Blocks {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
         let (runs, len) = (std::mem::take(&mut block.runs), block.len);
         for (cpu, run) in (0..).map(CpuId).zip(runs).filter(|(_, run)| *run != 0) {
-            let slot = self.kept.slot(cpu, id).unwrap_or_else(|| self.kept.make_room(cpu, id));
-            let ran = self.ran_at(run, len);
-            if let Some(both) = self.kept.at_mut(slot) {
-                (*both.0, *both.1) = (ran, Judged::PLAIN);
-            }
+            let ran = Ran::of(event(self.base, run), len, true);
+            self.kept.put(cpu, id, ran, Judged::PLAIN);
         }
     }
 

@@ -111,9 +111,17 @@ impl Kept {
         }
     }
 
+    /// Puts in what `cpu` did with a block.
+    pub(super) fn put(&mut self, cpu: CpuId, id: Id, ran: Ran, judged: Judged) {
+        let slot = self.slot(cpu, id).unwrap_or_else(|| self.make_room(cpu, id));
+        if let Some((was, when)) = self.at_mut(slot) {
+            (*was, *when) = (ran, judged);
+        }
+    }
+
     /// Room for what `cpu` does with a block that has none: its place.
     #[cold]
-    pub(super) fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
+    fn make_room(&mut self, cpu: CpuId, id: Id) -> usize {
         let (cpu, at) = (usize::from(cpu.0), id as usize / CHUNK);
         if self.chunks.len() <= cpu {
             self.chunks.resize(cpu + 1, Vec::new());

@@ -1,7 +1,8 @@
 //! Values of spans that are no cells, in order, with a quick answer where there are none.
 //!
 //! Where most spans are cells, most look-ups of what is no cell find nothing: a bit for each block
-//! of addresses in which a wide span lies says so without a walk down a tree.
+//! of addresses in which a wide span lies says so without a walk down a tree. A few spans need no
+//! tree at all: they stand one behind the other, and their room stays when they go.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +69,6 @@ impl<V> Wide<V> {
     fn there(&self, first: u64) -> Option<&(u64, V)> {
         match self.place(first) {
             Ok(at) => self.few.get(at).map(|(_, rest)| rest),
-            Err(_) if self.map.is_empty() => None,
             Err(_) => self.map.get(&first),
         }
     }
@@ -76,7 +76,6 @@ impl<V> Wide<V> {
     fn there_mut(&mut self, first: u64) -> Option<&mut (u64, V)> {
         match self.place(first) {
             Ok(at) => self.few.get_mut(at).map(|(_, rest)| rest),
-            Err(_) if self.map.is_empty() => None,
             Err(_) => self.map.get_mut(&first),
         }
     }
